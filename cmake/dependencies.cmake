@@ -1,0 +1,10 @@
+# Libraries found on the system or fetched by scripts/deps.sh. Each folder links what it needs.
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(FYAML REQUIRED IMPORTED_TARGET libfyaml)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
+find_package(simdjson REQUIRED)
+if(STEPMILL_TESTS)
+  find_package(GTest REQUIRED)
+endif()

@@ -1,0 +1,3 @@
+include(GNUInstallDirs)
+install(TARGETS stepmill LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY include/stepmill DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})

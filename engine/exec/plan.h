@@ -1,0 +1,30 @@
+/* The plan: configured steps and how they are connected, ready to run. Made by the pipeline, carried out by drivers. */
+#ifndef STM_EXEC_PLAN_H
+#define STM_EXEC_PLAN_H
+
+#include "flow/flow.h"
+#include "plugin/step.h"
+
+typedef struct stm_plan_step {
+    mill_step *step; /* owned by the plan */
+    stm_input_mode mode;
+    stm_on_missing on_missing;
+    stm_on_uneven on_uneven;
+    stm_flow_edge *inputs; /* from = index into plan steps, which stand in topological order */
+    int32_t n_inputs;
+    int32_t stage; /* load group it belongs to: 0 .. n_stages-1, never below that of a producer */
+} stm_plan_step;
+
+typedef struct stm_plan {
+    char *name;
+    stm_plan_step *steps;
+    int32_t n_steps;
+    int32_t n_stages;
+    uint64_t seed;
+    int64_t memory_limit; /* bytes of host memory; 0 = half of what is there */
+    int64_t max_errors;
+    bool input_order;     /* order: input */
+} stm_plan;
+void stm_plan_destroy(stm_plan **plan);
+
+#endif

@@ -1,0 +1,70 @@
+/*
+ * A run: carries out a plan with a few driver threads. Starts, can be stopped, ends, says what happened.
+ */
+#ifndef STM_EXEC_RUN_H
+#define STM_EXEC_RUN_H
+
+#include "exec/plan.h"
+
+typedef struct stm_run stm_run;
+
+/** One failure of rows or of a step. */
+typedef struct stm_error_record {
+    int64_t id;        /* 1, 2, ...: what marks in batches refer to */
+    mill_error error;  /* step, replica, attempt, class, message */
+    int64_t rows;      /* rows imputed for it */
+    char first_key[64], last_key[64]; /* "packages:12.0" */
+} stm_error_record;
+
+typedef struct stm_run_opts {
+    size_t struct_size;
+    int32_t threads;       /* drivers; 0 = processors available to the process */
+    bool dry_run;          /* one batch of each generator; sinks print */
+    int64_t limit;         /* rows per generator; 0 = all */
+    const char *run_dir;   /* absolute; NULL = none */
+    /* Called for every error record as it happens, from any driver, never two at once. NULL = none. */
+    void (*on_error)(const stm_error_record *rec, void *user);
+    void (*on_sink_row)(const char *step, const char *json, size_t bytes, void *user); /* dry run */
+    void *user;
+} stm_run_opts;
+
+typedef enum stm_step_phase { STM_STEP_WAITING, STM_STEP_LOADING, STM_STEP_RUNNING, STM_STEP_DONE, STM_STEP_FAILED } stm_step_phase;
+
+/** Counters of one step, over all its replicas. A snapshot, each value exact at some recent moment. */
+typedef struct stm_step_stats {
+    stm_step_phase phase;
+    int32_t replicas_loaded;
+    int64_t batches_in, rows_in, batches_out, rows_out;
+    int64_t rows_dropped, parents_expanded, children;
+    int64_t rows_failed;     /* imputed by this step */
+    int64_t rows_skipped;    /* not shown to it: nulled before */
+    int64_t retries;
+    int64_t busy_ns;         /* inside its functions, all replicas */
+    int64_t queued_rows;     /* waiting in front of it */
+    int64_t ready_batches;
+    int64_t stalls;          /* grants made because it starved */
+    int64_t root_rows_total; /* generators: rows it will make, -1 = unknown */
+} stm_step_stats;
+
+typedef enum stm_run_end { STM_END_RUNNING, STM_END_DONE, STM_END_LOAD_FAILED, STM_END_FAILED, STM_END_STOPPED } stm_run_end;
+
+/** Takes the plan over (success or not). Returns once drivers run; loading goes on in the background. */
+mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **out, mill_error *err);
+/** Wait until it ended or @p timeout_s passed (< 0: for ever; the run itself has deadlines). Returns how it ended. */
+stm_run_end stm_run_wait(stm_run *run, double timeout_s, mill_error *err);
+/** Ask it to stop: drain = take no more rows, finish what is in the pipeline; else drop what is not in a replica.
+ *  Safe from any thread (not from a signal handler: write to your own pipe there). */
+void stm_run_stop(stm_run *run, bool drain);
+int32_t stm_run_steps(const stm_run *run);
+const mill_step *stm_run_step(const stm_run *run, int32_t step);
+void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out);
+/** Error records so far; a record's text stays valid until the run is destroyed. */
+int64_t stm_run_errors(const stm_run *run);
+const stm_error_record *stm_run_error(const stm_run *run, int64_t id);
+int64_t stm_run_imputed_rows(const stm_run *run);
+/** A replica that did not return within its deadline: names step, replica and batch; false = none. The process must end then. */
+bool stm_run_hung(const stm_run *run, mill_error *err);
+/** Joins the threads; waits for nothing but calls that are due to return. */
+void stm_run_destroy(stm_run **run);
+
+#endif

@@ -1,0 +1,161 @@
+/*
+ * Flow: how batches travel between steps, as pure state machines. No threads, no clock, no I/O: a test runs all
+ * interleavings of small graphs and many random ones.
+ *
+ *   graph   the nodes and edges of a run, checked and analysed once (roots, key spaces, router depth)
+ *   inlet   in front of each consuming node: restores order, re-batches, joins, unites, converges; holds ready batches
+ *   credit  per root: how many of its rows may be in the pipeline at once
+ *
+ * Every producer's stream is a dense sequence of batches (seq 0, 1, ...), the last one marked `end`. A node makes exactly
+ * one output batch per input batch and gives it the input's envelope (seq, frontier, covered, borders, end), also when it
+ * has no rows. Hence order is restored by seq alone, coverage needs no guesses, and an end is carried.
+ *
+ * Locking is the caller's: calls on one inlet are serialised, inlets are independent of each other. Credit positions
+ * are single-writer atomics, see there.
+ */
+#ifndef STM_FLOW_FLOW_H
+#define STM_FLOW_FLOW_H
+
+#include "batch/batch.h"
+
+#define STM_FLOW_MAX_DEPTH 32 /* routers nested in branches of routers */
+
+typedef enum stm_node_kind {
+    STM_NODE_GENERATOR, /* a root with a key space of its own: rows 0, 1, 2, ... */
+    STM_NODE_READER,    /* a root for credit that replays a stored stream: keys, frontier, borders are those of `source`
+                         * (a load-group boundary), or a key space of its own when source is -1 (a global's output) */
+    STM_NODE_STEP,      /* one batch in, one batch out */
+    STM_NODE_ROUTER,    /* each batch goes to one or more branches; the others get it empty */
+    STM_NODE_TERMINAL   /* the stream ends here: sink, a global's input, a store in front of a reader, a discard */
+} stm_node_kind;
+
+typedef enum stm_input_mode {
+    STM_INPUT_SINGLE,
+    STM_INPUT_JOIN,     /* by key where the inputs share a key space, by position otherwise */
+    STM_INPUT_UNION,    /* input by input */
+    STM_INPUT_CONVERGE, /* the branches of one router, paired by key */
+    STM_INPUT_EACH      /* a global: every input on its own, any interleaving; ready items name their input */
+} stm_input_mode;
+
+typedef enum stm_on_missing { STM_MISSING_ERROR, STM_MISSING_DROP, STM_MISSING_NULL } stm_on_missing;
+typedef enum stm_on_uneven { STM_UNEVEN_ERROR, STM_UNEVEN_NULL } stm_on_uneven;
+
+typedef struct stm_flow_edge {
+    int32_t from;   /* node */
+    int32_t branch; /* of a router; else 0 */
+} stm_flow_edge;
+
+typedef struct stm_flow_node {
+    const char *name; /* for errors; borrowed for the life of the graph */
+    stm_node_kind kind;
+    stm_input_mode mode;
+    stm_on_missing on_missing;
+    stm_on_uneven on_uneven;
+    const stm_flow_edge *inputs; /* copied */
+    int32_t n_inputs;
+    int32_t n_branches;  /* routers */
+    int32_t source;      /* readers: the node whose stream is replayed; -1 = own key space */
+    int64_t batch_rows;  /* exactly so many rows per batch, except before an end and at a border; 0 = as they come */
+    bool unordered;      /* batches may pass as they come (only with SINGLE or EACH and batch_rows 0) */
+    bool expands;        /* appends an element to keys */
+    int64_t credit_rows; /* roots: rows that may be in the pipeline at once, >= 1 */
+} stm_flow_node;
+
+/** What analysis found out about the stream that leaves a node. */
+typedef struct stm_flow_stream {
+    int32_t key_space; /* node that founded it */
+    int32_t key_width; /* elements of a key tuple */
+    int32_t depth;     /* routers around it: borders 0 .. depth-1 count */
+    uint64_t roots;    /* bit i: root i (index into covered) feeds it */
+} stm_flow_stream;
+
+typedef struct stm_flow stm_flow;
+
+/**
+ * Check and analyse a graph; nodes must stand in topological order. At most 64 roots.
+ * Errors (MILL_ERR_INVALID, message names the nodes): edge upwards or to itself, branch out of range, convergence of other than branches of
+ * one router, union or join of streams inside different routed branches that do not converge, unordered with a mode that needs order,
+ * a JOIN by key whose inputs lie below a union on one side only, more than STM_FLOW_MAX_DEPTH routers deep.
+ */
+mill_status stm_flow_create(mill_pool *pool, const stm_flow_node *nodes, int32_t n, stm_flow **out, mill_error *err);
+/** Releases everything still held, batches included. */
+void stm_flow_destroy(stm_flow **flow);
+const stm_flow_stream *stm_flow_stream_of(const stm_flow *flow, int32_t node);
+int32_t stm_flow_roots(const stm_flow *flow);              /* number of roots = length of `covered` */
+int32_t stm_flow_root_of(const stm_flow *flow, int32_t node); /* index into covered; -1 = not a root */
+int32_t stm_flow_root_node(const stm_flow *flow, int32_t root);
+
+/* ---- inlets -------------------------------------------------------------------------------------------------- */
+
+typedef struct stm_inlet stm_inlet;
+/** How to put the rows of a ready batch together; made by the inlet, carried out by the taker, outside any lock. */
+typedef struct stm_recipe stm_recipe;
+
+/** One ready item: input of one process call. */
+typedef struct stm_ready {
+    mill_batch *batch;  /* recipe NULL: the batch itself (single input). Else: its envelope (and keys are not yet valid) */
+    stm_recipe *recipe; /* NULL in the common case */
+    int32_t input;      /* STM_INPUT_EACH: which input; else 0 */
+} stm_ready;
+
+/** Borrowed; NULL for roots. */
+stm_inlet *stm_flow_inlet(stm_flow *flow, int32_t node);
+/**
+ * A producer's batch arrives on input @p input. Taken over and *b set to NULL on success; on failure the caller keeps it and
+ * nothing has changed (NOMEM: may be pushed again).
+ * @retval MILL_ERR_DATA  a join found a key missing (on_missing: error; @p err names the key) or uneven totals (on_uneven: error; names
+ *                        both). The inlet is failed from then on: every further push gives the same.
+ */
+mill_status stm_inlet_push(stm_inlet *in, int32_t input, mill_batch **b, mill_error *err);
+/** Items that can be taken now. */
+int64_t stm_inlet_ready(const stm_inlet *in);
+/** Rows waiting in the inlet, ready or not. */
+int64_t stm_inlet_rows(const stm_inlet *in);
+/** Bytes the inlet keeps alive (stm_batch_bytes). */
+int64_t stm_inlet_bytes(const stm_inlet *in);
+/** Next ready item; false = none. The taker owns it: batch (or stm_ready_build, or stm_ready_discard). */
+bool stm_inlet_take(stm_inlet *in, stm_ready *out);
+/** Whether the batch marked `end` (EACH: of every input) has been taken. */
+bool stm_inlet_ended(const stm_inlet *in);
+/** Rows still missing for the next full batch, summed over starving inputs; 0 = something is ready or the inlet has ended. */
+int64_t stm_inlet_shortfall(const stm_inlet *in);
+/** Drop everything held and refuse nothing from now on: pushes are discarded. For descendants of a failed node. */
+void stm_inlet_close(stm_inlet *in);
+
+/**
+ * Carry out a recipe: one contiguous batch per input, in out[0 .. n_inputs-1] (single, union: out[0]); all carry the envelope and the
+ * joined keys in out[0]; rows an input does not have are null. Consumes @p r. Any thread, no lock.
+ * @p types     per input the types of its columns; @p n_columns per input their number.
+ */
+mill_status stm_ready_build(stm_ready *r, mill_pool *pool, const mill_type *const *const *types, const int32_t *n_columns,
+                            mill_batch **out, mill_error *err);
+void stm_ready_discard(stm_ready *r);
+
+/* ---- credit --------------------------------------------------------------------------------------------------- */
+
+/** Rows root @p root may send now: credit + grants - (admitted - completed at every terminal it reaches). Threads: the root's driver. */
+int64_t stm_credit_room(const stm_flow *flow, int32_t root);
+/** The root sent @p rows more. Threads: the root's driver. */
+void stm_credit_admit(stm_flow *flow, int32_t root, int64_t rows);
+/** Terminal node @p terminal finished a batch with this coverage, in stream order. Threads: the terminal's driver. */
+void stm_credit_return(stm_flow *flow, int32_t terminal, const mill_batch *batch);
+/** Rows of @p root completed at every terminal: what a commit covers. Threads: any. */
+int64_t stm_credit_completed(const stm_flow *flow, int32_t root);
+int64_t stm_credit_admitted(const stm_flow *flow, int32_t root);
+/** Largest grant so far, and how many there were. */
+int64_t stm_credit_largest_grant(const stm_flow *flow, int32_t root);
+int64_t stm_credit_grants(const stm_flow *flow, int32_t root);
+/** The root has sent its end. */
+void stm_credit_end(stm_flow *flow, int32_t root);
+
+/**
+ * At quiescence (nothing ready, nothing running anywhere; the caller makes sure, and that no call is in progress): grant the root of
+ * the topologically first starved consumer its shortfall, at least double the last grant. Returns the root, or -1 when no root with rows left
+ * feeds a starving consumer (then every consumer has ended, or its producers failed). *starved = that consumer.
+ */
+int32_t stm_flow_grant(stm_flow *flow, int32_t *starved);
+/** Node @p node failed: closes the inlets of all its descendants and takes their terminals out of the credit; sets bit i of
+ *  closed[i] = true for each. Threads: as stm_flow_grant. */
+void stm_flow_cut(stm_flow *flow, int32_t node, bool *closed);
+
+#endif

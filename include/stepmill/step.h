@@ -1,0 +1,287 @@
+/*
+ * The step interface, ABI version 1 (draft until release 1.0).
+ *
+ * A step type is one const mill_step_type. A plugin is a shared object that exports `mill_plugin_v1`, which returns
+ * its step types. Built-in steps use this header and nothing else.
+ *
+ * Objects given to a step type:
+ *   mill_step     one step of a pipeline: its parameters, columns and what `configure` made of them. Read only after
+ *                 configure; shared by all replicas.
+ *   mill_replica  one running copy of a step. All calls with the same replica are serialised (never two at once, not
+ *                 always from the same thread); calls on different replicas overlap.
+ *   mill_emit     where a call puts its output. Valid during that call.
+ *
+ * Who may call what: functions on a replica or emit, only from inside a call for that replica, except
+ * mill_replica_wake and mill_replica_cancelled (any thread).
+ */
+#ifndef STEPMILL_STEP_H
+#define STEPMILL_STEP_H
+
+#include "stepmill/batch.h"
+
+MILL_BEGIN_DECLS
+
+#define MILL_ABI_1 1u
+
+typedef struct mill_step mill_step;
+typedef struct mill_replica mill_replica;
+typedef struct mill_config mill_config;
+typedef struct mill_io mill_io;
+typedef struct mill_emit mill_emit;
+typedef struct mill_results mill_results;
+typedef struct mill_route mill_route;
+
+/* ---- parameters ------------------------------------------------------------------------------------------- */
+
+typedef enum mill_param_type {
+    MILL_PARAM_BOOL = 1,
+    MILL_PARAM_INT,      /* min..max; accepts 1k/1M suffixes no, plain integers only */
+    MILL_PARAM_FLOAT,    /* min..max */
+    MILL_PARAM_STRING,
+    MILL_PARAM_ENUM,     /* one of `choices`, parted by '|' */
+    MILL_PARAM_PATH,     /* an input file or folder; relative paths start at the pipeline file */
+    MILL_PARAM_PATHS,    /* one or a list of paths or globs, expanded and sorted per entry */
+    MILL_PARAM_OUT_PATH, /* an output; relative paths start at the run directory */
+    MILL_PARAM_BYTES,    /* 64MiB; kB MB GB kiB.. ; min..max in bytes */
+    MILL_PARAM_DURATION, /* 10s, 1.5h, 200ms; min..max in seconds; read as float seconds */
+    MILL_PARAM_STRINGS,  /* one string or a list */
+    MILL_PARAM_MAP,      /* name: string */
+    MILL_PARAM_COLUMNS,  /* name: column type */
+    MILL_PARAM_JSON      /* any YAML value, handed over as JSON text */
+} mill_param_type;
+
+/** One parameter: drives validation, `steps describe`, the JSON schema and error messages. */
+typedef struct mill_param {
+    const char *name;
+    int32_t type;              /* mill_param_type */
+    int32_t flags;             /* MILL_PARAM_* flags below */
+    const char *default_value; /* as it would stand in YAML; NULL = required unless MILL_PARAM_OPTIONAL */
+    double min, max;           /* numbers; both 0 = no bounds */
+    const char *choices;       /* enum: "f32|bf16" */
+    const char *text;          /* one line for people */
+} mill_param;
+enum {
+    MILL_PARAM_OPTIONAL = 1,   /* may be absent without a default */
+    MILL_PARAM_NO_RESULT = 2   /* cannot change a result: not part of the signature */
+};
+
+/* ---- columns ---------------------------------------------------------------------------------------------- */
+
+/** A column that a step type always has. */
+typedef struct mill_column_decl {
+    const char *name;
+    const char *type; /* text form of a type, or "any" (inputs only), or "text" = utf8 or json */
+    const char *text; /* one line for people */
+} mill_column_decl;
+
+/* ---- the step type ---------------------------------------------------------------------------------------- */
+
+typedef enum mill_kind { MILL_GENERATOR = 1, MILL_STEP = 2, MILL_GLOBAL = 3, MILL_SINK = 4, MILL_ROUTER = 5 } mill_kind;
+
+enum {
+    MILL_PER_ROW = 1 << 0,          /* a row's result does not depend on its neighbours in the batch */
+    MILL_BATCH_SENSITIVE = 1 << 1,  /* it does, and on the batch's borders */
+    MILL_STATEFUL = 1 << 2,         /* results depend on what came before: one replica, input order restored */
+    MILL_NONDETERMINISTIC = 1 << 3, /* running again may give something else */
+    MILL_EXPANDS = 1 << 4,          /* may give several rows per input row; must return `parent` */
+    MILL_FILTERS = 1 << 5,          /* may drop rows; must return `parent`; may emit nothing */
+    MILL_BLOCKS = 1 << 6,           /* calls may block (I/O, sleeping): gets a thread of its own */
+    MILL_ROUTES = 1 << 7,           /* a router */
+    MILL_REPORTS_STATUS = 1 << 8,   /* writes a device word per batch */
+    MILL_ORDERED = 1 << 9           /* wants its input in order (sinks, globals and stateful steps always get it) */
+};
+
+/** A place to go on from, opaque to the engine, small enough for a journal record. size 0 = the beginning. */
+typedef struct mill_cursor {
+    uint32_t size; /* bytes used */
+    uint8_t bytes[252];
+} mill_cursor;
+
+/** Memory that a batch of some rows needs at most, and what a row costs in a budget. */
+typedef struct mill_bound {
+    size_t struct_size;
+    size_t host_bytes;   /* outputs and scratch in host memory */
+    size_t device_bytes; /* on the replica's device */
+    int64_t tokens;      /* cost in tokens; 0 = unknown */
+} mill_bound;
+
+typedef struct mill_step_type {
+    size_t struct_size; /* sizeof(mill_step_type): later versions append */
+    uint32_t abi;       /* MILL_ABI_1 */
+    int32_t kind;       /* mill_kind */
+    uint64_t flags;
+    const char *name;    /* lower case, digits, '_' */
+    const char *summary; /* one line */
+    const char *version; /* part of the signature of results; bump when results change; NULL = "1" */
+    const mill_param *params;
+    size_t n_params;
+    const mill_column_decl *inputs; /* always there; further ones by mill_io_use in configure */
+    size_t n_inputs;
+    const mill_column_decl *outputs; /* always there; further ones by mill_io_add */
+    size_t n_outputs;
+
+    /** Check parameters, name input and output columns; needs no device and opens no model beyond its header
+     *  (`stepmill check` calls it). May set the step's state (mill_step_set_state). Optional. Once per step.
+     *  On failure the step's state, if set, is released by its destructor. */
+    mill_status (*configure)(mill_step *s, const mill_config *c, mill_io *io, mill_error *err);
+    /** Upper bound of what `rows` rows of `bytes` bytes of input need. Optional. May overlap with everything. */
+    mill_status (*bound)(const mill_step *s, int64_t rows, int64_t bytes, mill_bound *out);
+
+    /** Open what a replica needs (files, models). Optional. On failure unload is called all the same, once. */
+    mill_status (*load)(mill_replica *r, mill_error *err);
+    /** Release it; also a half-loaded replica. Once per load, whatever happened. Optional. Cannot fail. */
+    void (*unload)(mill_replica *r);
+
+    /** Generators: emit the next rows, at most @p max_rows, as one batch (mill_emit_batch). @p cursor holds where to
+     *  go on (size 0 = the beginning) and is moved past what was emitted; it is the only state that survives a
+     *  restart. *last = true: there is nothing after this. Emitting nothing without *last is allowed (ask again). */
+    mill_status (*generate)(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err);
+
+    /** Steps: one batch per input (a join has several, equal row counts), borrowed and immutable; emit the declared
+     *  output columns. All emits of one call are one batch. */
+    mill_status (*process)(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err);
+
+    /** Steps with many rows in flight (instead of process). submit: take a batch; it stays alive and unchanged until
+     *  every row of @p ticket got a result or was cancelled. MILL_ERR_AGAIN: full, ask later. */
+    mill_status (*submit)(mill_replica *r, uint64_t ticket, mill_batch *const *in, size_t n_in, mill_error *err);
+    /** Hand over what is finished (mill_results_*). Called after mill_replica_wake, and now and then. */
+    mill_status (*poll)(mill_replica *r, mill_results *out, mill_error *err);
+    /** Forget a ticket: no results for it any more. */
+    void (*cancel)(mill_replica *r, uint64_t ticket);
+    /** No more submits for now: send what waits for company. Optional. */
+    mill_status (*flush)(mill_replica *r, mill_error *err);
+
+    /** Globals: any number of accepts (input index @p input; borrowed), then one finish, which may emit any number of
+     *  batches, each sent on at once. finish is called without any accept, too. */
+    mill_status (*accept)(mill_replica *r, size_t input, const mill_batch *in, mill_error *err);
+    mill_status (*finish)(mill_replica *r, mill_emit *out, mill_error *err);
+
+    /** Sinks: open at a cursor (size 0 = new), write batches in order (borrowed), sync makes everything written so far
+     *  durable and says how to go on from there, finalize closes the output as complete. unload without finalize
+     *  leaves it incomplete. sync optional. */
+    mill_status (*open)(mill_replica *r, const mill_cursor *cursor, mill_error *err);
+    mill_status (*write)(mill_replica *r, const mill_batch *in, mill_error *err);
+    mill_status (*sync)(mill_replica *r, mill_cursor *cursor, mill_error *err);
+    mill_status (*finalize)(mill_replica *r, mill_error *err);
+
+    /** Routers: name one or more branches for the whole batch (mill_route_to). */
+    mill_status (*route)(mill_replica *r, const mill_batch *in, mill_route *out, mill_error *err);
+} mill_step_type;
+
+/** What a plugin exports: `MILL_PLUGIN_EXPORT const mill_plugin *mill_plugin_v1(void);` */
+typedef struct mill_plugin {
+    size_t struct_size;
+    uint32_t abi;
+    const char *name, *version;
+    const mill_step_type *const *types;
+    size_t n_types;
+} mill_plugin;
+typedef const mill_plugin *(*mill_plugin_entry)(void);
+#define MILL_PLUGIN_ENTRY "mill_plugin_v1"
+#define MILL_PLUGIN_EXPORT __attribute__((visibility("default")))
+
+/* ---- inside configure: parameters ------------------------------------------------------------------------- */
+
+/* Values are checked against the parameter table and defaulted before configure runs, so these cannot fail for a
+ * declared parameter of that type; an undeclared or absent one gives false, 0, 0.0, NULL. Text lives as long as the step. */
+MILL_API bool mill_config_has(const mill_config *c, const char *name);
+MILL_API bool mill_config_bool(const mill_config *c, const char *name);
+MILL_API int64_t mill_config_int(const mill_config *c, const char *name);   /* int, bytes */
+MILL_API double mill_config_float(const mill_config *c, const char *name);  /* float, duration (seconds), int */
+/** string, enum, path (absolute), json (text), out_path (absolute, or NULL under `check`). */
+MILL_API const char *mill_config_text(const mill_config *c, const char *name);
+/** strings, paths, map, columns: number of entries, and entry i. key is "" for strings and paths. */
+MILL_API size_t mill_config_count(const mill_config *c, const char *name);
+MILL_API const char *mill_config_key(const mill_config *c, const char *name, size_t i);
+MILL_API const char *mill_config_item(const mill_config *c, const char *name, size_t i);
+/** Entry i of a columns parameter. */
+MILL_API const mill_type *mill_config_type(const mill_config *c, const char *name, size_t i);
+/** A fault of parameter @p name: fills @p err with the place in the pipeline file, and returns @p status.
+ *  @p name may be "key[i]" for an entry. */
+MILL_API mill_status mill_config_fail(const mill_config *c, const char *name, mill_error *err, mill_status status,
+                                      const char *fmt, ...) MILL_PRINTF(5, 6);
+/** Batch size that the pipeline asks of this step: `batch_size` of a generator, `input_batch_size` of others; 0 = as they come. */
+MILL_API int64_t mill_config_batch_rows(const mill_config *c);
+
+/* ---- inside configure: columns ---------------------------------------------------------------------------- */
+
+MILL_API size_t mill_io_inputs(const mill_io *io);  /* 0 for a generator; a join has several */
+/** Columns arriving on input i, in order, before mapping. */
+MILL_API size_t mill_io_column_count(const mill_io *io, size_t input);
+MILL_API const char *mill_io_column_name(const mill_io *io, size_t input, size_t column);
+MILL_API const mill_type *mill_io_column_type(const mill_io *io, size_t input, size_t column);
+/** Declare that the step reads column @p name (its own name; `inputs:` of the pipeline maps it). @p type is a text
+ *  form, "any" or "text". *index = its place among the columns of that input's batches. A missing or ill-typed
+ *  column is an error with the place in the pipeline file and the nearest name. */
+MILL_API mill_status mill_io_use(mill_io *io, size_t input, const char *name, const char *type, int32_t *index, mill_error *err);
+/** Type of the input at place @p index after mill_io_use. */
+MILL_API const mill_type *mill_io_used_type(const mill_io *io, size_t input, int32_t index);
+/** Declare output column @p name (`outputs:` of the pipeline maps it); *index = its place in emitted batches. */
+MILL_API mill_status mill_io_add(mill_io *io, const char *name, const mill_type *type, int32_t *index, mill_error *err);
+/** Whether columns that arrive and are not declared go on (default: true; a global's and a sink's never do). */
+MILL_API void mill_io_pass(mill_io *io, bool pass);
+/** Do not pass on column @p name. */
+MILL_API mill_status mill_io_drop(mill_io *io, const char *name, mill_error *err);
+/** Routers: number of branches and their names in the pipeline's `to:`. */
+MILL_API size_t mill_io_branches(const mill_io *io);
+MILL_API const char *mill_io_branch_name(const mill_io *io, size_t i);
+
+/* ---- the step and its replicas ----------------------------------------------------------------------------- */
+
+MILL_API const char *mill_step_name(const mill_step *s);
+/** What configure worked out, shared by the replicas, read only afterwards. @p destroy (may be NULL) runs when the step goes. */
+MILL_API void mill_step_set_state(mill_step *s, void *state, void (*destroy)(void *state));
+MILL_API void *mill_step_state(const mill_step *s);
+
+MILL_API const mill_step *mill_replica_step(const mill_replica *r);
+MILL_API void mill_replica_set_state(mill_replica *r, void *state); /* released by unload */
+MILL_API void *mill_replica_state(const mill_replica *r);
+MILL_API int32_t mill_replica_index(const mill_replica *r); /* 0 .. replicas-1 */
+MILL_API int32_t mill_replica_count(const mill_replica *r);
+MILL_API int32_t mill_replica_cpus(const mill_replica *r); /* host threads it may use, >= 1 */
+MILL_API mill_pool *mill_replica_pool(const mill_replica *r); /* host memory */
+/** Whether the run is being stopped or the batch has passed its deadline: long calls look now and then and return
+ *  MILL_ERR_STOPPED. Threads: any. */
+MILL_API bool mill_replica_cancelled(const mill_replica *r);
+/** Ask for a poll. Threads: any. Blocks: no. */
+MILL_API void mill_replica_wake(mill_replica *r);
+/** Whether this is a dry run: sinks get no files, rows are printed by the engine. */
+MILL_API bool mill_replica_dry_run(const mill_replica *r);
+/** A 64-bit seed for row @p row of the first input: hash(run seed, step, key). The same in every run, batch size and replica. */
+MILL_API uint64_t mill_replica_seed(const mill_replica *r, const mill_batch *in, int64_t row);
+/** The absolute run directory; NULL when there is none (dry run). */
+MILL_API const char *mill_replica_run_dir(const mill_replica *r);
+/** Sinks with `errors: true`: message of an error mark of row @p row of the batch in hand; NULL if it has none. Valid during the call. */
+MILL_API const char *mill_replica_row_error(const mill_replica *r, const mill_batch *in, int64_t row);
+
+typedef enum mill_level { MILL_DEBUG = 0, MILL_INFO = 1, MILL_WARN = 2, MILL_ERROR = 3 } mill_level;
+MILL_API void mill_replica_log(const mill_replica *r, mill_level level, const char *fmt, ...) MILL_PRINTF(3, 4);
+
+/* ---- output -------------------------------------------------------------------------------------------------- */
+
+/**
+ * Emit rows: a batch with the declared output columns, in order. On success the batch is taken over and *batch set to
+ * NULL; on failure the caller still owns it.
+ * @p parent  for steps that expand or filter: a buffer of int64 [rows], the input row each output row comes from,
+ *            never decreasing; taken over on success. NULL otherwise.
+ * @retval MILL_ERR_TYPE     a column has another type than declared.
+ * @retval MILL_ERR_INVALID  wrong number of columns; or rows, or parent, not what the step's flags allow.
+ */
+MILL_API mill_status mill_emit_batch(mill_emit *out, mill_batch **batch, mill_buffer **parent, mill_error *err);
+/** Emit as many rows as came in, with no column of its own: for steps without output columns. */
+MILL_API mill_status mill_emit_pass(mill_emit *out, mill_error *err);
+/** Mark row @p row of the batch to be emitted next as failed: its output columns are null by imputation, the error is
+ *  recorded (for generators that meet a bad record). Before mill_emit_batch; the caller makes the row's values null. */
+MILL_API mill_status mill_emit_row_error(mill_emit *out, int64_t row, const mill_error *cause);
+
+/** submit/poll: rows rows[0..n-1] of @p ticket are done; *batch holds one row each. Taken over on success. */
+MILL_API mill_status mill_results_rows(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, mill_batch **batch, mill_error *err);
+/** submit/poll: those rows failed. */
+MILL_API mill_status mill_results_fail(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, const mill_error *cause);
+
+/** Routers: this batch goes to branch @p i (an index of mill_io_branch_name), too. */
+MILL_API mill_status mill_route_to(mill_route *out, size_t i, mill_error *err);
+
+MILL_END_DECLS
+
+#endif

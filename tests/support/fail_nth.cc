@@ -1,0 +1,5 @@
+#include "support/fail_nth.h"
+
+namespace mt {
+long live() { return stm_alloc_counts().live; }
+} // namespace mt

@@ -1,0 +1,33 @@
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+
+#include "stepmill/error.h"
+
+TEST(Error, FirstToKnowWins)
+{
+    mill_error e = {};
+    EXPECT_EQ(mill_fail(&e, MILL_ERR_IO, "cannot open %s", "a"), MILL_ERR_IO);
+    EXPECT_EQ(mill_fail(&e, MILL_ERR_NOMEM, "later"), MILL_ERR_NOMEM);
+    EXPECT_EQ(e.status, MILL_ERR_IO);
+    EXPECT_STREQ(e.msg, "cannot open a");
+    EXPECT_STREQ(e.origin, "test_error.cc");
+    mill_error_context(&e, "loading x");
+    mill_error_context(&e, "step y");
+    mill_error_remedy(&e, "Check the path");
+    mill_error_place(&e, "p.yaml", 3, 7);
+    char buf[256];
+    mill_error_format(&e, buf, sizeof buf);
+    EXPECT_STREQ(buf, "p.yaml:3:7: cannot open a (loading x; step y). Check the path");
+}
+
+TEST(Error, LongTextIsCutVisibly)
+{
+    mill_error e = {};
+    mill_fail(&e, MILL_ERR_INVALID, "%s", std::string(2000, 'x').c_str());
+    EXPECT_EQ(strlen(e.msg), sizeof e.msg - 1);
+    EXPECT_STREQ(e.msg + sizeof e.msg - 4, "...");
+}
+
+TEST(Error, NullRecordIsAccepted) { EXPECT_EQ(mill_fail(nullptr, MILL_ERR_STEP, "x"), MILL_ERR_STEP); }
