@@ -1,0 +1,17 @@
+#include "steps/builtin.h"
+
+/* One line per step type, in alphabetical order; the NULL at the end is not counted. */
+static const mill_step_type *const types[] = {
+    NULL,
+};
+
+static const mill_plugin builtin = {
+    .struct_size = sizeof(mill_plugin),
+    .abi = MILL_ABI_1,
+    .name = "stepmill",
+    .version = MILL_VERSION,
+    .types = types,
+    .n_types = sizeof types / sizeof types[0] - 1,
+};
+
+const mill_plugin *stm_builtin_steps(void) { return &builtin; }

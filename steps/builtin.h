@@ -1,0 +1,12 @@
+/* The built-in step types: one const descriptor per file of this folder, listed in builtin.c. */
+#ifndef STM_STEPS_BUILTIN_H
+#define STM_STEPS_BUILTIN_H
+
+#include "stepmill/step.h"
+
+/** The plugin that every registry starts with. Static, never NULL. Threads: any. */
+const mill_plugin *stm_builtin_steps(void);
+
+/* One line per step type, in alphabetical order. */
+
+#endif
