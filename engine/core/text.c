@@ -212,7 +212,7 @@ bool stm_parse_float(const char *text, double *out)
 /* One decimal below 100, none where it would be zero: 999, 12.3, 1. */
 static void show_scaled(double v, const char *unit, char *buf, size_t size)
 {
-    v = floor(v * 10 + 0.5) / 10;
+    if (v < 99.95) v = floor(v * 10 + 0.5) / 10;
     if (v >= 100 || v == floor(v))
         snprintf(buf, size, "%.0f%s%s", v, *unit != '\0' ? " " : "", unit);
     else
