@@ -26,3 +26,32 @@ function(stm_plugin name)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/include)
   target_link_libraries(${name} PRIVATE stepmill_flags ${P_LIBS})
 endfunction()
+
+# stm_fuzz(name SOURCES a.cc [LIBS ...] [MAX_BYTES n]): a program around LLVMFuzzerTestOneInput, with its corpus in
+# tests/fuzz/corpus/<name>/ (one file an input, kept; what a find teaches goes there as a file named after the fault).
+# Under STEPMILL_FUZZ libFuzzer drives it for STEPMILL_FUZZ_SECONDS (label fuzz, target `fuzzers`); in every other build it
+# runs the corpus once (label unit).
+function(stm_fuzz name)
+  cmake_parse_arguments(F "" "MAX_BYTES" "SOURCES;LIBS" ${ARGN})
+  set(corpus ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name})
+  if(NOT F_MAX_BYTES)
+    set(F_MAX_BYTES 65536)
+  endif()
+  add_executable(${name} ${F_SOURCES})
+  target_link_libraries(${name} PRIVATE stepmill_objects ${F_LIBS})
+  set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON)
+  if(STEPMILL_FUZZ)
+    target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+    set(found ${CMAKE_BINARY_DIR}/fuzz/${name})
+    file(MAKE_DIRECTORY ${found})
+    math(EXPR limit "${STEPMILL_FUZZ_SECONDS} + 120")
+    add_test(NAME ${name} COMMAND ${name} -max_total_time=${STEPMILL_FUZZ_SECONDS} -timeout=10 -rss_limit_mb=2048
+                                  -max_len=${F_MAX_BYTES} -print_final_stats=1 -artifact_prefix=${found}- ${found} ${corpus})
+    set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT ${limit})
+    add_dependencies(fuzzers ${name})
+  else()
+    target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/replay_corpus.cc)
+    add_test(NAME ${name} COMMAND ${name} ${corpus})
+    set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 120)
+  endif()
+endfunction()

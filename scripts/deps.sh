@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# deps.sh [GROUP...]: installs what stepmill needs on Debian 12. Groups:
+#   core   build and run on a CPU (default)
+#   test   core, and what scripts/test.sh needs
+#   bench  core, and the peers of scripts/bench.sh (several GB)
+#   cuda   says which CUDA toolkit was found (Debian carries none in its main section)
+# Debian packages need root or sudo, and only when one is missing. Python packages are locked by hash and go to .venv/
+# (distilabel to .venv-distilabel/), sources to ${STEPMILL_DEPS:-.deps}. Quick when everything is there.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+CORE_PACKAGES=(build-essential ca-certificates ccache cmake ninja-build pkg-config python3 python3-venv
+    libdnnl-dev libfyaml-dev libjemalloc-dev libsimdjson-dev libutf8proc-dev libzstd-dev zlib1g-dev)
+TEST_PACKAGES=(clang clang-format clang-tidy git libclang-rt-14-dev libgtest-dev llvm shellcheck time)
+BENCH_PACKAGES=(libbenchmark-dev libgstreamer1.0-dev libstarpu-dev libtbb-dev time)
+REQ=scripts/requirements
+
+debian_packages() {
+    local p missing=()
+    for p in "$@"; do
+        [ "$(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "Debian packages: ${missing[*]}"
+    as_root apt-get update -q
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+}
+
+# python_packages ENV FILE...: an environment that holds the union of those lock files. A stamp of their hash says that
+# it does; each group adds to what is there.
+python_packages() {
+    local env=$1 f stamp want
+    shift
+    [ -x "$env/bin/python" ] || "$(system_python)" -m venv "$env"
+    for f in "$@"; do
+        stamp=$env/.locked-$(basename "$f" .txt)
+        want=$(sha256sum <"$f")
+        [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && continue
+        say "Python packages of $f into ${env#"$ROOT"/}"
+        rm -f "$stamp"
+        "$env/bin/python" -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r "$f"
+        echo "$want" >"$stamp"
+    done
+}
+
+# The C sources of nanoarrow come inside its Python source package. pip wants the package's build backend before it
+# hands the package out, so that comes from a lock file, too, into an environment that goes away.
+nanoarrow_source() {
+    local dir=$STEPMILL_DEPS/nanoarrow-0.9.0 tmp
+    [ -e "$dir/.complete" ] && return 0
+    say "nanoarrow sources into $dir"
+    mkdir -p "$STEPMILL_DEPS"
+    tmp=$(mktemp -d "$STEPMILL_DEPS/.fetch-XXXXXX")
+    # shellcheck disable=SC2064 # expand now
+    trap "rm -rf '$tmp'" EXIT
+    python_packages "$tmp/env" "$REQ/fetch.txt"
+    PATH="$tmp/env/bin:$PATH" "$tmp/env/bin/python" -m pip download -q --disable-pip-version-check --no-deps \
+        --no-binary nanoarrow --no-build-isolation --require-hashes -r "$REQ/nanoarrow.txt" -d "$tmp"
+    tar -xzf "$tmp"/nanoarrow-0.9.0.tar.gz -C "$tmp"
+    touch "$tmp/nanoarrow-0.9.0/.complete"
+    rm -rf "$dir"
+    mv "$tmp/nanoarrow-0.9.0" "$dir"
+    rm -rf "$tmp"
+    trap - EXIT
+}
+
+group_core() {
+    debian_packages "${CORE_PACKAGES[@]}"
+    python_packages "$ROOT/.venv" "$REQ/core.txt"
+    nanoarrow_source
+}
+group_test() {
+    debian_packages "${CORE_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+    group_core
+    python_packages "$ROOT/.venv" "$REQ/test.txt"
+}
+group_bench() {
+    debian_packages "${CORE_PACKAGES[@]}" "${BENCH_PACKAGES[@]}"
+    group_core
+    python_packages "$ROOT/.venv" "$REQ/bench.txt"
+    python_packages "$ROOT/.venv-distilabel" "$REQ/distilabel.txt"
+}
+group_cuda() {
+    local nvcc
+    nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
+    if [ -n "$nvcc" ]; then
+        say "CUDA compiler: $nvcc ($("$nvcc" --version | grep -o 'release [0-9.]*'))"
+    else
+        say 'no CUDA toolkit found; stepmill builds and runs without one'
+    fi
+}
+
+for group in "${@:-core}"; do
+    case $group in
+    core | test | bench | cuda) "group_$group" ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" ;;
+    *) die "no group '$group': core, test, bench, cuda" ;;
+    esac
+done

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# test.sh [short|full|slow]: installs what the tests need, builds and runs them. Last line: N passed, N failed, N skipped.
+#   short  preset dev without the slow tests: what to run before every commit
+#   full   (default) presets dev, asan, tsan, and each fuzz target for 10 s: what CI runs
+#   slow   full, with the tests labelled slow and 10 minutes of each fuzz target
+# Fails when any test fails, when a stage ran no test, and in CI (CI=true) when a test without the label gpu was skipped.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+tier=${1:-full}
+case $tier in
+short) stages=(dev) fuzz_seconds=0 ;;
+full) stages=(dev asan tsan fuzz) fuzz_seconds=10 ;;
+slow) stages=(dev asan tsan fuzz) fuzz_seconds=600 ;;
+*) die "no tier '$tier': short, full, slow" ;;
+esac
+exclude=()
+[ "$tier" = slow ] || exclude=(--label-exclude '^slow$')
+jobs=$(jobs_here)
+results=$ROOT/build/results
+rm -rf "$results"
+mkdir -p "$results"
+
+# clock NAME CMD...: runs a stage, prints its minutes.
+clock() {
+    local name=$1 from=$SECONDS rc=0
+    shift
+    "$@" || rc=$?
+    awk -v n="$name" -v s=$((SECONDS - from)) -v rc="$rc" \
+        'BEGIN { printf "== %-14s %5.1f min%s\n", n, s / 60, rc ? " (failed)" : "" }' | tee -a "$results/minutes"
+    return "$rc"
+}
+
+build() {
+    local targets=()
+    [ "$1" != fuzz ] || targets=(--target fuzzers)
+    cmake --preset "$1" "${@:2}" >"$results/$1.configure" || {
+        tail -n 40 "$results/$1.configure"
+        return 1
+    }
+    cmake --build --preset "$1" -j "$jobs" "${targets[@]}" >"$results/$1.build" || {
+        grep -E -A 12 'error|FAILED|undefined' "$results/$1.build" | head -n 120
+        return 1
+    }
+}
+
+# Every case of a GoogleTest program is counted, through the XML it writes; programs of other kinds count as one.
+check() {
+    local only=()
+    [ "$1" != fuzz ] || only=(--label-regex '^fuzz$')
+    mkdir -p "$results/$1"
+    GTEST_OUTPUT="xml:$results/$1/" ctest --preset "$1" -j "$jobs" "${exclude[@]}" "${only[@]}" --no-tests=error \
+        --output-junit "$results/$1.junit"
+}
+
+clock deps scripts/deps.sh test
+clock model scripts/model.sh
+bad=0
+for stage in "${stages[@]}"; do
+    options=()
+    [ "$stage" != fuzz ] || options=("-DSTEPMILL_FUZZ_SECONDS=$fuzz_seconds")
+    if clock "$stage build" build "$stage" "${options[@]}"; then
+        clock "$stage tests" check "$stage" || bad=1
+    else
+        bad=1
+    fi
+done
+
+printf '\n'
+cat "$results/minutes"
+summary=("$results")
+[ -z "${CI-}" ] || summary+=(--ci)
+[ $bad = 0 ] || summary+=(--failed)
+"$(system_python)" scripts/summary.py "${summary[@]}"
