@@ -42,8 +42,7 @@ python_packages() {
     done
 }
 
-# The C sources of nanoarrow come inside its Python source package. pip wants the package's build backend before it
-# hands the package out, so that comes from a lock file, too, into an environment that goes away.
+# The C sources of nanoarrow come inside its Python source package; scripts/sdist/ says how pip gives it to us unbuilt.
 nanoarrow_source() {
     local dir=$STEPMILL_DEPS/nanoarrow-0.9.0 tmp
     [ -e "$dir/.complete" ] && return 0
@@ -52,8 +51,7 @@ nanoarrow_source() {
     tmp=$(mktemp -d "$STEPMILL_DEPS/.fetch-XXXXXX")
     # shellcheck disable=SC2064 # expand now
     trap "rm -rf '$tmp'" EXIT
-    python_packages "$tmp/env" "$REQ/fetch.txt"
-    PATH="$tmp/env/bin:$PATH" "$tmp/env/bin/python" -m pip download -q --disable-pip-version-check --no-deps \
+    PYTHONPATH=$ROOT/scripts/sdist "$ROOT/.venv/bin/python" -m pip download -q --disable-pip-version-check --no-deps \
         --no-binary nanoarrow --no-build-isolation --require-hashes -r "$REQ/nanoarrow.txt" -d "$tmp"
     tar -xzf "$tmp"/nanoarrow-0.9.0.tar.gz -C "$tmp"
     touch "$tmp/nanoarrow-0.9.0/.complete"
