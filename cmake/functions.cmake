@@ -55,3 +55,15 @@ function(stm_fuzz name)
     set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 120)
   endif()
 endfunction()
+
+# stm_module(name SOURCES ... LIBS ...): libstepmill-<name>.so, a part with heavy dependencies that the library loads when it
+# is asked for. Lies in stepmill/ beside libstepmill.so, in the build tree as in the installed one, so that the library
+# finds it from its own place.
+function(stm_module name)
+  cmake_parse_arguments(M "" "" "SOURCES;LIBS" ${ARGN})
+  add_library(stepmill-${name} MODULE ${M_SOURCES})
+  target_include_directories(stepmill-${name} PRIVATE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/engine ${CMAKE_SOURCE_DIR})
+  target_link_libraries(stepmill-${name} PRIVATE stepmill_flags ${M_LIBS})
+  set_target_properties(stepmill-${name} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib/stepmill)
+  set_property(GLOBAL APPEND PROPERTY STEPMILL_MODULES stepmill-${name})
+endfunction()

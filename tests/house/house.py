@@ -1,0 +1,134 @@
+"""Rules of the source tree that a compiler does not check.
+
+  house.py layers ROOT   an #include goes to the same folder or to a lower layer (docs/architecture.md)
+  house.py listed ROOT   each source file is named in the CMakeLists.txt of its folder, or of one above it
+  house.py sizes ROOT    no source file is longer than 800 lines
+"""
+import pathlib
+import re
+import sys
+
+# Lowest first. Folders of one row know nothing of each other.
+LAYERS = [
+    ["engine/core"],
+    ["engine/device"],
+    ["engine/memory"],
+    ["engine/batch"],
+    ["queues", "kernels", "placement", "engine/plugin", "engine/comm", "engine/flow", "engine/store", "engine/trace"],
+    ["models", "engine/wrapper"],
+    ["engine/exec"],
+    ["engine/pipeline"],
+    ["cli"],
+]
+RANK = {folder: rank for rank, row in enumerate(LAYERS) for folder in row}
+# Built-in steps see what a user's plugin sees. The one file that hands their table to the registry sees its header, too.
+STEPS_MAY = {"steps/builtin.c": {"engine/plugin/step.h"}}
+CODE = {".c", ".cc", ".cpp", ".cu", ".h"}
+TEXT = CODE | {".py", ".sh", ".cmake"}
+MAX_LINES = 800
+SKIP = {"build", ".deps", ".venv", ".git", "models-cache", "data", "runs"}
+
+
+def files(root, suffixes, *folders):
+    for folder in folders or [""]:
+        for path in sorted((root / folder).rglob("*")):
+            parts = path.relative_to(root).parts
+            if path.suffix in suffixes and path.is_file() and not any(p in SKIP or p.startswith(".venv") for p in parts[:1]):
+                yield path
+
+
+def folder_of(path):
+    """The row entry that a path belongs to: models/tokenizers/x.h is of models."""
+    parts = path.parts
+    for n in (2, 1):
+        if "/".join(parts[:n]) in RANK and len(parts) > n:
+            return "/".join(parts[:n])
+    return parts[0] if len(parts) > 1 else None
+
+
+def includes(path):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        match = re.match(r'\s*#\s*include\s+"([^"]+)"', line)
+        if match:
+            yield number, match.group(1)
+
+
+def resolve(root, source, name):
+    """Where an include leads inside the tree; None = elsewhere (generated, or of a library)."""
+    for base in (source.parent, root / "include", root / "engine", root):
+        if (base / name).is_file():
+            return (base / name).resolve().relative_to(root.resolve())
+    return None
+
+
+def layers(root):
+    faults, seen = [], 0
+    tops = sorted({folder.split("/")[0] for folder in RANK} | {"steps", "include"})
+    for path in files(root, CODE, *tops):
+        here = path.relative_to(root)
+        own = folder_of(here)
+        for line, name in includes(path):
+            there = resolve(root, path, name)
+            seen += 1
+            if there is None or there.parts[0] == "include":
+                continue
+            if own == "include":
+                faults.append(f"{here}:{line}: a public header includes {there}")
+                continue
+            to = folder_of(there)
+            if to == own or str(there) in STEPS_MAY.get(str(here), ()):
+                continue
+            if own == "steps":
+                faults.append(f"{here}:{line}: a step includes {there}: built-in steps use the public headers only")
+            elif to not in RANK:
+                faults.append(f"{here}:{line}: includes {there}, which is in no layer below {own}")
+            elif own not in RANK:
+                faults.append(f"{here}:{line}: {own} is in no layer")
+            elif RANK[to] >= RANK[own]:
+                faults.append(f"{here}:{line}: {own} includes {there}, which is not below it")
+    return faults, f"{seen} includes"
+
+
+def listed(root):
+    faults, seen = [], 0
+    tops = sorted({folder.split("/")[0] for folder in RANK} | {"steps", "tests", "bench", "examples"})
+    for path in files(root, CODE - {".h"}, *tops):
+        seen += 1
+        for folder in path.parents:
+            lists = folder / "CMakeLists.txt"
+            name = path.relative_to(folder).as_posix()
+            if lists.is_file() and re.search(r"(?<![\w./-])" + re.escape(name) + r"(?![\w.-])", lists.read_text()):
+                break
+            if folder == root:
+                # Shared by name from cmake/functions.cmake.
+                if path.name not in (root / "cmake/functions.cmake").read_text():
+                    faults.append(f"{path.relative_to(root)}: in no CMakeLists.txt, so nothing builds or tests it")
+                break
+    return faults, f"{seen} source files"
+
+
+def sizes(root):
+    faults, seen = [], 0
+    for path in files(root, TEXT):
+        seen += 1
+        lines = path.read_text(encoding="utf-8", errors="replace").count("\n")
+        if lines > MAX_LINES:
+            faults.append(f"{path.relative_to(root)}: {lines} lines; split by noun ({MAX_LINES} at most)")
+    return faults, f"{seen} files"
+
+
+RULES = {"layers": layers, "listed": listed, "sizes": sizes}
+
+
+def main():
+    if len(sys.argv) != 3 or sys.argv[1] not in RULES:
+        sys.exit(__doc__)
+    faults, seen = RULES[sys.argv[1]](pathlib.Path(sys.argv[2]))
+    for fault in faults:
+        print(fault)
+    print(f"{seen}, {len(faults)} faults")
+    sys.exit(1 if faults or seen.startswith("0 ") else 0)
+
+
+if __name__ == "__main__":
+    main()
