@@ -25,6 +25,8 @@ void stm_pool_release(mill_pool **pool);
 void *stm_pool_take(mill_pool *pool, size_t bytes);
 /** Give back what stm_pool_take gave, with the same @p bytes. */
 void stm_pool_give(mill_pool *pool, void *ptr, size_t bytes);
+/** Bytes of the block that a take of @p bytes really gets (its size class). */
+size_t stm_pool_block_bytes(size_t bytes);
 stm_pool_stats stm_pool_counts(const mill_pool *pool);
 /** Return free lists to the allocator. */
 void stm_pool_trim(mill_pool *pool);
