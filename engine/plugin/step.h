@@ -13,10 +13,31 @@ typedef struct stm_schema {
     int32_t n;
 } stm_schema;
 
+/*
+ * How columns go through a step (interface.md section 1, semantics A2.7, A2.8):
+ *
+ *  - A step sees the columns it uses, nothing else: its process gets one batch per input, whose column k is inputs[i].used[k].
+ *    The descriptor's static inputs come first, in their order, then what configure asked for by mill_io_use.
+ *  - A join (several inputs; not a global) shows itself to the step as a row of all columns, the first input that has a name wins.
+ *    That row is what input 0 of mill_io_* speaks of, and static inputs are looked up in it, so a step written for one input works
+ *    behind a join. Hence used[k] of input 0 may come from another input: its `input` says from which. Inputs 1, 2, ... are
+ *    strictly their own columns.
+ *  - A convergence is a join whose rows took one or more of the branches: where branches share a name, a row's value comes from the
+ *    first branch that the row took, so `input`/`column` are those of the first branch that has the name at all and `in_branch`
+ *    has its place in every branch. Types must agree.
+ *  - A union (spec.unite) is one input: columns by name in order of first appearance, null where an input lacks them.
+ *  - A global's inputs arrive one after the other and not side by side: each must have every static input, and a step asks for
+ *    further ones per input.
+ *  - Leaving: the arriving columns in order (joins: input by input), without dropped ones; an output whose name (after mapping)
+ *    arrives takes that place and replaces it; other outputs follow in order of declaration. A mapped input hides an equally
+ *    named column from the step only: that column passes through like any other. Globals: the outputs only. Sinks: nothing.
+ */
 typedef struct stm_used_column { /* an input the step reads */
-    const char *name;       /* the step's name for it */
-    int32_t column;         /* place in the arriving schema; -1 = absent */
+    char *name;             /* the step's name for it */
+    int32_t input;          /* arriving input it comes from: i of inputs[i], except behind a join, see above */
+    int32_t column;         /* place in that input's arriving schema */
     const mill_type *type;
+    int32_t *in_branch;     /* convergence: [n_inputs] place in each branch's schema, -1 = not there; else NULL */
 } stm_used_column;
 
 typedef struct stm_step_input {
@@ -35,7 +56,13 @@ typedef struct stm_step_output {
 typedef struct stm_pass_column { /* a column that goes on untouched */
     int32_t input, from; /* arriving */
     int32_t to;          /* place in the outgoing schema */
+    int32_t *in_branch;  /* convergence: as in stm_used_column; else NULL */
 } stm_pass_column;
+
+/** One of the united inputs: for every column of the union its place in that input's schema, -1 = null. */
+typedef struct stm_united {
+    int32_t *from; /* [inputs[0].schema.n] */
+} stm_united;
 
 typedef enum stm_on_error { STM_ON_ERROR_IMPUTE, STM_ON_ERROR_ISOLATE, STM_ON_ERROR_STOP } stm_on_error;
 
@@ -63,8 +90,11 @@ struct mill_step {
     stm_policy policy;
     int64_t batch_rows; /* generators: rows per batch; others: input_batch_size, 0 = as they come */
     int64_t budget_tokens, budget_bytes; /* `budget:`; 0 = none */
+    bool converge;
     stm_step_input *inputs;
-    int32_t n_inputs;
+    int32_t n_inputs;    /* a union: 1, with the united schema */
+    stm_united *united;  /* [n_united] union: how the inputs' columns become those of inputs[0]; else NULL */
+    int32_t n_united;
     stm_step_output *outputs;
     int32_t n_outputs;
     stm_pass_column *pass;
@@ -113,6 +143,7 @@ typedef struct stm_step_spec {
     const char *run_dir;     /* relative out_paths start here; NULL under `check` */
     const stm_schema *arriving; /* [n_arriving] schemas of the inputs */
     int32_t n_arriving;
+    const char *const *arriving_names; /* [n_arriving] steps they come from, for messages; may be NULL */
     const stm_mapping *map_in, *map_out;
     size_t n_map_in, n_map_out;
     const char *const *branches;
@@ -121,12 +152,21 @@ typedef struct stm_step_spec {
     stm_policy policy;
     uint64_t run_seed;
     bool converge; /* arriving are branches: a column's type must agree where branches share it */
+    bool unite;    /* arriving are united: likewise */
+    const char *const *other_keys; /* keys a step has besides its parameters: candidates for the nearest name */
+    size_t n_other_keys;
 } stm_step_spec;
 
-/** Validate parameters against the table, run configure, work out columns. Errors carry file:line:column, what was expected, the nearest name. */
+/** Validate parameters against the table, run configure, work out columns. Errors carry file:line:column, what was expected, the nearest name;
+ *  step and phase (check) are filled in. Threads: owner. Blocks: looks at files that parameters name. */
 mill_status stm_step_create(const stm_step_spec *spec, mill_step **out, mill_error *err);
+/** Runs the state's destructor; sets *step to NULL, accepts NULL. No replica of it may be alive. */
 void stm_step_destroy(mill_step **step);
+
+/** Into @p out, which is overwritten; MILL_ERR_NOMEM leaves it empty. */
 mill_status stm_schema_copy(const stm_schema *src, stm_schema *out);
+/** Append a column; the name is copied. Names are not compared. */
+mill_status stm_schema_add(stm_schema *s, const char *name, const mill_type *type);
 void stm_schema_fini(stm_schema *s);
 int32_t stm_schema_find(const stm_schema *s, const char *name); /* -1 = none */
 
@@ -134,15 +174,20 @@ int32_t stm_schema_find(const stm_schema *s, const char *name); /* -1 = none */
 
 /** Step types one engine knows. Threads: owner. */
 typedef struct stm_registry stm_registry;
-/** With the built-in types (steps/registry.c). */
+/** With the built-in types (steps/builtin.c). */
 mill_status stm_registry_create(stm_registry **out, mill_error *err);
 void stm_registry_destroy(stm_registry **reg); /* plugins are closed: no step of them may be alive */
-/** Open a plugin, check its ABI and every descriptor (name, kind, required functions, parameter defaults), add its types. */
+/** Open a plugin, check its ABI and every descriptor (name, kind, required functions, parameter defaults), add its types: all or,
+ *  on failure, none. Opening the same file again does nothing. @p path without a slash is a file of the working directory.
+ *  Blocks: reads the file, runs its constructors. */
 mill_status stm_registry_open(stm_registry *reg, const char *path, mill_error *err);
-/** Add types of the program itself. */
+/** Add types of the program itself; @p plugin is borrowed for the life of the registry. */
 mill_status stm_registry_add(stm_registry *reg, const mill_plugin *plugin, mill_error *err);
+/** NULL = unknown. */
 const mill_step_type *stm_registry_find(const stm_registry *reg, const char *name);
+/** The known name nearest to @p name; NULL = none is near. */
 const char *stm_registry_nearest(const stm_registry *reg, const char *name);
+/** Types in order of their names. */
 size_t stm_registry_count(const stm_registry *reg);
 const mill_step_type *stm_registry_at(const stm_registry *reg, size_t i);
 const char *stm_registry_origin(const stm_registry *reg, size_t i); /* path of the plugin, or "built in" */

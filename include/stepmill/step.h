@@ -70,7 +70,8 @@ enum {
 /** A column that a step type always has. */
 typedef struct mill_column_decl {
     const char *name;
-    const char *type; /* text form of a type, or "any" (inputs only), or "text" = utf8 or json */
+    const char *type; /* text form of a type. Inputs also: "any", or "text" = utf8 or json. Outputs also: "any" = depends
+                       * on parameters or inputs; configure then says it by mill_io_add of the same name */
     const char *text; /* one line for people */
 } mill_column_decl;
 
@@ -205,22 +206,27 @@ MILL_API int64_t mill_config_batch_rows(const mill_config *c);
 
 /* ---- inside configure: columns ---------------------------------------------------------------------------- */
 
+/* Input 0 of a join shows the joined row: all columns of all inputs in order, the first input that has a name wins; and
+ * what is used through input 0 is found in in[0]. So a step for one input works behind a join. Inputs 1, 2, ... show
+ * their own columns. The inputs of a global arrive one after the other: each, also input 0, shows its own columns. */
 MILL_API size_t mill_io_inputs(const mill_io *io);  /* 0 for a generator; a join has several */
 /** Columns arriving on input i, in order, before mapping. */
 MILL_API size_t mill_io_column_count(const mill_io *io, size_t input);
 MILL_API const char *mill_io_column_name(const mill_io *io, size_t input, size_t column);
 MILL_API const mill_type *mill_io_column_type(const mill_io *io, size_t input, size_t column);
 /** Declare that the step reads column @p name (its own name; `inputs:` of the pipeline maps it). @p type is a text
- *  form, "any" or "text". *index = its place among the columns of that input's batches. A missing or ill-typed
- *  column is an error with the place in the pipeline file and the nearest name. */
+ *  form, "any" or "text". *index = its place among the columns of that input's batches; the descriptor's inputs have the
+ *  places 0, 1, ... of each input of a global, and of input 0 of other steps. Using a name twice gives the same place. A missing or ill-typed
+ *  column is an error with the place in the pipeline file and the nearest name. @p index may be NULL. */
 MILL_API mill_status mill_io_use(mill_io *io, size_t input, const char *name, const char *type, int32_t *index, mill_error *err);
 /** Type of the input at place @p index after mill_io_use. */
 MILL_API const mill_type *mill_io_used_type(const mill_io *io, size_t input, int32_t index);
-/** Declare output column @p name (`outputs:` of the pipeline maps it); *index = its place in emitted batches. */
+/** Declare output column @p name (`outputs:` of the pipeline maps it); *index = its place in emitted batches (the descriptor's
+ *  outputs come first). A descriptor's output may be named again: with its type, or to give "any" a type. @p index may be NULL. */
 MILL_API mill_status mill_io_add(mill_io *io, const char *name, const mill_type *type, int32_t *index, mill_error *err);
 /** Whether columns that arrive and are not declared go on (default: true; a global's and a sink's never do). */
 MILL_API void mill_io_pass(mill_io *io, bool pass);
-/** Do not pass on column @p name. */
+/** Do not pass on column @p name: an arriving column, or the column that an input of that name is mapped to. */
 MILL_API mill_status mill_io_drop(mill_io *io, const char *name, mill_error *err);
 /** Routers: number of branches and their names in the pipeline's `to:`. */
 MILL_API size_t mill_io_branches(const mill_io *io);

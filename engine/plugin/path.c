@@ -1,0 +1,180 @@
+/* Paths of parameters: where relative ones start, whether they are there, globs. */
+#include <dirent.h>
+#include <errno.h>
+#include <glob.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "plugin/param.h"
+
+static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "out of memory for a path"); }
+
+mill_status stm_path_join(const char *base, const char *path, char **out, mill_error *err)
+{
+    char cwd[4096];
+    size_t base_bytes, path_bytes;
+    char *joined;
+
+    while (path[0] == '.' && path[1] == '/') { /* ./data and data are one file: one name in messages and signatures */
+        path++;
+        while (*path == '/') path++;
+        if (*path == '\0') path = ".";
+    }
+    if (base == NULL || base[0] != '/') {
+        if (getcwd(cwd, sizeof cwd) == NULL)
+            return mill_fail(err, MILL_ERR_IO, "cannot tell the working directory: %s", strerror(errno));
+    }
+    if (path[0] == '/') {
+        joined = stm_strdup(path);
+        if (joined == NULL) return no_memory(err);
+        *out = joined;
+        return MILL_OK;
+    }
+    if (base != NULL && base[0] != '/') { /* the base itself is relative: one more step */
+        char *absolute;
+        mill_status st = stm_path_join(cwd, base, &absolute, err);
+
+        if (st != MILL_OK) return st;
+        st = stm_path_join(absolute, path, out, err);
+        stm_free(absolute);
+        return st;
+    }
+    if (base == NULL) base = cwd;
+    base_bytes = strlen(base);
+    path_bytes = strlen(path);
+    while (base_bytes > 0 && base[base_bytes - 1] == '/') base_bytes--;
+    joined = stm_malloc(base_bytes + 1 + path_bytes + 1);
+    if (joined == NULL) return no_memory(err);
+    memcpy(joined, base, base_bytes);
+    joined[base_bytes] = '/';
+    memcpy(joined + base_bytes + 1, path, path_bytes + 1);
+    *out = joined;
+    return MILL_OK;
+}
+
+/* Name in the folder of @p path that its last part was probably meant to be, into buf; false = none. */
+static bool nearest_in_folder(const char *path, char *buf, size_t size)
+{
+    enum { LOOKED_AT = 4096 }; /* a folder of millions is not worth a hint */
+    const char *slash = strrchr(path, '/');
+    const char *best = NULL;
+    char *folder;
+    DIR *dir;
+    struct dirent *entry;
+    size_t distance_budget = 0;
+
+    if (slash == NULL || slash[1] == '\0') return false;
+    folder = slash == path ? stm_strdup("/") : stm_strndup(path, (size_t)(slash - path));
+    if (folder == NULL) return false;
+    dir = opendir(folder);
+    stm_free(folder);
+    if (dir == NULL) return false;
+    buf[0] = '\0';
+    while (distance_budget++ < LOOKED_AT && (entry = readdir(dir)) != NULL) {
+        const char *two[2] = {buf[0] != '\0' ? buf : NULL, entry->d_name};
+
+        if (entry->d_name[0] == '.' || strlen(entry->d_name) >= size) continue;
+        best = stm_nearest(slash + 1, two, 2); /* the better of the best so far and this one */
+        if (best == entry->d_name) memcpy(buf, entry->d_name, strlen(entry->d_name) + 1);
+    }
+    closedir(dir);
+    return buf[0] != '\0';
+}
+
+static mill_status missing(const char *absolute, int error, mill_error *err)
+{
+    char nearest[128];
+    mill_status st;
+
+    if (error != ENOENT && error != ENOTDIR)
+        return mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", absolute, strerror(error));
+    st = mill_fail(err, MILL_ERR_NOT_FOUND, "cannot find %s", absolute);
+    if (nearest_in_folder(absolute, nearest, sizeof nearest)) mill_error_remedy(err, "Did you mean \"%s\"?", nearest);
+    return st;
+}
+
+mill_status stm_path_input(const char *base, const char *path, char **out, mill_error *err)
+{
+    char *absolute;
+    mill_status st = stm_path_join(base, path, &absolute, err);
+
+    if (st != MILL_OK) return st;
+    if (access(absolute, R_OK) != 0) {
+        st = missing(absolute, errno, err);
+        stm_free(absolute);
+        return st;
+    }
+    *out = absolute;
+    return MILL_OK;
+}
+
+static bool has_magic(const char *path) { return strpbrk(path, "*?[") != NULL; }
+
+static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* @p pattern behind @p base, with the base's own stars and brackets escaped. */
+static mill_status join_pattern(const char *base, const char *pattern, char **out, mill_error *err)
+{
+    stm_text t = {0};
+    char *absolute;
+    mill_status st;
+
+    if (pattern[0] == '/') {
+        *out = stm_strdup(pattern);
+        return *out != NULL ? MILL_OK : no_memory(err);
+    }
+    st = stm_path_join(base, ".", &absolute, err); /* "<base>/." */
+    if (st != MILL_OK) return st;
+    for (const char *p = absolute; p[1] != '\0'; p++) {
+        if (strchr("*?[\\", *p) != NULL) stm_text_add(&t, "\\", 1);
+        stm_text_add(&t, p, 1);
+    }
+    stm_text_add(&t, pattern, strlen(pattern));
+    stm_free(absolute);
+    if (t.failed) {
+        stm_text_free(&t);
+        return no_memory(err);
+    }
+    *out = t.data;
+    return MILL_OK;
+}
+
+mill_status stm_path_expand(const char *base, const char *pattern, stm_place place, stm_param_value *out, mill_error *err)
+{
+    char *absolute = NULL;
+    glob_t found = {0};
+    mill_status st;
+    int rc;
+
+    if (!has_magic(pattern)) {
+        if ((st = stm_path_input(base, pattern, &absolute, err)) == MILL_OK)
+            st = stm_param_add(out, "", absolute, NULL, place, err);
+        stm_free(absolute);
+        return st;
+    }
+    if ((st = stm_path_join(base, pattern, &absolute, err)) != MILL_OK) return st;
+    if (access(absolute, R_OK) == 0) { /* a file that is really called a[1].txt */
+        st = stm_param_add(out, "", absolute, NULL, place, err);
+        stm_free(absolute);
+        return st;
+    }
+    stm_free(absolute);
+    while (pattern[0] == '.' && pattern[1] == '/') pattern += 2;
+    if ((st = join_pattern(base, pattern, &absolute, err)) != MILL_OK) return st;
+    rc = glob(absolute, GLOB_NOSORT, NULL, &found); /* sorted below: glob would follow the locale */
+    if (rc == GLOB_NOSPACE)
+        st = no_memory(err);
+    else if (rc == GLOB_NOMATCH || found.gl_pathc == 0)
+        st = mill_fail(err, MILL_ERR_NOT_FOUND, "no file matches %s", absolute);
+    else if (rc != 0)
+        st = mill_fail(err, MILL_ERR_IO, "cannot read the folders of %s", absolute);
+    else
+        qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, by_bytes);
+    for (size_t i = 0; st == MILL_OK && i < found.gl_pathc; i++)
+        st = stm_param_add(out, "", found.gl_pathv[i], NULL, place, err);
+    globfree(&found);
+    stm_free(absolute);
+    return st;
+}
