@@ -18,7 +18,7 @@
 
 #include "batch/batch.h"
 
-#define STM_FLOW_MAX_DEPTH 32 /* routers nested in branches of routers */
+#define STM_FLOW_MAX_DEPTH 32 /* bits of `borders`; one less routers nested in branches of routers */
 
 typedef enum stm_node_kind {
     STM_NODE_GENERATOR, /* a root with a key space of its own: rows 0, 1, 2, ... */
@@ -55,7 +55,8 @@ typedef struct stm_flow_node {
     int32_t n_inputs;
     int32_t n_branches;  /* routers */
     int32_t source;      /* readers: the node whose stream is replayed; -1 = own key space */
-    int64_t batch_rows;  /* exactly so many rows per batch, except before an end and at a border; 0 = as they come */
+    int64_t batch_rows;  /* exactly so many rows per batch, except before an end and at a border; 0 = as they come. Generators:
+                          * rows that they send at a time, so that a grant is never too small for them */
     bool unordered;      /* batches may pass as they come (only with SINGLE or EACH and batch_rows 0) */
     bool expands;        /* appends an element to keys */
     int64_t credit_rows; /* roots: rows that may be in the pipeline at once, >= 1 */
@@ -102,9 +103,11 @@ typedef struct stm_ready {
 stm_inlet *stm_flow_inlet(stm_flow *flow, int32_t node);
 /**
  * A producer's batch arrives on input @p input. Taken over and *b set to NULL on success; on failure the caller keeps it and
- * nothing has changed (NOMEM: may be pushed again).
+ * nothing has changed (NOMEM: may be pushed again), but for DATA and INTERNAL of a join, which take it over, too (*b is NULL).
  * @retval MILL_ERR_DATA  a join found a key missing (on_missing: error; @p err names the key) or uneven totals (on_uneven: error; names
- *                        both). The inlet is failed from then on: every further push gives the same.
+ *                        both, so it comes with the last end). The inlet is failed from then on: every further push gives the same. What was
+ *                        ready before can still be taken; the caller cuts the node (stm_flow_cut).
+ * @retval MILL_ERR_INTERNAL  a sequence number came twice or behind the end, or the inputs do not agree on a border.
  */
 mill_status stm_inlet_push(stm_inlet *in, int32_t input, mill_batch **b, mill_error *err);
 /** Items that can be taken now. */
@@ -113,9 +116,11 @@ int64_t stm_inlet_ready(const stm_inlet *in);
 int64_t stm_inlet_rows(const stm_inlet *in);
 /** Bytes the inlet keeps alive (stm_batch_bytes). */
 int64_t stm_inlet_bytes(const stm_inlet *in);
-/** Next ready item; false = none. The taker owns it: batch (or stm_ready_build, or stm_ready_discard). */
+/** Next ready item; false = none. The taker owns it: batch (or stm_ready_build, or stm_ready_discard). Sequence numbers are
+ *  set here (0, 1, ... per node; EACH: per input; unordered: those of the producer, so that order can be restored later); so are a
+ *  router's own border bit and, for EACH and unordered terminals, what is covered by everything taken so far. */
 bool stm_inlet_take(stm_inlet *in, stm_ready *out);
-/** Whether the batch marked `end` (EACH: of every input) has been taken. */
+/** Whether the batch marked `end` (EACH: of every input) has been taken, or the inlet is closed. */
 bool stm_inlet_ended(const stm_inlet *in);
 /** Rows still missing for the next full batch, summed over starving inputs; 0 = something is ready or the inlet has ended. */
 int64_t stm_inlet_shortfall(const stm_inlet *in);
@@ -124,7 +129,8 @@ void stm_inlet_close(stm_inlet *in);
 
 /**
  * Carry out a recipe: one contiguous batch per input, in out[0 .. n_inputs-1] (single, union: out[0]); all carry the envelope and the
- * joined keys in out[0]; rows an input does not have are null. Consumes @p r. Any thread, no lock.
+ * joined keys in out[0]; rows an input does not have are null. Consumes @p r on success; on failure it is as it was (build it
+ * again, or discard it). Any thread, no lock. The inputs of a union must have the same columns.
  * @p types     per input the types of its columns; @p n_columns per input their number.
  */
 mill_status stm_ready_build(stm_ready *r, mill_pool *pool, const mill_type *const *const *types, const int32_t *n_columns,
@@ -133,7 +139,8 @@ void stm_ready_discard(stm_ready *r);
 
 /* ---- credit --------------------------------------------------------------------------------------------------- */
 
-/** Rows root @p root may send now: credit + grants - (admitted - completed at every terminal it reaches). Threads: the root's driver. */
+/** Rows root @p root may send now: credit + grant - (admitted - completed at every terminal it reaches); it must not send a batch of more
+ *  rows than that (one without rows may always be sent). Threads: the root's driver. */
 int64_t stm_credit_room(const stm_flow *flow, int32_t root);
 /** The root sent @p rows more. Threads: the root's driver. */
 void stm_credit_admit(stm_flow *flow, int32_t root, int64_t rows);
@@ -142,20 +149,24 @@ void stm_credit_return(stm_flow *flow, int32_t terminal, const mill_batch *batch
 /** Rows of @p root completed at every terminal: what a commit covers. Threads: any. */
 int64_t stm_credit_completed(const stm_flow *flow, int32_t root);
 int64_t stm_credit_admitted(const stm_flow *flow, int32_t root);
-/** Largest grant so far, and how many there were. */
+/** Largest grant so far (each replaces the one before and stays in force), and how many there were. */
 int64_t stm_credit_largest_grant(const stm_flow *flow, int32_t root);
 int64_t stm_credit_grants(const stm_flow *flow, int32_t root);
-/** The root has sent its end. */
+/** The root has sent its end, or will send nothing more. */
 void stm_credit_end(stm_flow *flow, int32_t root);
+/** A paused root gets no grants: the reader of a load group that is not running yet. Roots begin unpaused. Threads: any. */
+void stm_credit_pause(stm_flow *flow, int32_t root, bool paused);
 
 /**
  * At quiescence (nothing ready, nothing running anywhere; the caller makes sure, and that no call is in progress): grant the root of
  * the topologically first starved consumer its shortfall, at least double the last grant. Returns the root, or -1 when no root with rows left
- * feeds a starving consumer (then every consumer has ended, or its producers failed). *starved = that consumer.
+ * feeds a starving consumer (then every consumer has ended, or its producers failed or are paused). *starved = that consumer.
+ * A reader whose next batch is larger than the grant may need several in a row.
  */
 int32_t stm_flow_grant(stm_flow *flow, int32_t *starved);
-/** Node @p node failed: closes the inlets of all its descendants and takes their terminals out of the credit; sets bit i of
- *  closed[i] = true for each. Threads: as stm_flow_grant. */
+/** Node @p node failed: closes its inlet and those of all its descendants (readers of their streams included), takes their
+ *  terminals out of the credit, ends roots among them, and sets closed[i] = true for each. closed[0 .. nodes-1] comes in as the last call
+ *  left it, or all false. A global's reader (source -1) is not known to depend on it: cut it, too. Threads: as stm_flow_grant. */
 void stm_flow_cut(stm_flow *flow, int32_t node, bool *closed);
 
 #endif

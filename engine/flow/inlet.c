@@ -1,0 +1,392 @@
+/* Inlets: what stands in front of a consuming node. */
+#include "flow/internal.h"
+
+#include <string.h>
+
+#include "core/alloc.h"
+
+/* ---- life ------------------------------------------------------------------------------------------------------- */
+
+mill_status stm_inlet_create(stm_flow *flow, int32_t node, stm_inlet **out)
+{
+    const stm_vertex *v = &flow->nodes[node];
+    stm_inlet *in = stm_calloc(sizeof *in);
+    if (!in) return MILL_ERR_NOMEM;
+    in->flow = flow;
+    in->pool = flow->pool;
+    in->node = node;
+    in->mode = v->node.mode;
+    in->on_missing = v->node.on_missing;
+    in->on_uneven = v->node.on_uneven;
+    in->unordered = v->node.unordered;
+    in->terminal = v->node.kind == STM_NODE_TERMINAL;
+    in->batch_rows = v->node.batch_rows;
+    in->n_roots = flow->n_roots;
+    in->n_inputs = v->node.n_inputs;
+    in->n_lanes = in->mode == STM_INPUT_EACH ? in->n_inputs : 1;
+    bool pairs = in->mode == STM_INPUT_JOIN || in->mode == STM_INPUT_CONVERGE;
+    in->n_columns = pairs ? in->n_inputs : 1;
+    int32_t n = in->n_inputs;
+    const stm_vertex *first = &flow->nodes[v->inputs[0].from];
+    in->two_levels = first->two_levels;
+    in->by_key = in->mode == STM_INPUT_CONVERGE;
+    if (in->mode == STM_INPUT_JOIN) {
+        in->by_key = true;
+        for (int32_t i = 1; i < n; i++)
+            if (flow->nodes[v->inputs[i].from].stream.key_space != first->stream.key_space) in->by_key = false;
+    }
+    int32_t depth = first->stream.depth;
+    in->borders_in = depth >= 32 ? UINT32_MAX : (1u << depth) - 1u;
+    in->borders_out = in->mode == STM_INPUT_CONVERGE ? in->borders_in >> 1 : in->borders_in;
+    in->border_own = v->node.kind == STM_NODE_ROUTER ? in->borders_in + 1u : 0;
+
+    size_t covers = (size_t)n * (size_t)in->n_roots * sizeof(int64_t);
+    in->state_bytes = sizeof(stm_state) + (size_t)n * sizeof(stm_cursor) + (size_t)in->n_lanes * sizeof(stm_assembly) + covers +
+                      (size_t)in->n_lanes * (size_t)in->n_roots * sizeof(int64_t);
+    in->roots = stm_calloc((size_t)n * sizeof *in->roots);
+    in->queues = stm_calloc((size_t)n * sizeof *in->queues);
+    in->pieces = stm_calloc((size_t)in->n_lanes * sizeof *in->pieces);
+    in->now = stm_calloc(in->state_bytes);
+    in->saved = stm_calloc(in->state_bytes);
+    in->taken = stm_calloc((size_t)in->n_lanes * sizeof *in->taken);
+    bool made = in->roots && in->queues && in->pieces && in->now && in->saved && in->taken;
+    if (pairs) made = (in->failure = stm_calloc(sizeof *in->failure)) && made;
+    if (in->mode == STM_INPUT_EACH) made = (in->taken_covered = stm_calloc(covers)) && made;
+    if (in->unordered) {
+        made = (in->late_end = stm_calloc((size_t)n * sizeof *in->late_end)) && made;
+        made = (in->prefix = stm_calloc((size_t)n * sizeof *in->prefix)) && made;
+        made = (in->prefix_covered = stm_calloc(covers)) && made;
+    }
+    if (!made) {
+        stm_inlet_destroy(&in);
+        return MILL_ERR_NOMEM;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        in->roots[i] = flow->nodes[v->inputs[i].from].stream.roots;
+        in->all_roots |= in->roots[i];
+        in->queues[i].end = STM_NO_SEQ;
+    }
+    in->plain = in->mode == STM_INPUT_SINGLE && !in->unordered;
+    *out = in;
+    return MILL_OK;
+}
+
+/* Give up what waits, but not what is ready. */
+static void drop_queues(stm_inlet *in)
+{
+    for (int32_t i = 0; i < in->n_inputs; i++) {
+        if (in->queues && in->unordered) in->queues[i].cap = 0; /* that is the ring of coverage */
+        if (in->queues) stm_queue_clear(&in->queues[i]);
+        if (in->late_end) mill_batch_destroy(&in->late_end[i]);
+        if (in->prefix) {
+            stm_free(in->prefix[i]);
+            in->prefix[i] = NULL;
+        }
+    }
+    for (int32_t l = 0; l < in->n_lanes && in->pieces; l++) {
+        stm_free(in->pieces[l].items);
+        in->pieces[l] = (stm_pieces){0};
+        if (in->now) stm_assemblies(in)[l] = (stm_assembly){0};
+    }
+}
+
+static void drop_ring(stm_inlet *in)
+{
+    for (; in->now && in->head < in->now->tail; in->head++) stm_ready_discard(&in->ring[in->head & (in->cap - 1)]);
+}
+
+void stm_inlet_close(stm_inlet *in)
+{
+    drop_ring(in);
+    drop_queues(in);
+    if (in->now) in->now->rows = 0;
+    in->closed = true;
+    in->plain = false;
+}
+
+void stm_inlet_destroy(stm_inlet **inp)
+{
+    stm_inlet *in = *inp;
+    if (!in) return;
+    stm_inlet_close(in);
+    stm_free(in->roots);
+    stm_free(in->queues);
+    stm_free(in->pieces);
+    stm_free(in->now);
+    stm_free(in->saved);
+    stm_free(in->taken);
+    stm_free(in->taken_covered);
+    stm_free(in->late_end);
+    stm_free(in->prefix);
+    stm_free(in->prefix_covered);
+    stm_free(in->failure);
+    stm_free(in->ring);
+    stm_free(in);
+    *inp = NULL;
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------------------ */
+
+void stm_compose(const stm_inlet *in, const int64_t *per_input, int64_t *out)
+{
+    for (int32_t r = 0; r < in->n_roots; r++) {
+        int64_t least = INT64_MAX;
+        for (int32_t i = 0; i < in->n_inputs; i++) {
+            int64_t v = per_input[(size_t)i * (size_t)in->n_roots + (size_t)r];
+            if ((in->roots[i] >> r & 1) && v < least) least = v;
+        }
+        out[r] = least == INT64_MAX ? 0 : least;
+    }
+}
+
+static int step_single(stm_inlet *in, int32_t lane)
+{
+    stm_cursor *c = &stm_cursors(in->now)[lane];
+    const stm_queue *q = &in->queues[lane];
+    if (c->seq == q->next) return 0;
+    const mill_batch *b = stm_queue_batch(q, c->seq);
+    if (b->rows > 0) {
+        stm_piece *p = stm_assembly_add(in, lane, b->rows);
+        if (!p) return MILL_ERR_NOMEM;
+        *p = (stm_piece){.rows = b->rows, .seq = c->seq, .input = lane};
+    }
+    stm_envelope e = {.covered = b->covered, .frontier = {b->frontier[0], b->frontier[1]}, .borders = b->borders & in->borders_out,
+                      .end = b->end};
+    mill_status st = stm_assembly_finish(in, lane, &e);
+    if (st != MILL_OK) return st;
+    c->seq++;
+    return 1;
+}
+
+static int step(stm_inlet *in, int32_t input)
+{
+    switch (in->mode) {
+    case STM_INPUT_SINGLE:
+    case STM_INPUT_EACH: return step_single(in, in->mode == STM_INPUT_EACH ? input : 0);
+    case STM_INPUT_UNION: return stm_step_union(in);
+    case STM_INPUT_JOIN:
+        if (!in->by_key) return stm_step_position(in);
+        return stm_step_key(in);
+    case STM_INPUT_CONVERGE: return stm_step_key(in);
+    }
+    return 0;
+}
+
+/* As many steps as can be done; nothing at all when memory runs out. State is saved already. */
+static mill_status advance(stm_inlet *in, int32_t input)
+{
+    int st;
+    do st = step(in, input);
+    while (st > 0);
+    if (st == MILL_ERR_NOMEM) {
+        for (uint64_t i = in->saved->tail; i < in->now->tail; i++) {
+            stm_ready *item = &in->ring[i & (in->cap - 1)];
+            if (item->recipe) stm_recipe_destroy(item->recipe);
+        }
+        memcpy(in->now, in->saved, in->state_bytes);
+        return st;
+    }
+    stm_assembly_commit(in);
+    if (st == 0) return MILL_OK;
+    in->failed = true; /* what was complete stays ready */
+    drop_queues(in);
+    in->now->rows = 0;
+    for (uint64_t i = in->head; i < in->now->tail; i++) in->now->rows += in->ring[i & (in->cap - 1)].recipe->source_rows;
+    return st;
+}
+
+/* ---- push ------------------------------------------------------------------------------------------------------- */
+
+static mill_status report(const stm_inlet *in, mill_error *err)
+{
+    if (err && err->status == MILL_OK) *err = *in->failure;
+    return in->failure->status;
+}
+
+static mill_status push_ordered(stm_inlet *in, int32_t input, mill_batch **bp, mill_error *err)
+{
+    mill_batch *b = *bp;
+    stm_queue *q = &in->queues[input], before = *q;
+    mill_status st = stm_queue_store(q, b, err);
+    if (st != MILL_OK) return st;
+    if (q->next == before.next) { /* ahead of others: it waits for them */
+        in->now->rows += b->rows;
+        *bp = NULL;
+        return MILL_OK;
+    }
+    memcpy(in->saved, in->now, in->state_bytes);
+    in->now->rows += b->rows;
+    st = advance(in, input);
+    if (st == MILL_ERR_NOMEM) {
+        stm_slot_forget(stm_queue_slot(q, b->seq));
+        q->next = before.next;
+        q->top = before.top;
+        q->end = before.end;
+        return mill_fail(err, st, "no memory to assemble batches for step '%s'", in->flow->nodes[in->node].name);
+    }
+    *bp = NULL;
+    if (q->end != STM_NO_SEQ) in->plain = false; /* nothing may come behind it */
+    return st == MILL_OK ? MILL_OK : report(in, err);
+}
+
+/* Coverage of a batch that overtook others counts once all before it have arrived. */
+static mill_status push_unordered(stm_inlet *in, int32_t input, mill_batch **bp, mill_error *err)
+{
+    mill_batch *b = *bp;
+    stm_queue *q = &in->queues[input];
+    if (b->seq < q->next || b->seq > q->end) return mill_fail(err, MILL_ERR_INTERNAL, "batch arrived twice or behind the end");
+    size_t roots = (size_t)in->n_roots;
+    if (stm_ring_reserve(in, 2) != 0) return mill_fail(err, MILL_ERR_NOMEM, "no memory for ready batches");
+    if (b->seq - q->next >= q->cap) {
+        size_t cap = q->cap ? q->cap : 8;
+        while (cap <= b->seq - q->next) cap *= 2;
+        int64_t *rows = stm_calloc(cap * (roots + 1) * sizeof *rows);
+        if (!rows) return mill_fail(err, MILL_ERR_NOMEM, "no memory for batches out of order");
+        for (uint64_t s = q->next; s < q->top; s++)
+            memcpy(rows + (s & (cap - 1)) * (roots + 1), in->prefix[input] + (s & (q->cap - 1)) * (roots + 1),
+                   (roots + 1) * sizeof *rows);
+        stm_free(in->prefix[input]);
+        in->prefix[input] = rows;
+        q->cap = cap;
+    }
+    int64_t *mine = in->prefix[input] + (b->seq & (q->cap - 1)) * (roots + 1);
+    if (mine[0]) return mill_fail(err, MILL_ERR_INTERNAL, "batch arrived twice");
+    mine[0] = 1;
+    if (roots > 0) memcpy(mine + 1, b->covered, roots * sizeof *mine);
+    if (b->seq >= q->top) q->top = b->seq + 1;
+    if (b->end) q->end = b->seq;
+    int64_t *covered = in->prefix_covered + (size_t)input * roots;
+    for (; q->next < q->top; q->next++) {
+        int64_t *p = in->prefix[input] + (q->next & (q->cap - 1)) * (roots + 1);
+        if (!p[0]) break;
+        memcpy(covered, p + 1, roots * sizeof *covered);
+        p[0] = 0;
+    }
+    in->now->rows += b->rows;
+    *bp = NULL;
+    if (b->end && q->next != q->top) {
+        in->late_end[input] = b;
+        return MILL_OK;
+    }
+    mill_batch *items[2] = {b, in->late_end[input]};
+    bool all = q->end != STM_NO_SEQ && q->next == q->end + 1;
+    for (int k = 0; k < 2; k++) {
+        if (!items[k] || (k == 1 && !all)) continue;
+        /* Nobody puts a terminal's stream in order again; elsewhere the envelope stays what it was. */
+        if (in->terminal && roots > 0) memcpy(items[k]->covered, covered, roots * sizeof *covered);
+        in->ring[in->now->tail++ & (in->cap - 1)] = (stm_ready){.batch = items[k], .input = input};
+        if (k == 1) in->late_end[input] = NULL;
+    }
+    return MILL_OK;
+}
+
+mill_status stm_inlet_push(stm_inlet *in, int32_t input, mill_batch **bp, mill_error *err)
+{
+    mill_batch *b = *bp;
+    if (__builtin_expect(in->plain, 1)) {
+        stm_queue *q = in->queues;
+        stm_state *s = in->now;
+        stm_assembly *a = stm_assemblies(in);
+        int64_t rows = b->rows, exact = in->batch_rows;
+        if (b->seq == q->next && q->base == q->top && a->pending == 0 && input == 0 && !b->end &&
+            (exact == 0 || rows == exact || rows == 0 || (rows < exact && (b->borders & in->borders_out)))) {
+            if (__builtin_expect(s->tail - in->head == in->cap, 0) && stm_ring_reserve(in, 1) != 0)
+                return mill_fail(err, MILL_ERR_NOMEM, "no memory for ready batches");
+            q->base = q->next = q->top = stm_cursors(s)->seq = b->seq + 1;
+            if (exact > 0) { /* needed when a later batch is cut */
+                a->frontier[0] = b->frontier[0];
+                a->frontier[1] = b->frontier[1];
+                for (int32_t r = 0; r < in->n_roots; r++) stm_sent(in, 0)[r] = b->covered[r];
+            }
+            s->rows += rows;
+            in->ring[s->tail++ & (in->cap - 1)] = (stm_ready){.batch = b};
+            *bp = NULL;
+            return MILL_OK;
+        }
+    }
+    if (in->closed) {
+        mill_batch_destroy(bp);
+        return MILL_OK;
+    }
+    if (in->failed) {
+        mill_batch_destroy(bp);
+        return report(in, err);
+    }
+    if (input < 0 || input >= in->n_inputs) return mill_fail(err, MILL_ERR_INTERNAL, "input %d does not exist", (int)input);
+    return in->unordered ? push_unordered(in, input, bp, err) : push_ordered(in, input, bp, err);
+}
+
+/* ---- take ------------------------------------------------------------------------------------------------------- */
+
+/* A node with several streams completes a root row once all of them have. */
+static void cover_each(stm_inlet *in, int32_t input, mill_batch *b)
+{
+    if (in->n_roots == 0) return;
+    memcpy(in->taken_covered + (size_t)input * (size_t)in->n_roots, b->covered, (size_t)in->n_roots * sizeof *b->covered);
+    stm_compose(in, in->taken_covered, b->covered);
+}
+
+bool stm_inlet_take(stm_inlet *in, stm_ready *out)
+{
+    if (in->head == in->now->tail) return false;
+    stm_ready item = in->ring[in->head++ & (in->cap - 1)];
+    mill_batch *b = item.batch;
+    in->now->rows -= item.recipe ? item.recipe->source_rows : b->rows;
+    if (!in->unordered || in->terminal) b->seq = in->taken[item.input]++;
+    b->borders = (b->borders & in->borders_out) | in->border_own;
+    if (__builtin_expect(b->end, 0)) in->ends_taken++;
+    if (in->taken_covered) cover_each(in, item.input, b);
+    *out = item;
+    return true;
+}
+
+/* ---- looking ---------------------------------------------------------------------------------------------------- */
+
+int64_t stm_inlet_ready(const stm_inlet *in) { return (int64_t)(in->now->tail - in->head); }
+
+int64_t stm_inlet_rows(const stm_inlet *in) { return in->now->rows; }
+
+bool stm_inlet_ended(const stm_inlet *in) { return in->closed || in->ends_taken == in->n_lanes; }
+
+int64_t stm_inlet_bytes(const stm_inlet *in)
+{
+    int64_t bytes = 0;
+    for (uint64_t i = in->head; i < in->now->tail; i++) {
+        const stm_ready *item = &in->ring[i & (in->cap - 1)];
+        bytes += stm_batch_bytes(item->batch);
+        if (!item->recipe) continue;
+        for (int32_t c = 0; c < item->recipe->columns; c++) { /* its share of the batches that it uses */
+            for (size_t k = 0; k < item->recipe->n_runs; k++) {
+                const stm_run_of_rows *run = &stm_recipe_runs(item->recipe, c)[k];
+                if (run->batch) bytes += stm_batch_bytes(run->batch) / run->batch->rows * run->rows;
+            }
+        }
+    }
+    for (int32_t i = 0; i < in->n_inputs; i++) {
+        const stm_queue *q = &in->queues[i];
+        if (in->late_end && in->late_end[i]) bytes += stm_batch_bytes(in->late_end[i]);
+        if (in->unordered) continue;
+        for (uint64_t s = q->base; s < q->top; s++)
+            if (stm_queue_batch(q, s)) bytes += stm_batch_bytes(stm_queue_batch(q, s));
+    }
+    return bytes;
+}
+
+int64_t stm_inlet_lacks(const stm_inlet *in, int32_t input)
+{
+    const stm_queue *q = &in->queues[input];
+    if (in->closed || in->failed || (q->end != STM_NO_SEQ && q->next == q->end + 1)) return 0;
+    if (in->mode == STM_INPUT_JOIN || in->mode == STM_INPUT_CONVERGE)
+        return in->by_key ? stm_key_lacks(in, input) : stm_position_lacks(in, input);
+    if (in->mode == STM_INPUT_UNION && input != in->now->lead) return 0;
+    int64_t rows = in->batch_rows - stm_assemblies(in)[in->mode == STM_INPUT_EACH ? input : 0].pending;
+    return rows > 0 ? rows : 1;
+}
+
+int64_t stm_inlet_shortfall(const stm_inlet *in)
+{
+    if (stm_inlet_ready(in) > 0 || stm_inlet_ended(in)) return 0;
+    int64_t rows = 0;
+    for (int32_t i = 0; i < in->n_inputs; i++) rows += stm_inlet_lacks(in, i);
+    return rows;
+}
