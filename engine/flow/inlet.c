@@ -229,12 +229,34 @@ static mill_status push_ordered(stm_inlet *in, int32_t input, mill_batch **bp, m
     return st == MILL_OK ? MILL_OK : report(in, err);
 }
 
+/* Move `next` over the batches that have arrived, at most to @p limit; remember their coverage. */
+static void settle_prefix(stm_inlet *in, int32_t input, uint64_t limit)
+{
+    stm_queue *q = &in->queues[input];
+    size_t roots = (size_t)in->n_roots;
+    for (; q->next < limit; q->next++) {
+        int64_t *p = in->prefix[input] + (q->next & (q->cap - 1)) * (roots + 1);
+        if (!p[0]) return;
+        memcpy(in->prefix_covered + (size_t)input * roots, p + 1, roots * sizeof *p);
+        p[0] = 0;
+    }
+}
+
+static void put_unordered(stm_inlet *in, int32_t input, mill_batch *b)
+{
+    /* Nobody puts a terminal's stream in order again; elsewhere the envelope stays what it was. */
+    size_t roots = (size_t)in->n_roots;
+    if (in->terminal) memcpy(b->covered, in->prefix_covered + (size_t)input * roots, roots * sizeof *b->covered);
+    in->ring[in->now->tail++ & (in->cap - 1)] = (stm_ready){.batch = b, .input = input};
+}
+
 /* Coverage of a batch that overtook others counts once all before it have arrived. */
 static mill_status push_unordered(stm_inlet *in, int32_t input, mill_batch **bp, mill_error *err)
 {
     mill_batch *b = *bp;
     stm_queue *q = &in->queues[input];
-    if (b->seq < q->next || b->seq > q->end) return mill_fail(err, MILL_ERR_INTERNAL, "batch arrived twice or behind the end");
+    if (b->seq < q->next || b->seq > q->end || (b->end && b->seq + 1 < q->top))
+        return mill_fail(err, MILL_ERR_INTERNAL, "batch arrived twice or behind the end");
     size_t roots = (size_t)in->n_roots;
     if (stm_ring_reserve(in, 2) != 0) return mill_fail(err, MILL_ERR_NOMEM, "no memory for ready batches");
     if (b->seq - q->next >= q->cap) {
@@ -252,30 +274,18 @@ static mill_status push_unordered(stm_inlet *in, int32_t input, mill_batch **bp,
     int64_t *mine = in->prefix[input] + (b->seq & (q->cap - 1)) * (roots + 1);
     if (mine[0]) return mill_fail(err, MILL_ERR_INTERNAL, "batch arrived twice");
     mine[0] = 1;
-    if (roots > 0) memcpy(mine + 1, b->covered, roots * sizeof *mine);
+    memcpy(mine + 1, b->covered, roots * sizeof *mine);
     if (b->seq >= q->top) q->top = b->seq + 1;
     if (b->end) q->end = b->seq;
-    int64_t *covered = in->prefix_covered + (size_t)input * roots;
-    for (; q->next < q->top; q->next++) {
-        int64_t *p = in->prefix[input] + (q->next & (q->cap - 1)) * (roots + 1);
-        if (!p[0]) break;
-        memcpy(covered, p + 1, roots * sizeof *covered);
-        p[0] = 0;
-    }
     in->now->rows += b->rows;
     *bp = NULL;
-    if (b->end && q->next != q->top) {
-        in->late_end[input] = b;
-        return MILL_OK;
-    }
-    mill_batch *items[2] = {b, in->late_end[input]};
-    bool all = q->end != STM_NO_SEQ && q->next == q->end + 1;
-    for (int k = 0; k < 2; k++) {
-        if (!items[k] || (k == 1 && !all)) continue;
-        /* Nobody puts a terminal's stream in order again; elsewhere the envelope stays what it was. */
-        if (in->terminal && roots > 0) memcpy(items[k]->covered, covered, roots * sizeof *covered);
-        in->ring[in->now->tail++ & (in->cap - 1)] = (stm_ready){.batch = items[k], .input = input};
-        if (k == 1) in->late_end[input] = NULL;
+    if (b->end) in->late_end[input] = b; /* goes last */
+    settle_prefix(in, input, q->end == STM_NO_SEQ ? q->top : q->end);
+    if (!b->end) put_unordered(in, input, b);
+    if (q->next == q->end) {
+        settle_prefix(in, input, q->top);
+        put_unordered(in, input, in->late_end[input]);
+        in->late_end[input] = NULL;
     }
     return MILL_OK;
 }
