@@ -2,6 +2,8 @@
 
 /* One line per step type, in alphabetical order; the NULL at the end is not counted. */
 static const mill_step_type *const types[] = {
+    &stm_step_deduplicate,
+    &stm_step_nearest_neighbours,
     NULL,
 };
 
