@@ -1,7 +1,7 @@
 /*
- * Exact top-k of n x d against itself: the matrix product alone, the search, the pairs, interleaved.
- * Prints one line of tab-separated values per repeat: what, seconds. Reads vectors (float32, row-major) from a file or makes
- * random ones with some structure.
+ * Exact top-k of n x d against itself: the matrix product alone, the search, the pairs.
+ * Prints one line of tab-separated values per repeat and kind: kind, seconds, pairs found. Vectors (float32, row-major) are
+ * read from --vectors; without, made with some structure, and written to --write.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +54,16 @@ static float *load(const char *path, int64_t n, int64_t dim)
     return v;
 }
 
+static void save(const char *path, const void *bytes, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+
+    if (f == NULL || fwrite(bytes, 1, n, f) != n || fclose(f) != 0) {
+        fprintf(stderr, "cannot write %s\n", path);
+        exit(1);
+    }
+}
+
 /* The same blocks of the same product, nothing done with the scores. */
 typedef struct product {
     const stm_screen *s;
@@ -99,7 +109,7 @@ int main(int argc, char **argv)
     int64_t n = 61703, dim = 384, k = 10, reps = 5;
     int threads = 2;
     double threshold = 0.92;
-    const char *file = NULL, *only = "gemm_f32,gemm_bf16,topk_f32,topk,pairs";
+    const char *file = NULL, *write_to = NULL, *dump = NULL, *only = "gemm_f32,gemm_bf16,topk_f32,topk,pairs";
     stm_screen_opts cut = {0};
     mill_error err = {0};
 
@@ -113,11 +123,14 @@ int main(int argc, char **argv)
         else if (!strcmp(o, "--threshold")) threshold = atof(v);
         else if (!strcmp(o, "--vectors")) file = v;
         else if (!strcmp(o, "--only")) only = v;
+        else if (!strcmp(o, "--write")) write_to = v;
+        else if (!strcmp(o, "--results")) dump = v;
         else if (!strcmp(o, "--tile")) cut.tile_rows = atoi(v);
         else if (!strcmp(o, "--block")) cut.block_rows = atoi(v);
         else return fprintf(stderr, "unknown option %s\n", o), 64;
     }
     float *data = file != NULL ? load(file, n, dim) : make(n, dim);
+    if (write_to != NULL) save(write_to, data, (size_t)(n * dim) * sizeof *data);
     const float **rows = malloc((size_t)n * sizeof *rows);
     mill_topk_args t = MILL_TOPK_INIT;
     t.threads = threads, t.queries = t.corpus = rows, t.n_queries = t.n_corpus = n, t.dim = dim, t.k = k, t.exclude_self = true;
@@ -149,6 +162,7 @@ int main(int argc, char **argv)
                 start = now();
                 check(stm_topk_cpu(&t, &o, &err), &err);
                 seconds = now() - start;
+                if (dump != NULL) save(dump, t.rows, (size_t)(n * k) * sizeof *t.rows);
             } else {
                 mill_pairs_args a = MILL_PAIRS_INIT;
                 a.threads = threads, a.vectors = rows, a.n = n, a.dim = dim, a.threshold = (float)threshold, a.found = count, a.user = &found;
