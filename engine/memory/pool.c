@@ -132,9 +132,10 @@ mill_status stm_pool_create(int64_t limit_bytes, mill_pool **out)
 static void free_chain(block *b, size_t bytes)
 {
     while (b != NULL) {
-        block *next = b->next;
+        block *next;
 
         SHOW(b, bytes);
+        next = b->next;
         stm_free(b);
         b = next;
     }
@@ -152,6 +153,7 @@ static void shed_class(mill_pool *p, unsigned c, int64_t keep)
     for (; k->n_free > keep; k->n_free--, n++) {
         block *b = k->free;
 
+        SHOW(b, sizeof *b);
         k->free = b->next;
         b->next = chain;
         chain = b;
@@ -298,6 +300,7 @@ void stm_pool_give(mill_pool *p, void *ptr, size_t bytes)
     closed = k->closed;
     k->n_live--;
     if (!closed && c == slot) {
+        SHOW(b, sizeof *b);
         b->next = k->free;
         k->free = b;
         k->n_free++;
