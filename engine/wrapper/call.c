@@ -1,0 +1,158 @@
+/* One call into a step: fault point, clock, error context, retries, stop_if. Everything that every kind of call needs. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/fault.h"
+#include "wrapper/replica.h"
+
+void stm_call_enter(stm_wrapper *w)
+{
+    /* The clock is only read for steps with a deadline or heavy enough to hang: a flag would do for the rest, but the
+     * watchdog needs a time, and vDSO reads cost 20 ns. Cheap steps are timed by the driver, per burst. */
+    if (w->step->policy.batch_timeout_s >= 0.0)
+        atomic_store_explicit(&w->call_since, stm_now_ns(), memory_order_release);
+}
+
+void stm_call_leave(stm_wrapper *w)
+{
+    if (w->step->policy.batch_timeout_s >= 0.0) atomic_store_explicit(&w->call_since, 0, memory_order_release);
+}
+
+mill_status stm_call_blame(stm_wrapper *w, mill_error *err, mill_status st, int32_t phase, int32_t attempt)
+{
+    if (err == NULL) return st;
+    if (err->status == MILL_OK) { /* the step gave a status and no cause */
+        mill_fail(err, st, "%s", mill_status_text(st));
+        snprintf(err->origin, sizeof err->origin, "%s", w->step->type->name);
+    }
+    if (err->step[0] == '\0') {
+        snprintf(err->step, sizeof err->step, "%s", w->step->name);
+        err->replica = w->replica.index;
+    }
+    if (err->phase == MILL_PHASE_NONE) err->phase = phase;
+    err->attempt = attempt;
+    return st;
+}
+
+/* What is left to check when process returned MILL_OK. */
+static mill_status check_emitted(stm_wrapper *w, int64_t rows, mill_error *err)
+{
+    const mill_emit *e = &w->emit;
+    const uint64_t flags = w->step->type->flags;
+    int64_t sum = 0;
+
+    if (e->passed) return MILL_OK;
+    if (e->n_parts == 0) {
+        if ((flags & MILL_FILTERS) != 0) return MILL_OK;
+        return mill_fail(err, MILL_ERR_STEP, "process returned without emitting anything");
+    }
+    for (size_t i = 0; i < e->n_parts; i++) sum += e->parts[i].batch->rows;
+    if (e->parts[0].parent == NULL) {
+        if (sum == rows) return MILL_OK;
+        return mill_fail(err, MILL_ERR_STEP, "process emitted %lld rows for %lld", (long long)sum, (long long)rows);
+    }
+    if ((flags & MILL_FILTERS) == 0) { /* expands without filters: every row has a child */
+        int64_t next = 0;
+        for (size_t i = 0; i < e->n_parts; i++) {
+            const int64_t *p = mill_buffer_data(e->parts[i].parent);
+            for (int64_t j = 0; j < e->parts[i].batch->rows; j++) {
+                if (p[j] > next) break;
+                if (p[j] == next) next++;
+            }
+        }
+        if (next != rows)
+            return mill_fail(err, MILL_ERR_STEP, "row %lld has no child; a step that drops rows must declare it (filters)", (long long)next);
+    }
+    return MILL_OK;
+}
+
+mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *err)
+{
+    mill_status st;
+
+    stm_emit_begin(&w->emit, &w->replica, in[0]->rows, INT64_MAX);
+    if (stm_fault_fires(STM_FAULT_PROCESS)) {
+        st = mill_fail(err, MILL_ERR_STEP, "process failed (fault point)");
+    } else {
+        stm_call_enter(w);
+        st = w->step->type->process(&w->replica, in, (size_t)w->step->n_inputs, &w->emit, err);
+        stm_call_leave(w);
+        if (st == MILL_OK) st = check_emitted(w, in[0]->rows, err);
+    }
+    if (__builtin_expect(st == MILL_OK, 1)) return MILL_OK;
+    stm_emit_drop(&w->emit);
+    if (atomic_load_explicit(&w->replica.cancelled, memory_order_relaxed) && st == MILL_ERR_STOPPED &&
+        w->step->policy.batch_timeout_s >= 0.0) {
+        memset(err, 0, sizeof *err);
+        st = mill_fail(err, MILL_ERR_TIMEOUT, "no result within the timeout of %g s", w->step->policy.batch_timeout_s);
+    }
+    return st;
+}
+
+bool stm_call_retry(stm_wrapper *w, const mill_error *err, int32_t attempt)
+{
+    const stm_policy *p = &w->step->policy;
+    double left;
+
+    if (attempt >= p->retry_times || (p->retry_classes >> err->error_class & 1u) == 0) return false;
+    if (atomic_load_explicit(&w->replica.cancelled, memory_order_relaxed)) return false;
+    stm_count(&w->retries, 1);
+    left = p->retry_backoff_s;
+    for (int32_t i = 0; i < attempt && left < 3600.0; i++) left *= 2.0;
+    while (left > 0.0 && !atomic_load_explicit(&w->replica.cancelled, memory_order_relaxed)) {
+        const double slice = left < 0.05 ? left : 0.05;
+        const struct timespec t = {0, (long)(slice * 1e9)};
+        nanosleep(&t, NULL);
+        left -= slice;
+    }
+    return !atomic_load_explicit(&w->replica.cancelled, memory_order_relaxed);
+}
+
+static void show_key(const stm_wrapper *w, const mill_batch *b, int64_t r, char *buf, size_t size)
+{
+    int n = snprintf(buf, size, "%s:", w->root_name);
+
+    if (b->keys.tuples == NULL) {
+        snprintf(buf + n, size - (size_t)n, "%" PRId64, b->keys.first + r);
+        return;
+    }
+    const int64_t *t = (const int64_t *)mill_buffer_data(b->keys.tuples) + (b->keys.offset + r) * b->keys.width;
+    for (int32_t i = 0; i < b->keys.width && (i == 0 || t[i] != -1) && (size_t)n < size; i++)
+        n += snprintf(buf + n, size - (size_t)n, i == 0 ? "%" PRId64 : ".%" PRId64, t[i]);
+}
+
+int64_t stm_call_record(stm_wrapper *w, const mill_error *err, const mill_batch *b, int64_t first, int64_t last)
+{
+    char a[64] = "", z[64] = "";
+
+    if (b != NULL && first <= last) {
+        show_key(w, b, first, a, sizeof a);
+        show_key(w, b, last, z, sizeof z);
+    }
+    stm_count(&w->rows_failed, last - first + 1);
+    return stm_errors_add(w->env->errors, err, last - first + 1, a, z);
+}
+
+mill_status stm_call_window(stm_wrapper *w, int64_t good, int64_t bad, mill_error *err)
+{
+    const stm_policy *p = &w->step->policy;
+
+    if (p->stop_of <= 0) return MILL_OK;
+    if (w->window == NULL) {
+        w->window = stm_calloc((size_t)p->stop_of);
+        if (w->window == NULL) return mill_fail(err, MILL_ERR_NOMEM, "window of stop_if");
+    }
+    for (int64_t i = 0; i < good + bad; i++) {
+        const uint8_t now = i >= good;
+        w->window_failed += now - (w->window_seen >= p->stop_of ? w->window[w->window_at] : 0);
+        w->window[w->window_at] = now;
+        w->window_at = (w->window_at + 1) % p->stop_of;
+        w->window_seen++;
+    }
+    if (w->window_seen < p->stop_of || (double)w->window_failed < p->stop_failed * (double)p->stop_of) return MILL_OK;
+    return mill_fail(err, MILL_ERR_STEP, "stop_if: %lld of the last %lld rows failed", (long long)w->window_failed, (long long)p->stop_of);
+}

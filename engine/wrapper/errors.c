@@ -1,0 +1,76 @@
+#include "wrapper/errors.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "core/alloc.h"
+
+struct stm_errors {
+    pthread_mutex_t lock; /* innermost: only notify runs under it */
+    stm_error_record *kept[STM_ERRORS_KEPT]; /* lock to write; entries below count are constant */
+    _Atomic int64_t count; /* release by add, acquire by readers */
+    _Atomic int64_t rows, total; /* relaxed */
+    void (*notify)(const stm_error_record *, void *);
+    void *user;
+};
+
+mill_status stm_errors_create(void (*notify)(const stm_error_record *, void *), void *user, stm_errors **out)
+{
+    stm_errors *log = stm_calloc(sizeof *log);
+
+    if (log == NULL) return MILL_ERR_NOMEM;
+    pthread_mutex_init(&log->lock, NULL); /* default attributes: cannot fail on Linux */
+    log->notify = notify;
+    log->user = user;
+    *out = log;
+    return MILL_OK;
+}
+
+void stm_errors_destroy(stm_errors **log)
+{
+    int64_t n;
+
+    if (*log == NULL) return;
+    n = atomic_load(&(*log)->count);
+    for (int64_t i = 0; i < n; i++) stm_free((*log)->kept[i]);
+    pthread_mutex_destroy(&(*log)->lock);
+    stm_free(*log);
+    *log = NULL;
+}
+
+int64_t stm_errors_add(stm_errors *log, const mill_error *error, int64_t rows, const char *first_key, const char *last_key)
+{
+    stm_error_record local, *rec = NULL;
+    int64_t n, id;
+
+    atomic_fetch_add_explicit(&log->rows, rows, memory_order_relaxed);
+    atomic_fetch_add_explicit(&log->total, 1, memory_order_relaxed);
+    pthread_mutex_lock(&log->lock);
+    n = atomic_load_explicit(&log->count, memory_order_relaxed);
+    if (n < STM_ERRORS_KEPT) rec = stm_malloc(sizeof *rec);
+    if (rec == NULL) rec = &local;
+    id = rec == &local ? n : n + 1;
+    rec->id = id;
+    rec->error = *error;
+    rec->rows = rows;
+    snprintf(rec->first_key, sizeof rec->first_key, "%s", first_key != NULL ? first_key : "");
+    snprintf(rec->last_key, sizeof rec->last_key, "%s", last_key != NULL ? last_key : "");
+    if (rec != &local) {
+        if (n + 1 == STM_ERRORS_KEPT) mill_error_context(&rec->error, "and further errors, of which only the number is kept");
+        log->kept[n] = rec;
+        atomic_store_explicit(&log->count, n + 1, memory_order_release);
+    }
+    if (log->notify != NULL) log->notify(rec, log->user);
+    pthread_mutex_unlock(&log->lock);
+    return id;
+}
+
+int64_t stm_errors_count(const stm_errors *log) { return atomic_load_explicit(&log->count, memory_order_acquire); }
+int64_t stm_errors_rows(const stm_errors *log) { return atomic_load_explicit(&log->rows, memory_order_relaxed); }
+int64_t stm_errors_total(const stm_errors *log) { return atomic_load_explicit(&log->total, memory_order_relaxed); }
+
+const stm_error_record *stm_errors_get(const stm_errors *log, int64_t id)
+{
+    return id >= 1 && id <= stm_errors_count(log) ? log->kept[id - 1] : NULL;
+}

@@ -1,0 +1,36 @@
+/*
+ * Error records of a run: what failed, for which rows. Kept in memory; beyond a limit only counted, so that a run over
+ * ten million bad rows does not die of its own error records.
+ */
+#ifndef STM_WRAPPER_ERRORS_H
+#define STM_WRAPPER_ERRORS_H
+
+#include <stdbool.h>
+
+#include "stepmill/error.h"
+
+#define STM_ERRORS_KEPT 20000 /* records kept whole */
+
+/** One failure of rows or of a step. */
+typedef struct stm_error_record {
+    int64_t id;        /* 1, 2, ...: what marks in batches refer to */
+    mill_error error;  /* step, replica, attempt, class, message */
+    int64_t rows;      /* rows imputed for it */
+    char first_key[64], last_key[64]; /* "packages:12.0"; empty when no rows are concerned */
+} stm_error_record;
+
+typedef struct stm_errors stm_errors;
+/** @p notify (may be NULL) gets every record as it is made, one at a time, under the log's lock: it must not call back. */
+mill_status stm_errors_create(void (*notify)(const stm_error_record *rec, void *user), void *user, stm_errors **out);
+void stm_errors_destroy(stm_errors **log);
+/** Add a record; returns its id. When STM_ERRORS_KEPT are held (or memory is out), gives the id of the last kept one, whose message says
+ *  that more followed, 0 when there is none. Counts @p rows either way. Threads: any. Blocks: a short lock. */
+int64_t stm_errors_add(stm_errors *log, const mill_error *error, int64_t rows, const char *first_key, const char *last_key);
+/** Number of records kept; rows imputed in all; failures in all. Threads: any. */
+int64_t stm_errors_count(const stm_errors *log);
+int64_t stm_errors_rows(const stm_errors *log);
+int64_t stm_errors_total(const stm_errors *log);
+/** Record @p id (1 .. count); valid until destroy. Threads: any. */
+const stm_error_record *stm_errors_get(const stm_errors *log, int64_t id);
+
+#endif

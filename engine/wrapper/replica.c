@@ -1,0 +1,61 @@
+#include "wrapper/replica.h"
+
+#include "core/log.h"
+#include "core/text.h"
+
+#include <stdio.h>
+
+const mill_step *mill_replica_step(const mill_replica *r) { return r->step; }
+void mill_replica_set_state(mill_replica *r, void *state) { r->state = state; }
+void *mill_replica_state(const mill_replica *r) { return r->state; }
+int32_t mill_replica_index(const mill_replica *r) { return r->index; }
+int32_t mill_replica_count(const mill_replica *r) { return r->count; }
+int32_t mill_replica_cpus(const mill_replica *r) { return r->step->policy.cpus >= 1 ? r->step->policy.cpus : 1; }
+mill_pool *mill_replica_pool(const mill_replica *r) { return r->env->pool; }
+bool mill_replica_dry_run(const mill_replica *r) { return r->env->dry_run; }
+const char *mill_replica_run_dir(const mill_replica *r) { return r->env->run_dir; }
+
+bool mill_replica_cancelled(const mill_replica *r) { return atomic_load_explicit(&r->cancelled, memory_order_relaxed); }
+
+void mill_replica_wake(mill_replica *r)
+{
+    if (r->env->wake != NULL) r->env->wake(r->w, r->env->user);
+}
+
+uint64_t mill_replica_seed(const mill_replica *r, const mill_batch *in, int64_t row)
+{
+    int64_t key[64];
+    int32_t n = in->keys.width;
+
+    if (n > 64) n = 64; /* deeper paths share a prefix: still a function of the key */
+    if (in->keys.tuples == NULL)
+        key[0] = in->keys.first + row;
+    else {
+        const int64_t *t = (const int64_t *)mill_buffer_data(in->keys.tuples) + (in->keys.offset + row) * in->keys.width;
+        for (int32_t i = 0; i < n; i++) key[i] = t[i];
+    }
+    while (n > 1 && key[n - 1] == -1) n--; /* padding is not part of a key */
+    return stm_hash64(key, (size_t)n * sizeof key[0], r->step->seed);
+}
+
+const char *mill_replica_row_error(const mill_replica *r, const mill_batch *in, int64_t row)
+{
+    mill_view v;
+    const stm_error_record *rec;
+
+    if (in->marks == NULL) return NULL;
+    v = mill_column_view(in->marks);
+    rec = stm_errors_get(r->env->errors, ((const int64_t *)v.data)[v.offset + row]);
+    return rec != NULL ? rec->error.msg : NULL;
+}
+
+void mill_replica_log(const mill_replica *r, mill_level level, const char *fmt, ...)
+{
+    char who[96];
+    va_list ap;
+
+    snprintf(who, sizeof who, "%s[%d]", r->step->name, (int)r->index);
+    va_start(ap, fmt);
+    stm_logv((stm_level)level, who, fmt, ap);
+    va_end(ap);
+}

@@ -1,0 +1,147 @@
+/* Inside of a wrapper: shared by the files of this folder only. */
+#ifndef STM_WRAPPER_REPLICA_H
+#define STM_WRAPPER_REPLICA_H
+
+#include <stdatomic.h>
+
+#include "wrapper/wrapper.h"
+
+/* Where one call puts its output. */
+typedef struct stm_emitted {
+    mill_batch *batch;   /* declared output columns */
+    mill_buffer *parent; /* int64 [rows] or NULL */
+} stm_emitted;
+
+#define STM_EMIT_INLINE 4
+
+typedef struct stm_row_error {
+    int64_t row;
+    mill_error error;
+} stm_row_error;
+
+struct mill_emit {
+    struct mill_replica *r;
+    int64_t in_rows;       /* rows of the input; -1 = none (generators, globals) */
+    int64_t max_rows;      /* generators; else INT64_MAX */
+    bool passed;
+    stm_emitted *parts;    /* inline_parts or from stm_malloc (many emits in one call: not the steady state) */
+    size_t n_parts, cap;
+    stm_emitted inline_parts[STM_EMIT_INLINE];
+    stm_row_error *row_errors; /* for the batch to be emitted next; not the steady state */
+    size_t n_row_errors, cap_row_errors;
+    stm_wrapper_send send; /* globals: every batch is sent on at once */
+    void *send_user;
+};
+
+/* What came of the rows of one batch, per outgoing row: the row of the results it comes from (-1 = null by imputation), its
+ * input row, its error. */
+typedef struct stm_outcome {
+    int64_t *source, *parent, *error; /* [n]; error: 0 = none, -1 = imputed before (no new mark), else record id */
+    size_t n, cap;
+    stm_emitted *parts; /* results laid end to end */
+    size_t n_parts, cap_parts;
+    int64_t part_rows;
+} stm_outcome;
+
+/* A batch handed to a step with submit. */
+typedef struct stm_ticket {
+    uint64_t id;
+    mill_batch **in;      /* [n_in] whole inputs, owned */
+    mill_batch **view;    /* [n_in] what the step sees, owned */
+    int64_t rows, left;   /* rows submitted, rows without a result */
+    int64_t *visible;     /* [rows] input row of each submitted row; NULL = all */
+    stm_outcome outcome;  /* one entry per submitted row; source -2 = no result yet */
+    struct stm_ticket *next;
+} stm_ticket;
+
+struct mill_replica {
+    const mill_step *step;
+    void *state;
+    const stm_wrapper_env *env;
+    struct stm_wrapper *w;
+    int32_t index, count;
+    _Atomic bool cancelled;
+};
+
+struct stm_wrapper {
+    struct mill_replica replica;
+    mill_step *step;
+    const stm_wrapper_env *env;
+    _Atomic int32_t state;      /* stm_wrapper_state; written by the driving thread */
+    bool owes_unload;           /* driving thread */
+    _Atomic int64_t call_since; /* ns; 0 = not inside the step */
+    const char *root_name;
+    int32_t root, key_width, n_roots;
+    bool plain;                 /* map: what goes out are the columns that came in, same places, no outputs */
+    mill_batch **views;         /* [n_inputs] shells lent to the step; their columns are borrowed */
+    const mill_type *const **in_types; /* [n_inputs][columns] types of arriving columns, for recipes */
+    const mill_type **type_pool;
+    int32_t *in_columns;        /* [n_inputs] */
+    mill_batch **inputs;        /* [n_inputs] scratch */
+    mill_emit emit;
+    mill_error error;           /* lent to calls of the step; all zero between them */
+    mill_cursor cursor;         /* generators */
+    int64_t next_row, rows_left; /* generators: next row number of the root; limit */
+    bool ended;
+    mill_batch *held;           /* generators: a batch made one ahead to know the end; NULL = none */
+    stm_ticket *tickets;        /* submitted, oldest first, and the pending one */
+    stm_ticket *pending;        /* refused with MILL_ERR_AGAIN: offered again after a poll */
+    uint64_t next_ticket;
+    int32_t n_tickets;
+    uint8_t *window;            /* stop_if: last results, ring */
+    int64_t window_at, window_seen, window_failed;
+    /* statistics; written by the driving thread, relaxed */
+    _Atomic int64_t batches_in, rows_in, batches_out, rows_out, rows_dropped, parents_expanded, children, rows_failed,
+        rows_skipped, retries, busy_ns;
+};
+
+static inline void stm_count(_Atomic int64_t *counter, int64_t n)
+{
+    /* single writer: a plain add, visible to readers without tearing */
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+/* emit.c */
+void stm_emit_begin(mill_emit *e, struct mill_replica *r, int64_t in_rows, int64_t max_rows);
+void stm_emit_drop(mill_emit *e); /* releases everything emitted */
+
+/* call.c: one call into the step with faults, timing and error context in one place */
+mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *err);
+void stm_call_enter(stm_wrapper *w);
+void stm_call_leave(stm_wrapper *w);
+/** Complete an error record of this wrapper: step, replica, phase. */
+mill_status stm_call_blame(stm_wrapper *w, mill_error *err, mill_status st, int32_t phase, int32_t attempt);
+/** Whether this failure is to be tried again; sleeps the back-off (in slices, until cancelled). */
+bool stm_call_retry(stm_wrapper *w, const mill_error *err, int32_t attempt);
+/** Add an error record for rows @p first .. @p last of @p b; its id. */
+int64_t stm_call_record(stm_wrapper *w, const mill_error *err, const mill_batch *b, int64_t first, int64_t last);
+/** Count rows for stop_if; MILL_ERR_STEP (err filled) when the share is passed. */
+mill_status stm_call_window(stm_wrapper *w, int64_t good, int64_t bad, mill_error *err);
+
+/* merge.c: from inputs and what the step emitted to the outgoing batch */
+/** Everything went well, one emit or none needed, rows unchanged: columns are moved, nothing is copied. Consumes inputs. */
+mill_status stm_merge_fast(stm_wrapper *w, mill_batch **in, int32_t n_in, mill_batch *result, mill_batch **out);
+mill_status stm_outcome_add(stm_outcome *o, int64_t source, int64_t parent, int64_t error);
+mill_status stm_outcome_part(stm_outcome *o, stm_emitted *part); /* taken over */
+void stm_outcome_fini(stm_outcome *o);
+/** Consumes inputs on success. */
+mill_status stm_merge_general(stm_wrapper *w, mill_batch **in, int32_t n_in, stm_outcome *o, mill_batch **out);
+
+/* inflight.c */
+/** Cancel and release everything in flight. */
+void stm_tickets_drop(stm_wrapper *w);
+
+/* wrapper.c */
+/** Fill @p view with borrowed columns that input @p i of the step declares. */
+void stm_view_fill(stm_wrapper *w, int32_t i, const mill_batch *in, mill_batch *view);
+void stm_view_clear(mill_batch *view);
+/** Rows of the inputs that the step may see: NULL in *rows = all. */
+mill_status stm_visible_rows(stm_wrapper *w, mill_batch *const *in, int32_t n_in, int64_t **rows, int64_t *n);
+mill_status stm_wrapper_inputs(stm_wrapper *w, stm_ready *in, mill_error *err); /* builds recipes into w->inputs */
+/** Batches of what the step sees, with references of their own: all rows, or the @p n of @p visible. [n_inputs] in out. */
+mill_status stm_view_own(stm_wrapper *w, const int64_t *visible, int64_t n, mill_batch **out);
+/** Give rows that were not shown to the step (not in @p visible) their place in the outcome, null by imputation. */
+mill_status stm_outcome_weave(stm_outcome *o, int64_t rows, const int64_t *visible, int64_t n_visible);
+void stm_wrapper_count(stm_wrapper *w, const mill_batch *out, int64_t in_rows, const stm_outcome *o);
+
+#endif

@@ -1,0 +1,765 @@
+#include "wrapper/wrapper.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/fault.h"
+#include "core/log.h"
+#include "wrapper/replica.h"
+
+/* ---- life ------------------------------------------------------------------------------------------------------ */
+
+static void move(stm_wrapper *w, stm_wrapper_event event)
+{
+    stm_wrapper_state s = (stm_wrapper_state)atomic_load_explicit(&w->state, memory_order_relaxed);
+
+    if (stm_wrapper_move(&s, event) == MILL_OK) atomic_store_explicit(&w->state, (int32_t)s, memory_order_release);
+}
+
+/* Whether a successful call without outputs leaves the arriving batch exactly as it is. */
+static bool is_plain(const mill_step *s)
+{
+    if (s->n_inputs != 1 || s->n_outputs != 0 || s->n_pass != s->inputs[0].schema.n || s->out.n != s->n_pass) return false;
+    if ((s->type->flags & (MILL_EXPANDS | MILL_FILTERS)) != 0) return false;
+    for (int32_t i = 0; i < s->n_pass; i++)
+        if (s->pass[i].from != s->pass[i].to) return false;
+    return true;
+}
+
+mill_status stm_wrapper_create(const stm_wrapper_opts *opts, stm_wrapper **out, mill_error *err)
+{
+    mill_step *s = opts->step;
+    stm_wrapper *w = stm_calloc(sizeof *w);
+    const int32_t n = s->n_inputs > 0 ? s->n_inputs : 1;
+    size_t columns = 0, at = 0;
+
+    if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "replica of %s", s->name);
+    w->step = s;
+    w->env = opts->env;
+    w->replica = (mill_replica){.step = s, .env = opts->env, .w = w, .index = opts->index, .count = opts->count};
+    w->root_name = opts->root_name;
+    w->root = opts->root;
+    w->key_width = opts->key_width;
+    w->n_roots = opts->env->n_roots;
+    w->rows_left = INT64_MAX;
+    w->plain = is_plain(s);
+    w->views = stm_calloc((size_t)n * sizeof *w->views);
+    w->inputs = stm_calloc((size_t)n * sizeof *w->inputs);
+    w->in_types = stm_calloc((size_t)n * sizeof *w->in_types);
+    w->in_columns = stm_calloc((size_t)n * sizeof *w->in_columns);
+    for (int32_t i = 0; i < s->n_inputs; i++) columns += (size_t)s->inputs[i].schema.n;
+    w->type_pool = stm_calloc((columns + 1) * sizeof *w->type_pool);
+    if (w->views == NULL || w->inputs == NULL || w->in_types == NULL || w->in_columns == NULL || w->type_pool == NULL) goto fail;
+    for (int32_t i = 0; i < s->n_inputs; i++) {
+        w->in_types[i] = w->type_pool + at;
+        w->in_columns[i] = s->inputs[i].schema.n;
+        for (int32_t c = 0; c < s->inputs[i].schema.n; c++) w->type_pool[at++] = s->inputs[i].schema.fields[c].type;
+        if (stm_batch_create(opts->env->pool, 0, s->inputs[i].n_used, 0, &w->views[i]) != MILL_OK) goto fail;
+    }
+    *out = w;
+    return MILL_OK;
+fail:
+    stm_wrapper_destroy(&w);
+    return mill_fail(err, MILL_ERR_NOMEM, "replica of %s", s->name);
+}
+
+static void release_step(stm_wrapper *w)
+{
+    if (!w->owes_unload) return;
+    w->owes_unload = false;
+    stm_emit_drop(&w->emit);
+    if (w->step->type->unload != NULL) w->step->type->unload(&w->replica);
+}
+
+void stm_wrapper_destroy(stm_wrapper **wp)
+{
+    stm_wrapper *w = *wp;
+
+    if (w == NULL) return;
+    stm_wrapper_unload(w);
+    release_step(w);
+    stm_emit_drop(&w->emit);
+    for (int32_t i = 0; i < (w->step->n_inputs > 0 ? w->step->n_inputs : 1); i++) {
+        if (w->inputs != NULL) mill_batch_destroy(&w->inputs[i]);
+        if (w->views != NULL && w->views[i] != NULL) {
+            stm_view_clear(w->views[i]);
+            mill_batch_destroy(&w->views[i]);
+        }
+    }
+    mill_batch_destroy(&w->held);
+    stm_free(w->views);
+    stm_free(w->inputs);
+    stm_free(w->in_types);
+    stm_free(w->in_columns);
+    stm_free(w->type_pool);
+    stm_free(w->window);
+    stm_free(w);
+    *wp = NULL;
+}
+
+mill_status stm_wrapper_load(stm_wrapper *w, mill_error *err)
+{
+    const mill_step_type *t = w->step->type;
+    mill_status st = MILL_OK;
+
+    move(w, STM_ON_START);
+    w->owes_unload = true; /* from here on, also for a half-loaded replica */
+    if (stm_fault_fires(STM_FAULT_LOAD))
+        st = mill_fail(err, MILL_ERR_STEP, "load failed (fault point)");
+    else {
+        if (t->load != NULL) st = t->load(&w->replica, err);
+        if (st == MILL_OK && t->open != NULL && !w->env->dry_run) st = t->open(&w->replica, &w->cursor, err);
+    }
+    if (st == MILL_OK) {
+        move(w, STM_ON_LOADED);
+        return MILL_OK;
+    }
+    stm_call_blame(w, err, st, MILL_PHASE_LOAD, 0);
+    release_step(w);
+    move(w, STM_ON_FAULT);
+    return st;
+}
+
+void stm_wrapper_run(stm_wrapper *w) { move(w, STM_ON_RUN); }
+
+void stm_wrapper_unload(stm_wrapper *w)
+{
+    stm_tickets_drop(w);
+    move(w, STM_ON_END);     /* RUNNING → DRAINING */
+    move(w, STM_ON_STOP);    /* LOADED → DRAINING, NEW → DONE */
+    move(w, STM_ON_DRAINED); /* → UNLOADING */
+    release_step(w);
+    move(w, STM_ON_UNLOADED);
+}
+
+void stm_wrapper_fail(stm_wrapper *w)
+{
+    move(w, STM_ON_FAULT);
+    release_step(w);
+}
+
+void stm_wrapper_cancel(stm_wrapper *w, bool cancelled)
+{
+    atomic_store_explicit(&w->replica.cancelled, cancelled, memory_order_relaxed);
+}
+
+stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w)
+{
+    return (stm_wrapper_state)atomic_load_explicit(&w->state, memory_order_acquire);
+}
+mill_step *stm_wrapper_step(const stm_wrapper *w) { return w->step; }
+int32_t stm_wrapper_index(const stm_wrapper *w) { return w->replica.index; }
+int64_t stm_wrapper_call_since(const stm_wrapper *w) { return atomic_load_explicit(&w->call_since, memory_order_acquire); }
+
+stm_wrapper_stats stm_wrapper_counts(const stm_wrapper *w)
+{
+#define GET(f) .f = atomic_load_explicit(&w->f, memory_order_relaxed)
+    return (stm_wrapper_stats){GET(batches_in), GET(rows_in), GET(batches_out), GET(rows_out), GET(rows_dropped),
+                               GET(parents_expanded), GET(children), GET(rows_failed), GET(rows_skipped), GET(retries), GET(busy_ns)};
+#undef GET
+}
+
+/* ---- views ----------------------------------------------------------------------------------------------------- */
+
+void stm_view_fill(stm_wrapper *w, int32_t i, const mill_batch *in, mill_batch *view)
+{
+    const stm_step_input *si = &w->step->inputs[i];
+
+    view->rows = in->rows;
+    view->keys = in->keys; /* borrowed, like the columns */
+    view->marks = in->marks;
+    for (int32_t c = 0; c < si->n_used; c++)
+        view->columns[c] = si->used[c].column >= 0 ? in->columns[si->used[c].column] : NULL;
+}
+
+void stm_view_clear(mill_batch *view)
+{
+    view->marks = NULL;
+    view->keys = (stm_keys){.width = 1};
+    for (int32_t c = 0; c < view->n_columns; c++) view->columns[c] = NULL;
+}
+
+mill_status stm_view_own(stm_wrapper *w, const int64_t *visible, int64_t n, mill_batch **out)
+{
+    const int32_t n_in = w->step->n_inputs;
+    mill_status st = MILL_OK;
+
+    for (int32_t i = 0; i < n_in; i++) out[i] = NULL;
+    for (int32_t i = 0; i < n_in && st == MILL_OK; i++) {
+        stm_view_fill(w, i, w->inputs[i], w->views[i]);
+        if (visible == NULL)
+            st = stm_batch_clone(w->views[i], &out[i]);
+        else {
+            const stm_step_input *si = &w->step->inputs[i];
+            const mill_type **types = stm_malloc(((size_t)si->n_used + 1) * sizeof *types);
+            if (types == NULL) st = MILL_ERR_NOMEM;
+            for (int32_t c = 0; c < si->n_used && types != NULL; c++) types[c] = si->used[c].type;
+            if (st == MILL_OK) st = stm_batch_gather(w->env->pool, w->views[i], visible, n, types, &out[i]);
+            stm_free(types);
+        }
+    }
+    if (st != MILL_OK)
+        for (int32_t i = 0; i < n_in; i++) mill_batch_destroy(&out[i]);
+    return st;
+}
+
+mill_status stm_visible_rows(stm_wrapper *w, mill_batch *const *in, int32_t n_in, int64_t **rows, int64_t *n)
+{
+    const int64_t total = in[0]->rows;
+    bool any = false;
+
+    *rows = NULL;
+    *n = total;
+    if (w->step->policy.nulls_pass) return MILL_OK;
+    for (int32_t i = 0; i < n_in && !any; i++)
+        if (in[i]->imputed != NULL)
+            for (int32_t c = 0; c < w->step->inputs[i].n_used && !any; c++) {
+                const int32_t col = w->step->inputs[i].used[c].column;
+                any = col >= 0 && in[i]->imputed[col] != NULL;
+            }
+    if (!any) return MILL_OK;
+    *rows = stm_malloc((size_t)(total > 0 ? total : 1) * sizeof **rows);
+    if (*rows == NULL) return MILL_ERR_NOMEM;
+    *n = 0;
+    for (int64_t r = 0; r < total; r++) {
+        bool hidden = false;
+        for (int32_t i = 0; i < n_in && !hidden; i++)
+            for (int32_t c = 0; c < w->step->inputs[i].n_used && !hidden; c++) {
+                const int32_t col = w->step->inputs[i].used[c].column;
+                hidden = col >= 0 && stm_batch_is_imputed(in[i], col, r);
+            }
+        if (!hidden) (*rows)[(*n)++] = r;
+    }
+    if (*n == total) {
+        stm_free(*rows);
+        *rows = NULL;
+    }
+    return MILL_OK;
+}
+
+mill_status stm_wrapper_inputs(stm_wrapper *w, stm_ready *in, mill_error *err)
+{
+    if (in->recipe == NULL) {
+        w->inputs[0] = in->batch;
+        in->batch = NULL;
+        return MILL_OK;
+    }
+    return stm_ready_build(in, w->env->pool, w->in_types, w->in_columns, w->inputs, err);
+}
+
+static void drop_inputs(stm_wrapper *w)
+{
+    for (int32_t i = 0; i < w->step->n_inputs; i++) mill_batch_destroy(&w->inputs[i]);
+}
+
+/* ---- map -------------------------------------------------------------------------------------------------------- */
+
+/* Makes outcome rows of what the last successful call emitted. visible: input row of each submitted row, NULL = the
+ * same; base: first submitted row. */
+static mill_status take_emitted(stm_wrapper *w, stm_outcome *o, const int64_t *visible, int64_t base, int64_t rows)
+{
+    mill_emit *e = &w->emit;
+    mill_status st = MILL_OK;
+
+    if (e->passed)
+        for (int64_t i = 0; i < rows && st == MILL_OK; i++) {
+            const int64_t r = visible != NULL ? visible[base + i] : base + i;
+            st = stm_outcome_add(o, o->part_rows + i, r, 0);
+        }
+    else {
+        int64_t at = 0;
+        for (size_t p = 0; p < e->n_parts && st == MILL_OK; p++) {
+            const int64_t n = e->parts[p].batch->rows, first = o->part_rows;
+            const int64_t *parent = e->parts[p].parent != NULL ? mill_buffer_data(e->parts[p].parent) : NULL;
+            for (int64_t i = 0; i < n && st == MILL_OK; i++) {
+                const int64_t sub = base + (parent != NULL ? parent[i] : at + i);
+                st = stm_outcome_add(o, first + i, visible != NULL ? visible[sub] : sub, 0);
+            }
+            at += n;
+            if (st == MILL_OK) st = stm_outcome_part(o, &e->parts[p]);
+        }
+    }
+    stm_emit_drop(e);
+    return st;
+}
+
+/* Runs rows [first, first + rows) of the submitted rows, bisecting where the policy says so. view[] are whole. */
+static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *visible, int64_t first, int64_t rows, stm_outcome *o,
+                            mill_error *err)
+{
+    const int32_t n_in = w->step->n_inputs;
+    const int64_t all = view[0]->rows;
+    mill_batch *cut[64], **in = view;
+    mill_error e = {0};
+    mill_status st = MILL_OK;
+    int32_t attempt = 0, made = 0;
+    int64_t id, good = 0;
+
+    if (rows == 0) return MILL_OK;
+    if (first != 0 || rows != all) { /* the whole batch needs no cutting */
+        for (; made < n_in && st == MILL_OK; made++) st = stm_batch_slice(view[made], first, rows, &cut[made]);
+        if (st != MILL_OK) {
+            made--;
+            goto done;
+        }
+        in = cut;
+    }
+    for (;; attempt++) {
+        memset(&e, 0, sizeof e);
+        st = stm_call_process(w, in, &e);
+        if (st == MILL_OK) break;
+        stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, attempt);
+        if (!stm_call_retry(w, &e, attempt)) break;
+    }
+    if (st == MILL_OK) {
+        good = rows;
+        st = take_emitted(w, o, visible, first, rows);
+        if (st == MILL_OK) st = stm_call_window(w, good, 0, err);
+        goto done;
+    }
+    if (w->step->policy.on_error == STM_ON_ERROR_STOP || st == MILL_ERR_NOT_FINISHED) {
+        if (err != NULL) *err = e;
+        goto done;
+    }
+    if (w->step->policy.on_error == STM_ON_ERROR_ISOLATE && rows > 1) {
+        const int64_t half = rows / 2;
+        st = run_rows(w, view, visible, first, half, o, err);
+        if (st == MILL_OK) st = run_rows(w, view, visible, first + half, rows - half, o, err);
+        goto done;
+    }
+    id = stm_call_record(w, &e, in[0], 0, rows - 1);
+    st = MILL_OK;
+    for (int64_t i = 0; i < rows && st == MILL_OK; i++)
+        st = stm_outcome_add(o, -1, visible != NULL ? visible[first + i] : first + i, id != 0 ? id : -1);
+    if (st == MILL_OK) st = stm_call_window(w, 0, rows, err);
+done:
+    for (int32_t i = 0; i < made; i++) mill_batch_destroy(&cut[i]);
+    return st;
+}
+
+/* Rows that the step does not get because an input of theirs is null by imputation keep their place. */
+mill_status stm_outcome_weave(stm_outcome *o, int64_t rows, const int64_t *visible, int64_t n_visible)
+{
+    stm_outcome w = {0};
+    size_t at = 0;
+    int64_t v = 0;
+    mill_status st = MILL_OK;
+
+    for (int64_t r = 0; r < rows && st == MILL_OK; r++) {
+        if (v < n_visible && visible[v] == r) {
+            v++;
+            for (; at < o->n && o->parent[at] == r && st == MILL_OK; at++)
+                st = stm_outcome_add(&w, o->source[at], r, o->error[at]);
+        } else {
+            st = stm_outcome_add(&w, -1, r, -1);
+        }
+    }
+    if (st != MILL_OK) {
+        stm_outcome_fini(&w);
+        return st;
+    }
+    stm_free(o->source);
+    stm_free(o->parent);
+    stm_free(o->error);
+    o->source = w.source;
+    o->parent = w.parent;
+    o->error = w.error;
+    o->n = w.n;
+    o->cap = w.cap;
+    return MILL_OK;
+}
+
+void stm_wrapper_count(stm_wrapper *w, const mill_batch *out, int64_t in_rows, const stm_outcome *o)
+{
+    stm_count(&w->batches_in, 1);
+    stm_count(&w->rows_in, in_rows);
+    stm_count(&w->batches_out, 1);
+    stm_count(&w->rows_out, out->rows);
+    if (o == NULL || (w->step->type->flags & (MILL_EXPANDS | MILL_FILTERS)) == 0) return;
+    int64_t seen = 0, expanded = 0, children = 0;
+    for (size_t i = 0; i < o->n; i++) {
+        const bool more = i + 1 < o->n && o->parent[i + 1] == o->parent[i], again = i > 0 && o->parent[i - 1] == o->parent[i];
+        seen += !again;
+        expanded += more && !again;
+        children += more || again;
+    }
+    stm_count(&w->rows_dropped, in_rows - seen);
+    stm_count(&w->parents_expanded, expanded);
+    stm_count(&w->children, children);
+}
+
+/* The way through when the first plain call does not settle it: hidden rows, several emits, filters, failures. */
+static mill_status map_slow(stm_wrapper *w, const int64_t *visible, int64_t n_visible, mill_batch **out, mill_error *err)
+{
+    const int32_t n_in = w->step->n_inputs;
+    const int64_t rows = w->inputs[0]->rows;
+    mill_batch *view[64] = {0};
+    stm_outcome o = {0};
+    mill_status st;
+
+    st = stm_view_own(w, visible, n_visible, view);
+    if (st == MILL_OK) st = run_rows(w, view, visible, 0, n_visible, &o, err);
+    if (st == MILL_OK && visible != NULL) {
+        stm_count(&w->rows_skipped, rows - n_visible);
+        st = stm_outcome_weave(&o, rows, visible, n_visible);
+    }
+    if (st == MILL_OK) st = stm_merge_general(w, w->inputs, n_in, &o, out);
+    if (st == MILL_OK) stm_wrapper_count(w, *out, rows, &o);
+    for (int32_t i = 0; i < n_in; i++) mill_batch_destroy(&view[i]);
+    stm_outcome_fini(&o);
+    return st == MILL_ERR_NOMEM ? mill_fail(err, st, "step %s: out of memory while merging %lld rows", w->step->name, (long long)rows) : st;
+}
+
+mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err)
+{
+    const mill_step *s = w->step;
+    mill_error e;
+    mill_batch *head;
+    int64_t *visible = NULL, n_visible, rows;
+    bool flagged = false;
+    mill_status st;
+
+    if ((st = stm_wrapper_inputs(w, in, err)) != MILL_OK) return st;
+    head = w->inputs[0];
+    rows = head->rows;
+    if (rows == 0) { /* coverage only: nothing for the step to see */
+        if (w->plain) {
+            *out = head;
+            w->inputs[0] = NULL;
+            return MILL_OK;
+        }
+        st = stm_merge_fast(w, w->inputs, s->n_inputs, NULL, out);
+        if (st == MILL_OK && (*out)->keys.width < w->key_width) (*out)->keys.width = (*out)->keys.tuples == NULL ? 1 : (*out)->keys.width;
+        if (st != MILL_OK) drop_inputs(w);
+        return st;
+    }
+    for (int32_t i = 0; i < s->n_inputs; i++) flagged = flagged || w->inputs[i]->imputed != NULL;
+    if (flagged && (st = stm_visible_rows(w, w->inputs, s->n_inputs, &visible, &n_visible)) != MILL_OK) goto fail;
+    if (visible == NULL && (s->type->flags & (MILL_EXPANDS | MILL_FILTERS)) == 0) {
+        for (int32_t i = 0; i < s->n_inputs; i++) stm_view_fill(w, i, w->inputs[i], w->views[i]);
+        st = stm_call_process(w, w->views, &w->error);
+        if (__builtin_expect(w->error.status != MILL_OK, 0)) { /* leave it clean: clearing 1.5 KiB per batch would show */
+            e = w->error;
+            memset(&w->error, 0, sizeof w->error);
+        } else if (st != MILL_OK) {
+            memset(&e, 0, sizeof e);
+        }
+        if (st == MILL_OK && (w->emit.passed || w->emit.n_parts == 1)) {
+            mill_batch *result = w->emit.n_parts == 1 ? w->emit.parts[0].batch : NULL;
+            if (w->plain) {
+                *out = head;
+                w->inputs[0] = NULL;
+            } else if ((st = stm_merge_fast(w, w->inputs, s->n_inputs, result, out)) != MILL_OK) {
+                stm_emit_drop(&w->emit);
+                goto fail;
+            }
+            if (result != NULL) mill_batch_destroy(&w->emit.parts[0].batch);
+            w->emit.n_parts = 0;
+            stm_wrapper_count(w, *out, rows, NULL);
+            if (s->policy.stop_of > 0 && (st = stm_call_window(w, rows, 0, err)) != MILL_OK) mill_batch_destroy(out);
+            return st;
+        }
+        if (st == MILL_OK) { /* several emits: once more through the general case would call twice */
+            stm_outcome o = {0};
+            st = take_emitted(w, &o, NULL, 0, rows);
+            if (st == MILL_OK) st = stm_merge_general(w, w->inputs, s->n_inputs, &o, out);
+            if (st == MILL_OK) stm_wrapper_count(w, *out, rows, &o);
+            stm_outcome_fini(&o);
+            if (st != MILL_OK) goto fail;
+            return MILL_OK;
+        }
+        /* failed: the general case tries again where the policy allows, and imputes */
+        stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, 0);
+        if (s->policy.on_error != STM_ON_ERROR_STOP && st != MILL_ERR_NOT_FINISHED && s->policy.retry_times == 0 &&
+            (s->policy.on_error == STM_ON_ERROR_IMPUTE || rows == 1)) {
+            stm_outcome o = {0};
+            const int64_t id = stm_call_record(w, &e, head, 0, rows - 1);
+            st = MILL_OK;
+            for (int64_t i = 0; i < rows && st == MILL_OK; i++) st = stm_outcome_add(&o, -1, i, id != 0 ? id : -1);
+            if (st == MILL_OK) st = stm_call_window(w, 0, rows, err);
+            if (st == MILL_OK) st = stm_merge_general(w, w->inputs, s->n_inputs, &o, out);
+            if (st == MILL_OK) stm_wrapper_count(w, *out, rows, &o);
+            stm_outcome_fini(&o);
+            if (st != MILL_OK) goto fail;
+            return MILL_OK;
+        }
+        if (s->policy.retry_times == 0 && (s->policy.on_error == STM_ON_ERROR_STOP || st == MILL_ERR_NOT_FINISHED)) {
+            if (err != NULL) *err = e;
+            goto fail;
+        }
+    }
+    st = map_slow(w, visible, visible != NULL ? n_visible : rows, out, err);
+    if (st != MILL_OK) goto fail;
+    stm_free(visible);
+    return MILL_OK;
+fail:
+    stm_free(visible);
+    drop_inputs(w);
+    if (st == MILL_ERR_NOMEM) mill_fail(err, st, "step %s: out of memory for a batch of %lld rows", s->name, (long long)rows);
+    return stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+}
+
+/* ---- generate --------------------------------------------------------------------------------------------------- */
+
+void stm_wrapper_limit(stm_wrapper *w, int64_t rows) { w->rows_left = rows; }
+
+static mill_status mark_rows(stm_wrapper *w, mill_batch *b, mill_error *err)
+{
+    mill_emit *e = &w->emit;
+    mill_status st = MILL_OK;
+
+    for (size_t i = 0; i < e->n_row_errors && st == MILL_OK; i++) {
+        stm_row_error *re = &e->row_errors[i];
+        int64_t id;
+        stm_call_blame(w, &re->error, re->error.status, MILL_PHASE_PROCESS, 0);
+        id = stm_call_record(w, &re->error, b, re->row, re->row);
+        st = stm_batch_impute(b, -1, re->row, 1, id);
+        for (int32_t c = 0; c < b->n_columns && st == MILL_OK; c++) st = stm_batch_impute(b, c, re->row, 1, id);
+    }
+    e->n_row_errors = 0;
+    return st == MILL_OK ? st : mill_fail(err, st, "error marks of step %s", w->step->name);
+}
+
+mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **out, mill_error *err)
+{
+    const mill_step *s = w->step;
+    mill_batch *result, *b = NULL;
+    mill_cursor cursor;
+    mill_error e;
+    mill_status st;
+    bool last = false;
+    int32_t attempt;
+
+    *out = NULL;
+    if (w->ended) return MILL_OK;
+    if (max_rows > w->rows_left) max_rows = w->rows_left;
+    if (s->batch_rows > 0 && max_rows > s->batch_rows) max_rows = s->batch_rows;
+    for (attempt = 0;; attempt++) {
+        cursor = w->cursor; /* a failed attempt leaves no trace */
+        stm_emit_begin(&w->emit, &w->replica, -1, max_rows);
+        last = max_rows == 0;
+        st = MILL_OK;
+        if (max_rows > 0) {
+            if (stm_fault_fires(STM_FAULT_PROCESS))
+                st = mill_fail(&w->error, MILL_ERR_STEP, "generate failed (fault point)");
+            else {
+                stm_call_enter(w);
+                st = s->type->generate(&w->replica, max_rows, &cursor, &last, &w->emit, &w->error);
+                stm_call_leave(w);
+            }
+        }
+        if (__builtin_expect(st == MILL_OK && w->error.status == MILL_OK, 1)) break;
+        e = w->error;
+        memset(&w->error, 0, sizeof w->error);
+        if (st == MILL_OK) break;
+        stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, attempt);
+        stm_emit_drop(&w->emit);
+        if (!stm_call_retry(w, &e, attempt)) {
+            if (err != NULL) *err = e;
+            return st;
+        }
+    }
+    result = w->emit.n_parts > 0 ? w->emit.parts[0].batch : NULL;
+    if (result == NULL && !last) {
+        w->cursor = cursor;
+        return MILL_OK;
+    }
+    st = stm_batch_create(w->env->pool, result != NULL ? result->rows : 0, s->out.n, w->n_roots, &b);
+    if (st != MILL_OK) {
+        st = mill_fail(err, st, "batch of generator %s", s->name);
+        goto fail;
+    }
+    b->keys.first = w->next_row;
+    if (result != NULL)
+        for (int32_t i = 0; i < s->n_outputs; i++)
+            if (result->columns[i] != NULL) b->columns[s->outputs[i].column] = mill_column_ref(result->columns[i]);
+    if (w->emit.n_row_errors > 0 && (st = mark_rows(w, b, err)) != MILL_OK) goto fail;
+    stm_emit_drop(&w->emit);
+    w->cursor = cursor;
+    w->next_row += b->rows;
+    w->rows_left -= b->rows;
+    if (w->rows_left == 0 || w->env->dry_run) last = true;
+    b->end = last;
+    w->ended = last;
+    b->frontier[0] = w->next_row;
+    b->covered[w->root] = w->next_row;
+    stm_count(&w->batches_out, 1);
+    stm_count(&w->rows_out, b->rows);
+    *out = b;
+    return MILL_OK;
+fail:
+    stm_emit_drop(&w->emit);
+    mill_batch_destroy(&b);
+    return stm_call_blame(w, err, st, MILL_PHASE_PROCESS, attempt);
+}
+
+/* ---- routers, globals, sinks ------------------------------------------------------------------------------------ */
+
+struct mill_route {
+    bool *taken;
+    size_t n, chosen;
+};
+
+mill_status mill_route_to(mill_route *out, size_t i, mill_error *err)
+{
+    if (i >= out->n) return mill_fail(err, MILL_ERR_INVALID, "router chose branch %zu; there are %zu", i, out->n);
+    out->chosen += !out->taken[i];
+    out->taken[i] = true;
+    return MILL_OK;
+}
+
+mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken, mill_error *err)
+{
+    mill_route route = {taken, (size_t)w->step->n_branches, 0};
+    mill_status st;
+    int32_t attempt;
+    mill_error e;
+
+    stm_count(&w->batches_in, 1);
+    stm_count(&w->rows_in, in->rows);
+    for (attempt = 0;; attempt++) {
+        memset(taken, 0, route.n * sizeof *taken);
+        route.chosen = 0;
+        if (in->rows == 0) return MILL_OK;
+        stm_view_fill(w, 0, in, w->views[0]);
+        memset(&e, 0, sizeof e);
+        if (stm_fault_fires(STM_FAULT_PROCESS))
+            st = mill_fail(&e, MILL_ERR_STEP, "route failed (fault point)");
+        else {
+            stm_call_enter(w);
+            st = w->step->type->route(&w->replica, w->views[0], &route, &e);
+            stm_call_leave(w);
+        }
+        if (st == MILL_OK && route.chosen == 0) st = mill_fail(&e, MILL_ERR_STEP, "the router chose no branch");
+        if (st == MILL_OK) {
+            stm_count(&w->batches_out, 1);
+            stm_count(&w->rows_out, in->rows);
+            return MILL_OK;
+        }
+        stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, attempt);
+        if (!stm_call_retry(w, &e, attempt)) break;
+    }
+    if (w->step->policy.on_error == STM_ON_ERROR_STOP) {
+        if (err != NULL) *err = e;
+        return st;
+    }
+    /* Rows that no branch was chosen for go to the first branch, marked: dropped rows would be lost rows. */
+    memset(taken, 0, route.n * sizeof *taken);
+    taken[0] = true;
+    stm_count(&w->batches_out, 1);
+    stm_count(&w->rows_out, in->rows);
+    {
+        const int64_t id = stm_call_record(w, &e, in, 0, in->rows - 1);
+        mill_batch *b = (mill_batch *)in; /* ours: the caller owns it and lends it for routing */
+        if ((st = stm_batch_impute(b, -1, 0, b->rows, id)) != MILL_OK) return mill_fail(err, st, "error marks of router %s", w->step->name);
+    }
+    return stm_call_window(w, 0, in->rows, err);
+}
+
+mill_status stm_wrapper_accept(stm_wrapper *w, int32_t input, const mill_batch *in, mill_error *err)
+{
+    mill_status st;
+
+    stm_count(&w->batches_in, 1);
+    stm_count(&w->rows_in, in->rows);
+    if (in->rows == 0) return MILL_OK;
+    stm_view_fill(w, input, in, w->views[input]);
+    if (stm_fault_fires(STM_FAULT_PROCESS))
+        st = mill_fail(err, MILL_ERR_STEP, "accept failed (fault point)");
+    else {
+        stm_call_enter(w);
+        st = w->step->type->accept(&w->replica, (size_t)input, w->views[input], err);
+        stm_call_leave(w);
+    }
+    return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+}
+
+typedef struct finish_ctx {
+    stm_wrapper *w;
+    stm_wrapper_send send;
+    void *user;
+} finish_ctx;
+
+/* A global's own batch becomes one in outgoing places, rows keyed from 0. */
+static mill_status finish_send(void *user, mill_batch **bp, mill_error *err)
+{
+    finish_ctx *c = user;
+    stm_wrapper *w = c->w;
+    mill_batch *b = NULL;
+    mill_status st = stm_batch_create(w->env->pool, (*bp)->rows, w->step->out.n, w->n_roots, &b);
+
+    if (st != MILL_OK) return mill_fail(err, st, "batch of global %s", w->step->name);
+    for (int32_t i = 0; i < w->step->n_outputs; i++)
+        if ((*bp)->columns[i] != NULL) b->columns[w->step->outputs[i].column] = mill_column_ref((*bp)->columns[i]);
+    b->keys.first = w->next_row;
+    if (w->emit.n_row_errors > 0 && (st = mark_rows(w, b, err)) != MILL_OK) goto fail;
+    st = c->send(c->user, &b, err);
+    if (st != MILL_OK) goto fail;
+    w->next_row += (*bp)->rows;
+    stm_count(&w->batches_out, 1);
+    stm_count(&w->rows_out, (*bp)->rows);
+    mill_batch_destroy(bp);
+    return MILL_OK;
+fail:
+    mill_batch_destroy(&b);
+    return st;
+}
+
+mill_status stm_wrapper_finish(stm_wrapper *w, stm_wrapper_send send, void *user, mill_error *err)
+{
+    finish_ctx ctx = {w, send, user};
+    mill_status st;
+
+    stm_emit_begin(&w->emit, &w->replica, -1, INT64_MAX);
+    w->emit.send = finish_send;
+    w->emit.send_user = &ctx;
+    if (stm_fault_fires(STM_FAULT_PROCESS))
+        st = mill_fail(err, MILL_ERR_STEP, "finish failed (fault point)");
+    else {
+        stm_call_enter(w);
+        st = w->step->type->finish(&w->replica, &w->emit, err);
+        stm_call_leave(w);
+    }
+    w->emit.send = NULL;
+    stm_emit_drop(&w->emit);
+    return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+}
+
+mill_status stm_wrapper_write(stm_wrapper *w, const mill_batch *in, mill_error *err)
+{
+    mill_status st;
+
+    stm_count(&w->batches_in, 1);
+    stm_count(&w->rows_in, in->rows);
+    if (in->rows == 0) return MILL_OK;
+    stm_view_fill(w, 0, in, w->views[0]);
+    if (w->env->dry_run) {
+        if (w->env->print != NULL) w->env->print(w, w->views[0], w->env->user);
+        return MILL_OK;
+    }
+    if (stm_fault_fires(STM_FAULT_PROCESS))
+        st = mill_fail(err, MILL_ERR_STEP, "write failed (fault point)");
+    else {
+        stm_call_enter(w);
+        st = w->step->type->write(&w->replica, w->views[0], err);
+        stm_call_leave(w);
+    }
+    return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+}
+
+mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err)
+{
+    mill_status st = MILL_OK;
+
+    if (w->env->dry_run || w->step->type->finalize == NULL) return MILL_OK;
+    if (stm_fault_fires(STM_FAULT_PROCESS))
+        st = mill_fail(err, MILL_ERR_STEP, "finalize failed (fault point)");
+    else {
+        stm_call_enter(w);
+        st = w->step->type->finalize(&w->replica, err);
+        stm_call_leave(w);
+    }
+    return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+}

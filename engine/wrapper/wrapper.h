@@ -1,0 +1,100 @@
+/*
+ * The wrapper around one replica of a step: loads it, feeds it, replaces the output of a failed batch by nulls and says so,
+ * unloads it, whatever happens. It knows nothing of threads or of other steps: a driver calls it, one call at a time.
+ *
+ * Every batch given to it comes back as exactly one batch with the same envelope, however the step behaves.
+ */
+#ifndef STM_WRAPPER_WRAPPER_H
+#define STM_WRAPPER_WRAPPER_H
+
+#include "flow/flow.h"
+#include "plugin/step.h"
+#include "wrapper/errors.h"
+#include "wrapper/state.h"
+
+typedef struct stm_wrapper stm_wrapper;
+
+/** What all replicas of a run share. Borrowed by the wrappers. */
+typedef struct stm_wrapper_env {
+    mill_pool *pool;
+    stm_errors *errors;
+    const char *run_dir; /* NULL = none */
+    bool dry_run;
+    int32_t n_roots; /* length of covered */
+    /* A replica asks for a poll, from any thread. */
+    void (*wake)(stm_wrapper *w, void *user);
+    /* Dry run: a sink's batch. */
+    void (*print)(stm_wrapper *w, const mill_batch *batch, void *user);
+    void *user;
+} stm_wrapper_env;
+
+typedef struct stm_wrapper_opts {
+    mill_step *step; /* borrowed */
+    int32_t index, count;
+    const stm_wrapper_env *env;
+    const char *root_name; /* founder of the key space of its rows, for error records; borrowed */
+    int32_t root;          /* generators: index into covered; else -1 */
+    int32_t key_width;     /* of its output */
+} stm_wrapper_opts;
+
+/** Counters of one wrapper. Written by whoever drives it, read by anybody (relaxed). */
+typedef struct stm_wrapper_stats {
+    int64_t batches_in, rows_in, batches_out, rows_out;
+    int64_t rows_dropped, parents_expanded, children;
+    int64_t rows_failed, rows_skipped, retries, busy_ns;
+} stm_wrapper_stats;
+
+mill_status stm_wrapper_create(const stm_wrapper_opts *opts, stm_wrapper **out, mill_error *err);
+/** Unloads first where that is still owed. Sets *w to NULL, accepts NULL. */
+void stm_wrapper_destroy(stm_wrapper **w);
+
+/* Lifecycle. Threads: the one that drives it, but stop from any. */
+/** NEW → LOADING → LOADED, or LOAD_FAILED (then unload has run). May block for as long as the step's load does. */
+mill_status stm_wrapper_load(stm_wrapper *w, mill_error *err);
+/** LOADED → RUNNING. */
+void stm_wrapper_run(stm_wrapper *w);
+/** Its input has ended, or it is to stop: → DRAINING → UNLOADING → DONE. Calls the step's unload, once. */
+void stm_wrapper_unload(stm_wrapper *w);
+/** RUNNING → FAILED; calls unload. */
+void stm_wrapper_fail(stm_wrapper *w);
+/** Tell the step that it should return soon (mill_replica_cancelled). Threads: any. */
+void stm_wrapper_cancel(stm_wrapper *w, bool cancelled);
+stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w);
+mill_step *stm_wrapper_step(const stm_wrapper *w);
+int32_t stm_wrapper_index(const stm_wrapper *w);
+stm_wrapper_stats stm_wrapper_counts(const stm_wrapper *w);
+/** When the call into the step that is now running began (ns, monotonic); 0 = none is. Threads: any. */
+int64_t stm_wrapper_call_since(const stm_wrapper *w);
+
+/*
+ * Work. Each gives MILL_OK whatever the step did to the rows, except for failures the run must hear of:
+ * on_error: stop, a failing generator or global, memory gone. *out is then untouched and inputs are released.
+ */
+/** Steps: one ready item → one batch. Consumes @p in. */
+mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err);
+/** Generators: the next batch, at most @p max_rows rows (a batch of batch_rows or fewer). *out NULL: nothing yet. The batch is marked `end` after the last. */
+mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **out, mill_error *err);
+/** Rows a generator is still allowed (limit); counted down by generate. Default: no limit. */
+void stm_wrapper_limit(stm_wrapper *w, int64_t rows);
+/** Routers: taken[i] = branch i gets the batch; at least one, else the batch is imputed to none and the error recorded. */
+mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken, mill_error *err);
+/** Globals. @p send takes a batch over on success; its envelope has only rows and keys 0 .. */
+mill_status stm_wrapper_accept(stm_wrapper *w, int32_t input, const mill_batch *in, mill_error *err);
+typedef mill_status (*stm_wrapper_send)(void *user, mill_batch **b, mill_error *err);
+mill_status stm_wrapper_finish(stm_wrapper *w, stm_wrapper_send send, void *user, mill_error *err);
+/** Sinks. */
+mill_status stm_wrapper_write(stm_wrapper *w, const mill_batch *in, mill_error *err);
+mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err);
+
+/* Steps with submit and poll. */
+/** Give it an item, which is consumed. Afterwards stm_wrapper_full says whether it can take another. */
+mill_status stm_wrapper_submit(stm_wrapper *w, stm_ready *in, mill_error *err);
+/** Whether the step refused the last item for now (it is kept, and offered again by poll). */
+bool stm_wrapper_full(const stm_wrapper *w);
+/** Collect finished batches: up to @p max, in any order; *n = how many. */
+mill_status stm_wrapper_poll(stm_wrapper *w, mill_batch **out, int32_t max, int32_t *n, mill_error *err);
+/** No more input for now. */
+mill_status stm_wrapper_flush(stm_wrapper *w, mill_error *err);
+int32_t stm_wrapper_in_flight(const stm_wrapper *w); /* tickets */
+
+#endif
