@@ -5,16 +5,9 @@
 #define STM_EXEC_RUN_H
 
 #include "exec/plan.h"
+#include "wrapper/errors.h"
 
 typedef struct stm_run stm_run;
-
-/** One failure of rows or of a step. */
-typedef struct stm_error_record {
-    int64_t id;        /* 1, 2, ...: what marks in batches refer to */
-    mill_error error;  /* step, replica, attempt, class, message */
-    int64_t rows;      /* rows imputed for it */
-    char first_key[64], last_key[64]; /* "packages:12.0" */
-} stm_error_record;
 
 typedef struct stm_run_opts {
     size_t struct_size;
@@ -24,7 +17,8 @@ typedef struct stm_run_opts {
     const char *run_dir;   /* absolute; NULL = none */
     /* Called for every error record as it happens, from any driver, never two at once. NULL = none. */
     void (*on_error)(const stm_error_record *rec, void *user);
-    void (*on_sink_row)(const char *step, const char *json, size_t bytes, void *user); /* dry run */
+    /* Dry run: what a sink would have written; columns in the order of `step`'s inputs. One call at a time. */
+    void (*on_sink_batch)(const mill_step *step, const mill_batch *batch, void *user);
     void *user;
 } stm_run_opts;
 

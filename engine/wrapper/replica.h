@@ -70,6 +70,7 @@ struct stm_wrapper {
     _Atomic int32_t state;      /* stm_wrapper_state; written by the driving thread */
     bool owes_unload;           /* driving thread */
     _Atomic int64_t call_since; /* ns; 0 = not inside the step */
+    void *owner;
     const char *root_name;
     int32_t root, key_width, n_roots;
     bool plain;                 /* map: what goes out are the columns that came in, same places, no outputs */

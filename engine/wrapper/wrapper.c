@@ -39,6 +39,7 @@ mill_status stm_wrapper_create(const stm_wrapper_opts *opts, stm_wrapper **out, 
     w->step = s;
     w->env = opts->env;
     w->replica = (mill_replica){.step = s, .env = opts->env, .w = w, .index = opts->index, .count = opts->count};
+    w->owner = opts->owner;
     w->root_name = opts->root_name;
     w->root = opts->root;
     w->key_width = opts->key_width;
@@ -151,6 +152,8 @@ stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w)
 }
 mill_step *stm_wrapper_step(const stm_wrapper *w) { return w->step; }
 int32_t stm_wrapper_index(const stm_wrapper *w) { return w->replica.index; }
+void *stm_wrapper_owner(const stm_wrapper *w) { return w->owner; }
+void stm_wrapper_busy(stm_wrapper *w, int64_t ns) { stm_count(&w->busy_ns, ns); }
 int64_t stm_wrapper_call_since(const stm_wrapper *w) { return atomic_load_explicit(&w->call_since, memory_order_acquire); }
 
 stm_wrapper_stats stm_wrapper_counts(const stm_wrapper *w)

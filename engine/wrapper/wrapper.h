@@ -35,6 +35,7 @@ typedef struct stm_wrapper_opts {
     const char *root_name; /* founder of the key space of its rows, for error records; borrowed */
     int32_t root;          /* generators: index into covered; else -1 */
     int32_t key_width;     /* of its output */
+    void *owner;           /* whoever drives it; stm_wrapper_owner */
 } stm_wrapper_opts;
 
 /** Counters of one wrapper. Written by whoever drives it, read by anybody (relaxed). */
@@ -62,7 +63,10 @@ void stm_wrapper_cancel(stm_wrapper *w, bool cancelled);
 stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w);
 mill_step *stm_wrapper_step(const stm_wrapper *w);
 int32_t stm_wrapper_index(const stm_wrapper *w);
+void *stm_wrapper_owner(const stm_wrapper *w);
 stm_wrapper_stats stm_wrapper_counts(const stm_wrapper *w);
+/** Add to busy_ns. Threads: the one that drives it. */
+void stm_wrapper_busy(stm_wrapper *w, int64_t ns);
 /** When the call into the step that is now running began (ns, monotonic); 0 = none is. Threads: any. */
 int64_t stm_wrapper_call_since(const stm_wrapper *w);
 

@@ -1,0 +1,293 @@
+/*
+ * From a plan to stations. A step becomes a station; a global becomes two, one that takes rows in and one that sends its output; a
+ * stream that crosses into a later load group goes through a store and a reader; a stream nobody reads ends in a discard.
+ */
+#include <string.h>
+
+#include "core/alloc.h"
+#include "exec/station.h"
+
+typedef struct builder {
+    stm_run *run;
+    stm_flow_node *nodes;
+    stm_station *stations;
+    int32_t n, cap;
+    int32_t *out_node; /* [plan steps] node whose stream carries the step's output */
+} builder;
+
+static int32_t add_node(builder *b, stm_station_kind kind, stm_node_kind flow_kind, const char *name, int32_t plan_step, int32_t stage)
+{
+    const int32_t i = b->n++;
+    stm_flow_node *n = &b->nodes[i];
+    stm_station *s = &b->stations[i];
+
+    memset(n, 0, sizeof *n);
+    n->name = name;
+    n->kind = flow_kind;
+    n->source = -1;
+    memset(s, 0, sizeof *s);
+    s->run = b->run;
+    s->name = name;
+    s->node = i;
+    s->plan_step = plan_step;
+    s->stage = stage;
+    s->root = -1;
+    s->kind = kind;
+    atomic_store(&s->cost_ns, 500);
+    return i;
+}
+
+/* The node from which a consumer in @p stage reads this stream: the producer itself, or a reader behind a store. */
+static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int32_t stage, stm_flow_edge *edge)
+{
+    const int32_t out = b->out_node[producer_step];
+    int32_t store, reader;
+
+    edge->from = out;
+    edge->branch = branch;
+    if (b->stations[out].stage == stage) return 0;
+    for (int32_t i = 0; i < b->n; i++) /* shared by all consumers of that group */
+        if (b->stations[i].kind == STM_AT_READER && b->stations[i].plan_step < 0 && b->stations[i].stage == stage &&
+            b->nodes[i].source == out && b->nodes[i].credit_rows == branch) {
+            edge->from = i;
+            edge->branch = 0;
+            return 0;
+        }
+    store = add_node(b, STM_AT_STORE, STM_NODE_TERMINAL, b->stations[out].name, -1, b->stations[out].stage);
+    reader = add_node(b, STM_AT_READER, STM_NODE_READER, b->stations[out].name, -1, stage);
+    b->nodes[store].inputs = stm_malloc(sizeof(stm_flow_edge));
+    if (b->nodes[store].inputs == NULL) return -1;
+    *(stm_flow_edge *)b->nodes[store].inputs = *edge;
+    b->nodes[store].n_inputs = 1;
+    b->nodes[reader].source = out;
+    b->nodes[reader].credit_rows = branch; /* until credits are worked out: says which branch it replays */
+    b->stations[store].store = b->stations[reader].store = stm_calloc(sizeof(stm_store));
+    if (b->stations[store].store == NULL) return -1;
+    edge->from = reader;
+    edge->branch = 0;
+    return 0;
+}
+
+static int add_inputs(builder *b, int32_t node, const stm_flow_edge *edges, int32_t n)
+{
+    stm_flow_edge *copy = stm_malloc((size_t)(n > 0 ? n : 1) * sizeof *copy);
+
+    if (copy == NULL) return -1;
+    memcpy(copy, edges, (size_t)n * sizeof *copy);
+    b->nodes[node].inputs = copy;
+    b->nodes[node].n_inputs = n;
+    return 0;
+}
+
+static mill_status build_step(builder *b, int32_t i, mill_error *err)
+{
+    stm_plan_step *ps = &b->run->plan->steps[i];
+    mill_step *step = ps->step;
+    const uint64_t flags = step->type->flags;
+    stm_flow_edge edges[64];
+    int32_t node;
+    const int32_t kind = step->type->kind;
+
+    if (ps->n_inputs > 64) return mill_fail(err, MILL_ERR_UNSUPPORTED, "step %s has %d inputs; at most 64 are possible", step->name, (int)ps->n_inputs);
+    for (int32_t k = 0; k < ps->n_inputs; k++)
+        if (source_for(b, ps->inputs[k].from, ps->inputs[k].branch, ps->stage, &edges[k]) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
+    switch (kind) {
+    case MILL_GENERATOR:
+        node = add_node(b, STM_AT_GENERATOR, STM_NODE_GENERATOR, step->name, i, ps->stage);
+        break;
+    case MILL_GLOBAL:
+        node = add_node(b, STM_AT_GLOBAL, STM_NODE_TERMINAL, step->name, i, ps->stage);
+        break;
+    case MILL_SINK:
+        node = add_node(b, STM_AT_SINK, STM_NODE_TERMINAL, step->name, i, ps->stage);
+        break;
+    case MILL_ROUTER:
+        node = add_node(b, STM_AT_ROUTER, STM_NODE_ROUTER, step->name, i, ps->stage);
+        b->nodes[node].n_branches = step->n_branches;
+        break;
+    default:
+        node = add_node(b, step->type->submit != NULL ? STM_AT_SUBMIT : STM_AT_STEP, STM_NODE_STEP, step->name, i, ps->stage);
+        b->nodes[node].expands = (flags & MILL_EXPANDS) != 0;
+        break;
+    }
+    b->run->step_station[i] = node;
+    b->out_node[i] = node;
+    b->nodes[node].mode = kind == MILL_GLOBAL ? STM_INPUT_EACH : ps->mode;
+    b->nodes[node].on_missing = ps->on_missing;
+    b->nodes[node].on_uneven = ps->on_uneven;
+    b->nodes[node].batch_rows = kind == MILL_GENERATOR || kind == MILL_GLOBAL ? 0 : step->batch_rows;
+    if (add_inputs(b, node, edges, ps->n_inputs) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
+    if (kind == MILL_GLOBAL) {
+        const int32_t reader = add_node(b, STM_AT_READER, STM_NODE_READER, step->name, i, ps->stage);
+        b->out_node[i] = reader;
+        b->stations[node].store = b->stations[reader].store = stm_calloc(sizeof(stm_store));
+        if (b->stations[node].store == NULL) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
+    }
+    return MILL_OK;
+}
+
+/* Streams that nobody reads end in a discard, so that coverage reaches an end and credit comes back. */
+static mill_status add_discards(builder *b, mill_error *err)
+{
+    const int32_t n = b->n;
+
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t branches = b->nodes[i].kind == STM_NODE_ROUTER ? b->nodes[i].n_branches : 1;
+        if (b->nodes[i].kind == STM_NODE_TERMINAL) continue;
+        for (int32_t br = 0; br < branches; br++) {
+            bool read = false;
+            for (int32_t k = 0; k < n && !read; k++)
+                for (int32_t e = 0; e < b->nodes[k].n_inputs; e++)
+                    read = read || (b->nodes[k].inputs[e].from == i && b->nodes[k].inputs[e].branch == br);
+            if (read) continue;
+            const int32_t d = add_node(b, STM_AT_DISCARD, STM_NODE_TERMINAL, b->stations[i].name, -1, b->stations[i].stage);
+            const stm_flow_edge edge = {i, br};
+            if (add_inputs(b, d, &edge, 1) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
+        }
+    }
+    return MILL_OK;
+}
+
+static int32_t replicas_of(const stm_run *run, const stm_station *s)
+{
+    if (s->plan_step < 0 || s->kind == STM_AT_READER) return 1;
+    if (s->kind != STM_AT_STEP && s->kind != STM_AT_ROUTER && s->kind != STM_AT_SUBMIT) return 1;
+    const stm_policy *p = &run->plan->steps[s->plan_step].step->policy;
+    return p->replicas >= 1 ? p->replicas : 1;
+}
+
+/* Rows in flight that keep every replica behind a root busy, whatever the batch sizes. */
+static void set_credit(builder *b)
+{
+    for (int32_t r = 0; r < b->n; r++) {
+        stm_station *root = &b->stations[r];
+        int64_t rows = 0, own;
+        if (b->nodes[r].kind != STM_NODE_GENERATOR && b->nodes[r].kind != STM_NODE_READER) continue;
+        own = root->plan_step >= 0 && root->kind == STM_AT_GENERATOR ? b->run->plan->steps[root->plan_step].step->batch_rows : 64;
+        if (own <= 0) own = 64;
+        root->batch_rows = own;
+        for (int32_t i = r + 1; i < b->n; i++) { /* every station of the same stage may be behind it: an upper bound does no harm */
+            const stm_station *s = &b->stations[i];
+            const int64_t batch = b->nodes[i].batch_rows > own ? b->nodes[i].batch_rows : own;
+            if (s->stage == root->stage && b->nodes[i].n_inputs > 0) rows += (replicas_of(b->run, s) + 1) * batch;
+        }
+        b->nodes[r].credit_rows = rows > 16 * own ? rows : 16 * own;
+    }
+}
+
+static mill_status connect(builder *b, mill_error *err)
+{
+    stm_run *run = b->run;
+
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *s = &run->stations[i];
+        int32_t n = 0;
+        for (int32_t k = i + 1; k < b->n; k++)
+            for (int32_t e = 0; e < b->nodes[k].n_inputs; e++) n += b->nodes[k].inputs[e].from == i;
+        s->outs = n > 0 ? stm_calloc((size_t)n * sizeof *s->outs) : NULL;
+        if (n > 0 && s->outs == NULL) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
+        for (int32_t k = i + 1; k < b->n; k++)
+            for (int32_t e = 0; e < b->nodes[k].n_inputs; e++)
+                if (b->nodes[k].inputs[e].from == i)
+                    s->outs[s->n_outs++] = (stm_out){&run->stations[k], e, b->nodes[k].inputs[e].branch};
+        s->root = stm_flow_root_of(run->flow, i);
+        if (b->nodes[i].n_inputs > 0) s->inlet = stm_flow_inlet(run->flow, i);
+    }
+    for (int32_t i = 0; i < run->n_stations; i++) { /* from the end of a stream a driver goes back to the nearest root */
+        stm_station *s = &run->stations[i];
+        s->next = s->n_outs > 0 ? s->outs[0].to : NULL;
+        for (int32_t k = i; s->next == NULL && k >= 0; k--)
+            if (run->stations[k].root >= 0 && run->stations[k].stage == s->stage) s->next = &run->stations[k];
+    }
+    return MILL_OK;
+}
+
+static mill_status add_wrappers(stm_run *run, mill_error *err)
+{
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *s = &run->stations[i];
+        const stm_flow_stream *stream = stm_flow_stream_of(run->flow, i);
+        const stm_flow_stream *in = s->inlet != NULL && s->plan_step >= 0 ? stm_flow_stream_of(run->flow, i) : stream;
+        s->n_slots = replicas_of(run, s);
+        s->slots = stm_aligned((size_t)s->n_slots * sizeof *s->slots, 64);
+        if (s->slots == NULL) {
+            s->n_slots = 0;
+            return mill_fail(err, MILL_ERR_NOMEM, "replicas of %s", s->name);
+        }
+        memset(s->slots, 0, (size_t)s->n_slots * sizeof *s->slots);
+        if (s->plan_step < 0 || s->kind == STM_AT_READER) continue;
+        mill_step *step = run->plan->steps[s->plan_step].step;
+        s->own_threads = (step->type->flags & MILL_BLOCKS) != 0 || (step->policy.retry_times > 0 && step->policy.retry_backoff_s > 0.0);
+        for (int32_t k = 0; k < s->n_slots; k++) {
+            const stm_wrapper_opts o = {.step = step,
+                                        .index = k,
+                                        .count = s->n_slots,
+                                        .env = &run->env,
+                                        .root_name = run->stations[in->key_space >= 0 ? in->key_space : i].name,
+                                        .root = s->root,
+                                        .key_width = stream->key_width,
+                                        .owner = s};
+            mill_status st = stm_wrapper_create(&o, &s->slots[k].wrapper, err);
+            if (st != MILL_OK) return st;
+            if (s->kind == STM_AT_GENERATOR && run->opts.limit > 0) stm_wrapper_limit(s->slots[k].wrapper, run->opts.limit);
+            if (s->kind == STM_AT_GENERATOR && run->opts.dry_run) stm_wrapper_limit(s->slots[k].wrapper, step->batch_rows > 0 ? step->batch_rows : 64);
+        }
+    }
+    return MILL_OK;
+}
+
+mill_status stm_run_build(stm_run *run, mill_error *err)
+{
+    const int32_t n = run->plan->n_steps;
+    builder b = {.run = run, .cap = 0};
+    mill_status st = MILL_OK;
+    size_t edges = 0;
+
+    for (int32_t i = 0; i < n; i++) edges += (size_t)run->plan->steps[i].n_inputs + 1 + (size_t)run->plan->steps[i].step->n_branches;
+    b.cap = (int32_t)(2 * (size_t)n + 3 * edges + 1);
+    if (b.cap > 4096) return mill_fail(err, MILL_ERR_UNSUPPORTED, "the pipeline has %d steps; too many connections for one run", (int)n);
+    b.nodes = stm_calloc((size_t)b.cap * sizeof *b.nodes);
+    b.out_node = stm_calloc((size_t)(n + 1) * sizeof *b.out_node);
+    run->step_station = stm_calloc((size_t)(n + 1) * sizeof *run->step_station);
+    b.stations = stm_aligned((size_t)b.cap * sizeof *b.stations, 64);
+    run->stations = b.stations;
+    if (b.nodes == NULL || b.out_node == NULL || b.stations == NULL || run->step_station == NULL) {
+        st = mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
+        goto done;
+    }
+    for (int32_t i = 0; i < n && st == MILL_OK; i++) st = build_step(&b, i, err);
+    if (st == MILL_OK) st = add_discards(&b, err);
+    run->n_stations = b.n;
+    if (st != MILL_OK) goto done;
+    set_credit(&b);
+    if ((st = stm_flow_create(run->pool, b.nodes, b.n, &run->flow, err)) != MILL_OK) goto done;
+    run->env.n_roots = stm_flow_roots(run->flow);
+    if ((st = connect(&b, err)) != MILL_OK) goto done;
+    st = add_wrappers(run, err);
+done:
+    for (int32_t i = 0; b.nodes != NULL && i < b.n; i++) stm_free((void *)b.nodes[i].inputs);
+    stm_free(b.nodes);
+    stm_free(b.out_node);
+    return st;
+}
+
+void stm_run_unbuild(stm_run *run)
+{
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *s = &run->stations[i];
+        for (int32_t k = 0; k < s->n_slots; k++) stm_wrapper_destroy(&s->slots[k].wrapper);
+        stm_free(s->slots);
+        stm_free(s->outs);
+        if (s->store != NULL && s->kind != STM_AT_READER) { /* owned by the side that writes */
+            for (size_t k = s->store->head; k < s->store->n; k++) mill_batch_destroy(&s->store->items[k]);
+            stm_free(s->store->items);
+            stm_free(s->store);
+        }
+    }
+    stm_free(run->stations);
+    run->stations = NULL;
+    run->n_stations = 0;
+    stm_free(run->step_station);
+    run->step_station = NULL;
+    stm_flow_destroy(&run->flow);
+}

@@ -1,0 +1,251 @@
+/*
+ * Drivers: threads that run stations. A driver runs a burst, follows the batches to the next station on the same core, looks for
+ * other work when there is none, spins shortly, sleeps. The last one to find nothing looks whether the run is at rest.
+ *
+ * No wake is lost: whoever goes to sleep counts itself idle, fences, and looks once more; whoever publishes work either goes on
+ * looking itself before it sleeps, or (threads that do not look everywhere) rings.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/fault.h"
+#include "exec/station.h"
+
+#define SPIN_NS 5000   /* before sleeping: about what a wake on the same core costs */
+#define WAKE_NS 5000   /* work that must wait elsewhere before a sleeping driver is woken for it */
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+static void futex_wake(_Atomic uint32_t *word, int n) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0); }
+
+void stm_run_ring(stm_run *run, bool all)
+{
+    atomic_fetch_add(&run->epoch, 1);
+    futex_wake(&run->epoch, all ? 1 << 30 : 1);
+    if (!all) return;
+    for (int32_t i = 0; i < run->n_stations; i++)
+        if (run->stations[i].own_threads) {
+            atomic_fetch_add(&run->stations[i].bell, 1);
+            futex_wake(&run->stations[i].bell, 1 << 30);
+        }
+}
+
+void stm_station_ring(stm_station *s)
+{
+    atomic_fetch_add(&s->bell, 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load(&s->asleep) > 0) futex_wake(&s->bell, 1);
+}
+
+static bool any_runnable(stm_run *run, bool own_too)
+{
+    for (int32_t i = run->n_stations - 1; i >= 0; i--)
+        if ((own_too || !run->stations[i].own_threads) && stm_station_runnable(&run->stations[i])) return true;
+    return false;
+}
+
+/* Rows in flight inside steps with submit: not at rest, somebody outside will wake us. */
+static bool any_outside(stm_run *run)
+{
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *s = &run->stations[i];
+        if (s->kind != STM_AT_SUBMIT || !atomic_load(&s->active) || atomic_load(&s->done)) continue;
+        for (int32_t k = 0; k < s->n_slots; k++)
+            if (stm_wrapper_in_flight(s->slots[k].wrapper) > 0) return true;
+    }
+    return false;
+}
+
+/* Called with this thread counted idle. Whether something can move again now. */
+static bool look_at_rest(stm_run *run)
+{
+    bool moved = false;
+
+    if (atomic_load(&run->idle) != atomic_load(&run->threads)) return false;
+    if (atomic_exchange(&run->quiescing, 1) != 0) return false;
+    /* From here on nobody leaves its idle state: a thread that wakes waits for quiescing to fall. */
+    if (atomic_load(&run->idle) == atomic_load(&run->threads) && atomic_load(&run->stage_left) > 0 && !atomic_load(&run->rested) &&
+        !any_runnable(run, true) && !any_outside(run))
+        moved = stm_run_unstall(run);
+    atomic_store(&run->quiescing, 0);
+    return moved;
+}
+
+static void leave_idle(stm_run *run)
+{
+    atomic_fetch_sub(&run->idle, 1);
+    while (atomic_load(&run->quiescing) != 0) sched_yield();
+}
+
+/* ---- drivers ----------------------------------------------------------------------------------------------------- */
+
+/* Work that this driver will not do next, in ns: is it worth waking another? */
+static int64_t pending_elsewhere(stm_run *run, const stm_station *next)
+{
+    int64_t ns = 0;
+
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        const stm_station *s = &run->stations[i];
+        if (s == next || s->own_threads) continue;
+        if (s->kind == STM_AT_GENERATOR || s->kind == STM_AT_READER) {
+            if (stm_station_runnable(s)) ns += atomic_load_explicit(&s->cost_ns, memory_order_relaxed);
+            continue;
+        }
+        const int64_t ready = atomic_load_explicit(&s->ready, memory_order_relaxed);
+        if (ready > 0 && atomic_load_explicit(&s->running, memory_order_relaxed) < s->n_slots)
+            ns += ready * atomic_load_explicit(&s->cost_ns, memory_order_relaxed);
+    }
+    /* a station with several replicas may keep more than one core busy with what waits at `next` itself */
+    if (next != NULL && next->n_slots > 1) {
+        const int64_t ready = atomic_load_explicit(&next->ready, memory_order_relaxed);
+        if (ready > 1) ns += (ready - 1) * atomic_load_explicit(&next->cost_ns, memory_order_relaxed);
+    }
+    return ns;
+}
+
+static stm_station *find_work(stm_run *run)
+{
+    for (int32_t i = run->n_stations - 1; i >= 0; i--) /* what is furthest gets done first: memory comes back */
+        if (!run->stations[i].own_threads && stm_station_runnable(&run->stations[i])) return &run->stations[i];
+    return NULL;
+}
+
+static void park(stm_run *run)
+{
+    const uint32_t seen = atomic_load(&run->epoch);
+
+    atomic_fetch_add(&run->sleepers, 1);
+    atomic_fetch_add(&run->idle, 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!any_runnable(run, false) && !atomic_load(&run->quit) && !look_at_rest(run)) futex_wait(&run->epoch, seen);
+    atomic_fetch_sub(&run->sleepers, 1);
+    atomic_store(&run->waking, 0);
+    leave_idle(run);
+}
+
+static void *driver_main(void *arg)
+{
+    stm_driver *d = arg;
+    stm_run *run = d->run;
+    stm_station *s = NULL;
+    const double ns_per_tick = stm_ns_per_tick();
+    uint64_t idle_since = 0;
+    int pause = 1;
+
+    while (!atomic_load_explicit(&run->quit, memory_order_relaxed)) {
+        if (s != NULL && !s->own_threads && stm_station_run(s) > 0) {
+            idle_since = 0;
+            pause = 1;
+            if (run->n_drivers > 1 && atomic_load_explicit(&run->sleepers, memory_order_relaxed) > 0 &&
+                atomic_load_explicit(&run->waking, memory_order_relaxed) == 0 && pending_elsewhere(run, s->next) > WAKE_NS &&
+                atomic_exchange(&run->waking, 1) == 0)
+                stm_run_ring(run, false);
+            s = s->next;
+            continue;
+        }
+        if ((s = find_work(run)) != NULL) continue;
+        const uint64_t now = stm_ticks();
+        if (idle_since == 0) idle_since = now;
+        if ((double)(now - idle_since) * ns_per_tick < SPIN_NS) {
+#if defined(__x86_64__)
+            for (int i = 0; i < pause; i++) __builtin_ia32_pause();
+#endif
+            if (pause < 64) pause *= 2;
+            continue;
+        }
+        idle_since = 0;
+        park(run);
+    }
+    return NULL;
+}
+
+mill_status stm_drivers_start(stm_run *run, mill_error *err)
+{
+    run->drivers = stm_calloc((size_t)run->n_drivers * sizeof *run->drivers);
+    if (run->drivers == NULL) return mill_fail(err, MILL_ERR_NOMEM, "drivers");
+    atomic_fetch_add(&run->threads, run->n_drivers);
+    for (int32_t i = 0; i < run->n_drivers; i++) {
+        stm_driver *d = &run->drivers[i];
+        int e;
+        *d = (stm_driver){.run = run, .index = i};
+        e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&d->thread, NULL, driver_main, d);
+        if (e != 0) {
+            atomic_fetch_sub(&run->threads, run->n_drivers - i);
+            return mill_fail(err, MILL_ERR_NOMEM, "cannot start driver thread %d: %s", (int)i, strerror(e));
+        }
+        d->started = true;
+    }
+    return MILL_OK;
+}
+
+void stm_drivers_join(stm_run *run)
+{
+    atomic_store(&run->quit, true);
+    stm_run_ring(run, true);
+    for (int32_t i = 0; run->drivers != NULL && i < run->n_drivers; i++)
+        if (run->drivers[i].started) pthread_join(run->drivers[i].thread, NULL);
+    stm_free(run->drivers);
+    run->drivers = NULL;
+}
+
+/* ---- threads of steps that block --------------------------------------------------------------------------------- */
+
+static void *own_main(void *arg)
+{
+    stm_station *s = arg;
+    stm_run *run = s->run;
+
+    while (!atomic_load(&s->done) && !atomic_load(&run->quit) && !atomic_load(&run->rested)) {
+        const uint32_t seen = atomic_load(&s->bell);
+        if (stm_station_run(s) > 0) {
+            /* this thread does not go on to what it has made: somebody else must */
+            atomic_thread_fence(memory_order_seq_cst);
+            if (atomic_load(&run->sleepers) > 0) stm_run_ring(run, false);
+            continue;
+        }
+        atomic_fetch_add(&s->asleep, 1);
+        atomic_fetch_add(&run->idle, 1);
+        atomic_thread_fence(memory_order_seq_cst);
+        if (!stm_station_runnable(s) && !atomic_load(&s->done) && !atomic_load(&run->quit) && !atomic_load(&run->rested) && !look_at_rest(run))
+            futex_wait(&s->bell, seen);
+        atomic_fetch_sub(&s->asleep, 1);
+        leave_idle(run);
+    }
+    atomic_fetch_sub(&run->threads, 1);
+    stm_run_ring(run, false); /* the count changed: somebody idle must look again whether the run is at rest */
+    return NULL;
+}
+
+mill_status stm_own_threads_start(stm_run *run, stm_station *s, mill_error *err)
+{
+    if (!s->own_threads) return MILL_OK;
+    for (int32_t i = 0; i < s->n_slots; i++) {
+        int e;
+        atomic_fetch_add(&run->threads, 1);
+        e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&s->slots[i].own, NULL, own_main, s);
+        if (e != 0) {
+            atomic_fetch_sub(&run->threads, 1);
+            return mill_fail(err, MILL_ERR_NOMEM, "cannot start a thread for step %s: %s", s->name, strerror(e));
+        }
+        s->slots[i].own_started = true;
+    }
+    return MILL_OK;
+}
+
+void stm_own_threads_join(stm_station *s)
+{
+    for (int32_t i = 0; s->own_threads && i < s->n_slots; i++)
+        if (s->slots[i].own_started) {
+            atomic_fetch_add(&s->bell, 1);
+            futex_wake(&s->bell, 1 << 30);
+            pthread_join(s->slots[i].own, NULL);
+            s->slots[i].own_started = false;
+        }
+}

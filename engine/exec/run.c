@@ -1,0 +1,238 @@
+#include "exec/run.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/fault.h"
+#include "exec/station.h"
+
+static void on_wake(stm_wrapper *w, void *user)
+{
+    stm_run *run = user;
+    stm_station *s = stm_wrapper_owner(w);
+
+    atomic_store(&s->slots[stm_wrapper_index(w)].poll, 1);
+    if (s->own_threads)
+        stm_station_ring(s);
+    else
+        stm_run_ring(run, false);
+}
+
+static void on_print(stm_wrapper *w, const mill_batch *batch, void *user)
+{
+    stm_run *run = user;
+
+    if (run->opts.on_sink_batch == NULL) return;
+    pthread_mutex_lock(&run->print_lock);
+    run->opts.on_sink_batch(stm_wrapper_step(w), batch, run->opts.user);
+    pthread_mutex_unlock(&run->print_lock);
+}
+
+static int32_t processors(void)
+{
+    cpu_set_t set;
+    int n = 0;
+
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+    if (n < 1) n = 1;
+    return n < STM_MAX_DRIVERS ? n : STM_MAX_DRIVERS;
+}
+
+mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **out, mill_error *err)
+{
+    stm_run *run = stm_aligned(sizeof *run, 64);
+    pthread_condattr_t attr;
+    mill_status st;
+    int e;
+
+    if (run == NULL) {
+        stm_plan_destroy(plan);
+        return mill_fail(err, MILL_ERR_NOMEM, "run");
+    }
+    memset(run, 0, sizeof *run);
+    run->plan = *plan;
+    *plan = NULL;
+    run->opts = *opts;
+    pthread_mutex_init(&run->mutex, NULL);
+    pthread_mutex_init(&run->print_lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&run->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    run->n_drivers = opts->threads > 0 ? (opts->threads < STM_MAX_DRIVERS ? opts->threads : STM_MAX_DRIVERS) : processors();
+    run->memory_limit = run->plan->memory_limit;
+    if (run->memory_limit <= 0) {
+        const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+        run->memory_limit = pages > 0 && size > 0 ? (int64_t)pages * size / 2 : 0;
+    }
+    if (opts->run_dir != NULL && (run->run_dir = stm_strdup(opts->run_dir)) == NULL) {
+        st = mill_fail(err, MILL_ERR_NOMEM, "run");
+        goto fail;
+    }
+    if ((st = stm_pool_create(0, &run->pool)) != MILL_OK || (st = stm_errors_create(opts->on_error, opts->user, &run->errors)) != MILL_OK) {
+        st = mill_fail(err, st, "run");
+        goto fail;
+    }
+    run->env = (stm_wrapper_env){.pool = run->pool,
+                                 .errors = run->errors,
+                                 .run_dir = run->run_dir,
+                                 .dry_run = opts->dry_run,
+                                 .wake = on_wake,
+                                 .print = on_print,
+                                 .user = run};
+    if ((st = stm_run_build(run, err)) != MILL_OK) goto fail;
+    if ((st = stm_drivers_start(run, err)) != MILL_OK) goto fail;
+    e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&run->coordinator, NULL, stm_coordinator_main, run);
+    if (e != 0) {
+        st = mill_fail(err, MILL_ERR_NOMEM, "cannot start the coordinator thread: %s", strerror(e));
+        goto fail;
+    }
+    run->coordinator_started = true;
+    *out = run;
+    return MILL_OK;
+fail:
+    stm_run_destroy(&run);
+    return st;
+}
+
+stm_run_end stm_run_wait(stm_run *run, double timeout_s, mill_error *err)
+{
+    struct timespec t;
+    stm_run_end end;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    if (timeout_s >= 0.0) {
+        const double ns = (timeout_s - (double)(int64_t)timeout_s) * 1e9 + (double)t.tv_nsec;
+        t.tv_sec += (time_t)timeout_s + (time_t)(ns / 1e9);
+        t.tv_nsec = (long)ns % STM_NS_PER_S;
+    }
+    pthread_mutex_lock(&run->mutex);
+    while (atomic_load(&run->ended) == STM_END_RUNNING) {
+        if (timeout_s < 0.0)
+            pthread_cond_wait(&run->cond, &run->mutex);
+        else if (pthread_cond_timedwait(&run->cond, &run->mutex, &t) == ETIMEDOUT)
+            break;
+    }
+    end = (stm_run_end)atomic_load(&run->ended);
+    if (err != NULL && run->failed) *err = run->first_error;
+    pthread_mutex_unlock(&run->mutex);
+    return end;
+}
+
+void stm_run_stop(stm_run *run, bool drain)
+{
+    int32_t was = atomic_load(&run->stop);
+    const int32_t want = drain ? 1 : 2;
+
+    while (was < want && !atomic_compare_exchange_weak(&run->stop, &was, want)) {}
+    stm_run_ring(run, true);
+    stm_run_note(run);
+}
+
+int32_t stm_run_steps(const stm_run *run) { return run->plan->n_steps; }
+const mill_step *stm_run_step(const stm_run *run, int32_t step) { return run->plan->steps[step].step; }
+
+void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out)
+{
+    const stm_station *s = &run->stations[run->step_station[step]];
+    const bool done = atomic_load(&s->done);
+
+    memset(out, 0, sizeof *out);
+    out->root_rows_total = -1;
+    for (int32_t k = 0; k < s->n_slots; k++) {
+        const stm_wrapper_stats w = stm_wrapper_counts(s->slots[k].wrapper);
+        const stm_wrapper_state state = stm_wrapper_state_of(s->slots[k].wrapper);
+        out->replicas_loaded += state == STM_LOADED || state == STM_RUNNING;
+        out->batches_in += w.batches_in;
+        out->rows_in += w.rows_in;
+        out->batches_out += w.batches_out;
+        out->rows_out += w.rows_out;
+        out->rows_dropped += w.rows_dropped;
+        out->parents_expanded += w.parents_expanded;
+        out->children += w.children;
+        out->rows_failed += w.rows_failed;
+        out->rows_skipped += w.rows_skipped;
+        out->retries += w.retries;
+        out->busy_ns += w.busy_ns;
+        if (state == STM_LOADING) out->phase = STM_STEP_LOADING;
+        if (state == STM_LOAD_FAILED || state == STM_FAILED) out->phase = STM_STEP_FAILED;
+    }
+    if (out->phase == STM_STEP_WAITING) out->phase = done ? STM_STEP_DONE : atomic_load(&s->active) ? STM_STEP_RUNNING : STM_STEP_WAITING;
+    if (atomic_load(&s->dead)) out->phase = STM_STEP_FAILED;
+    out->ready_batches = atomic_load(&s->ready);
+    if (s->inlet != NULL) {
+        stm_lock_take((stm_lock *)&s->lock);
+        out->queued_rows = stm_inlet_rows(s->inlet);
+        stm_lock_give((stm_lock *)&s->lock);
+    }
+    out->stalls = atomic_load(&s->stalls);
+}
+
+int64_t stm_run_errors(const stm_run *run) { return stm_errors_count(run->errors); }
+const stm_error_record *stm_run_error(const stm_run *run, int64_t id) { return stm_errors_get(run->errors, id); }
+int64_t stm_run_imputed_rows(const stm_run *run) { return stm_errors_rows(run->errors); }
+
+bool stm_run_hung(const stm_run *run, mill_error *err)
+{
+    const int64_t now = stm_now_ns();
+    stm_run *r = (stm_run *)run;
+    bool hung = false;
+
+    for (int32_t i = 0; i < run->n_stations && !hung; i++) {
+        stm_station *s = &run->stations[i];
+        for (int32_t k = 0; k < s->n_slots && !hung; k++) {
+            double limit, late = 0.0;
+            const char *what = "process";
+            if (s->slots[k].wrapper == NULL) continue;
+            limit = stm_wrapper_step(s->slots[k].wrapper)->policy.batch_timeout_s;
+            const int64_t since = stm_wrapper_call_since(s->slots[k].wrapper);
+            if (limit >= 0.0 && since != 0) late = (double)(now - since) / 1e9 - limit;
+            pthread_mutex_lock(&r->mutex);
+            if (s->slots[k].loading) {
+                const double load_limit = stm_wrapper_step(s->slots[k].wrapper)->policy.load_timeout_s;
+                what = "load";
+                limit = load_limit;
+                if (load_limit >= 0.0) late = (double)(now - s->slots[k].load_since_ns) / 1e9 - load_limit;
+            }
+            pthread_mutex_unlock(&r->mutex);
+            if (late <= 1.0) continue;
+            hung = true;
+            mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after its timeout of %g s, nor after being told to", what, late, limit);
+            if (err != NULL) {
+                snprintf(err->step, sizeof err->step, "%s", s->name);
+                err->replica = k;
+                err->phase = strcmp(what, "load") == 0 ? MILL_PHASE_LOAD : MILL_PHASE_PROCESS;
+            }
+        }
+    }
+    return hung;
+}
+
+void stm_run_destroy(stm_run **runp)
+{
+    stm_run *run = *runp;
+
+    if (run == NULL) return;
+    if (run->coordinator_started) {
+        if (atomic_load(&run->ended) == STM_END_RUNNING) stm_run_stop(run, false);
+        pthread_join(run->coordinator, NULL);
+    }
+    stm_drivers_join(run);
+    stm_run_unbuild(run);
+    stm_errors_destroy(&run->errors);
+    stm_pool_release(&run->pool);
+    stm_plan_destroy(&run->plan);
+    stm_free(run->run_dir);
+    pthread_cond_destroy(&run->cond);
+    pthread_mutex_destroy(&run->mutex);
+    pthread_mutex_destroy(&run->print_lock);
+    stm_free(run);
+    *runp = NULL;
+}

@@ -1,0 +1,94 @@
+/*
+ * What to do when nothing can move: every thread idle, nothing ready, nothing in flight. In this order: finish what a stop left;
+ * close what a failure made pointless; grant credit to whoever starves; and if nothing of this helps, say so and end: a run never hangs.
+ */
+#include "exec/station.h"
+
+/* A failed station closes its descendants; a station all of whose readers are dead has nothing to work for. */
+static bool spread_failures(stm_run *run)
+{
+    bool any = false, closed[4096] = {0}, changed = true;
+
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *s = &run->stations[i];
+        if (!s->failed || s->cut) continue;
+        s->cut = true;
+        stm_flow_cut(run->flow, s->node, closed);
+        any = true;
+    }
+    if (!any) return false;
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *s = &run->stations[i];
+        if (!closed[i] || atomic_load(&s->dead)) continue;
+        if (s->kind == STM_AT_SINK && !s->finalized && atomic_load(&s->active) && !atomic_load(&s->done) && s->slots[0].wrapper != NULL &&
+            stm_wrapper_state_of(s->slots[0].wrapper) == STM_RUNNING) {
+            mill_error err = {0}; /* what was complete before the failure stays, and is readable */
+            s->finalized = true;
+            if (stm_wrapper_finalize(s->slots[0].wrapper, &err) != MILL_OK) stm_errors_add(run->errors, &err, 0, "", "");
+        }
+        atomic_store(&s->dead, true);
+    }
+    while (changed) {
+        changed = false;
+        for (int32_t i = run->n_stations - 1; i >= 0; i--) {
+            stm_station *s = &run->stations[i];
+            bool wanted = s->n_outs == 0;
+            if (atomic_load(&s->dead) || s->n_outs == 0) continue;
+            for (int32_t o = 0; o < s->n_outs; o++) wanted = wanted || !atomic_load(&s->outs[o].to->dead);
+            if (!wanted) {
+                atomic_store(&s->dead, true);
+                if (s->inlet != NULL) {
+                    stm_lock_take(&s->lock);
+                    stm_inlet_close(s->inlet);
+                    atomic_store(&s->ready, stm_inlet_ready(s->inlet));
+                    stm_lock_give(&s->lock);
+                }
+                changed = true;
+            }
+        }
+    }
+    for (int32_t i = 0; i < run->n_stations; i++)
+        if (atomic_load(&run->stations[i].dead)) stm_station_check_done(&run->stations[i]);
+    return true;
+}
+
+static void end_stage(stm_run *run)
+{
+    atomic_store(&run->rested, true);
+    stm_run_note(run);
+}
+
+bool stm_run_unstall(stm_run *run)
+{
+    int32_t starved = -1, root;
+
+    if (spread_failures(run)) {
+        stm_run_ring(run, true);
+        return true;
+    }
+    if (atomic_load(&run->stop) != 0) {
+        end_stage(run);
+        return false;
+    }
+    root = stm_flow_grant(run->flow, &starved);
+    if (root >= 0 && atomic_load(&run->stations[stm_flow_root_node(run->flow, root)].active)) {
+        if (starved >= 0) atomic_fetch_add_explicit(&run->stations[starved].stalls, 1, memory_order_relaxed);
+        atomic_fetch_add(&run->memory_pass, 1);
+        stm_run_ring(run, true);
+        for (int32_t i = 0; i < run->n_stations; i++)
+            if (stm_station_runnable(&run->stations[i])) return true;
+    }
+    /* Nothing starves that a root could feed, and yet the stage is not done: a defect of ours. End, and name the place. */
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *s = &run->stations[i];
+        if (!atomic_load(&s->active) || atomic_load(&s->done)) continue;
+        mill_error err = {0};
+        mill_fail(&err, MILL_ERR_INTERNAL, "the pipeline stands still at step %s: %lld rows wait there and nothing can move", s->name,
+                  s->inlet != NULL ? (long long)stm_inlet_rows(s->inlet) : 0LL);
+        mill_error_remedy(&err, "This is a defect of stepmill; please report it with the pipeline file");
+        stm_station_fail(s, &err);
+        break;
+    }
+    end_stage(run);
+    return false;
+}

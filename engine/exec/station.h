@@ -1,0 +1,194 @@
+/*
+ * Inside of a run: shared by the files of this folder only.
+ *
+ * A station is a node of the flow with the wrappers that work there. Drivers claim a wrapper of a station, run a burst of its
+ * ready items and hand the results to the stations behind it.
+ *
+ * Locks, in order: run->mutex (lifecycle; never on the path of batches) → station->lock (the inlet; short) → the error log's.
+ * A station's lock is never held while a step runs, and never two of them at once.
+ */
+#ifndef STM_EXEC_STATION_H
+#define STM_EXEC_STATION_H
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+#include "exec/run.h"
+#include "wrapper/wrapper.h"
+
+#define STM_BURST 16 /* items of one burst at most */
+#define STM_MAX_DRIVERS 256
+
+typedef struct stm_station stm_station;
+
+/* A lock held for well under a microsecond: spins, then yields. */
+typedef struct stm_lock {
+    _Atomic uint32_t held;
+} stm_lock;
+static inline void stm_lock_take(stm_lock *l)
+{
+    for (int tries = 0; atomic_exchange_explicit(&l->held, 1, memory_order_acquire) != 0;) {
+        while (atomic_load_explicit(&l->held, memory_order_relaxed) != 0) {
+            if (++tries > 64) sched_yield();
+#if defined(__x86_64__)
+            else __builtin_ia32_pause();
+#endif
+        }
+    }
+}
+static inline void stm_lock_give(stm_lock *l) { atomic_store_explicit(&l->held, 0, memory_order_release); }
+
+typedef struct stm_out {
+    stm_station *to;
+    int32_t input, branch;
+} stm_out;
+
+/* Batches kept between a terminal and the reader behind it. */
+typedef struct stm_store {
+    stm_lock lock;
+    mill_batch **items; /* lock */
+    size_t head, n, cap; /* lock */
+    _Atomic int64_t waiting; /* items not yet read */
+    _Atomic bool complete;   /* release by the writer after its last item */
+} stm_store;
+
+typedef enum stm_station_kind {
+    STM_AT_GENERATOR,
+    STM_AT_READER,
+    STM_AT_STEP,
+    STM_AT_SUBMIT,
+    STM_AT_ROUTER,
+    STM_AT_GLOBAL,
+    STM_AT_SINK,
+    STM_AT_STORE,
+    STM_AT_DISCARD
+} stm_station_kind;
+
+typedef struct stm_replica_slot {
+    _Alignas(64) _Atomic uint32_t claimed; /* 1 while a thread works with the wrapper */
+    _Atomic uint32_t poll;                 /* submit: a poll is due */
+    stm_wrapper *wrapper;
+    pthread_t loader;
+    bool loading;           /* run->mutex */
+    int64_t load_since_ns;  /* run->mutex */
+    mill_status load_status; /* run->mutex */
+    pthread_t own;          /* thread of a blocking step */
+    bool own_started;       /* coordinator */
+} stm_replica_slot;
+
+struct stm_station {
+    /* constant while the run goes on */
+    stm_run *run;
+    const char *name;
+    int32_t node, plan_step, stage, root;
+    stm_station_kind kind;
+    stm_inlet *inlet;
+    stm_out *outs;
+    int32_t n_outs;
+    stm_station *next; /* where a driver looks first after a burst here */
+    stm_replica_slot *slots;
+    int32_t n_slots; /* store, reader, discard: one without a wrapper */
+    bool own_threads;
+    stm_store *store; /* store, global: writes to; reader: reads from */
+    int64_t batch_rows; /* roots: usual rows of a batch */
+
+    _Alignas(64) stm_lock lock;
+    _Atomic int64_t ready;   /* items in the inlet; written under lock */
+    _Atomic bool active;     /* its stage runs */
+    _Atomic bool inlet_done; /* the end was taken, or the root has sent it; written under lock or by the claimant */
+    _Atomic bool dead;       /* failed, or nothing it makes is wanted any more */
+    _Atomic bool done;       /* finished: its wrappers are or will be unloaded */
+    _Atomic int32_t running; /* wrappers claimed */
+    _Atomic uint32_t bell;   /* own threads sleep here */
+    _Atomic int32_t asleep;  /* own threads sleeping */
+    _Atomic int64_t cost_ns; /* of an item, moving average */
+    _Atomic int64_t stalls;
+    uint32_t bursts;         /* racy on purpose: decides when to read the clock */
+    uint64_t next_seq;       /* roots: claimant */
+    int64_t sent_rows;       /* readers: claimant */
+    bool failed;             /* run->mutex: it failed itself */
+    bool cut;                /* run->mutex or quiescence: its descendants were closed */
+    bool finalized;          /* sinks: claimant */
+    pthread_t unloader;
+    bool unloading;          /* coordinator */
+};
+
+typedef struct stm_driver {
+    stm_run *run;
+    int32_t index;
+    pthread_t thread;
+    bool started;
+} stm_driver;
+
+struct stm_run {
+    stm_plan *plan;
+    stm_run_opts opts;
+    char *run_dir;
+    mill_pool *pool;
+    stm_flow *flow;
+    stm_errors *errors;
+    stm_wrapper_env env;
+    stm_station *stations; /* in topological order, as the nodes of the flow */
+    int32_t n_stations;
+    int32_t *step_station; /* [plan steps] */
+    stm_driver *drivers;
+    int32_t n_drivers;
+    pthread_t coordinator;
+    bool coordinator_started;
+
+    _Alignas(64) _Atomic uint32_t epoch;  /* sleeping drivers wait for it to change */
+    _Atomic int32_t sleepers;             /* drivers asleep */
+    _Atomic int32_t waking;               /* a wake is under way */
+    _Alignas(64) _Atomic int32_t idle;    /* threads (drivers and own threads) with nothing to do */
+    _Atomic int32_t threads;              /* drivers and own threads */
+    _Atomic int32_t quiescing;            /* somebody looks at a run at rest: nobody else may start */
+    _Atomic int32_t stop;                 /* 0, 1 drain, 2 now */
+    _Atomic bool quit;                    /* drivers end */
+    _Atomic bool rested;                  /* stopped and at rest, or stuck: the stage is over */
+    _Atomic int32_t stage_left;           /* stations of the stage not done */
+    _Atomic int32_t memory_pass;          /* roots may send although memory_limit is reached: nothing else can move */
+    _Atomic int32_t stage;
+    int64_t memory_limit;
+
+    pthread_mutex_t mutex; /* lifecycle */
+    pthread_cond_t cond;
+    _Atomic int32_t ended; /* stm_run_end; written under mutex */
+    bool load_failed, failed; /* mutex */
+    mill_error first_error;   /* mutex */
+    int64_t stop_since_ns;    /* mutex */
+    pthread_mutex_t print_lock;
+};
+
+/* build.c */
+mill_status stm_run_build(stm_run *run, mill_error *err);
+void stm_run_unbuild(stm_run *run);
+
+/* work.c: run a burst at a station; returns items handled, 0 = nothing to do or all wrappers claimed. */
+int32_t stm_station_run(stm_station *s);
+/** Whether a thread could do something here now. */
+bool stm_station_runnable(const stm_station *s);
+/** A fatal failure of the station: kept as the run's error if it is the first. */
+void stm_station_fail(stm_station *s, const mill_error *err);
+/** If everything it will ever do is done: mark done, once. */
+void stm_station_check_done(stm_station *s);
+
+/* driver.c */
+mill_status stm_drivers_start(stm_run *run, mill_error *err);
+void stm_drivers_join(stm_run *run);
+mill_status stm_own_threads_start(stm_run *run, stm_station *s, mill_error *err);
+void stm_own_threads_join(stm_station *s);
+/** Wake whoever may have something to do. Any thread. */
+void stm_run_ring(stm_run *run, bool all);
+/** New work at @p s, published before: wake its own threads; drivers if all are asleep. Any thread. */
+void stm_station_ring(stm_station *s);
+
+/* stall.c: what to do when nothing can move. Only from a thread that holds `quiescing`. */
+/** Returns true when something can move again. */
+bool stm_run_unstall(stm_run *run);
+
+/* lifecycle.c */
+void *stm_coordinator_main(void *arg);
+void stm_run_note(stm_run *run); /* tell the coordinator that something changed */
+
+#endif

@@ -1,0 +1,516 @@
+/* Bursts: what a thread does at a station. Claim a wrapper, take items, run the step, hand on, release. */
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "exec/station.h"
+
+#define BUDGET_NS 3000 /* of a burst: long enough to pay for claim and locks, short enough for the next core */
+
+/* ---- handing on ------------------------------------------------------------------------------------------------- */
+
+static void publish_ready(stm_station *s)
+{
+    atomic_store_explicit(&s->ready, stm_inlet_ready(s->inlet), memory_order_release);
+}
+
+/* Push batches to one inlet; on return b[] holds what was not taken (only on failure). */
+static void push(stm_station *to, int32_t input, mill_batch **b, int32_t n)
+{
+    mill_error err = {0};
+    mill_status st = MILL_OK;
+
+    if (atomic_load_explicit(&to->dead, memory_order_relaxed)) { /* nobody will read it */
+        for (int32_t i = 0; i < n; i++) mill_batch_destroy(&b[i]);
+        return;
+    }
+    stm_lock_take(&to->lock);
+    for (int32_t i = 0; i < n && st == MILL_OK; i++) st = stm_inlet_push(to->inlet, input, &b[i], &err);
+    publish_ready(to);
+    stm_lock_give(&to->lock);
+    if (__builtin_expect(st != MILL_OK, 0)) {
+        for (int32_t i = 0; i < n; i++) mill_batch_destroy(&b[i]);
+        if (err.status == MILL_OK) mill_fail(&err, st, "queueing a batch for step %s", to->name);
+        stm_station_fail(to, &err);
+    }
+    if (to->own_threads) stm_station_ring(to);
+}
+
+/* Give batches to everybody who reads this stream. Takes them over. */
+static void hand_on(stm_station *s, mill_batch **b, int32_t n)
+{
+    if (n == 0) return;
+    for (int32_t o = 1; o < s->n_outs; o++) { /* all but the first reader get clones: columns are shared */
+        mill_batch *copy[STM_BURST];
+        mill_error err = {0};
+        int32_t made = 0;
+        while (made < n && stm_batch_clone(b[made], &copy[made]) == MILL_OK) made++;
+        if (made < n) {
+            mill_fail(&err, MILL_ERR_NOMEM, "out of memory while handing batches from %s to %s", s->name, s->outs[o].to->name);
+            for (int32_t i = 0; i < made; i++) mill_batch_destroy(&copy[i]);
+            stm_station_fail(s->outs[o].to, &err);
+            continue;
+        }
+        push(s->outs[o].to, s->outs[o].input, copy, n);
+    }
+    push(s->outs[0].to, s->outs[0].input, b, n);
+}
+
+/* ---- failures and ends ------------------------------------------------------------------------------------------- */
+
+void stm_station_fail(stm_station *s, const mill_error *err)
+{
+    stm_run *run = s->run;
+    mill_error e = *err;
+
+    if (e.step[0] == '\0') strncpy(e.step, s->name, sizeof e.step - 1);
+    if (e.phase == MILL_PHASE_NONE) e.phase = MILL_PHASE_PROCESS;
+    pthread_mutex_lock(&run->mutex);
+    if (!s->failed) {
+        s->failed = true;
+        stm_errors_add(run->errors, &e, 0, "", "");
+        if (!run->failed) {
+            run->failed = true;
+            run->first_error = e;
+        }
+    }
+    pthread_mutex_unlock(&run->mutex);
+    atomic_store_explicit(&s->dead, true, memory_order_release);
+    if (s->inlet != NULL) {
+        stm_lock_take(&s->lock);
+        stm_inlet_close(s->inlet);
+        publish_ready(s);
+        stm_lock_give(&s->lock);
+    }
+    if (s->plan_step >= 0 && (strncmp(e.msg, "stop_if:", 8) == 0 || run->plan->steps[s->plan_step].step->policy.on_error == STM_ON_ERROR_STOP))
+        stm_run_stop(run, true); /* the user asked for the run to end, not only for this branch */
+    stm_run_ring(run, true);
+}
+
+void stm_station_check_done(stm_station *s)
+{
+    if (!atomic_load_explicit(&s->inlet_done, memory_order_acquire) && !atomic_load_explicit(&s->dead, memory_order_acquire)) return;
+    if (atomic_load_explicit(&s->running, memory_order_acquire) != 0) return;
+    if (s->kind == STM_AT_SUBMIT && !atomic_load_explicit(&s->dead, memory_order_relaxed))
+        for (int32_t i = 0; i < s->n_slots; i++)
+            if (stm_wrapper_in_flight(s->slots[i].wrapper) > 0) return;
+    if (atomic_exchange_explicit(&s->done, true, memory_order_acq_rel)) return;
+    atomic_fetch_sub_explicit(&s->run->stage_left, 1, memory_order_acq_rel);
+    stm_run_note(s->run);
+}
+
+/* ---- claims ------------------------------------------------------------------------------------------------------ */
+
+static stm_replica_slot *claim(stm_station *s)
+{
+    for (int32_t i = 0; i < s->n_slots; i++) {
+        stm_replica_slot *slot = &s->slots[i];
+        if (atomic_load_explicit(&slot->claimed, memory_order_relaxed) != 0) continue;
+        if (s->kind == STM_AT_SUBMIT && stm_wrapper_full(slot->wrapper) && atomic_load_explicit(&slot->poll, memory_order_relaxed) == 0) continue;
+        if (atomic_exchange_explicit(&slot->claimed, 1, memory_order_acquire) != 0) continue;
+        atomic_fetch_add_explicit(&s->running, 1, memory_order_acq_rel);
+        return slot;
+    }
+    return NULL;
+}
+
+static void release(stm_station *s, stm_replica_slot *slot)
+{
+    atomic_store_explicit(&slot->claimed, 0, memory_order_release);
+    atomic_fetch_sub_explicit(&s->running, 1, memory_order_acq_rel);
+    if (__builtin_expect(atomic_load_explicit(&s->inlet_done, memory_order_relaxed) || atomic_load_explicit(&s->dead, memory_order_relaxed), 0))
+        stm_station_check_done(s);
+}
+
+/* Take up to @p want items; notes the end. */
+static int32_t take(stm_station *s, stm_ready *items, int32_t want)
+{
+    int32_t n = 0;
+
+    stm_lock_take(&s->lock);
+    while (n < want && stm_inlet_take(s->inlet, &items[n])) n++;
+    publish_ready(s);
+    if (n > 0 && stm_inlet_ended(s->inlet)) atomic_store_explicit(&s->inlet_done, true, memory_order_release);
+    stm_lock_give(&s->lock);
+    return n;
+}
+
+static void drop_items(stm_ready *items, int32_t from, int32_t n)
+{
+    for (int32_t i = from; i < n; i++) stm_ready_discard(&items[i]);
+}
+
+static int32_t burst_size(const stm_station *s)
+{
+    const int64_t cost = atomic_load_explicit(&s->cost_ns, memory_order_relaxed);
+    int64_t k = cost * STM_BURST <= BUDGET_NS ? STM_BURST : BUDGET_NS / (cost + 1) + 1;
+
+    if (s->n_slots > 1) { /* leave some for the siblings */
+        const int64_t share = atomic_load_explicit(&s->ready, memory_order_relaxed) / s->n_slots;
+        if (k > share) k = share > 1 ? share : 1;
+    }
+    return (int32_t)k;
+}
+
+/* ---- the kinds --------------------------------------------------------------------------------------------------- */
+
+static int64_t room_at(stm_station *s)
+{
+    stm_run *run = s->run;
+
+    if (atomic_load_explicit(&run->stop, memory_order_relaxed) != 0) return 0;
+    if (run->memory_limit > 0 && stm_pool_counts(run->pool).live_bytes > run->memory_limit) {
+        int32_t pass = atomic_load_explicit(&run->memory_pass, memory_order_relaxed);
+        if (pass <= 0) return 0;
+    }
+    return stm_credit_room(run->flow, s->root);
+}
+
+static int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t want)
+{
+    mill_batch *made[STM_BURST];
+    mill_error err;
+    int32_t n = 0;
+    bool end = false;
+
+    if (atomic_load_explicit(&s->inlet_done, memory_order_acquire)) return 0;
+    while (n < want && !end) {
+        const int64_t room = room_at(s);
+        mill_batch *b = NULL;
+        mill_status st;
+        if (room <= 0) break;
+        err.status = MILL_OK;
+        st = stm_wrapper_generate(slot->wrapper, room, &b, &err);
+        if (st != MILL_OK) {
+            hand_on(s, made, n);
+            stm_station_fail(s, &err);
+            return n + 1;
+        }
+        if (b == NULL) break;
+        b->seq = s->next_seq++;
+        end = b->end;
+        stm_credit_admit(s->run->flow, s->root, b->rows);
+        made[n++] = b;
+    }
+    if (end) {
+        stm_credit_end(s->run->flow, s->root);
+        atomic_store_explicit(&s->inlet_done, true, memory_order_release);
+    }
+    hand_on(s, made, n);
+    return n;
+}
+
+static int32_t run_reader(stm_station *s, int32_t want)
+{
+    stm_run *run = s->run;
+    stm_store *store = s->store;
+    const bool own_space = s->plan_step >= 0; /* a global's output: rows of a new root */
+    mill_batch *made[STM_BURST];
+    int32_t n = 0;
+    bool end = false;
+
+    if (atomic_load_explicit(&s->inlet_done, memory_order_acquire)) return 0;
+    while (n < want && !end) {
+        const bool complete = atomic_load_explicit(&store->complete, memory_order_acquire);
+        mill_batch *b = NULL;
+        if (room_at(s) <= 0) break;
+        stm_lock_take(&store->lock);
+        if (store->n > store->head) {
+            b = store->items[store->head++];
+            atomic_store_explicit(&store->waiting, (int64_t)(store->n - store->head), memory_order_release);
+            if (complete && store->n == store->head) end = true;
+        }
+        stm_lock_give(&store->lock);
+        if (b == NULL && complete && own_space) { /* a global that made nothing still has an end */
+            if (stm_batch_create(run->pool, 0, run->plan->steps[s->plan_step].step->out.n, stm_flow_roots(run->flow), &b) != MILL_OK) {
+                mill_error err = {0};
+                mill_fail(&err, MILL_ERR_NOMEM, "out of memory at the end of %s", s->name);
+                stm_station_fail(s, &err);
+                break;
+            }
+            b->keys.first = s->sent_rows;
+            end = true;
+        }
+        if (b == NULL) break;
+        s->sent_rows += b->rows;
+        memset(b->covered, 0, (size_t)b->n_roots * sizeof *b->covered);
+        b->covered[s->root] = s->sent_rows;
+        if (own_space) {
+            b->seq = s->next_seq++;
+            b->frontier[0] = s->sent_rows;
+            b->frontier[1] = 0;
+            b->borders = 0;
+            b->end = end;
+        } else {
+            end = b->end;
+        }
+        stm_credit_admit(run->flow, s->root, b->rows);
+        made[n++] = b;
+    }
+    if (end) {
+        stm_credit_end(run->flow, s->root);
+        atomic_store_explicit(&s->inlet_done, true, memory_order_release);
+    }
+    hand_on(s, made, n);
+    return n;
+}
+
+static int32_t run_step(stm_station *s, stm_replica_slot *slot, int32_t want)
+{
+    stm_ready items[STM_BURST];
+    mill_batch *made[STM_BURST];
+    mill_error err;
+    const int32_t n = take(s, items, want);
+
+    for (int32_t i = 0; i < n; i++) {
+        mill_status st;
+        err.status = MILL_OK;
+        st = stm_wrapper_map(slot->wrapper, &items[i], &made[i], &err);
+        if (__builtin_expect(st != MILL_OK, 0)) {
+            hand_on(s, made, i);
+            drop_items(items, i, n);
+            if (err.status == MILL_OK) memset(&err, 0, sizeof err), mill_fail(&err, st, "%s", mill_status_text(st));
+            stm_station_fail(s, &err);
+            return n;
+        }
+    }
+    hand_on(s, made, n);
+    return n;
+}
+
+static int32_t run_submit(stm_station *s, stm_replica_slot *slot, int32_t want)
+{
+    mill_batch *made[STM_BURST];
+    mill_error err = {0};
+    stm_ready item;
+    mill_status st = MILL_OK;
+    int32_t n = 0, done = 0;
+
+    atomic_store_explicit(&slot->poll, 0, memory_order_relaxed);
+    while (n < want && !stm_wrapper_full(slot->wrapper) && st == MILL_OK && take(s, &item, 1) == 1) {
+        st = stm_wrapper_submit(slot->wrapper, &item, &err);
+        n++;
+    }
+    if (st == MILL_OK && atomic_load_explicit(&s->inlet_done, memory_order_acquire)) st = stm_wrapper_flush(slot->wrapper, &err);
+    while (st == MILL_OK) {
+        st = stm_wrapper_poll(slot->wrapper, made, STM_BURST, &done, &err);
+        hand_on(s, made, done);
+        n += done;
+        if (done < STM_BURST) break;
+    }
+    if (st != MILL_OK) stm_station_fail(s, &err);
+    return n;
+}
+
+static int32_t run_router(stm_station *s, stm_replica_slot *slot, int32_t want)
+{
+    stm_ready items[STM_BURST];
+    mill_batch *in = NULL, *copy;
+    mill_error err = {0};
+    const int32_t n = take(s, items, want), n_branches = stm_wrapper_step(slot->wrapper)->n_branches;
+    const int32_t depth = stm_flow_stream_of(s->run->flow, s->node)->depth;
+    bool taken[256] = {0};
+
+    for (int32_t i = 0; i < n; i++) {
+        mill_status st = MILL_OK;
+        in = items[i].batch;
+        items[i].batch = NULL;
+        if (items[i].recipe != NULL) {
+            const mill_step *step = stm_wrapper_step(slot->wrapper);
+            const mill_type **types = stm_malloc(((size_t)step->inputs[0].schema.n + 1) * sizeof *types);
+            const mill_type *const *all[1] = {types};
+            items[i].batch = in;
+            in = NULL;
+            if (types == NULL) st = mill_fail(&err, MILL_ERR_NOMEM, "router %s", s->name);
+            for (int32_t c = 0; c < step->inputs[0].schema.n && types != NULL; c++) types[c] = step->inputs[0].schema.fields[c].type;
+            if (st == MILL_OK) st = stm_ready_build(&items[i], s->run->pool, all, &step->inputs[0].schema.n, &in, &err);
+            stm_free(types);
+        }
+        if (st == MILL_OK) st = stm_wrapper_route(slot->wrapper, in, taken, &err);
+        if (st == MILL_OK) in->borders |= 1u << (depth - 1); /* what leaves a router is one routed batch */
+        for (int32_t o = 0; o < s->n_outs && st == MILL_OK; o++) {
+            const int32_t br = s->outs[o].branch;
+            st = br < n_branches && taken[br] ? stm_batch_clone(in, &copy) : stm_batch_clone_empty(in, &copy);
+            if (st == MILL_OK)
+                push(s->outs[o].to, s->outs[o].input, &copy, 1);
+            else
+                mill_fail(&err, st, "out of memory at router %s", s->name);
+        }
+        mill_batch_destroy(&in);
+        if (st != MILL_OK) {
+            drop_items(items, i, n);
+            stm_station_fail(s, &err);
+            break;
+        }
+    }
+    return n;
+}
+
+static mill_status store_put(stm_store *store, mill_batch **b)
+{
+    mill_status st = MILL_OK;
+
+    stm_lock_take(&store->lock);
+    if (store->n == store->cap && store->head > store->cap / 2) { /* forget what was read */
+        memmove(store->items, store->items + store->head, (store->n - store->head) * sizeof *store->items);
+        store->n -= store->head;
+        store->head = 0;
+    }
+    if (stm_grow(&store->items, &store->cap, store->n + 1, sizeof *store->items) != 0)
+        st = MILL_ERR_NOMEM;
+    else {
+        store->items[store->n++] = *b;
+        *b = NULL;
+        atomic_store_explicit(&store->waiting, (int64_t)(store->n - store->head), memory_order_release);
+    }
+    stm_lock_give(&store->lock);
+    return st;
+}
+
+static mill_status global_send(void *user, mill_batch **b, mill_error *err)
+{
+    stm_station *s = user;
+    const mill_status st = s->store != NULL ? store_put(s->store, b) : MILL_OK;
+
+    if (s->store == NULL) mill_batch_destroy(b); /* nobody reads it */
+    return st == MILL_OK ? st : mill_fail(err, st, "storing the output of %s", s->name);
+}
+
+static int32_t run_global(stm_station *s, stm_replica_slot *slot, int32_t want)
+{
+    stm_ready items[STM_BURST];
+    mill_error err = {0};
+    mill_status st = MILL_OK;
+    const int32_t n = take(s, items, want);
+
+    for (int32_t i = 0; i < n; i++) {
+        if (st == MILL_OK) st = stm_wrapper_accept(slot->wrapper, items[i].input, items[i].batch, &err);
+        stm_credit_return(s->run->flow, s->node, items[i].batch);
+        mill_batch_destroy(&items[i].batch);
+    }
+    if (st == MILL_OK && n > 0 && atomic_load_explicit(&s->inlet_done, memory_order_acquire)) {
+        st = stm_wrapper_finish(slot->wrapper, global_send, s, &err);
+        if (st == MILL_OK && s->store != NULL) atomic_store_explicit(&s->store->complete, true, memory_order_release);
+    }
+    if (st != MILL_OK) stm_station_fail(s, &err);
+    return n;
+}
+
+static int32_t run_sink(stm_station *s, stm_replica_slot *slot, int32_t want)
+{
+    stm_ready items[STM_BURST];
+    mill_batch *built;
+    mill_error err;
+    mill_status st = MILL_OK;
+    const int32_t n = take(s, items, want);
+
+    err.status = MILL_OK;
+    for (int32_t i = 0; i < n; i++) {
+        built = items[i].batch;
+        if (items[i].recipe != NULL) {
+            const mill_step *step = stm_wrapper_step(slot->wrapper);
+            const mill_type *types[512];
+            const mill_type *const *all[1] = {types};
+            for (int32_t c = 0; c < step->inputs[0].schema.n && c < 512; c++) types[c] = step->inputs[0].schema.fields[c].type;
+            built = NULL;
+            st = stm_ready_build(&items[i], s->run->pool, all, &step->inputs[0].schema.n, &built, &err);
+        }
+        if (st == MILL_OK) st = stm_wrapper_write(slot->wrapper, built, &err);
+        if (st == MILL_OK) stm_credit_return(s->run->flow, s->node, built);
+        items[i].batch = NULL;
+        mill_batch_destroy(&built);
+        if (st != MILL_OK) {
+            drop_items(items, i + 1, n);
+            break;
+        }
+    }
+    if (st == MILL_OK && n > 0 && atomic_load_explicit(&s->inlet_done, memory_order_acquire)) {
+        st = stm_wrapper_finalize(slot->wrapper, &err);
+        s->finalized = true;
+    }
+    if (st != MILL_OK) stm_station_fail(s, &err);
+    return n;
+}
+
+static int32_t run_store(stm_station *s, int32_t want)
+{
+    stm_ready items[STM_BURST];
+    mill_error err = {0};
+    mill_status st = MILL_OK;
+    const int32_t n = take(s, items, want);
+
+    for (int32_t i = 0; i < n; i++) {
+        const bool end = items[i].batch->end;
+        stm_credit_return(s->run->flow, s->node, items[i].batch);
+        if (s->kind == STM_AT_STORE && st == MILL_OK) st = store_put(s->store, &items[i].batch);
+        if (s->kind == STM_AT_STORE && st == MILL_OK && end) atomic_store_explicit(&s->store->complete, true, memory_order_release);
+        mill_batch_destroy(&items[i].batch);
+    }
+    if (st != MILL_OK) {
+        mill_fail(&err, st, "out of memory while storing the output of %s", s->name);
+        stm_station_fail(s, &err);
+    }
+    return n;
+}
+
+/* ---- entry ------------------------------------------------------------------------------------------------------- */
+
+bool stm_station_runnable(const stm_station *s)
+{
+    bool free_slot = false;
+
+    if (!atomic_load_explicit(&s->active, memory_order_acquire) || atomic_load_explicit(&s->dead, memory_order_relaxed)) return false;
+    if (atomic_load_explicit(&s->run->stop, memory_order_relaxed) == 2) return false;
+    if (s->kind == STM_AT_GENERATOR || s->kind == STM_AT_READER) {
+        if (atomic_load_explicit(&s->slots[0].claimed, memory_order_relaxed) != 0 || atomic_load_explicit(&s->inlet_done, memory_order_relaxed)) return false;
+        if (s->kind == STM_AT_READER && atomic_load_explicit(&s->store->waiting, memory_order_acquire) == 0 &&
+            !(atomic_load_explicit(&s->store->complete, memory_order_acquire) && s->plan_step >= 0))
+            return false;
+        return room_at((stm_station *)s) > 0;
+    }
+    if (s->kind == STM_AT_SUBMIT) {
+        for (int32_t i = 0; i < s->n_slots; i++) {
+            if (atomic_load_explicit(&s->slots[i].claimed, memory_order_relaxed) != 0) continue;
+            if (atomic_load_explicit(&s->slots[i].poll, memory_order_acquire) != 0) return true;
+            free_slot = free_slot || !stm_wrapper_full(s->slots[i].wrapper);
+        }
+        return free_slot && atomic_load_explicit(&s->ready, memory_order_acquire) > 0;
+    }
+    if (atomic_load_explicit(&s->ready, memory_order_acquire) <= 0) return false;
+    return atomic_load_explicit(&s->running, memory_order_relaxed) < s->n_slots;
+}
+
+int32_t stm_station_run(stm_station *s)
+{
+    stm_replica_slot *slot;
+    const int32_t want = s->own_threads ? 1 : burst_size(s);
+    const int64_t cost = atomic_load_explicit(&s->cost_ns, memory_order_relaxed);
+    const bool timed = cost > 400 || (++s->bursts & 7) == 0 || s->bursts < 8;
+    uint64_t began;
+    int32_t n = 0;
+
+    if (!stm_station_runnable(s)) return 0;
+    slot = claim(s);
+    if (slot == NULL) return 0;
+    began = timed ? stm_ticks() : 0;
+    switch (s->kind) {
+    case STM_AT_GENERATOR: n = run_generator(s, slot, want); break;
+    case STM_AT_READER: n = run_reader(s, want); break;
+    case STM_AT_STEP: n = run_step(s, slot, want); break;
+    case STM_AT_SUBMIT: n = run_submit(s, slot, want); break;
+    case STM_AT_ROUTER: n = run_router(s, slot, want); break;
+    case STM_AT_GLOBAL: n = run_global(s, slot, want); break;
+    case STM_AT_SINK: n = run_sink(s, slot, want); break;
+    case STM_AT_STORE:
+    case STM_AT_DISCARD: n = run_store(s, want); break;
+    }
+    if (n > 0 && timed) {
+        const int64_t each = (int64_t)((double)(stm_ticks() - began) * stm_ns_per_tick()) / n;
+        atomic_store_explicit(&s->cost_ns, cost + (each - cost) / 4, memory_order_relaxed);
+        if (slot->wrapper != NULL) stm_wrapper_busy(slot->wrapper, each * n);
+    } else if (n > 0 && slot->wrapper != NULL) {
+        stm_wrapper_busy(slot->wrapper, cost * n);
+    }
+    release(s, slot);
+    return n;
+}
