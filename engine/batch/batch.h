@@ -75,7 +75,7 @@ int stm_batch_key_compare(const mill_batch *a, int64_t ra, const mill_batch *b, 
 /** Bytes that this batch keeps alive (capacity of the buffers it references, shared ones counted fully). */
 int64_t stm_batch_bytes(const mill_batch *b);
 /** Mark rows [first, first + rows) with error record @p error and make column @p column null by imputation there (-1: mark only).
- *  Copies what is shared. */
+ *  @p error 0: marks stay as they are (the row was imputed before; its column follows). Copies what is shared. */
 mill_status stm_batch_impute(mill_batch *b, int32_t column, int64_t first, int64_t rows, int64_t error);
 /** Whether column @p column of row @p r is null by imputation. */
 bool stm_batch_is_imputed(const mill_batch *b, int32_t column, int64_t r);

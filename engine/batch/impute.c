@@ -44,7 +44,7 @@ mill_status stm_batch_impute(mill_batch *b, int32_t column, int64_t first, int64
     if (first < 0 || rows < 0 || first > b->rows - rows || column < -1 || column >= b->n_columns) return MILL_ERR_INVALID;
     if (rows == 0) return MILL_OK;
     /* make everything writable first, so that a failure shows nothing */
-    if ((st = own(b, MILL_INT64, &b->marks)) != MILL_OK) return st;
+    if (error != 0 && (st = own(b, MILL_INT64, &b->marks)) != MILL_OK) return st;
     if (column >= 0) {
         if (b->imputed == NULL) {
             b->imputed = stm_pool_take(b->pool, (size_t)b->n_columns * sizeof *b->imputed);
@@ -55,6 +55,7 @@ mill_status stm_batch_impute(mill_batch *b, int32_t column, int64_t first, int64
         if (b->columns[column] != NULL && (st = stm_column_mask(b->pool, &b->columns[column], first, rows)) != MILL_OK) return st;
         stm_bits_fill(b->imputed[column]->data->data, first, rows, true);
     }
+    if (error == 0) return MILL_OK;
     mark = b->marks->data->data;
     for (int64_t r = first; r < first + rows; r++) mark[r] = error;
     b->failed = true;

@@ -47,7 +47,7 @@ static void load_one(stm_station *s, stm_replica_slot *slot)
 
     pthread_mutex_lock(&run->mutex);
     slot->load_status = st;
-    if (st != MILL_OK && !run->failed) {
+    if (st != MILL_OK && !run->load_failed) {
         run->failed = run->load_failed = true;
         run->first_error = err;
         stm_errors_add(run->errors, &err, 0, "", "");
@@ -81,9 +81,9 @@ static bool load_stage(stm_run *run, int32_t stage)
         for (int32_t k = 0; k < s->n_slots && in_stage(s, stage); k++) {
             stm_replica_slot *slot = &s->slots[k];
             int e;
-            if (slot->wrapper == NULL) continue;
+            if (slot->wrapper == NULL || atomic_load(&s->dead)) continue; /* nothing it makes is wanted any more */
             pthread_mutex_lock(&run->mutex);
-            ok = !run->failed && atomic_load(&run->stop) == 0;
+            ok = !run->load_failed && atomic_load(&run->stop) == 0;
             slot->load_status = MILL_OK;
             slot->loading = ok;
             slot->load_since_ns = stm_now_ns();
@@ -114,7 +114,7 @@ static bool load_stage(stm_run *run, int32_t stage)
                 waiting = true;
                 const double limit = stm_wrapper_step(slot->wrapper)->policy.load_timeout_s;
                 const bool late = limit >= 0.0 && (double)(now - slot->load_since_ns) > limit * 1e9;
-                if (late && !run->failed) {
+                if (late && !run->load_failed) {
                     run->failed = run->load_failed = true;
                     mill_fail(&run->first_error, MILL_ERR_TIMEOUT, "load did not return within %g s", limit);
                     run->first_error.phase = MILL_PHASE_LOAD;
@@ -122,12 +122,12 @@ static bool load_stage(stm_run *run, int32_t stage)
                     run->first_error.replica = k;
                     stm_errors_add(run->errors, &run->first_error, 0, "", "");
                 }
-                if (late || run->failed || atomic_load(&run->stop) != 0) stm_wrapper_cancel(slot->wrapper, true);
+                if (late || run->load_failed || atomic_load(&run->stop) != 0) stm_wrapper_cancel(slot->wrapper, true);
             }
         }
         if (waiting) wait_ns(run, TICK_NS);
     }
-    ok = !run->failed && atomic_load(&run->stop) == 0;
+    ok = !run->load_failed && atomic_load(&run->stop) == 0;
     pthread_mutex_unlock(&run->mutex);
     return ok;
 }

@@ -89,6 +89,7 @@ void stm_station_fail(stm_station *s, const mill_error *err)
 
 void stm_station_check_done(stm_station *s)
 {
+    if (!atomic_load_explicit(&s->active, memory_order_acquire)) return; /* counted when its load group starts */
     if (!atomic_load_explicit(&s->inlet_done, memory_order_acquire) && !atomic_load_explicit(&s->dead, memory_order_acquire)) return;
     if (atomic_load_explicit(&s->running, memory_order_acquire) != 0) return;
     if (s->kind == STM_AT_SUBMIT && !atomic_load_explicit(&s->dead, memory_order_relaxed))
