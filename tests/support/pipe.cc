@@ -137,7 +137,7 @@ int Pipe::source(const std::string &name, int64_t rows, int64_t batch_rows, cons
 int Pipe::sink(const std::string &name, const std::string &from, Opts o, int32_t branch)
 {
     Behaviour b;
-    b.write = [this, name](mill_replica *r, const mill_batch *in, mill_error *) {
+    b.write = [this, name](mill_replica *r, const mill_batch *in, mill_error *) -> mill_status {
         const mill_step *s = mill_replica_step(r);
         std::lock_guard<std::mutex> guard(lock_);
         sizes_[name].push_back(in->rows);
@@ -153,7 +153,7 @@ int Pipe::sink(const std::string &name, const std::string &from, Opts o, int32_t
         }
         return MILL_OK;
     };
-    b.finalize = [this, name](mill_replica *, mill_error *) {
+    b.finalize = [this, name](mill_replica *, mill_error *) -> mill_status {
         std::lock_guard<std::mutex> guard(lock_);
         finalized_[name]++;
         return MILL_OK;

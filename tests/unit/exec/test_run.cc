@@ -17,7 +17,7 @@ Behaviour doubles()
     b.uses = {{"x", "int64"}};
     b.adds = {{"y", "int64"}};
     b.flags = MILL_PER_ROW;
-    b.process = [](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) {
+    b.process = [](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
         std::vector<int64_t> v;
         for (int64_t i = 0; i < mill_batch_rows(in[0]); i++) v.push_back(2 * value(in[0], 0, i));
         return emit_int64(r, out, v, e);
@@ -32,7 +32,7 @@ Behaviour keeps(std::function<bool(int64_t)> want)
     b.uses = {{"x", "int64"}};
     b.adds = {{"kept", "int64"}};
     b.flags = MILL_PER_ROW | MILL_FILTERS;
-    b.process = [want](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) {
+    b.process = [want](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
         std::vector<int64_t> v, parent;
         for (int64_t i = 0; i < mill_batch_rows(in[0]); i++)
             if (want(value(in[0], 0, i))) v.push_back(value(in[0], 0, i)), parent.push_back(i);
@@ -48,7 +48,7 @@ Behaviour expands()
     b.uses = {{"x", "int64"}};
     b.adds = {{"child", "int64"}};
     b.flags = MILL_PER_ROW | MILL_EXPANDS;
-    b.process = [](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) {
+    b.process = [](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
         std::vector<int64_t> v, parent;
         for (int64_t i = 0; i < mill_batch_rows(in[0]); i++)
             for (int64_t k = 0; k <= value(in[0], 0, i) % 3; k++) v.push_back(k), parent.push_back(i);
@@ -125,7 +125,7 @@ TEST(Run, ReplicasRestoreOrder)
     Behaviour b = doubles();
     b.flags |= MILL_BLOCKS;
     auto plain = b.process;
-    b.process = [plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) {
+    b.process = [plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
         std::this_thread::sleep_for(std::chrono::microseconds(value(in[0], 0, 0) * 7919 % 300));
         return plain(r, in, n, out, e);
     };
@@ -190,7 +190,7 @@ TEST(Run, DiamondJoinPairsByKey)
     Behaviour sum;
     sum.uses = {{"a", "int64"}, {"b", "int64"}};
     sum.adds = {{"sum", "int64"}};
-    sum.process = [](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) {
+    sum.process = [](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
         EXPECT_EQ(n, 2u);
         EXPECT_EQ(mill_batch_rows(in[0]), mill_batch_rows(in[1]));
         std::vector<int64_t> v;
@@ -214,7 +214,7 @@ TEST(Run, RouterAndConvergence)
     p.source("src", 200, 10);
     Behaviour route;
     route.uses = {{"x", "int64"}};
-    route.route = [](mill_replica *, const mill_batch *in, mill_route *out, mill_error *e) {
+    route.route = [](mill_replica *, const mill_batch *in, mill_route *out, mill_error *e) -> mill_status {
         return mill_route_to(out, (size_t)(value(in, 0, 0) / 4 % 2), e);
     };
     p.add("router", MILL_ROUTER, {{"src"}}, route, r);
@@ -261,11 +261,11 @@ TEST(Run, GlobalSeesEverythingAndItsOutputFlowsOn)
     Behaviour g;
     auto total = std::make_shared<int64_t>(0);
     g.adds = {{"n", "int64"}};
-    g.accept = [total](mill_replica *, size_t, const mill_batch *in, mill_error *) {
+    g.accept = [total](mill_replica *, size_t, const mill_batch *in, mill_error *) -> mill_status {
         *total += mill_batch_rows(in);
         return MILL_OK;
     };
-    g.finish = [total](mill_replica *r, mill_emit *out, mill_error *e) {
+    g.finish = [total](mill_replica *r, mill_emit *out, mill_error *e) -> mill_status {
         for (int64_t i = 0; i < 5; i++) {
             mill_status st = emit_int64(r, out, {*total, i}, e);
             if (st != MILL_OK) return st;
@@ -290,9 +290,9 @@ TEST(Run, LoadGroupsRunOneAfterTheOther)
     auto order = std::make_shared<std::vector<std::string>>();
     later.stage = 1;
     Behaviour first = doubles(), second = keeps([](int64_t x) { return x % 5 == 0; });
-    first.load = [order](mill_replica *, mill_error *) { return order->push_back("load first"), MILL_OK; };
+    first.load = [order](mill_replica *, mill_error *) -> mill_status { order->push_back("load first"); return (mill_status)MILL_OK; };
     first.unload = [order](mill_replica *) { order->push_back("unload first"); };
-    second.load = [order](mill_replica *, mill_error *) { return order->push_back("load second"), MILL_OK; };
+    second.load = [order](mill_replica *, mill_error *) -> mill_status { order->push_back("load second"); return (mill_status)MILL_OK; };
     second.unload = [order](mill_replica *) { order->push_back("unload second"); };
     p.source("src", 1000, 7);
     p.add("first", MILL_STEP, {{"src"}}, first);
