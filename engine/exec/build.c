@@ -175,6 +175,19 @@ static void set_credit(builder *b)
     }
 }
 
+/* Columns of an input of a union take the places they have in the union. */
+static stm_out out_to(stm_run *run, stm_station *to, int32_t input, int32_t branch)
+{
+    stm_out o = {.to = to, .input = input, .branch = branch};
+    const mill_step *step = to->plan_step >= 0 ? run->plan->steps[to->plan_step].step : NULL;
+
+    if (step != NULL && step->united != NULL && to->kind != STM_AT_READER) {
+        o.remap = step->united[input].from;
+        o.n_remap = step->inputs[0].schema.n;
+    }
+    return o;
+}
+
 static mill_status connect(builder *b, mill_error *err)
 {
     stm_run *run = b->run;
@@ -188,8 +201,7 @@ static mill_status connect(builder *b, mill_error *err)
         if (n > 0 && s->outs == NULL) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
         for (int32_t k = i + 1; k < b->n; k++)
             for (int32_t e = 0; e < b->nodes[k].n_inputs; e++)
-                if (b->nodes[k].inputs[e].from == i)
-                    s->outs[s->n_outs++] = (stm_out){&run->stations[k], e, b->nodes[k].inputs[e].branch};
+                if (b->nodes[k].inputs[e].from == i) s->outs[s->n_outs++] = out_to(run, &run->stations[k], e, b->nodes[k].inputs[e].branch);
         s->root = stm_flow_root_of(run->flow, i);
         if (b->nodes[i].n_inputs > 0) s->inlet = stm_flow_inlet(run->flow, i);
     }

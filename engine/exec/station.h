@@ -42,6 +42,8 @@ static inline void stm_lock_give(stm_lock *l) { atomic_store_explicit(&l->held, 
 typedef struct stm_out {
     stm_station *to;
     int32_t input, branch;
+    const int32_t *remap; /* into a union: where its columns are in what arrives, -1 = null; NULL = as they are */
+    int32_t n_remap;
 } stm_out;
 
 /* Batches kept between a terminal and the reader behind it. */

@@ -36,6 +36,57 @@ static void push(stm_station *to, int32_t input, mill_batch **b, int32_t n)
     if (to->own_threads) stm_station_ring(to);
 }
 
+/* The same rows with columns in the places a union has them. */
+static mill_status remap(mill_batch **bp, const stm_out *o)
+{
+    mill_batch *b = *bp, *made = NULL;
+    mill_status st = stm_batch_create(b->pool, b->rows, o->n_remap, b->n_roots, &made);
+
+    if (st != MILL_OK) return st;
+    made->seq = b->seq;
+    made->frontier[0] = b->frontier[0];
+    made->frontier[1] = b->frontier[1];
+    memcpy(made->covered, b->covered, (size_t)b->n_roots * sizeof *b->covered);
+    made->borders = b->borders;
+    made->end = b->end;
+    made->failed = b->failed;
+    if (b->imputed != NULL) {
+        made->imputed = stm_pool_take(b->pool, (size_t)o->n_remap * sizeof *made->imputed);
+        if (made->imputed == NULL) {
+            mill_batch_destroy(&made);
+            return MILL_ERR_NOMEM;
+        }
+        memset(made->imputed, 0, (size_t)o->n_remap * sizeof *made->imputed);
+    }
+    for (int32_t c = 0; c < o->n_remap; c++) {
+        const int32_t from = o->remap[c];
+        if (from < 0) continue;
+        made->columns[c] = b->columns[from] != NULL ? mill_column_ref(b->columns[from]) : NULL;
+        if (b->imputed != NULL && b->imputed[from] != NULL) made->imputed[c] = mill_column_ref(b->imputed[from]);
+    }
+    made->keys = b->keys; /* moved */
+    b->keys = (stm_keys){.width = 1};
+    made->marks = b->marks;
+    b->marks = NULL;
+    mill_batch_destroy(bp);
+    *bp = made;
+    return MILL_OK;
+}
+
+static void push_out(const stm_out *o, mill_batch **b, int32_t n)
+{
+    if (o->remap != NULL)
+        for (int32_t i = 0; i < n; i++)
+            if (remap(&b[i], o) != MILL_OK) {
+                mill_error err = {0};
+                mill_fail(&err, MILL_ERR_NOMEM, "out of memory in the union at %s", o->to->name);
+                for (int32_t k = 0; k < n; k++) mill_batch_destroy(&b[k]);
+                stm_station_fail(o->to, &err);
+                return;
+            }
+    push(o->to, o->input, b, n);
+}
+
 /* Give batches to everybody who reads this stream. Takes them over. */
 static void hand_on(stm_station *s, mill_batch **b, int32_t n)
 {
@@ -51,9 +102,9 @@ static void hand_on(stm_station *s, mill_batch **b, int32_t n)
             stm_station_fail(s->outs[o].to, &err);
             continue;
         }
-        push(s->outs[o].to, s->outs[o].input, copy, n);
+        push_out(&s->outs[o], copy, n);
     }
-    push(s->outs[0].to, s->outs[0].input, b, n);
+    push_out(&s->outs[0], b, n);
 }
 
 /* ---- failures and ends ------------------------------------------------------------------------------------------- */
@@ -333,7 +384,7 @@ static int32_t run_router(stm_station *s, stm_replica_slot *slot, int32_t want)
             const int32_t br = s->outs[o].branch;
             st = br < n_branches && taken[br] ? stm_batch_clone(in, &copy) : stm_batch_clone_empty(in, &copy);
             if (st == MILL_OK)
-                push(s->outs[o].to, s->outs[o].input, &copy, 1);
+                push_out(&s->outs[o], &copy, 1);
             else
                 mill_fail(&err, st, "out of memory at router %s", s->name);
         }

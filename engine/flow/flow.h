@@ -136,6 +136,10 @@ void stm_inlet_close(stm_inlet *in);
 mill_status stm_ready_build(stm_ready *r, mill_pool *pool, const mill_type *const *const *types, const int32_t *n_columns,
                             mill_batch **out, mill_error *err);
 void stm_ready_discard(stm_ready *r);
+/** Rows of the batch it will make. */
+int64_t stm_ready_rows(const stm_ready *r);
+/** Before stm_ready_build: which rows of the batch input @p input has (convergence: the branch was taken); present [rows] of 0 or 1. */
+void stm_ready_present(const stm_ready *r, int32_t input, uint8_t *present);
 
 /* ---- credit --------------------------------------------------------------------------------------------------- */
 

@@ -137,3 +137,21 @@ void stm_ready_discard(stm_ready *r)
         mill_batch_destroy(&r->batch);
     *r = (stm_ready){0};
 }
+
+void stm_ready_present(const stm_ready *ready, int32_t input, uint8_t *present)
+{
+    stm_recipe *r = ready->recipe;
+    int64_t at = 0;
+
+    if (!r) {
+        memset(present, input == 0, (size_t)ready->batch->rows);
+        return;
+    }
+    for (size_t i = 0; i < r->n_runs; i++) {
+        const stm_run_of_rows *run = &stm_recipe_runs(r, input)[i];
+        memset(present + at, run->batch != NULL, (size_t)run->rows);
+        at += run->rows;
+    }
+}
+
+int64_t stm_ready_rows(const stm_ready *ready) { return ready->recipe ? ready->recipe->envelope->rows : ready->batch->rows; }

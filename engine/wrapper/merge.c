@@ -27,6 +27,36 @@ static mill_status pass_imputed(mill_batch *out, int32_t to, mill_batch *in, int
     return MILL_OK;
 }
 
+mill_status stm_merge_marks(stm_wrapper *w, mill_batch *const *in, int32_t n_in, mill_column **out)
+{
+    mill_buffer *data = NULL;
+    mill_column *first = NULL;
+    int32_t with = 0;
+    int64_t *mark;
+    mill_status st;
+
+    for (int32_t i = 0; i < n_in; i++)
+        if (in[i]->marks != NULL && with++ == 0) first = in[i]->marks;
+    if (with <= 1) {
+        *out = first != NULL ? mill_column_ref(first) : NULL;
+        return MILL_OK;
+    }
+    st = mill_buffer_create(w->env->pool, (size_t)in[0]->rows * sizeof *mark, &data);
+    if (st != MILL_OK) return st;
+    mark = mill_buffer_data(data);
+    memset(mark, 0, (size_t)in[0]->rows * sizeof *mark);
+    for (int32_t i = 0; i < n_in; i++) {
+        if (in[i]->marks == NULL) continue;
+        const mill_view v = mill_column_view(in[i]->marks);
+        const int64_t *m = (const int64_t *)v.data + v.offset;
+        for (int64_t r = 0; r < in[0]->rows; r++)
+            if (mark[r] == 0) mark[r] = m[r];
+    }
+    st = mill_column_create(w->env->pool, mill_type_plain(MILL_INT64), in[0]->rows, NULL, NULL, &data, NULL, out, NULL);
+    mill_buffer_unref(&data);
+    return st;
+}
+
 mill_status stm_merge_fast(stm_wrapper *w, mill_batch **in, int32_t n_in, mill_batch *result, mill_batch **out)
 {
     const mill_step *s = w->step;
@@ -45,8 +75,7 @@ mill_status stm_merge_fast(stm_wrapper *w, mill_batch **in, int32_t n_in, mill_b
     }
     for (int32_t i = 0; i < s->n_outputs && result != NULL; i++)
         if (result->columns[i] != NULL) b->columns[s->outputs[i].column] = mill_column_ref(result->columns[i]);
-    for (int32_t i = 0; i < n_in && b->marks == NULL; i++) /* the first input that has marks speaks for the row */
-        if (in[i]->marks != NULL) b->marks = mill_column_ref(in[i]->marks);
+    if ((st = stm_merge_marks(w, in, n_in, &b->marks)) != MILL_OK) goto fail;
     for (int32_t i = 0; i < n_in; i++) mill_batch_destroy(&in[i]);
     *out = b;
     return MILL_OK;

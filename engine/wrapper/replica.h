@@ -128,6 +128,13 @@ void stm_outcome_fini(stm_outcome *o);
 /** Consumes inputs on success. */
 mill_status stm_merge_general(stm_wrapper *w, mill_batch **in, int32_t n_in, stm_outcome *o, mill_batch **out);
 
+/** Marks of the joined rows: per row the first mark of any input. NULL in *out = none. */
+mill_status stm_merge_marks(stm_wrapper *w, mill_batch *const *in, int32_t n_in, mill_column **out);
+
+/* converge.c */
+/** Build the branches of a convergence into w->inputs, each shared column with the values of the first branch that a row took. */
+mill_status stm_converge(stm_wrapper *w, stm_ready *in, mill_error *err);
+
 /* inflight.c */
 /** Cancel and release everything in flight. */
 void stm_tickets_drop(stm_wrapper *w);

@@ -173,8 +173,10 @@ void stm_view_fill(stm_wrapper *w, int32_t i, const mill_batch *in, mill_batch *
     view->rows = in->rows;
     view->keys = in->keys; /* borrowed, like the columns */
     view->marks = in->marks;
-    for (int32_t c = 0; c < si->n_used; c++)
-        view->columns[c] = si->used[c].column >= 0 ? in->columns[si->used[c].column] : NULL;
+    for (int32_t c = 0; c < si->n_used; c++) {
+        const mill_batch *from = si->used[c].input == i ? in : w->inputs[si->used[c].input]; /* joins show one row of all inputs */
+        view->columns[c] = from->columns[si->used[c].column];
+    }
 }
 
 void stm_view_clear(mill_batch *view)
@@ -217,11 +219,10 @@ mill_status stm_visible_rows(stm_wrapper *w, mill_batch *const *in, int32_t n_in
     *n = total;
     if (w->step->policy.nulls_pass) return MILL_OK;
     for (int32_t i = 0; i < n_in && !any; i++)
-        if (in[i]->imputed != NULL)
-            for (int32_t c = 0; c < w->step->inputs[i].n_used && !any; c++) {
-                const int32_t col = w->step->inputs[i].used[c].column;
-                any = col >= 0 && in[i]->imputed[col] != NULL;
-            }
+        for (int32_t c = 0; c < w->step->inputs[i].n_used && !any; c++) {
+            const stm_used_column *u = &w->step->inputs[i].used[c];
+            any = in[u->input]->imputed != NULL && in[u->input]->imputed[u->column] != NULL;
+        }
     if (!any) return MILL_OK;
     *rows = stm_malloc((size_t)(total > 0 ? total : 1) * sizeof **rows);
     if (*rows == NULL) return MILL_ERR_NOMEM;
@@ -230,8 +231,8 @@ mill_status stm_visible_rows(stm_wrapper *w, mill_batch *const *in, int32_t n_in
         bool hidden = false;
         for (int32_t i = 0; i < n_in && !hidden; i++)
             for (int32_t c = 0; c < w->step->inputs[i].n_used && !hidden; c++) {
-                const int32_t col = w->step->inputs[i].used[c].column;
-                hidden = col >= 0 && stm_batch_is_imputed(in[i], col, r);
+                const stm_used_column *u = &w->step->inputs[i].used[c];
+                hidden = stm_batch_is_imputed(in[u->input], u->column, r);
             }
         if (!hidden) (*rows)[(*n)++] = r;
     }
@@ -249,6 +250,7 @@ mill_status stm_wrapper_inputs(stm_wrapper *w, stm_ready *in, mill_error *err)
         in->batch = NULL;
         return MILL_OK;
     }
+    if (w->step->converge) return stm_converge(w, in, err);
     return stm_ready_build(in, w->env->pool, w->in_types, w->in_columns, w->inputs, err);
 }
 

@@ -29,13 +29,8 @@ static mill_status t_configure(mill_step *s, const mill_config *, mill_io *io, m
             for (size_t c = 0; c < mill_io_column_count(io, i); c++)
                 if ((st = mill_io_use(io, i, mill_io_column_name(io, i, c), "any", &at, err)) != MILL_OK) return st;
     if (g_kind != MILL_SINK && g_kind != MILL_GLOBAL)
-        for (auto &u : b->uses) {
-            size_t input = 0;
-            for (size_t i = 0; i < mill_io_inputs(io); i++)
-                for (size_t c = 0; c < mill_io_column_count(io, i); c++)
-                    if (u.first == mill_io_column_name(io, i, c)) input = i;
-            if ((st = mill_io_use(io, input, u.first.c_str(), u.second.c_str(), &at, err)) != MILL_OK) return st;
-        }
+        for (auto &u : b->uses)
+            if ((st = mill_io_use(io, 0, u.first.c_str(), u.second.c_str(), &at, err)) != MILL_OK) return st;
     for (auto &a : b->adds) {
         const mill_type *t;
         if ((st = mill_type_parse(a.second.c_str(), &t, err)) != MILL_OK) return st;
@@ -171,7 +166,7 @@ void Pipe::keep_error(const stm_error_record *rec, void *user)
 mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
 {
     plan_ = static_cast<stm_plan *>(stm_calloc(sizeof *plan_));
-    if (!plan_) return MILL_ERR_NOMEM;
+    if (!plan_) return mill_fail(&error, MILL_ERR_NOMEM, "plan of a test");
     plan_->name = stm_strdup("test");
     plan_->n_stages = stages_;
     plan_->seed = 7;
@@ -204,6 +199,7 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
         if (s->opts.policy) s->opts.policy(&spec.policy);
         spec.run_seed = 7;
         spec.converge = s->opts.mode == STM_INPUT_CONVERGE;
+        spec.unite = s->opts.mode == STM_INPUT_UNION;
         g_configuring = &s->behaviour;
         g_kind = s->kind;
         mill_status st = stm_step_create(&spec, &ps->step, &error);

@@ -194,7 +194,7 @@ TEST(Run, DiamondJoinPairsByKey)
         EXPECT_EQ(n, 2u);
         EXPECT_EQ(mill_batch_rows(in[0]), mill_batch_rows(in[1]));
         std::vector<int64_t> v;
-        for (int64_t i = 0; i < mill_batch_rows(in[0]); i++) v.push_back(value(in[0], 0, i) + value(in[1], 0, i));
+        for (int64_t i = 0; i < mill_batch_rows(in[0]); i++) v.push_back(value(in[0], 0, i) + value(in[0], 1, i));
         return emit_int64(r, out, v, e);
     };
     p.add("sum", MILL_STEP, {{"a"}, {"b"}}, sum, join);
