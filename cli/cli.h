@@ -1,0 +1,57 @@
+/* What the command's files share. Each cmd_<verb>.c holds one verb; it gives the exit code. */
+#ifndef STM_CLI_CLI_H
+#define STM_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "stepmill/run.h"
+#include "table.h"
+
+enum { CLI_MAX_REPEATS = 64 };
+
+/** A call of the command, taken apart. Strings are those of argv. */
+typedef struct cli_args {
+    const cli_verb *verb;
+    const char *operands[2];
+    int n_operands;
+    bool given[CLI_FLAGS];
+    const char *value[CLI_FLAGS];
+    const char *set[CLI_MAX_REPEATS], *plugin[CLI_MAX_REPEATS];
+    size_t n_set, n_plugin;
+} cli_args;
+
+/** Take argv apart. Says what is wrong on standard error and gives false. */
+bool cli_parse(int argc, char **argv, cli_args *out);
+/** A whole number of at least @p least / a time ("60s", "1.5m", "200ms") of a flag; said and false when it is not. */
+bool cli_number(const cli_args *a, cli_flag_id flag, int64_t least, int64_t otherwise, int64_t *out);
+bool cli_time(const cli_args *a, cli_flag_id flag, double otherwise, double *out);
+
+/** Help of one verb, or of all (NULL), to standard output. */
+void cli_help(const cli_verb *verb);
+/** The nearest of @p n words, NULL = none is near. */
+const char *cli_nearest(const char *word, const char *const *words, size_t n);
+/** Whether standard error takes colours: a terminal, NO_COLOR not set. */
+bool cli_colour(void);
+/** "error: ..." on standard error; as a JSON object on standard output with --json. */
+void cli_say_error(const cli_args *a, const mill_error *err);
+/** Exit code of a failure before the run. */
+int cli_exit_code(const mill_error *err);
+/** Open FILE and apply --set; said and NULL on failure, *code = exit code. */
+mill_pipeline *cli_open(const cli_args *a, int *code);
+/** Print a text that a call gave, release it: exit code 0, or that of the failure. */
+int cli_print(const cli_args *a, mill_status st, char **text, const mill_error *err);
+/** @p text as the inside of a JSON string. */
+void cli_json_text(FILE *to, const char *text);
+
+int cmd_run(const cli_args *a);
+int cmd_check(const cli_args *a);
+int cmd_plan(const cli_args *a);
+int cmd_errors(const cli_args *a);
+int cmd_steps(const cli_args *a);
+int cmd_devices(const cli_args *a);
+int cmd_doctor(const cli_args *a);
+int cmd_schema(const cli_args *a);
+int cmd_version(const cli_args *a);
+
+#endif

@@ -1,0 +1,203 @@
+/* run FILE: start, show how far it is, end with the truth. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "signals.h"
+
+enum { SHOW_ERRORS = 5 };
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void sink_row(const char *step, const char *json, size_t bytes, void *user)
+{
+    (void)step, (void)user;
+    flockfile(stdout);
+    fwrite(json, 1, bytes, stdout);
+    fputc('\n', stdout);
+    funlockfile(stdout);
+}
+
+/* ---- progress ----------------------------------------------------------------------------------------------------- */
+
+struct view {
+    bool table, quiet;
+    int drawn;   /* lines of the table on the screen */
+    double next; /* when to show again */
+};
+
+static void draw(struct view *v, mill_run *run)
+{
+    struct winsize w;
+    int lines, width = 100;
+    const char *text;
+
+    if (v->quiet || now() < v->next) return;
+    v->next = now() + (v->table ? 0.25 : 10);
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 20) width = w.ws_col - 1;
+    text = mill_run_progress(run, v->table ? MILL_PROGRESS_TABLE : MILL_PROGRESS_LINE, width, &lines);
+    if (v->table && v->drawn > 0) fprintf(stderr, "\033[%dA\033[J", v->drawn);
+    fputs(text, stderr);
+    fflush(stderr);
+    v->drawn = v->table ? lines : 0;
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------------------- */
+
+static void show_rate(double rate)
+{
+    if (rate >= 1e6)
+        fprintf(stderr, "%.2f million rows/s", rate / 1e6);
+    else
+        fprintf(stderr, "%.0f rows/s", rate);
+}
+
+static void show_errors(const mill_run *run)
+{
+    mill_run_error e = {.struct_size = sizeof e};
+    char text[1600];
+    int64_t i;
+
+    for (i = 0; i < SHOW_ERRORS && mill_run_get_error(run, i, &e); i++) {
+        mill_error_format(&e.error, text, sizeof text);
+        fprintf(stderr, "  %s", text);
+        if (e.rows > 0) fprintf(stderr, " [%lld row%s, %s]", (long long)e.rows, e.rows == 1 ? "" : "s", e.first_key);
+        fprintf(stderr, "\n");
+    }
+    if (mill_run_get_error(run, i, &e)) fprintf(stderr, "  ...\n");
+}
+
+static void summary(const mill_run *run, const mill_run_totals *t, mill_run_state state)
+{
+    static const char *const words[] = {"running", "done", "could not load", "failed", "stopped"};
+    const char *path, *step, *dir = mill_run_dir(run);
+
+    fprintf(stderr, "%s%s%s after %.*f s: %lld rows in, %lld rows out, ", cli_colour() ? "\033[1m" : "", words[state],
+            cli_colour() ? "\033[0m" : "", t->seconds < 10 ? 2 : 0, t->seconds, (long long)t->rows_in, (long long)t->rows_out);
+    show_rate(t->seconds > 0 ? (double)t->rows_in / t->seconds : 0);
+    fprintf(stderr, "\n");
+    for (size_t i = 0; dir != NULL && (path = mill_run_output(run, i, &step)) != NULL; i++)
+        fprintf(stderr, "  %s: %s\n", step, path);
+    if (t->rows_imputed > 0)
+        fprintf(stderr, "  %lld row%s with nulls made by imputation (max_errors: %lld)\n", (long long)t->rows_imputed,
+                t->rows_imputed == 1 ? "" : "s", (long long)t->max_errors);
+    if (t->errors > 0) {
+        show_errors(run);
+        if (dir != NULL) fprintf(stderr, "  all errors: %s/errors.jsonl\n", dir);
+    }
+}
+
+static void summary_json(const mill_run *run, const mill_run_totals *t, mill_run_state state, const mill_error *err)
+{
+    static const char *const words[] = {"running", "done", "load_failed", "failed", "stopped"};
+    const char *path, *step, *dir = mill_run_dir(run);
+
+    printf("{\"state\":\"%s\",\"exit_code\":%d,\"seconds\":%.6f,\"rows_in\":%lld,\"rows_out\":%lld,\"rows_imputed\":%lld,"
+           "\"errors\":%lld,\"run_dir\":",
+           words[state], mill_run_exit_code(run), t->seconds, (long long)t->rows_in, (long long)t->rows_out,
+           (long long)t->rows_imputed, (long long)t->errors);
+    if (dir == NULL) {
+        printf("null");
+    } else {
+        printf("\"");
+        cli_json_text(stdout, dir);
+        printf("\"");
+    }
+    printf(",\"outputs\":[");
+    for (size_t i = 0; dir != NULL && (path = mill_run_output(run, i, &step)) != NULL; i++) {
+        printf("%s{\"step\":\"%s\",\"path\":\"", i > 0 ? "," : "", step);
+        cli_json_text(stdout, path);
+        printf("\"}");
+    }
+    printf("],\"error\":\"");
+    cli_json_text(stdout, err->status != MILL_OK ? err->msg : "");
+    printf("\"}\n");
+}
+
+/* A replica hangs past its deadline: its thread cannot be taken back, so the process goes, and says whose fault it is. */
+static void leave_hung(const cli_args *a, mill_run *run, const mill_error *err)
+{
+    mill_error local = {0};
+
+    cli_say_error(a, err);
+    mill_run_finish(run, &local);
+    fflush(NULL);
+    _exit(err->phase == MILL_PHASE_LOAD ? MILL_EXIT_LOAD : MILL_EXIT_PROCESS);
+}
+
+static int watch(const cli_args *a, mill_run *run)
+{
+    struct view v = {.quiet = a->given[CLI_QUIET],
+                     .table =
+                         cli_colour() || (isatty(STDERR_FILENO) && getenv("TERM") != NULL && strcmp(getenv("TERM"), "dumb") != 0)};
+    mill_error err = {0}, hung = {0};
+    mill_run_totals t = {.struct_size = sizeof t};
+    mill_run_state state;
+    const double tick = v.table && !v.quiet ? 0.25 : 1.0;
+
+    if (a->given[CLI_DRY_RUN]) v.quiet = true;
+    v.next = now() + (v.table ? 0.25 : 10);
+    while ((state = mill_run_wait(run, tick, &err)) == MILL_RUN_RUNNING) {
+        draw(&v, run);
+        if (mill_run_hung(run, &hung)) leave_hung(a, run, &hung);
+    }
+    if (v.table && v.drawn > 0) {
+        v.next = 0;
+        draw(&v, run);
+    }
+    mill_run_get_totals(run, &t);
+    if (state != MILL_RUN_DONE && state != MILL_RUN_STOPPED && err.status != MILL_OK) cli_say_error(&(cli_args){0}, &err);
+    if (!a->given[CLI_QUIET]) summary(run, &t, state);
+    if (a->given[CLI_JSON] && !a->given[CLI_DRY_RUN]) summary_json(run, &t, state, &err);
+    err = (mill_error){0};
+    if (mill_run_finish(run, &err) != MILL_OK) {
+        cli_say_error(&(cli_args){0}, &err);
+        return mill_run_exit_code(run) != MILL_EXIT_OK ? mill_run_exit_code(run) : MILL_EXIT_PROCESS;
+    }
+    return mill_run_exit_code(run);
+}
+
+int cmd_run(const cli_args *a)
+{
+    mill_run_options o = MILL_RUN_OPTIONS_INIT;
+    mill_error err = {0};
+    mill_pipeline *p;
+    mill_run *run = NULL;
+    int64_t threads;
+    double drain;
+    int code = MILL_EXIT_OK;
+
+    o.dir = a->value[CLI_RUN];
+    o.fresh = a->given[CLI_FRESH];
+    o.dry_run = a->given[CLI_DRY_RUN];
+    o.on_sink_row = sink_row;
+    if (!cli_number(a, CLI_LIMIT, 1, 0, &o.limit) || !cli_number(a, CLI_THREADS, 1, 0, &threads) ||
+        !cli_time(a, CLI_DRAIN, 60, &drain))
+        return MILL_EXIT_USAGE;
+    o.threads = (int32_t)(threads < 1024 ? threads : 1024);
+    if (!signals_start(drain)) {
+        fprintf(stderr, "stepmill: cannot start a thread\n");
+        return MILL_EXIT_LOAD;
+    }
+    if ((p = cli_open(a, &code)) == NULL) return code;
+    if (mill_run_start(p, &o, &run, &err) != MILL_OK) {
+        cli_say_error(a, &err);
+        code = cli_exit_code(&err);
+    } else {
+        signals_watch(run);
+        code = watch(a, run);
+        signals_watch(NULL);
+        mill_run_destroy(&run);
+    }
+    mill_pipeline_destroy(&p);
+    return signals_came() && code == MILL_EXIT_LOAD && err.status == MILL_OK ? MILL_EXIT_STOPPED : code;
+}

@@ -1,0 +1,56 @@
+/* stepmill: the command. */
+#include <signal.h>
+#include <string.h>
+
+#include "cli.h"
+
+static const struct {
+    const char *verb;
+    int (*run)(const cli_args *a);
+} commands[] = {
+    {"run", cmd_run},         {"check", cmd_check},   {"plan", cmd_plan},     {"errors", cmd_errors},   {"steps", cmd_steps},
+    {"devices", cmd_devices}, {"doctor", cmd_doctor}, {"schema", cmd_schema}, {"version", cmd_version},
+};
+
+static int help(const cli_args *a)
+{
+    const char *names[32];
+
+    if (a->n_operands == 0) {
+        cli_help(NULL);
+        return MILL_EXIT_OK;
+    }
+    for (size_t i = 0; i < cli_verb_count; i++) {
+        names[i] = cli_verbs[i].name;
+        if (strcmp(cli_verbs[i].name, a->operands[0]) != 0) continue;
+        cli_help(&cli_verbs[i]);
+        return MILL_EXIT_OK;
+    }
+    const char *near = cli_nearest(a->operands[0], names, cli_verb_count);
+    fprintf(stderr, "stepmill: unknown verb '%s'%s%s%s\n", a->operands[0], near != NULL ? "; did you mean '" : "",
+            near != NULL ? near : "", near != NULL ? "'?" : "");
+    return MILL_EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    cli_args a;
+    int code = MILL_EXIT_USAGE;
+
+    signal(SIGPIPE, SIG_IGN); /* a reader that goes away is a failed write, told below */
+    if (!cli_parse(argc, argv, &a)) return MILL_EXIT_USAGE;
+    if (a.given[CLI_HELP]) {
+        cli_help(a.verb);
+        code = MILL_EXIT_OK;
+    } else if (strcmp(a.verb->name, "help") == 0) {
+        code = help(&a);
+    } else {
+        for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+            if (strcmp(commands[i].verb, a.verb->name) == 0) code = commands[i].run(&a);
+    }
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "stepmill: writing to standard output failed\n");
+        if (code == MILL_EXIT_OK) code = MILL_EXIT_LOAD;
+    }
+    return code;
+}

@@ -1,0 +1,60 @@
+#include "table.h"
+
+const cli_flag cli_flags[CLI_FLAGS] = {
+    [CLI_RUN] = {"run", 0, "DIR", "run directory (default: runs/NAME)"},
+    [CLI_SET] = {"set", 0, "STEP.KEY=VALUE", "replace a key or parameter for this run; may be given several times"},
+    [CLI_FRESH] = {"fresh", 0, NULL, "ignore what the run directory holds of earlier runs"},
+    [CLI_DRY_RUN] = {"dry-run", 0, NULL,
+                     "one batch of each generator, no file written, sinks' rows to standard output as JSON lines"},
+    [CLI_LIMIT] = {"limit", 0, "N", "take N rows of each generator"},
+    [CLI_THREADS] = {"threads", 0, "N", "driver threads (default: processors the process may use)"},
+    [CLI_DRAIN] = {"drain-timeout", 0, "TIME", "how long rows in the pipeline may take after the first INT or USR1 (default: 60s)"},
+    [CLI_QUIET] = {"quiet", 'q', NULL, "no progress and no summary, errors only"},
+    [CLI_JSON] = {"json", 0, NULL, "JSON to standard output"},
+    [CLI_PLUGIN] = {"plugin", 0, "FILE.so", "open a plugin, too; may be given several times"},
+    [CLI_CLASS] = {"class", 0, "CLASS", "only failures of this class: permanent, transient, data, device"},
+    [CLI_HELP] = {"help", 'h', NULL, "say this"},
+};
+
+#define B(flag) (1u << (flag))
+
+const cli_verb cli_verbs[] = {
+    {"run", "FILE", 1, 1,
+     B(CLI_RUN) | B(CLI_SET) | B(CLI_FRESH) | B(CLI_DRY_RUN) | B(CLI_LIMIT) | B(CLI_THREADS) | B(CLI_DRAIN) | B(CLI_QUIET) |
+         B(CLI_JSON),
+     "yaml", "run a pipeline",
+     "Checks FILE, plans, runs. Progress goes to standard error: a live table on a terminal, else a line now and then. The first "
+     "INT or "
+     "USR1 takes no more rows and finishes those in the pipeline; TERM drops what is not being worked on and is gone within 4 "
+     "seconds; "
+     "a second signal is gone within 1. Errors of rows are listed in errors.jsonl in the run directory."},
+    {"check", "FILE", 1, 1, B(CLI_SET) | B(CLI_JSON), "yaml", "say what is wrong with a pipeline",
+     "Finds whatever can be known without loading anything: keys, step types, parameters, connections, columns, headers of files."},
+    {"plan", "FILE", 1, 1, B(CLI_SET) | B(CLI_JSON), "yaml", "say what a run would do",
+     "Steps, columns and types on every edge, batch sizes, replicas, credit in rows, memory, stages."},
+    {"errors", "RUN", 1, 1, B(CLI_CLASS) | B(CLI_JSON), "dir", "list the errors of a run",
+     "RUN is a run directory. With --json the records as they were written, one JSON object per line."},
+    {"steps", "list | describe TYPE | check PLUGIN.so", 1, 2, B(CLI_PLUGIN) | B(CLI_JSON), "list describe check",
+     "step types there are, and what they take",
+     "list: one line per type. describe: parameters and columns of one. check: run a plugin through the contract of step types."},
+    {"devices", "", 0, 0, B(CLI_JSON), NULL, "processors and GPUs that were found", "And why something was not."},
+    {"doctor", "", 0, 0, B(CLI_JSON), NULL, "look at this machine for what slows or stops runs",
+     "Ends with exit code 1 when something would stop a run."},
+    {"schema", "", 0, 0, 0, NULL, "print the JSON schema of the pipeline file",
+     "For editors: completion and checks while writing."},
+    {"version", "", 0, 0, B(CLI_JSON), NULL, "print the version", ""},
+    {"help", "[VERB]", 0, 1, 0, NULL, "say what a verb does", ""},
+};
+const size_t cli_verb_count = sizeof cli_verbs / sizeof *cli_verbs;
+
+const cli_exit cli_exits[] = {
+    {0, "done"},
+    {1, "a step could not load"},
+    {2, "a generator, a global or a sink failed, or a batch passed its deadline"},
+    {3, "done, with more imputed rows than max_errors"},
+    {64, "the command was called wrongly"},
+    {65, "the pipeline file is wrong"},
+    {73, "the run directory is in use"},
+    {75, "stopped as asked"},
+};
+const size_t cli_exit_count = sizeof cli_exits / sizeof *cli_exits;

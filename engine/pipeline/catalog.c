@@ -1,0 +1,184 @@
+/* What there is: step types, devices, the schema of the pipeline file. */
+#include <sched.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "pipeline/pipeline.h"
+#include "plugin/describe.h"
+
+static mill_status open_registry(const char *const *plugins, size_t n, stm_registry **out, mill_error *err)
+{
+    stm_registry *reg = NULL;
+    mill_status st = stm_registry_create(&reg, err);
+
+    for (size_t i = 0; i < n && st == MILL_OK; i++) {
+        char *path = stm_path_absolute(NULL, plugins[i]);
+
+        st = path != NULL ? stm_registry_open(reg, path, err) : mill_fail(err, MILL_ERR_NOMEM, "opening plugin %s", plugins[i]);
+        stm_free(path);
+    }
+    if (st != MILL_OK)
+        stm_registry_destroy(&reg);
+    else
+        *out = reg;
+    return st;
+}
+
+/* ---- step types -------------------------------------------------------------------------------------------------- */
+
+mill_status mill_types_list(const char *const *plugins, size_t n_plugins, mill_format format, char **out, mill_error *err)
+{
+    stm_registry *reg = NULL;
+    stm_text t = {0};
+    mill_status st = open_registry(plugins, n_plugins, &reg, err);
+    size_t n;
+    int width = 4;
+
+    if (st != MILL_OK) return st;
+    n = stm_registry_count(reg);
+    for (size_t i = 0; i < n; i++)
+        if ((int)strlen(stm_registry_at(reg, i)->name) > width) width = (int)strlen(stm_registry_at(reg, i)->name);
+    if (format == MILL_FORMAT_JSON) stm_text_addf(&t, "[");
+    for (size_t i = 0; i < n; i++) {
+        const mill_step_type *type = stm_registry_at(reg, i);
+
+        if (format == MILL_FORMAT_JSON) {
+            stm_text_addf(&t, "%s", i > 0 ? ",\n" : "");
+            stm_describe_json(type, stm_registry_origin(reg, i), &t);
+        } else {
+            stm_text_addf(&t, "%-*s  %-9s  %s\n", width, type->name, stm_kind_name(type->kind),
+                          type->summary != NULL ? type->summary : "");
+        }
+    }
+    if (format == MILL_FORMAT_JSON) stm_text_addf(&t, "]\n");
+    stm_registry_destroy(&reg);
+    return stm_text_hand_out(&t, out, err);
+}
+
+mill_status mill_types_describe(const char *const *plugins, size_t n_plugins, const char *name, mill_format format, char **out,
+                                mill_error *err)
+{
+    stm_registry *reg = NULL;
+    stm_text t = {0};
+    const char *near;
+    mill_status st = open_registry(plugins, n_plugins, &reg, err);
+    bool found = false;
+
+    if (st != MILL_OK) return st;
+    for (size_t i = 0; i < stm_registry_count(reg) && !found; i++) {
+        const mill_step_type *type = stm_registry_at(reg, i);
+
+        if (strcmp(type->name, name) != 0) continue;
+        found = true;
+        if (format == MILL_FORMAT_JSON) {
+            stm_describe_json(type, stm_registry_origin(reg, i), &t);
+            stm_text_addf(&t, "\n");
+        } else {
+            stm_describe_text(type, stm_registry_origin(reg, i), &t);
+        }
+    }
+    if (!found) {
+        near = stm_registry_nearest(reg, name);
+        st = mill_fail(err, MILL_ERR_NOT_FOUND, "unknown step type \"%.80s\"", name);
+        if (near != NULL) mill_error_remedy(err, "Did you mean \"%s\"?", near);
+    }
+    stm_registry_destroy(&reg);
+    return st == MILL_OK ? stm_text_hand_out(&t, out, err) : st;
+}
+
+/* Opening a plugin runs every descriptor through stm_step_type_check. */
+mill_status mill_plugin_check(const char *path, mill_format format, char **out, mill_error *err)
+{
+    stm_registry *reg = NULL;
+    stm_text t = {0};
+    char *absolute = stm_path_absolute(NULL, path);
+    mill_status st =
+        absolute != NULL ? open_registry(&path, 1, &reg, err) : mill_fail(err, MILL_ERR_NOMEM, "opening plugin %s", path);
+    size_t n = 0;
+
+    if (st == MILL_OK) {
+        if (format == MILL_FORMAT_JSON) stm_text_addf(&t, "{\"valid\":true,\"types\":[");
+        for (size_t i = 0; i < stm_registry_count(reg); i++) {
+            const mill_step_type *type = stm_registry_at(reg, i);
+
+            if (strcmp(stm_registry_origin(reg, i), "built in") == 0) continue;
+            if (format == MILL_FORMAT_JSON)
+                stm_text_addf(&t, "%s\"%s\"", n > 0 ? "," : "", type->name);
+            else
+                stm_text_addf(&t, "%s (%s): descriptor, parameters and columns are in order\n", type->name,
+                              stm_kind_name(type->kind));
+            n++;
+        }
+        if (format == MILL_FORMAT_JSON) stm_text_addf(&t, "]}\n");
+        st = stm_text_hand_out(&t, out, err);
+    }
+    stm_registry_destroy(&reg);
+    stm_free(absolute);
+    return st;
+}
+
+/* ---- devices ----------------------------------------------------------------------------------------------------- */
+
+/* Instruction sets that change how fast models run. */
+static void add_isa(stm_text *t, const char *separator, const char *quote)
+{
+#if defined(__x86_64__)
+    struct {
+        bool has;
+        const char *name;
+    } sets[] = {
+        {__builtin_cpu_supports("avx2") != 0, "avx2"},
+        {__builtin_cpu_supports("avx512f") != 0, "avx512"},
+        {__builtin_cpu_supports("avx512vnni") != 0, "avx512_vnni"},
+        {false, "avx512_bf16"},
+        {false, "amx_bf16"},
+        {false, "amx_int8"},
+    };
+    unsigned a, b, c, d;
+    bool first = true;
+
+    if (__builtin_cpu_supports("avx512f") != 0) { /* leaf 7: what older compilers' built-in does not know */
+        __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(1));
+        sets[3].has = (a >> 5 & 1) != 0;
+        __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
+        sets[4].has = (d >> 22 & 1) != 0;
+        sets[5].has = (d >> 25 & 1) != 0;
+    }
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+        if (sets[i].has) {
+            stm_text_addf(t, "%s%s%s%s", first ? "" : separator, quote, sets[i].name, quote);
+            first = false;
+        }
+#else
+    (void)t, (void)separator, (void)quote;
+#endif
+}
+
+static int32_t cpus_available(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+mill_status mill_devices_list(mill_format format, char **out, mill_error *err)
+{
+    static const char no_cuda[] = "this build has no CUDA module (libstepmill-cuda.so)";
+    const double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    stm_text t = {0};
+    char buf[40];
+
+    if (format == MILL_FORMAT_JSON) {
+        stm_text_addf(&t, "{\"cpu\":{\"cores\":%d,\"memory_bytes\":%.0f,\"isa\":[", cpus_available(), memory);
+        add_isa(&t, ",", "\"");
+        stm_text_addf(&t, "]},\"cuda\":{\"devices\":[],");
+        stm_text_addf(&t, "\"reason\":\"%s\"}}\n", no_cuda);
+    } else {
+        stm_text_addf(&t, "cpu   %d cores, %s memory", cpus_available(), stm_show_bytes(memory, buf, sizeof buf));
+        stm_text_addf(&t, ", ");
+        add_isa(&t, " ", "");
+        stm_text_addf(&t, "\ncuda  none: %s\n", no_cuda);
+    }
+    return stm_text_hand_out(&t, out, err);
+}

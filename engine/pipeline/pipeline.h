@@ -1,0 +1,34 @@
+/* The pipeline object behind stepmill/pipeline.h: one tree of values, whatever it was made from. */
+#ifndef STM_PIPELINE_PIPELINE_H
+#define STM_PIPELINE_PIPELINE_H
+
+#include "exec/plan.h"
+#include "pipeline/graph.h"
+#include "stepmill/pipeline.h"
+
+struct mill_pipeline {
+    stm_arena arena; /* of the tree and its texts */
+    stm_value root;
+    const char *file; /* for errors; "" = built by calls */
+    char *base_dir;   /* absolute */
+    char name[64];    /* when the tree has none */
+    stm_registry *registry;
+};
+
+/**
+ * Check everything and make a plan.
+ * @param run_dir  absolute; NULL = none (`check`, `plan`, dry run): output paths are unknown then.
+ * @param arena    caller's; takes the graph.
+ * @param graph    may be NULL.
+ * @param out      the caller owns it (stm_plan_destroy). Its steps borrow step types of the pipeline's registry.
+ */
+mill_status stm_pipeline_plan(mill_pipeline *p, const char *run_dir, stm_arena *arena, stm_graph *graph, stm_plan **out,
+                              mill_error *err);
+/** Say a plan. */
+mill_status stm_plan_show(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, mill_format format, stm_text *out);
+/** Hand a text out to the caller of a public function: NULL-safe, reports a failed text. */
+mill_status stm_text_hand_out(stm_text *t, char **out, mill_error *err);
+/** Absolute form of @p path, which starts at @p base (NULL = working directory) when relative. NULL when out of memory. */
+char *stm_path_absolute(const char *base, const char *path);
+
+#endif

@@ -1,0 +1,245 @@
+#include "exec/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "pipeline/pipeline.h"
+#include "pipeline/yaml.h"
+
+/* `plugins:` must be open before step types can be found. The registry takes the same file only once. */
+static mill_status open_plugins(mill_pipeline *p, mill_error *err)
+{
+    stm_file_keys keys;
+    mill_status st = stm_graph_read_file_keys(&p->root, &keys, err);
+    const stm_value *list = st == MILL_OK ? keys.plugins : NULL;
+    const size_t n = list == NULL ? 0 : list->kind == STM_VALUE_LIST ? list->n_items : 1;
+
+    for (size_t i = 0; i < n && st == MILL_OK; i++) {
+        const stm_value *v = list->kind == STM_VALUE_LIST ? &list->items[i] : list;
+        char *path = stm_path_absolute(p->base_dir, v->text);
+
+        if (path == NULL) return mill_fail(err, MILL_ERR_NOMEM, "opening plugin %s", v->text);
+        if ((st = stm_registry_open(p->registry, path, err)) != MILL_OK) {
+            mill_error_place(err, v->place.file, v->place.line, v->place.column);
+            mill_error_context(err, "plugin %s", v->text);
+        }
+        stm_free(path);
+    }
+    return st;
+}
+
+/* ---- one step ---------------------------------------------------------------------------------------------------- */
+
+static stm_policy policy_of(const stm_graph *g, const stm_graph_step *s)
+{
+    const stm_step_keys *k = &s->keys;
+    stm_policy p = stm_policy_default(s->type);
+
+    if (k->on_error >= 0) p.on_error = (stm_on_error)k->on_error; /* choices stand in the order of the enum */
+    p.retry_times = (int32_t)k->retry_times;
+    p.retry_backoff_s = k->retry_backoff;
+    p.retry_classes = k->retry_classes;
+    p.load_timeout_s = k->load_timeout;
+    p.batch_timeout_s = k->batch_timeout;
+    p.stop_failed = k->stop_failed;
+    p.stop_of = k->stop_of;
+    p.nulls_pass = k->nulls == STM_NULLS_PASS;
+    p.sink_errors = k->errors;
+    p.replicas = (int32_t)k->replicas;
+    p.cpus = (int32_t)k->cpus;
+    p.gpus = (int32_t)k->gpus;
+    p.memory_bytes = k->memory;
+    (void)g;
+    return p;
+}
+
+/* `inputs:` or `outputs:` as mappings. */
+static mill_status mappings(stm_arena *a, const stm_value *v, const stm_mapping **out, size_t *n, mill_error *err)
+{
+    stm_mapping *m;
+
+    *n = v != NULL ? v->n_items : 0;
+    *out = NULL;
+    if (*n == 0) return MILL_OK;
+    if ((m = stm_arena_take(a, *n * sizeof *m)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "reading mappings");
+    for (size_t i = 0; i < *n; i++) m[i] = (stm_mapping){v->items[i].key, v->items[i].text, v->items[i].key_place};
+    *out = m;
+    return MILL_OK;
+}
+
+/* What of the step's map are parameters of its type: everything that is no key of every step. */
+static mill_status parameters(stm_arena *a, const stm_graph_step *s, stm_step_spec *spec, mill_error *err)
+{
+    stm_value *items = stm_arena_take(a, s->value->n_items * sizeof *items);
+
+    if (items == NULL) return mill_fail(err, MILL_ERR_NOMEM, "reading parameters");
+    spec->params = items;
+    for (size_t i = 0; i < s->value->n_items && !s->gathers; i++)
+        if (stm_key_find(stm_step_table, stm_step_table_count, s->value->items[i].key) == NULL)
+            items[spec->n_params++] = s->value->items[i];
+    return MILL_OK;
+}
+
+static mill_status make_step(const mill_pipeline *p, stm_arena *a, const stm_graph *g, const stm_graph_step *s,
+                             const int32_t *index, const stm_plan *plan, const char *run_dir, mill_step **out, mill_error *err)
+{
+    stm_step_spec spec = {.name = s->name,
+                          .type = s->type,
+                          .place = s->value->key_place,
+                          .type_place = s->type_place,
+                          .base_dir = p->base_dir,
+                          .run_dir = run_dir,
+                          .branches = s->branches,
+                          .n_branches = s->n_branches,
+                          .run_seed = (uint64_t)g->keys.seed,
+                          .converge = s->mode == STM_INPUT_CONVERGE,
+                          .unite = s->mode == STM_INPUT_UNION};
+    stm_schema *arriving = NULL;
+    mill_status st;
+
+    if (s->n_inputs > 0 && (arriving = stm_arena_take(a, (size_t)s->n_inputs * sizeof *arriving)) == NULL)
+        return mill_fail(err, MILL_ERR_NOMEM, "planning step %s", s->name);
+    for (int32_t i = 0; i < s->n_inputs; i++) arriving[i] = plan->steps[index[s->inputs[i].step]].step->out; /* borrowed */
+    spec.arriving = arriving;
+    spec.n_arriving = s->n_inputs;
+    spec.batch_rows = s->type->kind == MILL_GENERATOR ? s->keys.batch_size : s->keys.input_batch_size;
+    spec.budget_tokens = s->keys.budget_tokens;
+    spec.budget_bytes = s->keys.budget_bytes;
+    spec.policy = policy_of(g, s);
+    if ((st = parameters(a, s, &spec, err)) != MILL_OK) return st;
+    if ((st = mappings(a, s->keys.inputs, &spec.map_in, &spec.n_map_in, err)) != MILL_OK) return st;
+    if ((st = mappings(a, s->keys.outputs, &spec.map_out, &spec.n_map_out, err)) != MILL_OK) return st;
+    return stm_step_create(&spec, out, err);
+}
+
+/* ---- the plan ---------------------------------------------------------------------------------------------------- */
+
+static int64_t half_of_memory(void)
+{
+    const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+
+    return pages > 0 && size > 0 ? (int64_t)pages / 2 * size : 0;
+}
+
+static mill_status fill_step(const mill_pipeline *p, stm_arena *a, const stm_graph *g, int32_t at, const int32_t *index,
+                             const char *run_dir, stm_plan *plan, mill_error *err)
+{
+    const stm_graph_step *s = &g->steps[g->order[at]];
+    stm_plan_step *out = &plan->steps[at];
+    mill_status st;
+
+    if (s->n_inputs > 0) {
+        if ((out->inputs = stm_calloc((size_t)s->n_inputs * sizeof *out->inputs)) == NULL)
+            return mill_fail(err, MILL_ERR_NOMEM, "planning step %s", s->name);
+        out->n_inputs = s->n_inputs;
+        for (int32_t i = 0; i < s->n_inputs; i++) out->inputs[i] = (stm_flow_edge){index[s->inputs[i].step], s->inputs[i].branch};
+    }
+    out->mode = s->mode;
+    out->on_missing = s->on_missing;
+    out->on_uneven = s->on_uneven;
+    out->stage = s->stage;
+    if ((st = make_step(p, a, g, s, index, plan, run_dir, &out->step, err)) != MILL_OK) {
+        if (err != NULL && err->step[0] == '\0') snprintf(err->step, sizeof err->step, "%s", s->name);
+        mill_error_place(err, s->value->key_place.file, s->value->key_place.line, s->value->key_place.column);
+    }
+    return st;
+}
+
+static mill_status make_plan(mill_pipeline *p, const char *run_dir, stm_arena *a, stm_graph *g, stm_plan **out, mill_error *err)
+{
+    stm_plan *plan = NULL;
+    int32_t *index;
+    mill_status st;
+
+    if ((st = open_plugins(p, err)) != MILL_OK) return st;
+    if ((st = stm_graph_read(a, &p->root, p->registry, g, err)) != MILL_OK) return st;
+    index = stm_arena_take(a, (size_t)g->n_steps * sizeof *index);
+    plan = stm_calloc(sizeof *plan);
+    if (index == NULL || plan == NULL || (plan->name = stm_strdup(mill_pipeline_name(p))) == NULL ||
+        (plan->steps = stm_calloc((size_t)g->n_steps * sizeof *plan->steps)) == NULL) {
+        st = mill_fail(err, MILL_ERR_NOMEM, "planning");
+        goto fail;
+    }
+    plan->n_steps = g->n_steps;
+    plan->n_stages = g->n_stages;
+    plan->seed = (uint64_t)g->keys.seed;
+    plan->memory_limit = g->keys.memory_host > 0 ? g->keys.memory_host : half_of_memory();
+    plan->max_errors = g->keys.max_errors;
+    plan->input_order = g->keys.order == STM_ORDER_INPUT;
+    for (int32_t i = 0; i < g->n_steps; i++) index[g->order[i]] = i;
+    for (int32_t i = 0; i < g->n_steps; i++)
+        if ((st = fill_step(p, a, g, i, index, run_dir, plan, err)) != MILL_OK) goto fail;
+    *out = plan;
+    return MILL_OK;
+fail:
+    stm_plan_destroy(&plan);
+    return st;
+}
+
+mill_status stm_pipeline_plan(mill_pipeline *p, const char *run_dir, stm_arena *arena, stm_graph *graph, stm_plan **out,
+                              mill_error *err)
+{
+    stm_graph own = {0};
+    const mill_status st = make_plan(p, run_dir, arena, graph != NULL ? graph : &own, out, err);
+
+    if (st != MILL_OK && err != NULL && st != MILL_ERR_NOMEM) err->phase = MILL_PHASE_CHECK;
+    return st;
+}
+
+mill_status mill_pipeline_check(mill_pipeline *p, mill_error *err)
+{
+    stm_arena arena = {0};
+    stm_plan *plan = NULL;
+    const mill_status st = stm_pipeline_plan(p, NULL, &arena, NULL, &plan, err);
+
+    stm_plan_destroy(&plan);
+    stm_arena_fini(&arena);
+    return st;
+}
+
+/* Choices that check out and still cost something. */
+mill_status mill_pipeline_notes(mill_pipeline *p, char **out, mill_error *err)
+{
+    stm_arena arena = {0};
+    stm_graph g = {0};
+    stm_plan *plan = NULL;
+    stm_text t = {0};
+    mill_status st = stm_pipeline_plan(p, NULL, &arena, &g, &plan, err);
+    bool sink = false;
+
+    for (int32_t i = 0; st == MILL_OK && i < g.n_steps; i++) {
+        const stm_graph_step *s = &g.steps[i];
+
+        sink |= s->type->kind == MILL_SINK;
+        if (s->type->kind == MILL_SINK && (s->keys.order == STM_ORDER_ANY || (s->keys.order < 0 && g.keys.order == STM_ORDER_ANY)))
+            stm_text_addf(&t, "note: %s: order: any: its rows come in another order in every run\n", s->name);
+        if ((s->type->flags & MILL_NONDETERMINISTIC) != 0)
+            stm_text_addf(&t, "note: %s: step type %s may give something else in every run\n", s->name, s->type->name);
+        if (s->keys.gpus > 0)
+            stm_text_addf(&t, "note: %s: resources.gpus: this build has no GPU support; the step runs on the cpu\n", s->name);
+    }
+    if (st == MILL_OK && !sink) stm_text_addf(&t, "note: no step is a sink: nothing is written\n");
+    if (st == MILL_OK) st = stm_text_hand_out(&t, out, err);
+    stm_text_free(&t);
+    stm_plan_destroy(&plan);
+    stm_arena_fini(&arena);
+    return st;
+}
+
+mill_status mill_pipeline_plan(mill_pipeline *p, mill_format format, char **out, mill_error *err)
+{
+    stm_arena arena = {0};
+    stm_graph g = {0};
+    stm_plan *plan = NULL;
+    stm_text t = {0};
+    mill_status st = stm_pipeline_plan(p, NULL, &arena, &g, &plan, err);
+
+    if (st == MILL_OK) st = stm_plan_show(p, &g, plan, format, &t);
+    if (st == MILL_OK) st = stm_text_hand_out(&t, out, err);
+    stm_text_free(&t);
+    stm_plan_destroy(&plan);
+    stm_arena_fini(&arena);
+    return st;
+}

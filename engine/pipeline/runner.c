@@ -1,0 +1,353 @@
+/* mill_run: a plan carried out in a run directory. */
+#include "stepmill/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/fault.h"
+#include "exec/run.h"
+#include "pipeline/pipeline.h"
+#include "pipeline/rows.h"
+#include "trace/progress.h"
+
+struct mill_run {
+    stm_run *run;
+    char *dir;                /* absolute; NULL = dry run */
+    int dir_fd;               /* holds the lock on it; -1 = none */
+    int64_t start_ns, end_ns; /* end_ns: 0 until it has ended */
+    int64_t max_errors;
+    mill_run_state state;
+    mill_error error; /* why it ended so */
+    bool finished;
+    mill_run_options opts;
+    stm_progress *progress;
+    stm_text row; /* one sink call at a time */
+};
+
+/* ---- run directory ----------------------------------------------------------------------------------------------- */
+
+static mill_status make_dirs(const char *path, mill_error *err)
+{
+    char *copy = stm_strdup(path);
+    mill_status st = MILL_OK;
+
+    if (copy == NULL) return mill_fail(err, MILL_ERR_NOMEM, "making %s", path);
+    for (char *p = copy + 1; st == MILL_OK; p++) {
+        const char c = *p;
+
+        if (c != '/' && c != '\0') continue;
+        *p = '\0';
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+            st = mill_fail(err, MILL_ERR_IO, "cannot make the run directory %s: %s", copy, strerror(errno));
+        *p = c;
+        if (c == '\0') break;
+    }
+    stm_free(copy);
+    return st;
+}
+
+/* The lock is on the folder itself and goes with the process, however it ends. */
+static mill_status take_dir(mill_run *r, mill_error *err)
+{
+    mill_status st = make_dirs(r->dir, err);
+
+    if (st != MILL_OK) return st;
+    r->dir_fd = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (r->dir_fd < 0) return mill_fail(err, MILL_ERR_IO, "cannot open the run directory %s: %s", r->dir, strerror(errno));
+    if (flock(r->dir_fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        mill_fail(err, MILL_ERR_BUSY, "the run directory %s is in use by another run", r->dir);
+        mill_error_remedy(err, "Wait for it, or choose another with --run");
+        return MILL_ERR_BUSY;
+    } /* a file system without locks: go on without */
+    return MILL_OK;
+}
+
+/* ---- start ------------------------------------------------------------------------------------------------------- */
+
+static mill_status name_dir(mill_pipeline *p, mill_run *r, mill_error *err)
+{
+    char text[96];
+
+    if (r->opts.dry_run) return MILL_OK;
+    snprintf(text, sizeof text, "runs/%.64s", mill_pipeline_name(p));
+    r->dir = stm_path_absolute(NULL, r->opts.dir != NULL ? r->opts.dir : text);
+    return r->dir != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "starting the run");
+}
+
+/* A dry run's sink rows, one JSON object each. Called one at a time. */
+static void hand_out_rows(const mill_step *step, const mill_batch *batch, void *user)
+{
+    mill_run *r = user;
+
+    for (int64_t i = 0; i < mill_batch_rows(batch); i++) {
+        r->row.bytes = 0;
+        stm_row_json(step, batch, i, &r->row);
+        if (!r->row.failed) r->opts.on_sink_row(mill_step_name(step), r->row.data, r->row.bytes, r->opts.user);
+    }
+}
+
+mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mill_run **out, mill_error *err)
+{
+    static const mill_run_options defaults = MILL_RUN_OPTIONS_INIT;
+    mill_run *r = stm_calloc(sizeof *r);
+    stm_arena arena = {0};
+    stm_plan *plan = NULL;
+    stm_run_opts ro = {.struct_size = sizeof ro};
+    mill_status st;
+
+    if (r == NULL) return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
+    r->dir_fd = -1;
+    r->opts = options != NULL ? *options : defaults;
+    r->start_ns = stm_now_ns();
+    if ((st = name_dir(p, r, err)) != MILL_OK) goto fail;
+    if ((st = stm_pipeline_plan(p, r->dir, &arena, NULL, &plan, err)) != MILL_OK) goto fail;
+    if (r->dir != NULL && (st = take_dir(r, err)) != MILL_OK) goto fail;
+    r->max_errors = plan->max_errors;
+    ro.threads = r->opts.threads;
+    ro.dry_run = r->opts.dry_run;
+    ro.limit = r->opts.limit;
+    ro.run_dir = r->dir;
+    if (r->opts.on_sink_row != NULL) {
+        ro.on_sink_batch = hand_out_rows;
+        ro.user = r;
+    }
+    if ((st = stm_run_start(&plan, &ro, &r->run, err)) != MILL_OK) goto fail;
+    stm_arena_fini(&arena);
+    *out = r;
+    return MILL_OK;
+fail:
+    stm_plan_destroy(&plan);
+    stm_arena_fini(&arena);
+    mill_run_destroy(&r);
+    return st;
+}
+
+/* ---- while it runs ------------------------------------------------------------------------------------------------ */
+
+mill_run_state mill_run_wait(mill_run *r, double timeout_s, mill_error *err)
+{
+    static const mill_run_state states[] = {
+        [STM_END_RUNNING] = MILL_RUN_RUNNING, [STM_END_DONE] = MILL_RUN_DONE,       [STM_END_LOAD_FAILED] = MILL_RUN_LOAD_FAILED,
+        [STM_END_FAILED] = MILL_RUN_FAILED,   [STM_END_STOPPED] = MILL_RUN_STOPPED,
+    };
+
+    if (r->state == MILL_RUN_RUNNING) {
+        r->state = states[stm_run_wait(r->run, timeout_s, &r->error)];
+        if (r->state != MILL_RUN_RUNNING) r->end_ns = stm_now_ns();
+    }
+    if (r->state != MILL_RUN_RUNNING && err != NULL && err->status == MILL_OK) *err = r->error;
+    return r->state;
+}
+
+void mill_run_stop(mill_run *r, bool drain) { stm_run_stop(r->run, drain); }
+
+bool mill_run_hung(const mill_run *r, mill_error *err) { return stm_run_hung(r->run, err); }
+
+const char *mill_run_dir(const mill_run *r) { return r->dir; }
+
+void mill_run_get_totals(const mill_run *r, mill_run_totals *out)
+{
+    const int32_t n = stm_run_steps(r->run);
+    stm_step_stats s;
+    mill_run_totals t = {.struct_size = sizeof t};
+
+    t.seconds = (double)((r->end_ns != 0 ? r->end_ns : stm_now_ns()) - r->start_ns) / 1e9;
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t kind = stm_run_step(r->run, i)->type->kind;
+
+        stm_run_stats(r->run, i, &s);
+        if (kind == MILL_GENERATOR) t.rows_in += s.rows_out;
+        if (kind == MILL_SINK) t.rows_out += s.rows_in;
+    }
+    t.rows_imputed = stm_run_imputed_rows(r->run);
+    t.max_errors = r->max_errors;
+    t.errors = stm_run_errors(r->run);
+    *out = t;
+}
+
+bool mill_run_get_error(const mill_run *r, int64_t i, mill_run_error *out)
+{
+    const stm_error_record *rec = i >= 0 && i < stm_run_errors(r->run) ? stm_run_error(r->run, i + 1) : NULL;
+
+    if (rec == NULL) return false;
+    *out = (mill_run_error){sizeof *out, rec->error, rec->rows, rec->first_key, rec->last_key};
+    return true;
+}
+
+const char *mill_run_output(const mill_run *r, size_t i, const char **step)
+{
+    for (int32_t k = 0; k < stm_run_steps(r->run); k++) {
+        const mill_step *s = stm_run_step(r->run, k);
+
+        if (s->type->kind != MILL_SINK) continue;
+        for (size_t j = 0; j < s->type->n_params; j++) {
+            const char *path =
+                s->type->params[j].type == MILL_PARAM_OUT_PATH ? mill_config_text(s->config, s->type->params[j].name) : NULL;
+
+            if (path == NULL || i-- > 0) continue;
+            *step = s->name;
+            return path;
+        }
+    }
+    return NULL;
+}
+
+const char *mill_run_progress(mill_run *r, mill_progress_style style, int width, int *lines)
+{
+    const int32_t n = stm_run_steps(r->run);
+    stm_progress_step *steps;
+    const char *text = "";
+
+    *lines = 0;
+    if (r->progress == NULL && stm_progress_create(n, &r->progress) != MILL_OK) return "";
+    steps = stm_progress_steps(r->progress);
+    for (int32_t i = 0; i < n; i++) {
+        const mill_step *s = stm_run_step(r->run, i);
+        stm_step_stats st;
+
+        stm_run_stats(r->run, i, &st);
+        steps[i] = (stm_progress_step){
+            .name = s->name,
+            .kind = s->type->kind,
+            .replicas = s->policy.replicas,
+            .loaded = st.replicas_loaded,
+            .phase = st.phase == STM_STEP_WAITING   ? STM_PROGRESS_WAITING
+                     : st.phase == STM_STEP_LOADING ? STM_PROGRESS_LOADING
+                     : st.phase == STM_STEP_RUNNING ? STM_PROGRESS_RUNNING
+                     : st.phase == STM_STEP_DONE    ? STM_PROGRESS_DONE
+                                                    : STM_PROGRESS_FAILED,
+            .rows_in = st.rows_in,
+            .rows_out = st.rows_out,
+            .rows_failed = st.rows_failed,
+            .queued_rows = st.queued_rows,
+            .busy_ns = st.busy_ns,
+            .rows_total = s->type->kind == MILL_GENERATOR ? st.root_rows_total : -1,
+        };
+    }
+    text = stm_progress_show(r->progress, (stm_progress_style)style, width,
+                             (r->end_ns != 0 ? r->end_ns : stm_now_ns()) - r->start_ns, lines);
+    return text;
+}
+
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
+
+static void json_field(stm_text *t, const char *key, const char *value)
+{
+    stm_text_addf(t, ",\"%s\":", key);
+    if (value[0] == '\0') {
+        stm_text_addf(t, "null");
+        return;
+    }
+    stm_text_addf(t, "\"");
+    stm_text_add_json(t, value, strlen(value));
+    stm_text_addf(t, "\"");
+}
+
+static void error_line(const mill_run_error *e, int64_t id, stm_text *t)
+{
+    static const char *const phases[] = {"none", "load", "process", "check"};
+    static const char *const classes[] = {"permanent", "transient", "data", "device"};
+    const mill_error *x = &e->error;
+
+    stm_text_addf(t, "{\"id\":%lld", (long long)id);
+    json_field(t, "step", x->step);
+    stm_text_addf(t, ",\"replica\":%d,\"attempt\":%d,\"phase\":\"%s\",\"class\":\"%s\"", x->replica, x->attempt,
+                  phases[x->phase >= 0 && x->phase <= 3 ? x->phase : 0],
+                  classes[x->error_class >= 0 && x->error_class <= 3 ? x->error_class : 0]);
+    json_field(t, "status", mill_status_text(x->status));
+    json_field(t, "message", x->msg);
+    json_field(t, "context", x->context);
+    json_field(t, "remedy", x->remedy);
+    json_field(t, "file", x->file);
+    stm_text_addf(t, ",\"line\":%d,\"column\":%d", x->line, x->column);
+    json_field(t, "field", x->field);
+    stm_text_addf(t, ",\"rows\":%lld", (long long)e->rows);
+    json_field(t, "first_key", e->first_key);
+    json_field(t, "last_key", e->last_key);
+    stm_text_addf(t, ",\"origin\":\"%s:%d\"}\n", x->origin, x->origin_line);
+}
+
+static bool write_all(int fd, const char *data, size_t n)
+{
+    while (n > 0) {
+        const ssize_t k = write(fd, data, n);
+
+        if (k < 0 && errno == EINTR) continue;
+        if (k <= 0) return false;
+        data += k;
+        n -= (size_t)k;
+    }
+    return true;
+}
+
+/* errors.jsonl, complete or not there: written beside and renamed. Also when empty, so that an older one does not speak for this run. */
+static mill_status write_errors(const mill_run *r, mill_error *err)
+{
+    stm_text t = {0}, path = {0}, tmp = {0};
+    mill_run_error e;
+    mill_status st = MILL_OK;
+    bool ok = true;
+    int fd = -1;
+
+    stm_text_addf(&path, "%s/errors.jsonl", r->dir);
+    stm_text_addf(&tmp, "%s/.errors.jsonl.tmp", r->dir);
+    if (path.failed || tmp.failed) {
+        st = mill_fail(err, MILL_ERR_NOMEM, "writing errors.jsonl");
+    } else if ((fd = open(tmp.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0) {
+        st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", path.data, strerror(errno));
+    } else {
+        for (int64_t i = 0; ok && mill_run_get_error(r, i, &e); i++) {
+            error_line(&e, i + 1, &t);
+            if (t.bytes > 1 << 16) ok = write_all(fd, t.data, t.bytes), t.bytes = 0;
+        }
+        if (t.bytes > 0) ok = ok && write_all(fd, t.data, t.bytes);
+        ok = (close(fd) == 0) && ok && !t.failed;
+        if (!ok || rename(tmp.data, path.data) != 0) {
+            st = mill_fail(err, t.failed ? MILL_ERR_NOMEM : MILL_ERR_IO, "cannot write %s: %s", path.data, strerror(errno));
+            unlink(tmp.data);
+        }
+    }
+    stm_text_free(&t);
+    stm_text_free(&path);
+    stm_text_free(&tmp);
+    return st;
+}
+
+mill_status mill_run_finish(mill_run *r, mill_error *err)
+{
+    if (r->finished || r->dir == NULL) return MILL_OK;
+    r->finished = true;
+    return write_errors(r, err);
+}
+
+int mill_run_exit_code(const mill_run *r)
+{
+    switch (r->state) {
+    case MILL_RUN_LOAD_FAILED: return MILL_EXIT_LOAD;
+    case MILL_RUN_FAILED: return MILL_EXIT_PROCESS;
+    case MILL_RUN_STOPPED: return MILL_EXIT_STOPPED;
+    default: return stm_run_imputed_rows(r->run) > r->max_errors ? MILL_EXIT_ERRORS : MILL_EXIT_OK;
+    }
+}
+
+void mill_run_destroy(mill_run **run)
+{
+    mill_run *r;
+
+    if (run == NULL || *run == NULL) return;
+    r = *run;
+    stm_run_destroy(&r->run);
+    stm_progress_destroy(&r->progress);
+    stm_text_free(&r->row);
+    if (r->dir_fd >= 0) close(r->dir_fd);
+    stm_free(r->dir);
+    stm_free(r);
+    *run = NULL;
+}

@@ -1,0 +1,107 @@
+/* A run: one execution of a pipeline. */
+#ifndef STEPMILL_RUN_H
+#define STEPMILL_RUN_H
+
+#include "stepmill/pipeline.h"
+
+MILL_BEGIN_DECLS
+
+typedef struct mill_run mill_run;
+
+typedef struct mill_run_options {
+    size_t struct_size;
+    const char *dir; /* run directory; NULL = runs/NAME in the working directory. Made if it is not there */
+    bool fresh;      /* ignore what the directory holds of earlier runs */
+    bool dry_run;    /* one batch of each generator, nothing written, rows that reach sinks go to on_sink_row */
+    int64_t limit;   /* rows per generator; 0 = all */
+    int32_t threads; /* drivers; 0 = processors the process may use */
+    /** A dry run's rows: one JSON object, no newline. One call at a time, from any thread. */
+    void (*on_sink_row)(const char *step, const char *json, size_t bytes, void *user);
+    void *user;
+} mill_run_options;
+#define MILL_RUN_OPTIONS_INIT                                          \
+    {                                                                  \
+        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL \
+    }
+
+typedef enum mill_run_state {
+    MILL_RUN_RUNNING = 0,
+    MILL_RUN_DONE,
+    MILL_RUN_LOAD_FAILED, /* a replica could not load */
+    MILL_RUN_FAILED,      /* a generator, global or sink failed; what was complete before is written */
+    MILL_RUN_STOPPED      /* as asked */
+} mill_run_state;
+
+/** Exit codes of the command. */
+enum {
+    MILL_EXIT_OK = 0,
+    MILL_EXIT_LOAD = 1,
+    MILL_EXIT_PROCESS = 2,
+    MILL_EXIT_ERRORS = 3, /* done, with more imputed rows than max_errors */
+    MILL_EXIT_USAGE = 64,
+    MILL_EXIT_PIPELINE = 65,
+    MILL_EXIT_BUSY = 73, /* run directory in use */
+    MILL_EXIT_STOPPED = 75
+};
+
+/**
+ * Check, plan, take the run directory, start. Returns once it runs; loading goes on in the background. A pipeline that does
+ * not check out fails with phase MILL_PHASE_CHECK before anything is written.
+ * @retval MILL_ERR_BUSY  the run directory is in use by another process.
+ */
+MILL_API mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mill_run **out, mill_error *err);
+/** Wait until it has ended or @p timeout_s passed (< 0: no limit). Threads: one at a time.
+ *  @p err: why it failed, when it did. */
+MILL_API mill_run_state mill_run_wait(mill_run *run, double timeout_s, mill_error *err);
+/** Ask it to end. drain: take no more rows, finish those in the pipeline; else drop what is not being worked on. Threads:
+ *  any; not from a signal handler. */
+MILL_API void mill_run_stop(mill_run *run, bool drain);
+/** A replica that did not come back by its deadline: @p err names it; the process should end, since nothing can take
+ *  the replica's thread back. false = none. */
+MILL_API bool mill_run_hung(const mill_run *run, mill_error *err);
+/** After the end: write errors.jsonl into the run directory (not on a dry run). Once. */
+MILL_API mill_status mill_run_finish(mill_run *run, mill_error *err);
+/** What the command's exit code would be. */
+MILL_API int mill_run_exit_code(const mill_run *run);
+/** Joins its threads, frees it, lets the run directory go. Sets *run to NULL; accepts NULL. */
+MILL_API void mill_run_destroy(mill_run **run);
+
+/** Absolute; NULL on a dry run. */
+MILL_API const char *mill_run_dir(const mill_run *run);
+
+/** Numbers of a run; growing ones may lag by a moment while it runs. */
+typedef struct mill_run_totals {
+    size_t struct_size;
+    double seconds;       /* since the start, or of the whole run */
+    int64_t rows_in;      /* made by generators */
+    int64_t rows_out;     /* taken by sinks */
+    int64_t rows_imputed; /* rows with nulls made by imputation */
+    int64_t max_errors;   /* of the pipeline */
+    int64_t errors;       /* error records */
+} mill_run_totals;
+MILL_API void mill_run_get_totals(const mill_run *run, mill_run_totals *out);
+
+/** One failure of rows or of a step. Texts are valid as long as the run. */
+typedef struct mill_run_error {
+    size_t struct_size;
+    mill_error error;
+    int64_t rows; /* imputed for it */
+    const char *first_key, *last_key;
+} mill_run_error;
+/** Record @p i, from 0. false: no such record. */
+MILL_API bool mill_run_get_error(const mill_run *run, int64_t i, mill_run_error *out);
+
+/** Outputs: file or folder that output parameter @p i of the pipeline's sinks stands for. NULL: no such one. */
+MILL_API const char *mill_run_output(const mill_run *run, size_t i, const char **step);
+
+typedef enum mill_progress_style { MILL_PROGRESS_LINE = 0, MILL_PROGRESS_TABLE = 1, MILL_PROGRESS_JSON = 2 } mill_progress_style;
+/**
+ * How far it is: one line, a table (a row per step: rows, rows/s, queued, busy, errors; at most @p width columns wide), or a
+ * JSON object. Rates are those since the call before of the same style. *lines = lines of text, each ended by a newline.
+ * Threads: one at a time. The text is valid until the next call.
+ */
+MILL_API const char *mill_run_progress(mill_run *run, mill_progress_style style, int width, int *lines);
+
+MILL_END_DECLS
+
+#endif
