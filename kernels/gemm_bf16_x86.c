@@ -10,6 +10,7 @@
 
 #include "kernels/bf16.h"
 #include "kernels/gemm_forms.h"
+#include "kernels/tiles_x86.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define BF16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")))
@@ -17,27 +18,6 @@
 #define TILE_VALUES (STM_GEMM_PANEL * STM_GEMM_PAIRS) /* bf16 values of a packed tile */
 
 /* ---- tiles ------------------------------------------------------------------------------------------------------- */
-
-/* Assembly rather than intrinsics: those of gcc 12 do not say that loading the configuration reads memory, and the stores
- * that fill it may come too late. */
-typedef struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} tile_config;
-#define TILE_CONFIG(cfg) __asm__ volatile("ldtilecfg %0" : : "m"(cfg) : "memory")
-#define TILE_RELEASE() __asm__ volatile("tilerelease" : : : "memory")
-#define TILE_LOAD(t, ptr, stride) \
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(ptr), "r"((int64_t)(stride)) : "memory")
-#define TILE_STORE(t, ptr, stride) \
-    __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(ptr), "r"((int64_t)(stride)) : "memory")
-#define TILE_DOT(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : : : "memory")
-
-static const tile_config config = {
-    .palette = 1,
-    .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
-    .rows = {16, 16, 16, 16, 16, 16, 16, 16},
-};
 
 /* A tile of which only some columns are wanted. */
 static void store_part(const float *tile, float *c, int64_t ldc, int cols)
@@ -62,7 +42,7 @@ void stm_gemm_bf16_amx(const stm_gemm_weight *w, const void *a_rows, int64_t lda
     const int64_t blocks = w->k_padded / STM_GEMM_PAIRS, panel = blocks * TILE_VALUES;
     const int64_t strip = 16 * lda, row_bytes = lda * (int64_t)sizeof(uint16_t), c_strip = 16 * ldc;
 
-    TILE_CONFIG(config);
+    TILE_CONFIG(stm_tiles_full);
     for (int64_t p = first; p < last; p += 2) {
         const uint16_t *b0 = (const uint16_t *)w->packed + p * panel, *b1 = p + 1 < last ? b0 + panel : b0;
         const float *bias0 = w->bias + p * STM_GEMM_PANEL, *bias1 = p + 1 < last ? bias0 + STM_GEMM_PANEL : bias0;

@@ -7,36 +7,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
-
-/* r[i] word j <-> r[j] word i: within 128-bit lanes by unpacking, then lanes by two rounds of shuffles. */
-AVX512 static inline __attribute__((always_inline)) void transpose16(__m512i r[16])
-{
-    __m512i t[16];
-
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) { /* r[i + c]: column c (mod 4) of rows i .. i+3, in each lane */
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    for (int c = 0; c < 4; c++) { /* lanes: r[c], r[4 + c], r[8 + c], r[12 + c] hold rows 0-3, 4-7, 8-11, 12-15 */
-        t[c] = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88);
-        t[4 + c] = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
-        t[8 + c] = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
-        t[12 + c] = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
-    }
-    for (int c = 0; c < 4; c++) {
-        r[c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0x88);
-        r[8 + c] = _mm512_shuffle_i32x4(t[c], t[8 + c], 0xdd);
-        r[4 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0x88);
-        r[12 + c] = _mm512_shuffle_i32x4(t[4 + c], t[12 + c], 0xdd);
-    }
-}
+#include "kernels/transpose_x86.h"
+#define AVX512 STM_TRANSPOSE_TARGET
 
 AVX512 static void pack_f32_avx512(const float *b, int64_t k, int rows, float *dst)
 {
@@ -46,7 +18,7 @@ AVX512 static void pack_f32_avx512(const float *b, int64_t k, int rows, float *d
         __m512i r[16];
         for (int i = 0; i < 16; i++)
             r[i] = i < rows ? _mm512_maskz_loadu_epi32(mask, b + i * k + q) : _mm512_setzero_si512();
-        transpose16(r);
+        stm_transpose16(r);
         for (int i = 0; i < n; i++) _mm512_store_si512(dst + (q + i) * STM_GEMM_PANEL, r[i]);
     }
 }
@@ -78,7 +50,7 @@ AVX512 static void pack_bf16_avx512(const float *b, int64_t k, int rows, uint16_
                              : _mm512_inserti64x4(_mm512_castsi256_si512(narrow16((__mmask16)mask, p)),
                                                   narrow16((__mmask16)(mask >> 16), p + 16), 1);
         }
-        transpose16(r);
+        stm_transpose16(r);
         for (int i = 0; i < 16; i++) _mm512_store_si512(dst + q * STM_GEMM_PANEL + i * 32, r[i]);
     }
 }
