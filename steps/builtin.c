@@ -2,10 +2,12 @@
 
 /* One line per step type, in alphabetical order; the NULL at the end is not counted. */
 static const mill_step_type *const types[] = {
-#ifdef STM_HAVE_WRAPPER
     &stm_step_deduplicate,
+    &stm_step_filter,
     &stm_step_nearest_neighbours,
-#endif
+    &stm_step_read_jsonl,
+    &stm_step_template,
+    &stm_step_write_jsonl,
     NULL,
 };
 

@@ -9,6 +9,10 @@ const mill_plugin *stm_builtin_steps(void);
 
 /* One line per step type, in alphabetical order. */
 extern const mill_step_type stm_step_deduplicate;
+extern const mill_step_type stm_step_filter;
 extern const mill_step_type stm_step_nearest_neighbours;
+extern const mill_step_type stm_step_read_jsonl;
+extern const mill_step_type stm_step_template;
+extern const mill_step_type stm_step_write_jsonl;
 
 #endif

@@ -128,6 +128,7 @@ mill_status stm_config_create(const stm_step_spec *spec, mill_config **out, mill
     if (c == NULL) return mill_fail(err, MILL_ERR_NOMEM, "out of memory for parameters");
     c->type = spec->type;
     c->batch_rows = spec->batch_rows;
+    c->row_errors = spec->policy.sink_errors;
     c->place = spec->place;
     c->values = stm_calloc(spec->type->n_params * sizeof *c->values);
     if (c->values == NULL) {
@@ -234,6 +235,7 @@ const mill_type *mill_config_type(const mill_config *c, const char *name, size_t
 }
 
 int64_t mill_config_batch_rows(const mill_config *c) { return c->batch_rows; }
+bool mill_config_row_errors(const mill_config *c) { return c->row_errors; }
 
 /* ---- faults -------------------------------------------------------------------------------------------------------------- */
 

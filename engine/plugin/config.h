@@ -11,6 +11,7 @@ struct mill_config {
     char **files;            /* names that places point to */
     size_t n_files, cap_files;
     int64_t batch_rows;
+    bool row_errors; /* sinks: `errors: true` */
 };
 
 /** Read spec->params against spec->type's table. Errors as stm_step_create. */

@@ -203,6 +203,8 @@ MILL_API mill_status mill_config_fail(const mill_config *c, const char *name, mi
                                       const char *fmt, ...) MILL_PRINTF(5, 6);
 /** Batch size that the pipeline asks of this step: `batch_size` of a generator, `input_batch_size` of others; 0 = as they come. */
 MILL_API int64_t mill_config_batch_rows(const mill_config *c);
+/** Sinks: whether the pipeline says `errors: true`, so that rows are written with their error (mill_replica_row_error). */
+MILL_API bool mill_config_row_errors(const mill_config *c);
 
 /* ---- inside configure: columns ---------------------------------------------------------------------------- */
 
