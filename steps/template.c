@@ -49,8 +49,8 @@ static mill_status fault(const mill_config *c, const char *text, size_t at, mill
     int line, column;
 
     place_in(text, at, &line, &column);
-    if (line > 1) return mill_config_fail(c, "template", err, st, "template, line %d, character %d: %s", line, column, what);
-    return mill_config_fail(c, "template", err, st, "template, character %d: %s", column, what);
+    if (line > 1) return mill_config_fail(c, "template", err, st, "line %d, character %d: %s", line, column, what);
+    return mill_config_fail(c, "template", err, st, "character %d: %s", column, what);
 }
 
 /* A column's name inside of braces, from text[at] up to `close`. */
@@ -106,7 +106,7 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     s->literal = malloc(strlen(text) + 1);
     s->pieces = calloc(strlen(text) + 1, sizeof *s->pieces);
     if (s->literal == NULL || s->pieces == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a template");
-    s->null_if_any = strcmp(mill_config_text(c, "on_null"), "null") == 0;
+    s->null_if_any = strcmp(mill_config_text(c, "on_null"), "propagate") == 0;
     if ((st = cut(s, c, io, text, err)) != MILL_OK) return st;
     return mill_io_add(io, mill_config_text(c, "output"), mill_type_plain(MILL_UTF8), NULL, err);
 }
@@ -179,8 +179,8 @@ static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, 
 static const mill_param params[] = {
     {.name = "template", .type = MILL_PARAM_STRING, .text = "text with columns in braces: \"{name}: {text}\"; {{ and }} are braces"},
     {.name = "output", .type = MILL_PARAM_STRING, .default_value = "text", .text = "name of the column to write"},
-    {.name = "on_null", .type = MILL_PARAM_ENUM, .default_value = "empty", .choices = "empty|null",
-     .text = "a null value: as no text, or the whole result is null"},
+    {.name = "on_null", .type = MILL_PARAM_ENUM, .default_value = "empty", .choices = "empty|propagate",
+     .text = "a null value gives no text, or makes the whole result null"},
 };
 
 const mill_step_type stm_step_template = {
