@@ -35,7 +35,7 @@ mill_status stm_batch_create(mill_pool *pool, int64_t rows, int32_t n_columns, i
 
 mill_status mill_batch_create(mill_pool *pool, int64_t rows, int32_t n_columns, mill_batch **out)
 {
-    return stm_batch_create(pool, rows, n_columns, 0, out);
+    return stm_batch_create(pool, rows, n_columns, STM_BATCH_ROOTS, out);
 }
 
 void mill_batch_destroy(mill_batch **batch)

@@ -29,7 +29,7 @@ struct mill_batch {
     uint64_t seq;          /* place in the producer's stream: 0, 1, 2, ... without gaps */
     int64_t frontier[2];   /* every row of this stream with a key below (frontier[0], frontier[1]) is in this batch or an
                             * earlier one; [1] is 0 unless below a union */
-    int64_t *covered;      /* [n_roots] per root of the plan: rows of the root completed on this stream up to and with this batch */
+    int64_t *covered;      /* [n_roots], at least one per root of the plan: rows of the root completed on this stream up to and with this batch */
     uint32_t borders;      /* bit d: the last batch of a routed batch of router depth d */
     bool end;              /* the stream ends with this batch */
     bool failed;           /* made by imputation (for statistics) */
@@ -42,6 +42,8 @@ struct mill_batch {
     mill_column **columns;  /* [n_columns] */
 };
 
+/** Coverages that a batch made through the public interface has room for: what a step emits can then go on as it is. */
+#define STM_BATCH_ROOTS 2
 /** As mill_batch_create with room for @p n_roots coverages (zeroed). Envelope zeroed, keys consecutive from 0. */
 mill_status stm_batch_create(mill_pool *pool, int64_t rows, int32_t n_columns, int32_t n_roots, mill_batch **out);
 /** A second batch with the same contents and envelope (columns shared). */

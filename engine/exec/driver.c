@@ -139,6 +139,7 @@ static void *driver_main(void *arg)
     uint64_t idle_since = 0;
     int pause = 1;
 
+    stm_pool_attach(run->pool);
     while (!atomic_load_explicit(&run->quit, memory_order_relaxed)) {
         if (s != NULL && !s->own_threads && stm_station_run(s) > 0) {
             idle_since = 0;
@@ -163,6 +164,7 @@ static void *driver_main(void *arg)
         idle_since = 0;
         park(run);
     }
+    stm_pool_detach();
     return NULL;
 }
 
@@ -202,6 +204,7 @@ static void *own_main(void *arg)
     stm_station *s = arg;
     stm_run *run = s->run;
 
+    stm_pool_attach(run->pool);
     while (!atomic_load(&s->done) && !atomic_load(&run->quit) && !atomic_load(&run->rested)) {
         const uint32_t seen = atomic_load(&s->bell);
         if (stm_station_run(s) > 0) {
@@ -218,6 +221,7 @@ static void *own_main(void *arg)
         atomic_fetch_sub(&s->asleep, 1);
         leave_idle(run);
     }
+    stm_pool_detach();
     atomic_fetch_sub(&run->threads, 1);
     stm_run_ring(run, false); /* the count changed: somebody idle must look again whether the run is at rest */
     return NULL;

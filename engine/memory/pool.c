@@ -7,6 +7,9 @@
  * blocks it needed in this and the last window, a class not used in either is emptied. A miss that finds more than
  * twice the recent need in all free lists together sheds the surplus, largest blocks first.
  *
+ * Threads that handle many batches have a stock of small blocks each (stm_pool_attach). It is filled and emptied half at a
+ * time, so the shared lists and counters are touched once for many blocks. To the pool, what is in a stock is live.
+ *
  * Closing: stm_pool_release takes all class locks, marks every class closed and counts what is out. From then on each
  * give frees its block and counts down; whoever counts to zero frees the pool. A give that came before saw its class
  * open under the lock, so its block was not counted.
@@ -45,6 +48,10 @@ enum {
     PAYLOAD_BYTES = 4096,                                 /* from here on blocks count for the window */
     WINDOW = 4096,                                        /* payload gives */
     SPINS = 64
+};
+enum {
+    STOCK_CLASSES = 7 + (12 - FIRST_SHIFT) * 4, /* classes up to 4 KiB */
+    STOCK = 32                                  /* blocks per class */
 };
 #define SLACK_BYTES ((int64_t)1 << 20) /* free lists up to here are never worth trimming */
 
@@ -230,6 +237,17 @@ static bool charge(mill_pool *p, int64_t size)
     return true;
 }
 
+/* As charge, for blocks that are taken whatever the limit says: a stock is bounded itself. */
+static void charge_always(mill_pool *p, int64_t size)
+{
+    const int64_t live = atomic_fetch_add_explicit(&p->live, size, memory_order_relaxed) + size;
+
+    if (live > atomic_load_explicit(&p->recent[0], memory_order_relaxed)) {
+        raise_to(&p->recent[0], live);
+        raise_to(&p->peak, live);
+    }
+}
+
 static void uncharge(mill_pool *p, int64_t size) { atomic_fetch_sub_explicit(&p->live, size, memory_order_relaxed); }
 
 /* The block came back to a closed pool, or the closer is done: the last one frees the pool. */
@@ -240,15 +258,108 @@ static void leave(mill_pool *p)
     stm_free(p);
 }
 
+/* ---- stocks of threads ----------------------------------------------------------------------------------------------- */
+
+typedef struct stock {
+    mill_pool *pool;
+    int32_t n[STOCK_CLASSES];
+    block *blocks[STOCK_CLASSES][STOCK];
+} stock;
+
+static _Thread_local stock *mine __attribute__((tls_model("initial-exec")));
+
+/* Half a stock of class c from the shared list, what there is of it; charged at once. */
+static void stock_fill(stock *s, unsigned c)
+{
+    mill_pool *p = s->pool;
+    size_class *k = &p->classes[c];
+    const int64_t size = (int64_t)class_bytes(c);
+    int32_t n = 0;
+
+    lock(&k->lock);
+    while (!k->closed && n < STOCK / 2 && k->free != NULL) {
+        block *b = k->free;
+        SHOW(b, sizeof *b);
+        k->free = b->next;
+        HIDE(b, (size_t)size);
+        s->blocks[c][n++] = b;
+    }
+    k->n_free -= n;
+    k->n_live += n;
+    if (k->n_live > k->peak[0]) k->peak[0] = k->n_live;
+    k->idle = 0;
+    unlock(&k->lock);
+    if (n == 0) return;
+    s->n[c] = n;
+    atomic_fetch_sub_explicit(&p->held, n * size, memory_order_relaxed);
+    charge_always(p, n * size);
+}
+
+/* Blocks beyond `keep` go back to the shared list, or to the allocator when the pool is closed. */
+static void stock_empty(stock *s, unsigned c, int32_t keep)
+{
+    mill_pool *p = s->pool;
+    size_class *k = &p->classes[c];
+    const int64_t size = (int64_t)class_bytes(c);
+    const int32_t n = s->n[c] - keep;
+    bool closed;
+
+    if (n <= 0) return;
+    uncharge(p, n * size);
+    lock(&k->lock);
+    closed = k->closed;
+    k->n_live -= n;
+    for (int32_t i = keep; !closed && i < s->n[c]; i++) {
+        block *b = s->blocks[c][i];
+        SHOW(b, sizeof *b);
+        b->next = k->free;
+        k->free = b;
+        HIDE(b, (size_t)size);
+    }
+    if (!closed) k->n_free += n;
+    unlock(&k->lock);
+    if (!closed) atomic_fetch_add_explicit(&p->held, n * size, memory_order_relaxed);
+    for (int32_t i = keep; closed && i < s->n[c]; i++) {
+        SHOW(s->blocks[c][i], (size_t)size);
+        stm_free(s->blocks[c][i]);
+        leave(p);
+    }
+    s->n[c] = keep;
+}
+
+void stm_pool_attach(mill_pool *pool)
+{
+    if (mine != NULL) return;
+    mine = stm_calloc(sizeof *mine);
+    if (mine != NULL) mine->pool = pool;
+}
+
+void stm_pool_detach(void)
+{
+    if (mine == NULL) return;
+    for (unsigned c = 0; c < STOCK_CLASSES; c++) stock_empty(mine, c, 0);
+    stm_free(mine);
+    mine = NULL;
+}
+
 /* Blocks above the largest class are counted in the last class for closing, with their own size for bytes. */
 void *stm_pool_take(mill_pool *p, size_t bytes)
 {
     const unsigned c = class_of(bytes), slot = c < N_CLASSES ? c : N_CLASSES - 1;
     const size_t size = stm_pool_block_bytes(bytes);
     size_class *k = &p->classes[slot];
+    stock *s = mine;
     block *b = NULL;
     bool closed;
 
+    if (s != NULL && c < STOCK_CLASSES && s->pool == p) {
+        if (s->n[c] == 0) stock_fill(s, c);
+        if (s->n[c] > 0) {
+            b = s->blocks[c][--s->n[c]];
+            SHOW(b, bytes);
+            return b;
+        }
+    }
     if (!charge(p, (int64_t)size)) return NULL;
     lock(&k->lock);
     if (k->closed) {
@@ -291,10 +402,17 @@ void stm_pool_give(mill_pool *p, void *ptr, size_t bytes)
     const unsigned c = class_of(bytes), slot = c < N_CLASSES ? c : N_CLASSES - 1;
     const size_t size = stm_pool_block_bytes(bytes);
     size_class *k = &p->classes[slot];
+    stock *s = mine;
     block *b = ptr;
     bool closed;
 
     if (ptr == NULL) return;
+    if (s != NULL && c < STOCK_CLASSES && s->pool == p) {
+        if (s->n[c] == STOCK) stock_empty(s, c, STOCK / 2);
+        HIDE(b, size);
+        s->blocks[c][s->n[c]++] = b;
+        return;
+    }
     uncharge(p, (int64_t)size);
     lock(&k->lock);
     closed = k->closed;

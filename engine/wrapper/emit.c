@@ -22,6 +22,7 @@ void stm_emit_begin(mill_emit *e, struct mill_replica *r, int64_t in_rows, int64
 
 void stm_emit_drop(mill_emit *e)
 {
+    if (e->n_parts == 0 && e->row_errors == NULL && (e->parts == NULL || e->parts == e->inline_parts)) return;
     for (size_t i = 0; i < e->n_parts; i++) {
         mill_batch_destroy(&e->parts[i].batch);
         mill_buffer_unref(&e->parts[i].parent);

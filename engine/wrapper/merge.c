@@ -9,7 +9,7 @@ static void copy_envelope(mill_batch *out, const mill_batch *in)
     out->seq = in->seq;
     out->frontier[0] = in->frontier[0];
     out->frontier[1] = in->frontier[1];
-    memcpy(out->covered, in->covered, (size_t)in->n_roots * sizeof *in->covered);
+    memcpy(out->covered, in->covered, (size_t)(in->n_roots < out->n_roots ? in->n_roots : out->n_roots) * sizeof *in->covered);
     out->borders = in->borders;
     out->end = in->end;
 }

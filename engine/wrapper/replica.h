@@ -74,6 +74,7 @@ struct stm_wrapper {
     const char *root_name;
     int32_t root, key_width, n_roots;
     bool plain;                 /* map: what goes out are the columns that came in, same places, no outputs */
+    bool direct;                /* generators: what is emitted has its columns in their outgoing places */
     mill_batch **views;         /* [n_inputs] shells lent to the step; their columns are borrowed */
     const mill_type *const **in_types; /* [n_inputs][columns] types of arriving columns, for recipes */
     const mill_type **type_pool;

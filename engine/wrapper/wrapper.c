@@ -46,6 +46,8 @@ mill_status stm_wrapper_create(const stm_wrapper_opts *opts, stm_wrapper **out, 
     w->n_roots = opts->env->n_roots;
     w->rows_left = INT64_MAX;
     w->plain = is_plain(s);
+    w->direct = s->type->kind == MILL_GENERATOR && s->out.n == s->n_outputs;
+    for (int32_t i = 0; w->direct && i < s->n_outputs; i++) w->direct = s->outputs[i].column == i;
     w->views = stm_calloc((size_t)n * sizeof *w->views);
     w->inputs = stm_calloc((size_t)n * sizeof *w->inputs);
     w->in_types = stm_calloc((size_t)n * sizeof *w->in_types);
@@ -571,15 +573,20 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
         w->cursor = cursor;
         return MILL_OK;
     }
-    st = stm_batch_create(w->env->pool, result != NULL ? result->rows : 0, s->out.n, w->n_roots, &b);
-    if (st != MILL_OK) {
-        st = mill_fail(err, st, "batch of generator %s", s->name);
-        goto fail;
-    }
-    b->keys.first = w->next_row;
-    if (result != NULL)
-        for (int32_t i = 0; i < s->n_outputs; i++)
+    if (result != NULL && w->direct && result->n_roots >= w->n_roots) {
+        b = result; /* its columns are in their places already */
+        w->emit.n_parts = 0;
+        b->keys = (stm_keys){.first = w->next_row, .width = 1};
+    } else {
+        st = stm_batch_create(w->env->pool, result != NULL ? result->rows : 0, s->out.n, w->n_roots, &b);
+        if (st != MILL_OK) {
+            st = mill_fail(err, st, "batch of generator %s", s->name);
+            goto fail;
+        }
+        b->keys.first = w->next_row;
+        for (int32_t i = 0; result != NULL && i < s->n_outputs; i++)
             if (result->columns[i] != NULL) b->columns[s->outputs[i].column] = mill_column_ref(result->columns[i]);
+    }
     if (w->emit.n_row_errors > 0 && (st = mark_rows(w, b, err)) != MILL_OK) goto fail;
     stm_emit_drop(&w->emit);
     w->cursor = cursor;
