@@ -14,7 +14,7 @@ int32_t stm_rows_layout_column(const stm_rows_layout *l, const char *name)
     return -1;
 }
 
-static mill_status add_column(stm_rows_layout *l, mill_io *io, size_t input, const char *name, size_t most, mill_error *err)
+static mill_status add_column(stm_rows_layout *l, mill_io *io, size_t input, const char *name, size_t width, mill_error *err)
 {
     int32_t place, at;
     mill_status st;
@@ -33,52 +33,56 @@ static mill_status add_column(stm_rows_layout *l, mill_io *io, size_t input, con
         mill_type_format(mill_io_used_type(io, input, place), b, sizeof b);
         return mill_fail(err, MILL_ERR_TYPE, "column \"%s\" arrives as %s and, on another input, as %s", name, a, b);
     }
-    l->places[input * most + (size_t)at] = place;
+    l->places[input * width + (size_t)at] = place;
     return MILL_OK;
 }
 
-static mill_status check_embedding(stm_rows_layout *l, mill_error *err)
+static mill_status add_embedding(stm_rows_layout *l, mill_io *io, size_t input, int32_t *place, mill_error *err)
 {
-    const mill_type *t = l->types[l->embedding];
+    const mill_type *t;
     char shown[128];
+    mill_status st;
 
-    if (t->id == MILL_FIXED_LIST && t->fields[0].type->id == MILL_FLOAT32) {
-        l->dim = t->length;
-        return MILL_OK;
-    }
+    if ((st = mill_io_use(io, input, "embedding", "any", place, err)) != MILL_OK) return st;
+    t = mill_io_used_type(io, input, *place);
     mill_type_format(t, shown, sizeof shown);
-    return mill_fail(err, MILL_ERR_TYPE, "the column read as \"embedding\" is %s, expected fixed_list<float32>[n]", shown);
+    if (t->id != MILL_FIXED_LIST || t->fields[0].type->id != MILL_FLOAT32)
+        return mill_fail(err, MILL_ERR_TYPE, "the column read as \"embedding\" is %s, expected fixed_list<float32>[n]", shown);
+    if (l->dim != 0 && l->dim != t->length)
+        return mill_fail(err, MILL_ERR_TYPE, "vectors of one input have %d components, those of another %d", (int)l->dim, (int)t->length);
+    l->dim = t->length;
+    return MILL_OK;
 }
 
 mill_status stm_rows_layout_init(stm_rows_layout *l, mill_io *io, mill_error *err)
 {
-    size_t most = 1; /* embedding, and all that arrives */
+    size_t width = 1, narrow; /* embedding, and all that arrives */
     mill_status st;
 
     memset(l, 0, sizeof *l);
     l->n_inputs = mill_io_inputs(io);
-    for (size_t i = 0; i < l->n_inputs; i++) most += mill_io_column_count(io, i);
-    l->names = calloc(most, sizeof *l->names);
-    l->types = calloc(most, sizeof *l->types);
-    l->places = malloc((l->n_inputs * most + 1) * sizeof *l->places);
-    if (l->names == NULL || l->types == NULL || l->places == NULL) return no_memory(err);
-    for (size_t i = 0; i < l->n_inputs * most; i++) l->places[i] = -1;
-    l->embedding = 0;
-    for (size_t i = 0; i < l->n_inputs; i++) {
-        /* Under the step's own name, whatever column that is mapped to. */
-        if ((st = add_column(l, io, i, "embedding", most, err)) != MILL_OK) return st;
-    }
     if (l->n_inputs == 0) return mill_fail(err, MILL_ERR_INVALID, "there is no input");
-    if ((st = check_embedding(l, err)) != MILL_OK) return st;
+    for (size_t i = 0; i < l->n_inputs; i++) width += mill_io_column_count(io, i);
+    l->names = calloc(width, sizeof *l->names);
+    l->types = calloc(width, sizeof *l->types);
+    l->places = malloc(l->n_inputs * width * sizeof *l->places);
+    if (l->names == NULL || l->types == NULL || l->places == NULL) return no_memory(err);
+    for (size_t i = 0; i < l->n_inputs * width; i++) l->places[i] = -1;
     for (size_t i = 0; i < l->n_inputs; i++) {
         const size_t n = mill_io_column_count(io, i);
+
+        if ((st = add_embedding(l, io, i, &l->places[i * width + width - 1], err)) != MILL_OK) return st;
         for (size_t c = 0; c < n; c++) {
-            if ((st = add_column(l, io, i, mill_io_column_name(io, i, c), most, err)) != MILL_OK) return st;
+            if ((st = add_column(l, io, i, mill_io_column_name(io, i, c), width, err)) != MILL_OK) return st;
         }
     }
     /* Rows of `places` were as wide as could be needed; close the gaps. */
-    for (size_t i = 0; i < l->n_inputs; i++)
-        memmove(l->places + i * (size_t)l->n_columns, l->places + i * most, (size_t)l->n_columns * sizeof *l->places);
+    narrow = (size_t)l->n_columns + 1;
+    for (size_t i = 0; i < l->n_inputs; i++) {
+        const int32_t embedding = l->places[i * width + width - 1];
+        memmove(l->places + i * narrow, l->places + i * width, (size_t)l->n_columns * sizeof *l->places);
+        l->places[i * narrow + narrow - 1] = embedding;
+    }
     return MILL_OK;
 }
 
@@ -110,7 +114,7 @@ static bool grow(void *items, size_t *cap, size_t need, size_t item_bytes)
 
 mill_status stm_rows_accept(stm_rows *t, const stm_rows_layout *l, size_t input, const mill_batch *in, mill_error *err)
 {
-    const size_t n = (size_t)l->n_columns, at = t->n_chunks * n;
+    const size_t n = (size_t)l->n_columns + 1, at = t->n_chunks * n;
 
     if (!grow(&t->chunks, &t->chunks_cap, t->n_chunks + 1, sizeof *t->chunks) ||
         !grow(&t->columns, &t->columns_cap, at + n, sizeof *t->columns))
@@ -138,7 +142,7 @@ static bool bit(const uint8_t *bits, int64_t i) { return bits == NULL || (bits[i
 
 static void list_vectors(stm_rows *t, const stm_rows_layout *l, const stm_rows_chunk *k)
 {
-    const mill_column *col = t->columns[k->columns + (size_t)l->embedding];
+    const mill_column *col = t->columns[k->columns + (size_t)l->n_columns];
     mill_view list, values;
 
     if (col == NULL || k->rows == 0) return;
@@ -174,7 +178,7 @@ mill_status stm_rows_seal(stm_rows *t, const stm_rows_layout *l, mill_error *err
 
 void stm_rows_fini(stm_rows *t, const stm_rows_layout *l)
 {
-    for (size_t i = 0; i < t->n_chunks * (size_t)l->n_columns; i++) mill_column_unref(&t->columns[i]);
+    for (size_t i = 0; i < t->n_chunks * ((size_t)l->n_columns + 1); i++) mill_column_unref(&t->columns[i]);
     free(t->chunks);
     free(t->columns);
     free(t->vectors);

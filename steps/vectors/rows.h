@@ -15,9 +15,9 @@ typedef struct stm_rows_layout {
     size_t n_inputs;
     char **names;            /* [n_columns] arriving columns by name, in order of first appearance */
     const mill_type **types; /* [n_columns] */
-    int32_t *places;         /* [n_inputs][n_columns] place in that input's batches, -1 = it has none */
+    int32_t *places;         /* [n_inputs][n_columns + 1] place in that input's batches, -1 = it has none; the last is
+                              * what the step reads as `embedding`, under whatever name it arrives */
     int32_t n_columns;
-    int32_t embedding;       /* which of them */
     int64_t dim;
 } stm_rows_layout;
 
@@ -37,7 +37,7 @@ typedef struct stm_rows_chunk {
 typedef struct stm_rows {
     stm_rows_chunk *chunks;
     size_t n_chunks, chunks_cap;
-    mill_column **columns; /* [n_chunks][n_columns], referenced; NULL = nulls */
+    mill_column **columns; /* [n_chunks][n_columns + 1], referenced; NULL = nulls */
     size_t columns_cap;
     int64_t n_rows;
     /* after stm_rows_seal */

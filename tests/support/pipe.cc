@@ -70,6 +70,8 @@ struct Pipe::Step {
     Opts opts;
     std::vector<From> from;
     int32_t kind;
+    const mill_step_type *real = nullptr; /* else `type`, made of the behaviour */
+    Params params;
 };
 
 Pipe::Pipe() = default;
@@ -108,6 +110,14 @@ int Pipe::add(const std::string &name, int32_t kind, const std::vector<From> &fr
     steps_.push_back(s);
     if (o.stage + 1 > stages_) stages_ = o.stage + 1;
     return (int)steps_.size() - 1;
+}
+
+int Pipe::add_type(const std::string &name, const mill_step_type *type, const std::vector<From> &from, const Params &params, const Opts &o)
+{
+    const int at = add(name, type->kind, from, Behaviour(), o);
+    steps_[(size_t)at]->real = type;
+    steps_[(size_t)at]->params = params;
+    return at;
 }
 
 int Pipe::source(const std::string &name, int64_t rows, int64_t batch_rows, const std::string &column)
@@ -182,8 +192,27 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
         for (auto &m : s->opts.map_in) in.push_back({m.first.c_str(), m.second.c_str(), {}});
         for (auto &m : s->opts.map_out) out.push_back({m.first.c_str(), m.second.c_str(), {}});
         for (auto &b : s->opts.branches) branches.push_back(b.c_str());
+        std::vector<stm_value> params;
+        std::vector<std::vector<stm_value>> items(s->params.size());
+        for (size_t i = 0; i < s->params.size(); i++) {
+            stm_value v = {};
+            v.key = s->params[i].first.c_str();
+            for (auto &text : s->params[i].second) {
+                stm_value item = {};
+                item.text = text.c_str();
+                items[i].push_back(item);
+            }
+            if (items[i].size() == 1)
+                v.text = items[i][0].text;
+            else
+                v.kind = stm_value::STM_VALUE_LIST, v.items = items[i].data(), v.n_items = items[i].size();
+            params.push_back(v);
+        }
+        const mill_step_type *type = s->real ? s->real : &s->type;
         spec.name = s->name.c_str();
-        spec.type = &s->type;
+        spec.type = type;
+        spec.params = params.data();
+        spec.n_params = params.size();
         spec.base_dir = "/";
         spec.arriving = arriving.data();
         spec.n_arriving = (int32_t)arriving.size();
@@ -194,7 +223,7 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
         spec.branches = branches.data();
         spec.n_branches = (int32_t)branches.size();
         spec.batch_rows = s->opts.batch_rows;
-        spec.policy = stm_policy_default(&s->type);
+        spec.policy = stm_policy_default(type);
         spec.policy.replicas = s->opts.replicas;
         if (s->opts.policy) s->opts.policy(&spec.policy);
         spec.run_seed = 7;
