@@ -1,0 +1,232 @@
+/* The public encoder: texts are tokenised and gathered into groups of about GROUP_ROWS tokens by whichever worker is free. */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "models/encoder/forward.h"
+#include "models/encoder/workers.h"
+#include "models/tokenizers/wordpiece.h"
+
+/* Tokens that go through the layers together: enough that a weight, read from L3 once per group, is used often (bf16 with
+ * tiles takes 4 times as long per byte of weight at 64 rows), few enough that activations stay in 2 MB of L2. Measured by
+ * bench/embed. A group ends with the document that would pass it. */
+#define GROUP_ROWS_F32 128
+#define GROUP_ROWS_BF16 256
+#define THREADS_MAX 256
+
+struct mill_encoder {
+    stm_encoder_config config;
+    stm_encoder_weights *weights;
+    stm_wordpiece *tokenizer;
+    stm_workers *workers;
+    stm_encoder_work **work; /* [threads] */
+    int32_t threads;
+    int64_t group_rows;
+    bool (*cancelled)(void *user);
+    void *user;
+};
+
+/* One mill_encoder_run. */
+typedef struct run_state {
+    mill_encoder *enc;
+    const mill_texts *texts;
+    float *out;
+    _Atomic int64_t next;      /* relaxed: texts are shared out */
+    _Atomic int32_t stopped;   /* relaxed: a status; the first failure ends all */
+    mill_error *err;           /* filled by the worker that set `stopped` */
+} run_state;
+
+static mill_status check_options(const mill_encoder_options *o, mill_error *err)
+{
+    if (o == NULL || o->struct_size < sizeof *o) return mill_fail(err, MILL_ERR_INVALID, "mill_encoder_options is not initialised");
+    if (o->precision == MILL_PRECISION_F16) {
+        mill_fail(err, MILL_ERR_UNSUPPORTED, "precision f16 is for GPUs");
+        mill_error_remedy(err, "Use bf16 or f32 on the CPU");
+        return MILL_ERR_UNSUPPORTED;
+    }
+    if ((o->precision != MILL_PRECISION_F32 && o->precision != MILL_PRECISION_BF16) || o->pooling < MILL_POOLING_AUTO ||
+        o->pooling > MILL_POOLING_CLS || o->normalize < MILL_AUTO || o->normalize > MILL_NO)
+        return mill_fail(err, MILL_ERR_INVALID, "an option of the encoder is out of range");
+    return MILL_OK;
+}
+
+/* Tokenizer and configuration must fit together: every id has an embedding, and a text has room between special tokens. */
+static mill_status open_tokenizer(const char *dir, const stm_encoder_config *c, stm_wordpiece **out, mill_error *err)
+{
+    stm_wordpiece *tok = NULL;
+    mill_status st = stm_wordpiece_open(dir, &tok, err);
+
+    if (st != MILL_OK) return st;
+    const stm_wordpiece_info info = stm_wordpiece_info_of(tok);
+    if (info.vocabulary > c->vocabulary)
+        st = mill_fail(err, MILL_ERR_INVALID, "%s: the tokenizer has ids up to %d, but the model only %d embeddings", dir,
+                       (int)info.vocabulary - 1, (int)c->vocabulary);
+    else if (c->max_tokens <= info.n_before + info.n_after)
+        st = mill_fail(err, MILL_ERR_INVALID, "max_tokens is %d, of which %d are special tokens", (int)c->max_tokens,
+                       (int)(info.n_before + info.n_after));
+    if (st != MILL_OK)
+        stm_wordpiece_close(&tok);
+    else
+        *out = tok;
+    return st;
+}
+
+static mill_status weights_path(const char *dir, char *path, size_t size, mill_error *err)
+{
+    snprintf(path, size, "%s/model.safetensors", dir);
+    if (stm_file_exists(path)) return MILL_OK;
+    mill_fail(err, MILL_ERR_NOT_FOUND, "%s does not exist", path);
+    snprintf(path, size, "%s/pytorch_model.bin", dir);
+    if (stm_file_exists(path)) mill_error_remedy(err, "pytorch_model.bin is not read; convert it to model.safetensors");
+    snprintf(path, size, "%s/model.safetensors.index.json", dir);
+    if (stm_file_exists(path)) mill_error_remedy(err, "Weights in several files are not supported; join them into one");
+    return MILL_ERR_NOT_FOUND;
+}
+
+static mill_encoder_info describe(const stm_encoder_config *c, int64_t parameters)
+{
+    return (mill_encoder_info){.dim = c->hidden, .max_tokens = c->max_tokens, .layers = c->layers, .heads = c->heads,
+                               .vocabulary = c->vocabulary, .positions = c->positions, .pooling = (int32_t)c->pooling,
+                               .normalize = c->normalize, .parameters = parameters};
+}
+
+mill_status mill_encoder_check(const char *dir, const mill_encoder_options *options, mill_encoder_info *info, mill_error *err)
+{
+    stm_encoder_config c;
+    stm_wordpiece *tok = NULL;
+    stm_safetensors *file = NULL;
+    char path[4096];
+    int64_t parameters = 0;
+    mill_status st = check_options(options, err);
+
+    if (st == MILL_OK) st = stm_encoder_config_read(dir, options, &c, err);
+    if (st == MILL_OK) st = weights_path(dir, path, sizeof path, err);
+    if (st == MILL_OK) st = stm_safetensors_open(path, &file, err);
+    if (st == MILL_OK) st = stm_encoder_weights_check(file, &c, &parameters, err);
+    if (st == MILL_OK) st = open_tokenizer(dir, &c, &tok, err);
+    if (st == MILL_OK && info != NULL) *info = describe(&c, parameters);
+    stm_wordpiece_close(&tok);
+    stm_safetensors_close(&file);
+    return st;
+}
+
+static mill_status open_all(mill_encoder *e, const char *dir, const mill_encoder_options *o, mill_error *err)
+{
+    const stm_gemm_type type = o->precision == MILL_PRECISION_BF16 ? STM_GEMM_BF16 : STM_GEMM_F32;
+    char path[4096];
+    mill_status st = stm_encoder_config_read(dir, o, &e->config, err);
+
+    if (st == MILL_OK) st = weights_path(dir, path, sizeof path, err);
+    if (st == MILL_OK) st = open_tokenizer(dir, &e->config, &e->tokenizer, err);
+    if (st == MILL_OK) st = stm_encoder_weights_get(path, &e->config, type, &e->weights, err);
+    if (st == MILL_OK) st = stm_workers_create(e->threads, &e->workers, err);
+    if (st != MILL_OK) return st;
+    e->group_rows = type == STM_GEMM_BF16 ? GROUP_ROWS_BF16 : GROUP_ROWS_F32;
+    if (e->group_rows < e->config.max_tokens) e->group_rows = e->config.max_tokens;
+    if ((e->work = stm_calloc((size_t)e->threads * sizeof *e->work)) == NULL)
+        return mill_fail(err, MILL_ERR_NOMEM, "no memory for an encoder");
+    for (int32_t i = 0; i < e->threads && st == MILL_OK; i++)
+        st = stm_encoder_work_create(&e->config, type, e->group_rows, &e->work[i], err);
+    return st;
+}
+
+mill_status mill_encoder_open(const char *dir, const mill_encoder_options *options, mill_encoder **out, mill_error *err)
+{
+    mill_encoder *e;
+    mill_status st = check_options(options, err);
+
+    if (st != MILL_OK) return st;
+    if ((e = stm_calloc(sizeof *e)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for an encoder");
+    e->threads = options->threads < 1 ? 1 : options->threads > THREADS_MAX ? THREADS_MAX : options->threads;
+    e->cancelled = options->cancelled, e->user = options->user;
+    if ((st = open_all(e, dir, options, err)) != MILL_OK)
+        mill_encoder_close(&e);
+    else
+        *out = e;
+    return st;
+}
+
+void mill_encoder_close(mill_encoder **enc)
+{
+    mill_encoder *e = *enc;
+
+    if (e == NULL) return;
+    stm_workers_destroy(&e->workers);
+    for (int32_t i = 0; e->work != NULL && i < e->threads; i++) stm_encoder_work_destroy(&e->work[i]);
+    stm_free(e->work);
+    stm_encoder_weights_put(&e->weights);
+    stm_wordpiece_close(&e->tokenizer);
+    stm_free(e);
+    *enc = NULL;
+}
+
+mill_encoder_info mill_encoder_info_of(const mill_encoder *enc) { return describe(&enc->config, enc->weights->parameters); }
+
+static void stop(run_state *s, mill_status st, const mill_error *cause)
+{
+    int32_t none = MILL_OK;
+
+    if (atomic_compare_exchange_strong_explicit(&s->stopped, &none, st, memory_order_relaxed, memory_order_relaxed) && s->err != NULL)
+        *s->err = *cause;
+}
+
+static bool flush(run_state *s, stm_encoder_work *work)
+{
+    mill_error err = {0};
+    mill_status st = MILL_OK;
+
+    if (s->enc->cancelled != NULL && s->enc->cancelled(s->enc->user))
+        st = mill_fail(&err, MILL_ERR_STOPPED, "stopped while encoding");
+    else
+        st = stm_encoder_forward(&s->enc->config, s->enc->weights, work, &err);
+    stm_encoder_work_reset(work);
+    if (st != MILL_OK) stop(s, st, &err);
+    return atomic_load_explicit(&s->stopped, memory_order_relaxed) == MILL_OK;
+}
+
+static void encode_worker(void *user, int32_t worker)
+{
+    run_state *s = user;
+    const mill_encoder *e = s->enc;
+    const mill_texts *t = s->texts;
+    const int64_t dim = e->config.hidden, limit = e->group_rows;
+    stm_encoder_work *work = e->work[worker];
+
+    stm_encoder_work_reset(work);
+    for (;;) {
+        const int64_t r = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed);
+        if (r >= t->rows) break;
+        const int64_t at = t->offset + r;
+        if (t->validity != NULL && (t->validity[at / 8] >> at % 8 & 1) == 0) {
+            memset(s->out + r * dim, 0, (size_t)dim * sizeof(float));
+            continue;
+        }
+        int32_t *ids = stm_encoder_work_ids(work);
+        const int64_t bytes = t->offsets[at + 1] - t->offsets[at];
+        const int32_t n =
+            stm_wordpiece_encode(e->tokenizer, bytes > 0 ? t->data + t->offsets[at] : "", bytes, e->config.max_tokens, ids);
+        if (n == 0) { /* an empty text, and a tokenizer without special tokens */
+            memset(s->out + r * dim, 0, (size_t)dim * sizeof(float));
+            continue;
+        }
+        if (stm_encoder_work_rows(work) + n > limit) { /* it opens the next group */
+            if (!flush(s, work)) return;
+            memmove(stm_encoder_work_ids(work), ids, (size_t)n * sizeof *ids);
+        }
+        stm_encoder_work_add(work, n, s->out + r * dim);
+    }
+    (void)flush(s, work);
+}
+
+mill_status mill_encoder_run(mill_encoder *enc, const mill_texts *texts, float *out, mill_error *err)
+{
+    run_state s = {.enc = enc, .texts = texts, .out = out, .err = err};
+    const int64_t workers = texts->rows < enc->threads ? texts->rows : enc->threads;
+
+    atomic_init(&s.next, 0);
+    atomic_init(&s.stopped, MILL_OK);
+    if (texts->rows == 0) return MILL_OK;
+    stm_workers_run(enc->workers, (int32_t)workers, encode_worker, &s);
+    return atomic_load_explicit(&s.stopped, memory_order_relaxed);
+}

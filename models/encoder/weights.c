@@ -1,0 +1,264 @@
+#include "models/encoder/weights.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/fault.h"
+
+#define NAME 160
+
+/* Weights in use, so that replicas share them. Taken while loading, too: a second replica waits for the first rather than
+ * packing the same matrices again. Lock order: nothing is called with it that takes another lock of the engine. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static stm_encoder_weights *in_use; /* lock */
+
+/* Reads tensors one after another; after the first failure it does nothing. */
+typedef struct tensor_reader {
+    const stm_safetensors *file;
+    const char *prefix; /* before every name: "" or "bert." */
+    mill_error *err;
+    mill_status status;
+    int64_t parameters;
+    stm_gemm_type type;
+    float *scratch; /* for matrices that are not f32 in the file */
+    size_t scratch_values;
+} tensor_reader;
+
+static const stm_tensor *find(tensor_reader *r, const char *name, int32_t rank, int64_t rows, int64_t cols)
+{
+    const int64_t shape[2] = {rows, cols};
+    const stm_tensor *t = NULL;
+    char full[NAME + 16];
+
+    if (r->status != MILL_OK) return NULL;
+    snprintf(full, sizeof full, "%s%s", r->prefix, name);
+    r->status = stm_safetensors_need(r->file, full, rank, shape, &t, r->err);
+    if (r->status != MILL_OK) return NULL;
+    r->parameters += t->values;
+    return t;
+}
+
+/* Values of a vector into out; out NULL = only look. */
+static void vector(tensor_reader *r, const char *name, int64_t n, float *out)
+{
+    const stm_tensor *t = find(r, name, 1, n, 0);
+
+    if (t != NULL && out != NULL) stm_tensor_read(t, 0, n, out);
+}
+
+/* Norms of early checkpoints are called gamma and beta. */
+static void norm(tensor_reader *r, const char *name, int64_t n, stm_encoder_norm *out)
+{
+    char weight[NAME + 16], bias[NAME + 16];
+
+    snprintf(weight, sizeof weight, "%s%s.gamma", r->prefix, name);
+    const bool old = stm_safetensors_find(r->file, weight) != NULL;
+    snprintf(weight, sizeof weight, "%s.%s", name, old ? "gamma" : "weight");
+    snprintf(bias, sizeof bias, "%s.%s", name, old ? "beta" : "bias");
+    vector(r, weight, n, out != NULL ? out->gain : NULL);
+    vector(r, bias, n, out != NULL ? out->bias : NULL);
+}
+
+/* f32 values of a whole tensor: where they lie in the file, or converted into *copy (kept) or the reader's scratch. */
+static const float *values(tensor_reader *r, const stm_tensor *t, float **copy)
+{
+    float *to;
+
+    if (t->dtype == STM_DTYPE_F32 && (uintptr_t)t->data % _Alignof(float) == 0) return t->data;
+    if (copy != NULL) {
+        to = *copy = stm_malloc((size_t)t->values * sizeof(float));
+    } else {
+        if (r->scratch_values < (size_t)t->values) {
+            stm_free(r->scratch);
+            r->scratch = stm_malloc((size_t)t->values * sizeof(float));
+            r->scratch_values = r->scratch != NULL ? (size_t)t->values : 0;
+        }
+        to = r->scratch;
+    }
+    if (to == NULL) {
+        r->status = mill_fail(r->err, MILL_ERR_NOMEM, "no memory for tensor %s", t->name);
+        return NULL;
+    }
+    stm_tensor_read(t, 0, t->values, to);
+    return to;
+}
+
+/* name.weight [n][k] and name.bias [n]; out NULL = only look. */
+static void matrix(tensor_reader *r, const char *name, int64_t n, int64_t k, stm_gemm_weight **out)
+{
+    char part[NAME + 8];
+    const stm_tensor *weight, *bias;
+    const float *b;
+    float *shift = NULL;
+
+    snprintf(part, sizeof part, "%s.weight", name);
+    weight = find(r, part, 2, n, k);
+    snprintf(part, sizeof part, "%s.bias", name);
+    bias = find(r, part, 1, n, 0);
+    if (weight == NULL || bias == NULL || out == NULL) return;
+    if ((b = values(r, weight, NULL)) == NULL) return;
+    if ((shift = stm_malloc((size_t)n * sizeof(float))) == NULL) {
+        r->status = mill_fail(r->err, MILL_ERR_NOMEM, "no memory for tensor %s", bias->name);
+        return;
+    }
+    stm_tensor_read(bias, 0, n, shift);
+    r->status = stm_gemm_pack(r->type, b, shift, n, k, out, r->err);
+    stm_free(shift);
+}
+
+static void embeddings(tensor_reader *r, const stm_encoder_config *c, stm_encoder_weights *w)
+{
+    const stm_tensor *words = find(r, "embeddings.word_embeddings.weight", 2, c->vocabulary, c->hidden);
+    const stm_tensor *positions = find(r, "embeddings.position_embeddings.weight", 2, c->positions, c->hidden);
+    const stm_tensor *types = find(r, "embeddings.token_type_embeddings.weight", 2, c->types, c->hidden);
+
+    norm(r, "embeddings.LayerNorm", c->hidden, w != NULL ? &w->embedding_norm : NULL);
+    if (r->status != MILL_OK || w == NULL) return;
+    stm_tensor_read(types, 0, c->hidden, w->type_row);
+    if ((w->words = values(r, words, &w->words_copy)) == NULL) return;
+    w->positions = values(r, positions, &w->positions_copy);
+}
+
+static void layer(tensor_reader *r, const stm_encoder_config *c, int32_t i, stm_encoder_layer *l)
+{
+    const struct {
+        const char *name;
+        int64_t n, k;
+        stm_gemm_weight **out;
+    } matrices[] = {
+        {"attention.self.query", c->hidden, c->hidden, l != NULL ? &l->query : NULL},
+        {"attention.self.key", c->hidden, c->hidden, l != NULL ? &l->key : NULL},
+        {"attention.self.value", c->hidden, c->hidden, l != NULL ? &l->value : NULL},
+        {"attention.output.dense", c->hidden, c->hidden, l != NULL ? &l->output : NULL},
+        {"intermediate.dense", c->feed_forward, c->hidden, l != NULL ? &l->up : NULL},
+        {"output.dense", c->hidden, c->feed_forward, l != NULL ? &l->down : NULL},
+    };
+    char name[NAME];
+
+    for (size_t m = 0; m < sizeof matrices / sizeof *matrices; m++) {
+        snprintf(name, sizeof name, "encoder.layer.%d.%s", (int)i, matrices[m].name);
+        matrix(r, name, matrices[m].n, matrices[m].k, matrices[m].out);
+    }
+    snprintf(name, sizeof name, "encoder.layer.%d.attention.output.LayerNorm", (int)i);
+    norm(r, name, c->hidden, l != NULL ? &l->attention_norm : NULL);
+    snprintf(name, sizeof name, "encoder.layer.%d.output.LayerNorm", (int)i);
+    norm(r, name, c->hidden, l != NULL ? &l->output_norm : NULL);
+}
+
+static void everything(tensor_reader *r, const stm_encoder_config *c, stm_encoder_weights *w)
+{
+    r->prefix = "";
+    if (stm_safetensors_find(r->file, "bert.embeddings.word_embeddings.weight") != NULL) r->prefix = "bert.";
+    embeddings(r, c, w);
+    for (int32_t i = 0; i < c->layers && r->status == MILL_OK; i++) layer(r, c, i, w != NULL ? &w->layers[i] : NULL);
+}
+
+mill_status stm_encoder_weights_check(const stm_safetensors *file, const stm_encoder_config *c, int64_t *parameters, mill_error *err)
+{
+    tensor_reader r = {.file = file, .err = err, .status = MILL_OK};
+
+    everything(&r, c, NULL);
+    if (r.status == MILL_OK && parameters != NULL) *parameters = r.parameters;
+    return r.status;
+}
+
+static void destroy(stm_encoder_weights *w)
+{
+    for (int32_t i = 0; w->layers != NULL && i < w->n_layers; i++) {
+        stm_encoder_layer *l = &w->layers[i];
+        stm_gemm_weight **all[] = {&l->query, &l->key, &l->value, &l->output, &l->up, &l->down};
+        for (size_t m = 0; m < sizeof all / sizeof *all; m++) stm_gemm_unpack(all[m]);
+    }
+    stm_free(w->layers);
+    stm_free(w->vectors);
+    stm_free(w->words_copy);
+    stm_free(w->positions_copy);
+    stm_safetensors_close(&w->file);
+    stm_free(w);
+}
+
+/* Room for all vectors: type row, and gain and bias of 1 + 2 norms a layer. */
+static bool make_vectors(stm_encoder_weights *w, const stm_encoder_config *c)
+{
+    const size_t hidden = (size_t)c->hidden;
+    float *next;
+
+    w->n_layers = c->layers;
+    w->layers = stm_calloc((size_t)c->layers * sizeof *w->layers);
+    w->vectors = stm_aligned((3 + 4 * (size_t)c->layers) * hidden * sizeof(float), 64);
+    if (w->layers == NULL || w->vectors == NULL) return false;
+    next = w->vectors;
+    w->type_row = next, next += hidden;
+    w->embedding_norm = (stm_encoder_norm){next, next + hidden}, next += 2 * hidden;
+    for (int32_t i = 0; i < c->layers; i++, next += 4 * hidden) {
+        w->layers[i].attention_norm = (stm_encoder_norm){next, next + hidden};
+        w->layers[i].output_norm = (stm_encoder_norm){next + 2 * hidden, next + 3 * hidden};
+    }
+    return true;
+}
+
+static mill_status load(stm_safetensors **file, const stm_encoder_config *c, stm_gemm_type type, stm_encoder_weights **out, mill_error *err)
+{
+    stm_encoder_weights *w = stm_calloc(sizeof *w);
+    tensor_reader r = {.file = *file, .err = err, .status = MILL_OK, .type = type};
+
+    if (stm_fault_fires(STM_FAULT_LOAD)) r.status = mill_fail(err, MILL_ERR_IO, "injected failure of loading weights");
+    if (w == NULL || !make_vectors(w, c)) r.status = mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
+    if (r.status == MILL_OK) everything(&r, c, w);
+    stm_free(r.scratch);
+    if (r.status != MILL_OK) {
+        if (w != NULL) destroy(w);
+        return r.status;
+    }
+    w->type = type, w->parameters = r.parameters, w->refs = 1;
+    w->file = *file, *file = NULL; /* stays mapped: the word embeddings are read from it */
+    *out = w;
+    return MILL_OK;
+}
+
+mill_status stm_encoder_weights_get(const char *path, const stm_encoder_config *c, stm_gemm_type type, stm_encoder_weights **out,
+                                    mill_error *err)
+{
+    stm_safetensors *file = NULL;
+    mill_status st = stm_safetensors_open(path, &file, err);
+    stm_encoder_weights *w;
+
+    if (st == MILL_OK) st = stm_encoder_weights_check(file, c, NULL, err);
+    if (st != MILL_OK) {
+        stm_safetensors_close(&file);
+        return st;
+    }
+    pthread_mutex_lock(&lock);
+    for (w = in_use; w != NULL; w = w->next)
+        if (w->type == type && w->n_layers == c->layers && memcmp(stm_safetensors_id(w->file), stm_safetensors_id(file), sizeof(stm_file_id)) == 0)
+            break;
+    if (w != NULL) {
+        w->refs++;
+    } else if ((st = load(&file, c, type, &w, err)) == MILL_OK) {
+        w->next = in_use;
+        in_use = w;
+    }
+    pthread_mutex_unlock(&lock);
+    stm_safetensors_close(&file);
+    if (st == MILL_OK) *out = w;
+    return st;
+}
+
+void stm_encoder_weights_put(stm_encoder_weights **w)
+{
+    stm_encoder_weights *gone = NULL;
+
+    if (*w == NULL) return;
+    pthread_mutex_lock(&lock);
+    if (--(*w)->refs == 0) {
+        stm_encoder_weights **at = &in_use;
+        while (*at != *w) at = &(*at)->next;
+        *at = (*w)->next;
+        gone = *w;
+    }
+    pthread_mutex_unlock(&lock);
+    if (gone != NULL) destroy(gone);
+    *w = NULL;
+}
