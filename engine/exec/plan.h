@@ -13,6 +13,8 @@ typedef struct stm_plan_step {
     stm_flow_edge *inputs; /* from = index into plan steps, which stand in topological order */
     int32_t n_inputs;
     int32_t stage; /* load group it belongs to: 0 .. n_stages-1, never below that of a producer */
+    bool any_order;      /* sinks: rows may come in any order */
+    int64_t credit_rows; /* generators and globals: rows in the pipeline at once; filled by stm_plan_try */
 } stm_plan_step;
 
 typedef struct stm_plan {
@@ -26,5 +28,8 @@ typedef struct stm_plan {
     bool input_order;     /* order: input */
 } stm_plan;
 void stm_plan_destroy(stm_plan **plan);
+/** Build all of a run but its threads, and take it down again: what a run would refuse (MILL_ERR_INVALID, the message names the
+ *  steps), and credit_rows. Nothing is loaded. */
+mill_status stm_plan_try(stm_plan *plan, mill_error *err);
 
 #endif

@@ -225,8 +225,9 @@ static mill_status parse_value(mill_pipeline *p, const char *key, const char *te
     if (p->file[0] != '\0' && (where = stm_arena_printf(&p->arena, "--set %.120s=%.120s", key, text)) == NULL)
         return mill_fail(err, MILL_ERR_NOMEM, "setting %s", key);
     if (text[0] == '[' || text[0] == '{') {
-        if ((st = stm_yaml_parse(&p->arena, text, strlen(text), where, out, err)) != MILL_OK) return st;
-        return MILL_OK;
+        st = stm_yaml_parse(&p->arena, text, strlen(text), where, out, err);
+        if (st != MILL_OK && err != NULL) err->line = err->column = 0; /* there is one line, and it is shown */
+        return st;
     }
     *out = (stm_value){.kind = STM_VALUE_SCALAR, .place = {where, 0, 0}, .key_place = {where, 0, 0}};
     if (strcmp(text, "null") == 0 || strcmp(text, "~") == 0) return MILL_OK;

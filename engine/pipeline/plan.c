@@ -140,11 +140,32 @@ static mill_status fill_step(const mill_pipeline *p, stm_arena *a, const stm_gra
     out->on_missing = s->on_missing;
     out->on_uneven = s->on_uneven;
     out->stage = s->stage;
+    out->any_order =
+        s->type->kind == MILL_SINK && (s->keys.order == STM_ORDER_ANY || (s->keys.order < 0 && g->keys.order == STM_ORDER_ANY));
     if ((st = make_step(p, a, g, s, index, plan, run_dir, &out->step, err)) != MILL_OK) {
         if (err != NULL && err->step[0] == '\0') snprintf(err->step, sizeof err->step, "%s", s->name);
         mill_error_place(err, s->value->key_place.file, s->value->key_place.line, s->value->key_place.column);
     }
     return st;
+}
+
+/* The drivers know steps by name only: find the place of the first one that the message names. */
+static void place_by_name(const stm_graph *g, mill_error *err)
+{
+    const stm_graph_step *found = NULL;
+    const char *first = NULL;
+    char quoted[80];
+
+    for (int32_t i = 0; err != NULL && i < g->n_steps; i++) {
+        const char *at;
+
+        snprintf(quoted, sizeof quoted, "'%.64s'", g->steps[i].name);
+        at = strstr(err->msg, quoted);
+        if (at != NULL && (first == NULL || at < first)) first = at, found = &g->steps[i];
+    }
+    if (found == NULL) return;
+    if (err->step[0] == '\0') snprintf(err->step, sizeof err->step, "%s", found->name);
+    mill_error_place(err, found->value->key_place.file, found->value->key_place.line, found->value->key_place.column);
 }
 
 static mill_status make_plan(mill_pipeline *p, const char *run_dir, stm_arena *a, stm_graph *g, stm_plan **out, mill_error *err)
@@ -171,6 +192,10 @@ static mill_status make_plan(mill_pipeline *p, const char *run_dir, stm_arena *a
     for (int32_t i = 0; i < g->n_steps; i++) index[g->order[i]] = i;
     for (int32_t i = 0; i < g->n_steps; i++)
         if ((st = fill_step(p, a, g, i, index, run_dir, plan, err)) != MILL_OK) goto fail;
+    if ((st = stm_plan_try(plan, err)) != MILL_OK) {
+        place_by_name(g, err);
+        goto fail;
+    }
     *out = plan;
     return MILL_OK;
 fail:

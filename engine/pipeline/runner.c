@@ -14,7 +14,7 @@
 #include "core/fault.h"
 #include "exec/run.h"
 #include "pipeline/pipeline.h"
-#include "pipeline/rows.h"
+#include "stepmill/json.h"
 #include "trace/progress.h"
 
 struct mill_run {
@@ -28,7 +28,6 @@ struct mill_run {
     bool finished;
     mill_run_options opts;
     stm_progress *progress;
-    stm_text row; /* one sink call at a time */
 };
 
 /* ---- run directory ----------------------------------------------------------------------------------------------- */
@@ -84,13 +83,24 @@ static mill_status name_dir(mill_pipeline *p, mill_run *r, mill_error *err)
 /* A dry run's sink rows, one JSON object each. Called one at a time. */
 static void hand_out_rows(const mill_step *step, const mill_batch *batch, void *user)
 {
-    mill_run *r = user;
+    const mill_run *r = user;
+    const stm_step_input *in = &step->inputs[0];
+    const char **names = stm_malloc((size_t)in->n_used * sizeof *names);
+    mill_json_writer *w = NULL;
 
-    for (int64_t i = 0; i < mill_batch_rows(batch); i++) {
-        r->row.bytes = 0;
-        stm_row_json(step, batch, i, &r->row);
-        if (!r->row.failed) r->opts.on_sink_row(mill_step_name(step), r->row.data, r->row.bytes, r->opts.user);
+    for (int32_t i = 0; names != NULL && i < in->n_used; i++) names[i] = in->used[i].name;
+    if (names != NULL && mill_json_writer_create(names, in->n_used, 0, &w) == MILL_OK) mill_json_writer_batch(w, batch);
+    for (int64_t i = 0; w != NULL && i < mill_batch_rows(batch); i++) {
+        size_t bytes;
+        const char *line;
+
+        mill_json_writer_clear(w);
+        if (mill_json_writer_row(w, i) != MILL_OK || mill_json_writer_end(w) != MILL_OK) break;
+        line = mill_json_writer_data(w, &bytes);
+        r->opts.on_sink_row(mill_step_name(step), line, bytes - 1, r->opts.user); /* without the newline */
     }
+    mill_json_writer_destroy(&w);
+    stm_free(names);
 }
 
 mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mill_run **out, mill_error *err)
@@ -345,7 +355,6 @@ void mill_run_destroy(mill_run **run)
     r = *run;
     stm_run_destroy(&r->run);
     stm_progress_destroy(&r->progress);
-    stm_text_free(&r->row);
     if (r->dir_fd >= 0) close(r->dir_fd);
     stm_free(r->dir);
     stm_free(r);

@@ -121,6 +121,8 @@ static void show_step(const stm_plan *plan, int32_t i, const struct estimate *e,
         add_schema(t, &from->step->out);
         stm_text_addf(t, "\n");
     }
+    if (ps->credit_rows > 0)
+        stm_text_addf(t, "  %*s    credit: %lld rows in the pipeline at once\n", width, "", (long long)ps->credit_rows);
     if (e->bounded && (e->bound.host_bytes > 0 || e->bound.device_bytes > 0))
         stm_text_addf(t, "  %*s    memory: up to %s per replica and batch\n", width, "",
                       stm_show_bytes((double)(e->bound.host_bytes + e->bound.device_bytes), buf, sizeof buf));
@@ -194,6 +196,7 @@ static void json_step(const stm_plan *plan, int32_t i, const struct estimate *e,
         }
         stm_text_addf(t, "]");
     }
+    if (ps->credit_rows > 0) stm_text_addf(t, ",\"credit_rows\":%lld", (long long)ps->credit_rows);
     stm_text_addf(t, ",\"columns\":");
     json_schema(t, &s->out);
     if (e->bounded)
