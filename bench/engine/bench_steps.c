@@ -132,7 +132,7 @@ static mill_status source_generate(mill_replica *r, int64_t max_rows, mill_curso
         getrusage(RUSAGE_SELF, &all.mark);
         all.mark_ns = now_ns();
     }
-    if (s->one_at_a_time) all.made_ns = now_ns();
+    if (s->one_at_a_time) all.made_ns = now_ns(); /* else times mean nothing */
     if ((st = emit_rows(r, s->type, number, max_rows, out, err)) != MILL_OK) return st;
     atomic_store_explicit(&all.rows_made, made + max_rows, memory_order_release);
     cursor_set(cursor, number + 1);
