@@ -83,8 +83,7 @@ static bool scan_decimal(const char **text, uint64_t *whole, double *fraction)
     *fraction = 0;
     if (!is_digit(*p)) return false;
     for (; is_digit(*p); p++) {
-        if (__builtin_mul_overflow(*whole, 10u, whole) || __builtin_add_overflow(*whole, (uint64_t)(*p - '0'), whole))
-            return false;
+        if (__builtin_mul_overflow(*whole, 10u, whole) || __builtin_add_overflow(*whole, (uint64_t)(*p - '0'), whole)) return false;
     }
     if (*p == '.') {
         if (!is_digit(*++p)) return false;
@@ -128,8 +127,8 @@ bool stm_parse_bytes(const char *text, int64_t *out)
         if (strcmp(text, units[i].name) != 0) continue;
         if (fraction != 0 && units[i].bytes == 1) return false; /* half a byte */
         rest = floor(fraction * (double)units[i].bytes + 0.5);
-        if (__builtin_mul_overflow(whole, units[i].bytes, &bytes) ||
-            __builtin_add_overflow(bytes, (uint64_t)rest, &bytes) || bytes > INT64_MAX)
+        if (__builtin_mul_overflow(whole, units[i].bytes, &bytes) || __builtin_add_overflow(bytes, (uint64_t)rest, &bytes) ||
+            bytes > INT64_MAX)
             return false;
         *out = (int64_t)bytes;
         return true;

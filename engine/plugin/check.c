@@ -6,14 +6,14 @@
 
 enum { NAME_MAX_BYTES = 63 }; /* fits mill_error.step and file names */
 
-#define KNOWN_FLAGS                                                                                                    \
-    ((uint64_t)(MILL_PER_ROW | MILL_BATCH_SENSITIVE | MILL_STATEFUL | MILL_NONDETERMINISTIC | MILL_EXPANDS |           \
-                MILL_FILTERS | MILL_BLOCKS | MILL_ROUTES | MILL_REPORTS_STATUS | MILL_ORDERED))
+#define KNOWN_FLAGS                                                                                                         \
+    ((uint64_t)(MILL_PER_ROW | MILL_BATCH_SENSITIVE | MILL_STATEFUL | MILL_NONDETERMINISTIC | MILL_EXPANDS | MILL_FILTERS | \
+                MILL_BLOCKS | MILL_ROUTES | MILL_REPORTS_STATUS | MILL_ORDERED))
 
 /* Keys of the engine in a step of the pipeline file: a parameter of that name could never be given. */
 static const char *const engine_keys[] = {
-    "type",  "from",    "to",        "inputs", "outputs", "batch_size", "input_batch_size", "budget", "replicas",
-    "cache", "retries", "resources", "nulls",  "timeout", "stop_if",    "on_error",
+    "type",     "from",  "to",      "inputs",    "outputs", "batch_size", "input_batch_size", "budget",
+    "replicas", "cache", "retries", "resources", "nulls",   "timeout",    "stop_if",          "on_error",
 };
 
 static bool is_name(const char *s)
@@ -129,8 +129,8 @@ static mill_status check_params(const mill_step_type *t, mill_error *err)
         const mill_param *p = &t->params[i];
 
         if (p->name == NULL || !is_name(p->name))
-            return mill_fail(err, MILL_ERR_INVALID, "parameter %zu is called \"%.64s\": use lower case letters, digits and _",
-                             i, p->name != NULL ? p->name : "(null)");
+            return mill_fail(err, MILL_ERR_INVALID, "parameter %zu is called \"%.64s\": use lower case letters, digits and _", i,
+                             p->name != NULL ? p->name : "(null)");
         for (size_t k = 0; k < i; k++) {
             if (strcmp(t->params[k].name, p->name) == 0)
                 return mill_fail(err, MILL_ERR_INVALID, "it has two parameters \"%s\"", p->name);
@@ -161,8 +161,7 @@ static mill_status check_columns(const mill_column_decl *cols, size_t n, bool in
 
     if (n > 0 && cols == NULL) return mill_fail(err, MILL_ERR_INVALID, "it has %zu %ss but no table of them", n, word);
     for (size_t i = 0; i < n; i++) {
-        if (cols[i].name == NULL || cols[i].name[0] == '\0')
-            return mill_fail(err, MILL_ERR_INVALID, "%s %zu has no name", word, i);
+        if (cols[i].name == NULL || cols[i].name[0] == '\0') return mill_fail(err, MILL_ERR_INVALID, "%s %zu has no name", word, i);
         for (size_t k = 0; k < i; k++) {
             if (strcmp(cols[k].name, cols[i].name) == 0)
                 return mill_fail(err, MILL_ERR_INVALID, "it has two %ss \"%s\"", word, cols[i].name);

@@ -18,8 +18,7 @@ static mill_status keep_place(mill_config *c, stm_place *place, mill_error *err)
     for (size_t i = 0; i < c->n_files; i++) {
         if (strcmp(c->files[i], place->file) == 0) return place->file = c->files[i], MILL_OK;
     }
-    if (stm_grow(&c->files, &c->cap_files, c->n_files + 1, sizeof *c->files) != 0 ||
-        (copy = stm_strdup(place->file)) == NULL)
+    if (stm_grow(&c->files, &c->cap_files, c->n_files + 1, sizeof *c->files) != 0 || (copy = stm_strdup(place->file)) == NULL)
         return mill_fail(err, MILL_ERR_NOMEM, "out of memory for parameters");
     place->file = c->files[c->n_files++] = copy;
     return MILL_OK;
@@ -282,8 +281,7 @@ bool stm_config_locate(const mill_config *c, const char *name, stm_place *place,
             for (size_t k = 0; k < v->n_entries && at == NULL; k++) {
                 const stm_param_entry *e = &v->entries[k];
 
-                if (part ? strstr(e->text, name) != NULL : strcmp(e->text, name) == 0 || strcmp(e->key, name) == 0)
-                    at = &e->place;
+                if (part ? strstr(e->text, name) != NULL : strcmp(e->text, name) == 0 || strcmp(e->key, name) == 0) at = &e->place;
             }
             if (at == NULL) continue;
             *place = *at;

@@ -115,7 +115,8 @@ void stm_describe_text(const mill_step_type *type, const char *origin, stm_text 
     bool any = false;
 
     stm_text_addf(out, "%s: %s\n", type->name, type->summary);
-    stm_text_addf(out, "kind: %s; version %s; %s\n", stm_kind_name(type->kind), type->version != NULL ? type->version : "1", origin);
+    stm_text_addf(out, "kind: %s; version %s; %s\n", stm_kind_name(type->kind), type->version != NULL ? type->version : "1",
+                  origin);
     for (size_t i = 0; i < N_FLAGS; i++) {
         if (!(type->flags & flags[i].flag)) continue;
         if (!any) put(out, "\nproperties\n");

@@ -46,16 +46,16 @@ static void suggest(const char *name, const char **names, size_t n, mill_error *
 
 /* ---- what arrives ------------------------------------------------------------------------------------------------------- */
 
-static mill_status type_clash(const mill_io *io, const char *column, int32_t a, const mill_type *ta, int32_t b,
-                              const mill_type *tb, mill_error *err)
+static mill_status type_clash(const mill_io *io, const char *column, int32_t a, const mill_type *ta, int32_t b, const mill_type *tb,
+                              mill_error *err)
 {
     char na[80], nb[80], fa[128], fb[128];
     mill_status st;
 
     mill_type_format(ta, fa, sizeof fa);
     mill_type_format(tb, fb, sizeof fb);
-    st = mill_fail(err, MILL_ERR_TYPE, "column \"%s\" is %s from %s but %s from %s", column, fa,
-                   input_name(io, a, na, sizeof na), fb, input_name(io, b, nb, sizeof nb));
+    st = mill_fail(err, MILL_ERR_TYPE, "column \"%s\" is %s from %s but %s from %s", column, fa, input_name(io, a, na, sizeof na),
+                   fb, input_name(io, b, nb, sizeof nb));
     place_at(err, io->spec->place);
     return st;
 }
@@ -89,8 +89,7 @@ static mill_status unite(mill_io *io, mill_error *err)
     for (int32_t i = 0; i < spec->n_arriving; i++) {
         s->united[i].from = stm_malloc((size_t)all->n * sizeof *s->united[i].from);
         if (s->united[i].from == NULL) return no_memory(err);
-        for (int32_t c = 0; c < all->n; c++)
-            s->united[i].from[c] = stm_schema_find(&spec->arriving[i], all->fields[c].name);
+        for (int32_t c = 0; c < all->n; c++) s->united[i].from[c] = stm_schema_find(&spec->arriving[i], all->fields[c].name);
     }
     return MILL_OK;
 }
@@ -227,8 +226,8 @@ static mill_status missing(const mill_io *io, size_t input, const char *own, con
     if (map != NULL)
         mill_fail(err, MILL_ERR_NOT_FOUND, "no column \"%s\" arrives%s to be read as \"%s\"", column, from, own);
     else
-        mill_fail(err, MILL_ERR_NOT_FOUND, "step type \"%s\" reads column \"%s\", which does not arrive%s",
-                  io->step->type->name, column, from);
+        mill_fail(err, MILL_ERR_NOT_FOUND, "step type \"%s\" reads column \"%s\", which does not arrive%s", io->step->type->name,
+                  column, from);
     suggest(column, names, n, err);
     blame(io, column, map, err);
     stm_free(names);
@@ -254,8 +253,8 @@ static mill_status check_type(const mill_io *io, const char *column, const mill_
     return MILL_ERR_TYPE;
 }
 
-static mill_status add_used(mill_io *io, stm_step_input *in, const char *own, int32_t input, int32_t column,
-                            const mill_type *type, mill_error *err)
+static mill_status add_used(mill_io *io, stm_step_input *in, const char *own, int32_t input, int32_t column, const mill_type *type,
+                            mill_error *err)
 {
     stm_used_column *grown = stm_realloc(in->used, ((size_t)in->n_used + 1) * sizeof *grown), *u;
 
@@ -355,8 +354,8 @@ mill_status mill_io_add(mill_io *io, const char *name, const mill_type *type, in
 
             mill_type_format(o->type, a, sizeof a);
             mill_type_format(type, b, sizeof b);
-            return mill_fail(err, MILL_ERR_TYPE, "step type \"%s\" adds column \"%s\" as %s and again as %s", s->type->name,
-                             name, a, b);
+            return mill_fail(err, MILL_ERR_TYPE, "step type \"%s\" adds column \"%s\" as %s and again as %s", s->type->name, name,
+                             a, b);
         }
         if (index != NULL) *index = i;
         return MILL_OK;
@@ -382,8 +381,8 @@ mill_status mill_io_drop(mill_io *io, const char *name, mill_error *err)
         if (strcmp(io->spec->map_in[i].own, name) == 0) map = &io->spec->map_in[i];
     }
     if (io->step->type->kind == MILL_ROUTER)
-        return mill_fail(err, MILL_ERR_INVALID, "step type \"%s\" is a router and cannot drop column \"%s\"",
-                         io->step->type->name, name);
+        return mill_fail(err, MILL_ERR_INVALID, "step type \"%s\" is a router and cannot drop column \"%s\"", io->step->type->name,
+                         name);
     seen = find_seen(io, map != NULL ? map->column : name);
     if (seen == NULL && io->step->n_inputs > 0) return missing(io, 0, name, map != NULL ? map->column : name, map, err);
     if (seen != NULL) seen->dropped = true;
@@ -473,14 +472,14 @@ static mill_status check_outputs(const mill_io *io, mill_error *err)
 
     for (int32_t i = 0; i < s->n_outputs; i++) {
         if (s->outputs[i].type == NULL)
-            return mill_fail(err, MILL_ERR_INVALID, "step type \"%s\" did not say what type its output \"%s\" has",
-                             s->type->name, s->outputs[i].name);
+            return mill_fail(err, MILL_ERR_INVALID, "step type \"%s\" did not say what type its output \"%s\" has", s->type->name,
+                             s->outputs[i].name);
         if (s->outputs[i].mapped[0] == '\0')
             return mill_fail(err, MILL_ERR_INVALID, "output \"%s\" is mapped to a column without a name", s->outputs[i].name);
         for (int32_t k = 0; k < i; k++) {
             if (strcmp(s->outputs[i].mapped, s->outputs[k].mapped) != 0) continue;
-            mill_fail(err, MILL_ERR_INVALID, "outputs \"%s\" and \"%s\" are both written to column \"%s\"",
-                      s->outputs[k].name, s->outputs[i].name, s->outputs[i].mapped);
+            mill_fail(err, MILL_ERR_INVALID, "outputs \"%s\" and \"%s\" are both written to column \"%s\"", s->outputs[k].name,
+                      s->outputs[i].name, s->outputs[i].mapped);
             for (size_t m = io->spec->n_map_out; m-- > 0;) {
                 if (strcmp(io->spec->map_out[m].column, s->outputs[i].mapped) == 0) place_at(err, io->spec->map_out[m].place);
             }

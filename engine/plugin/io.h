@@ -5,7 +5,7 @@
 #include "plugin/config.h"
 
 typedef struct stm_seen_column { /* a column of the row that input 0 shows */
-    const char *name; /* of the arriving schema */
+    const char *name;            /* of the arriving schema */
     const mill_type *type;
     int32_t input, column;
     bool dropped;

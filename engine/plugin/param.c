@@ -7,10 +7,10 @@
 #include "core/alloc.h"
 
 static const char *const type_names[] = {
-    [MILL_PARAM_BOOL] = "bool",     [MILL_PARAM_INT] = "int",           [MILL_PARAM_FLOAT] = "float",
-    [MILL_PARAM_STRING] = "string", [MILL_PARAM_ENUM] = "enum",         [MILL_PARAM_PATH] = "path",
-    [MILL_PARAM_PATHS] = "paths",   [MILL_PARAM_OUT_PATH] = "out_path", [MILL_PARAM_BYTES] = "bytes",
-    [MILL_PARAM_DURATION] = "duration", [MILL_PARAM_STRINGS] = "strings", [MILL_PARAM_MAP] = "map",
+    [MILL_PARAM_BOOL] = "bool",         [MILL_PARAM_INT] = "int",           [MILL_PARAM_FLOAT] = "float",
+    [MILL_PARAM_STRING] = "string",     [MILL_PARAM_ENUM] = "enum",         [MILL_PARAM_PATH] = "path",
+    [MILL_PARAM_PATHS] = "paths",       [MILL_PARAM_OUT_PATH] = "out_path", [MILL_PARAM_BYTES] = "bytes",
+    [MILL_PARAM_DURATION] = "duration", [MILL_PARAM_STRINGS] = "strings",   [MILL_PARAM_MAP] = "map",
     [MILL_PARAM_COLUMNS] = "columns",   [MILL_PARAM_JSON] = "json",
 };
 
@@ -52,8 +52,8 @@ void stm_param_expected(const mill_param *p, char *buf, size_t size)
         [MILL_PARAM_COLUMNS] = "a map of column: type",
         [MILL_PARAM_JSON] = "a value that JSON can hold",
     };
-    const bool number = p->type == MILL_PARAM_INT || p->type == MILL_PARAM_FLOAT || p->type == MILL_PARAM_BYTES ||
-                        p->type == MILL_PARAM_DURATION;
+    const bool number =
+        p->type == MILL_PARAM_INT || p->type == MILL_PARAM_FLOAT || p->type == MILL_PARAM_BYTES || p->type == MILL_PARAM_DURATION;
     const bool low = p->min > -ldexp(1, MUCH), high = p->max < ldexp(1, MUCH);
     char from[48], to[48];
 

@@ -5,7 +5,7 @@
 #include "plugin/value.h"
 
 typedef struct stm_param_entry { /* of strings, paths, map, columns */
-    char *key;  /* "" for strings and paths */
+    char *key;                   /* "" for strings and paths */
     char *text;
     const mill_type *type; /* columns */
     stm_place place;
@@ -29,12 +29,14 @@ typedef struct stm_param_dirs {
 } stm_param_dirs;
 
 /** Read @p v as parameter @p p. On failure *out is empty and @p err has the place of the part at fault, what was expected, a nearest name. */
-mill_status stm_param_read(const mill_param *p, const stm_value *v, const stm_param_dirs *dirs, stm_param_value *out, mill_error *err);
+mill_status stm_param_read(const mill_param *p, const stm_value *v, const stm_param_dirs *dirs, stm_param_value *out,
+                           mill_error *err);
 void stm_param_value_fini(stm_param_value *v);
 /** "an integer from 1 to 64", "one of f32, bf16": what a parameter takes, for people. */
 void stm_param_expected(const mill_param *p, char *buf, size_t size);
 /** Append an entry to @p out; texts are copied. */
-mill_status stm_param_add(stm_param_value *out, const char *key, const char *text, const mill_type *type, stm_place place, mill_error *err);
+mill_status stm_param_add(stm_param_value *out, const char *key, const char *text, const mill_type *type, stm_place place,
+                          mill_error *err);
 /** Word for a type: "int", "duration"; NULL for a number that is none. */
 const char *stm_param_type_name(int32_t type);
 

@@ -88,8 +88,7 @@ static mill_status missing(const char *absolute, int error, mill_error *err)
     char nearest[128];
     mill_status st;
 
-    if (error != ENOENT && error != ENOTDIR)
-        return mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", absolute, strerror(error));
+    if (error != ENOENT && error != ENOTDIR) return mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", absolute, strerror(error));
     st = mill_fail(err, MILL_ERR_NOT_FOUND, "cannot find %s", absolute);
     if (nearest_in_folder(absolute, nearest, sizeof nearest)) mill_error_remedy(err, "Did you mean \"%s\"?", nearest);
     return st;
@@ -172,8 +171,7 @@ mill_status stm_path_expand(const char *base, const char *pattern, stm_place pla
         st = mill_fail(err, MILL_ERR_IO, "cannot read the folders of %s", absolute);
     else
         qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, by_bytes);
-    for (size_t i = 0; st == MILL_OK && i < found.gl_pathc; i++)
-        st = stm_param_add(out, "", found.gl_pathv[i], NULL, place, err);
+    for (size_t i = 0; st == MILL_OK && i < found.gl_pathc; i++) st = stm_param_add(out, "", found.gl_pathv[i], NULL, place, err);
     globfree(&found);
     stm_free(absolute);
     return st;

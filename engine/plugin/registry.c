@@ -68,15 +68,9 @@ const char *stm_registry_nearest(const stm_registry *reg, const char *name)
 
 size_t stm_registry_count(const stm_registry *reg) { return reg->n_types; }
 
-const mill_step_type *stm_registry_at(const stm_registry *reg, size_t i)
-{
-    return i < reg->n_types ? reg->types[i].type : NULL;
-}
+const mill_step_type *stm_registry_at(const stm_registry *reg, size_t i) { return i < reg->n_types ? reg->types[i].type : NULL; }
 
-const char *stm_registry_origin(const stm_registry *reg, size_t i)
-{
-    return i < reg->n_types ? reg->types[i].origin : NULL;
-}
+const char *stm_registry_origin(const stm_registry *reg, size_t i) { return i < reg->n_types ? reg->types[i].origin : NULL; }
 
 /* ---- adding ------------------------------------------------------------------------------------------------------------- */
 
@@ -103,8 +97,7 @@ static mill_status insert(stm_registry *reg, const mill_step_type *type, const c
 
     if (st != MILL_OK) return st;
     at = place_of(reg, type->name, &found);
-    if (found)
-        return mill_fail(err, MILL_ERR_INVALID, "step type \"%s\" is there already (%s)", type->name, reg->types[at].origin);
+    if (found) return mill_fail(err, MILL_ERR_INVALID, "step type \"%s\" is there already (%s)", type->name, reg->types[at].origin);
     if (stm_grow(&reg->types, &reg->cap_types, reg->n_types + 1, sizeof *reg->types) != 0)
         return mill_fail(err, MILL_ERR_NOMEM, "out of memory for step types");
     memmove(&reg->types[at + 1], &reg->types[at], (reg->n_types - at) * sizeof *reg->types);

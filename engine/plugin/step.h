@@ -33,11 +33,11 @@ typedef struct stm_schema {
  *    named column from the step only: that column passes through like any other. Globals: the outputs only. Sinks: nothing.
  */
 typedef struct stm_used_column { /* an input the step reads */
-    char *name;             /* the step's name for it */
-    int32_t input;          /* arriving input it comes from: i of inputs[i], except behind a join, see above */
-    int32_t column;         /* place in that input's arriving schema */
+    char *name;                  /* the step's name for it */
+    int32_t input;               /* arriving input it comes from: i of inputs[i], except behind a join, see above */
+    int32_t column;              /* place in that input's arriving schema */
     const mill_type *type;
-    int32_t *in_branch;     /* convergence: [n_inputs] place in each branch's schema, -1 = not there; else NULL */
+    int32_t *in_branch; /* convergence: [n_inputs] place in each branch's schema, -1 = not there; else NULL */
 } stm_used_column;
 
 typedef struct stm_step_input {
@@ -54,9 +54,9 @@ typedef struct stm_step_output {
 } stm_step_output;
 
 typedef struct stm_pass_column { /* a column that goes on untouched */
-    int32_t input, from; /* arriving */
-    int32_t to;          /* place in the outgoing schema */
-    int32_t *in_branch;  /* convergence: as in stm_used_column; else NULL */
+    int32_t input, from;         /* arriving */
+    int32_t to;                  /* place in the outgoing schema */
+    int32_t *in_branch;          /* convergence: as in stm_used_column; else NULL */
 } stm_pass_column;
 
 /** One of the united inputs: for every column of the union its place in that input's schema, -1 = null. */
@@ -70,16 +70,16 @@ typedef enum stm_on_error { STM_ON_ERROR_IMPUTE, STM_ON_ERROR_ISOLATE, STM_ON_ER
 typedef struct stm_policy {
     stm_on_error on_error;
     int32_t retry_times;
-    double retry_backoff_s;   /* doubles each time */
-    uint32_t retry_classes;   /* bit mill_error_class */
-    double load_timeout_s;    /* < 0: none */
-    double batch_timeout_s;   /* < 0: none (default) */
-    double stop_failed;       /* stop_if: this share of ... */
-    int64_t stop_of;          /* ... the last so many rows failed; 0 = off */
-    bool nulls_pass;          /* see rows whose inputs are null by imputation */
-    bool sink_errors;         /* sinks: column _error */
+    double retry_backoff_s; /* doubles each time */
+    uint32_t retry_classes; /* bit mill_error_class */
+    double load_timeout_s;  /* < 0: none */
+    double batch_timeout_s; /* < 0: none (default) */
+    double stop_failed;     /* stop_if: this share of ... */
+    int64_t stop_of;        /* ... the last so many rows failed; 0 = off */
+    bool nulls_pass;        /* see rows whose inputs are null by imputation */
+    bool sink_errors;       /* sinks: column _error */
     int32_t replicas, cpus, gpus;
-    int64_t memory_bytes;     /* 0 = not said */
+    int64_t memory_bytes; /* 0 = not said */
 } stm_policy;
 stm_policy stm_policy_default(const mill_step_type *type);
 
@@ -88,18 +88,18 @@ struct mill_step {
     const mill_step_type *type;
     mill_config *config; /* owned */
     stm_policy policy;
-    int64_t batch_rows; /* generators: rows per batch; others: input_batch_size, 0 = as they come */
+    int64_t batch_rows;                  /* generators: rows per batch; others: input_batch_size, 0 = as they come */
     int64_t budget_tokens, budget_bytes; /* `budget:`; 0 = none */
     bool converge;
     stm_step_input *inputs;
-    int32_t n_inputs;    /* a union: 1, with the united schema */
-    stm_united *united;  /* [n_united] union: how the inputs' columns become those of inputs[0]; else NULL */
+    int32_t n_inputs;   /* a union: 1, with the united schema */
+    stm_united *united; /* [n_united] union: how the inputs' columns become those of inputs[0]; else NULL */
     int32_t n_united;
     stm_step_output *outputs;
     int32_t n_outputs;
     stm_pass_column *pass;
     int32_t n_pass;
-    stm_schema out; /* leaving; without columns for sinks */
+    stm_schema out;  /* leaving; without columns for sinks */
     char **branches; /* routers: names in `to:` order */
     int32_t n_branches;
     uint64_t seed; /* hash of run seed and step name */
@@ -118,9 +118,9 @@ typedef struct stm_place {
 /** A parameter as the pipeline gives it: a tree of scalars, lists and maps. Built by the YAML reader or the C API. */
 typedef struct stm_value {
     enum { STM_VALUE_SCALAR, STM_VALUE_LIST, STM_VALUE_MAP } kind;
-    const char *text;  /* scalar as written, unquoted; NULL = YAML null */
-    bool quoted;       /* "5" is not the number 5 */
-    const char *key;   /* inside a map */
+    const char *text; /* scalar as written, unquoted; NULL = YAML null */
+    bool quoted;      /* "5" is not the number 5 */
+    const char *key;  /* inside a map */
     stm_place place, key_place;
     struct stm_value *items;
     size_t n_items;
@@ -135,12 +135,12 @@ typedef struct stm_mapping {
 typedef struct stm_step_spec {
     const char *name;
     const mill_step_type *type;
-    stm_place place;         /* of the step's key */
+    stm_place place; /* of the step's key */
     stm_place type_place;
     const stm_value *params; /* [n_params], each with key */
     size_t n_params;
-    const char *base_dir;    /* relative input paths start here */
-    const char *run_dir;     /* relative out_paths start here; NULL under `check` */
+    const char *base_dir;       /* relative input paths start here */
+    const char *run_dir;        /* relative out_paths start here; NULL under `check` */
     const stm_schema *arriving; /* [n_arriving] schemas of the inputs */
     int32_t n_arriving;
     const char *const *arriving_names; /* [n_arriving] steps they come from, for messages; may be NULL */
@@ -151,8 +151,8 @@ typedef struct stm_step_spec {
     int64_t batch_rows, budget_tokens, budget_bytes;
     stm_policy policy;
     uint64_t run_seed;
-    bool converge; /* arriving are branches: a column's type must agree where branches share it */
-    bool unite;    /* arriving are united: likewise */
+    bool converge;                 /* arriving are branches: a column's type must agree where branches share it */
+    bool unite;                    /* arriving are united: likewise */
     const char *const *other_keys; /* keys a step has besides its parameters: candidates for the nearest name */
     size_t n_other_keys;
 } stm_step_spec;

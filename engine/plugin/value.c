@@ -11,8 +11,8 @@ bool stm_value_is_null(const stm_value *v)
     if (v->kind != STM_VALUE_SCALAR) return false;
     if (v->text == NULL) return true;
     if (v->quoted) return false;
-    return v->text[0] == '\0' || strcmp(v->text, "~") == 0 || strcmp(v->text, "null") == 0 ||
-           strcmp(v->text, "Null") == 0 || strcmp(v->text, "NULL") == 0;
+    return v->text[0] == '\0' || strcmp(v->text, "~") == 0 || strcmp(v->text, "null") == 0 || strcmp(v->text, "Null") == 0 ||
+           strcmp(v->text, "NULL") == 0;
 }
 
 bool stm_value_as_bool(const stm_value *v, bool *out)

@@ -35,7 +35,9 @@ static const mill_plugin plugin = {
     .name = BAD == NO_NAME ? NULL : "bad",
     .version = "1",
     .types = types,
-    .n_types = BAD == NO_TYPES ? 0 : BAD == SECOND_IS_BAD ? 2 : 1,
+    .n_types = BAD == NO_TYPES        ? 0
+               : BAD == SECOND_IS_BAD ? 2
+                                      : 1,
 };
 
 #if BAD == 1

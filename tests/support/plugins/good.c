@@ -9,10 +9,10 @@ static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, 
     return mill_fail(err, MILL_ERR_STEP, "not meant to run");
 }
 
-#define DO_NOTHING(name_)                                                                                              \
-    {                                                                                                                  \
-        .struct_size = sizeof(mill_step_type), .abi = MILL_ABI_1, .kind = MILL_STEP, .name = name_,                    \
-        .summary = "does nothing", .process = process                                                                  \
+#define DO_NOTHING(name_)                                                                                                      \
+    {                                                                                                                          \
+        .struct_size = sizeof(mill_step_type), .abi = MILL_ABI_1, .kind = MILL_STEP, .name = name_, .summary = "does nothing", \
+        .process = process                                                                                                     \
     }
 static const mill_step_type one = DO_NOTHING("good_one"), two = DO_NOTHING("good_two");
 static const mill_step_type *const types[] = {&two, &one};

@@ -125,14 +125,36 @@ TEST(ParseInt, Table)
 TEST(ParseFloat, Table)
 {
     static const FloatCase cases[] = {
-        {"0", true, 0},          {"1", true, 1},           {"-1.5", true, -1.5},         {"+2.", true, 2},
-        {".5", true, .5},        {"1e3", true, 1000},      {"1E-3", true, 1e-3},         {"1.5e+2", true, 150},
-        {"0.1", true, 0.1},      {".inf", true, INFINITY}, {"-.inf", true, -INFINITY},   {"inf", true, INFINITY},
-        {"4.9e-324", true, 5e-324}, {"1.7976931348623157e308", true, 1.7976931348623157e308},
-        {"", false, 0},          {".", false, 0},          {"-", false, 0},              {"e5", false, 0},
-        {"1e", false, 0},        {"1e+", false, 0},        {"1e999", false, 0},          {"nan", false, 0},
-        {".nan", false, 0},      {"0x1p3", false, 0},      {"infinity", false, 0},       {" 1", false, 0},
-        {"1 ", false, 0},        {"1,5", false, 0},        {"1.5.2", false, 0},          {"--1", false, 0},
+        {"0", true, 0},
+        {"1", true, 1},
+        {"-1.5", true, -1.5},
+        {"+2.", true, 2},
+        {".5", true, .5},
+        {"1e3", true, 1000},
+        {"1E-3", true, 1e-3},
+        {"1.5e+2", true, 150},
+        {"0.1", true, 0.1},
+        {".inf", true, INFINITY},
+        {"-.inf", true, -INFINITY},
+        {"inf", true, INFINITY},
+        {"4.9e-324", true, 5e-324},
+        {"1.7976931348623157e308", true, 1.7976931348623157e308},
+        {"", false, 0},
+        {".", false, 0},
+        {"-", false, 0},
+        {"e5", false, 0},
+        {"1e", false, 0},
+        {"1e+", false, 0},
+        {"1e999", false, 0},
+        {"nan", false, 0},
+        {".nan", false, 0},
+        {"0x1p3", false, 0},
+        {"infinity", false, 0},
+        {" 1", false, 0},
+        {"1 ", false, 0},
+        {"1,5", false, 0},
+        {"1.5.2", false, 0},
+        {"--1", false, 0},
     };
     for (const FloatCase &c : cases) {
         double got = -7;
@@ -164,20 +186,19 @@ TEST(Nearest, Table)
         const char *name, *want;
     } cases[] = {
         {"read_jsonl", "read_jsonl"},
-        {"raed_jsonl", "read_jsonl"},  /* swap */
-        {"read_json", "read_jsonl"},   /* missing */
+        {"raed_jsonl", "read_jsonl"},    /* swap */
+        {"read_json", "read_jsonl"},     /* missing */
         {"write_jsoonl", "write_jsonl"}, /* one too many */
-        {"embad_text", "embed_text"},  /* replaced */
-        {"embd_txt", "embed_text"},    /* two of eight */
+        {"embad_text", "embed_text"},    /* replaced */
+        {"embd_txt", "embed_text"},      /* two of eight */
         {"fitler", "filter"},
         {"ids", "id"},
         {"ot", "to"},
-        {"x", nullptr},                /* nothing in common with "id" or "to" */
+        {"x", nullptr}, /* nothing in common with "id" or "to" */
         {"completely_else", nullptr},
         {"", nullptr},
     };
-    for (const auto &c : cases)
-        EXPECT_STREQ(stm_nearest(c.name, names, sizeof names / sizeof names[0]), c.want) << c.name;
+    for (const auto &c : cases) EXPECT_STREQ(stm_nearest(c.name, names, sizeof names / sizeof names[0]), c.want) << c.name;
     EXPECT_EQ(stm_nearest(std::string(500, 'a').c_str(), names, 5), nullptr);
     EXPECT_EQ(stm_nearest("a", nullptr, 0), nullptr);
 }

@@ -67,25 +67,26 @@ TEST(Describe, Text)
 
 TEST(Describe, Json)
 {
-    EXPECT_EQ(run([](auto *t, auto *o) { stm_describe_json(t, "./x.so", o); }),
-              "{\"name\": \"demo\", \"kind\": \"step\", \"summary\": \"for tests\", \"version\": \"1\", \"origin\": \"./x.so\", "
-              "\"flags\": [\"per_row\", \"filters\"], "
-              "\"inputs\": [{\"name\": \"text\", \"type\": \"text\", \"text\": \"what to read\"}], "
-              "\"outputs\": [{\"name\": \"v\", \"type\": \"list<float32>\", \"text\": \"what is written\"}], \"parameters\": ["
-              "{\"name\": \"path\", \"type\": \"paths\", \"required\": true, \"text\": \"files to read\", \"result\": true}, "
-              "{\"name\": \"k\", \"type\": \"int\", \"required\": false, \"default\": 10, \"min\": 1, \"text\": \"neighbours\", "
-              "\"result\": true}, "
-              "{\"name\": \"mode\", \"type\": \"enum\", \"required\": false, \"default\": \"fast\", \"choices\": [\"fast\", \"exact\"], "
-              "\"text\": \"how\", \"result\": true}, "
-              "{\"name\": \"size\", \"type\": \"bytes\", \"required\": false, \"default\": \"64MiB\", \"text\": \"of a \\\"block\\\"\", "
-              "\"result\": false}, "
-              "{\"name\": \"names\", \"type\": \"strings\", \"required\": false, \"default\": [\"a\", \"b\"], \"text\": \"names\", "
-              "\"result\": true}, "
-              "{\"name\": \"word\", \"type\": \"string\", \"required\": false, \"default\": \"5\", \"text\": \"a word\", "
-              "\"result\": true}, "
-              "{\"name\": \"share\", \"type\": \"float\", \"required\": false, \"default\": 0.5, \"min\": 0, \"max\": 1, "
-              "\"text\": \"a share\", \"result\": true}, "
-              "{\"name\": \"any\", \"type\": \"json\", \"required\": false, \"text\": \"anything\", \"result\": true}]}");
+    EXPECT_EQ(
+        run([](auto *t, auto *o) { stm_describe_json(t, "./x.so", o); }),
+        "{\"name\": \"demo\", \"kind\": \"step\", \"summary\": \"for tests\", \"version\": \"1\", \"origin\": \"./x.so\", "
+        "\"flags\": [\"per_row\", \"filters\"], "
+        "\"inputs\": [{\"name\": \"text\", \"type\": \"text\", \"text\": \"what to read\"}], "
+        "\"outputs\": [{\"name\": \"v\", \"type\": \"list<float32>\", \"text\": \"what is written\"}], \"parameters\": ["
+        "{\"name\": \"path\", \"type\": \"paths\", \"required\": true, \"text\": \"files to read\", \"result\": true}, "
+        "{\"name\": \"k\", \"type\": \"int\", \"required\": false, \"default\": 10, \"min\": 1, \"text\": \"neighbours\", "
+        "\"result\": true}, "
+        "{\"name\": \"mode\", \"type\": \"enum\", \"required\": false, \"default\": \"fast\", \"choices\": [\"fast\", \"exact\"], "
+        "\"text\": \"how\", \"result\": true}, "
+        "{\"name\": \"size\", \"type\": \"bytes\", \"required\": false, \"default\": \"64MiB\", \"text\": \"of a \\\"block\\\"\", "
+        "\"result\": false}, "
+        "{\"name\": \"names\", \"type\": \"strings\", \"required\": false, \"default\": [\"a\", \"b\"], \"text\": \"names\", "
+        "\"result\": true}, "
+        "{\"name\": \"word\", \"type\": \"string\", \"required\": false, \"default\": \"5\", \"text\": \"a word\", "
+        "\"result\": true}, "
+        "{\"name\": \"share\", \"type\": \"float\", \"required\": false, \"default\": 0.5, \"min\": 0, \"max\": 1, "
+        "\"text\": \"a share\", \"result\": true}, "
+        "{\"name\": \"any\", \"type\": \"json\", \"required\": false, \"text\": \"anything\", \"result\": true}]}");
 }
 
 TEST(Describe, Schema)

@@ -163,23 +163,21 @@ const ParamCase kBad[] = {
     {"word", "{word: [a]}", "p.yaml:10:10: s1: parameter \"word\" is a list, expected text"},
     {"mode", "{mode: exakt}",
      "p.yaml:10:10: s1: parameter \"mode\" is \"exakt\", expected one of fast, exact, auto. Did you mean \"exact\"?"},
-    {"mode", "{mode: fast|exact}",
-     "p.yaml:10:10: s1: parameter \"mode\" is \"fast|exact\", expected one of fast, exact, auto"},
+    {"mode", "{mode: fast|exact}", "p.yaml:10:10: s1: parameter \"mode\" is \"fast|exact\", expected one of fast, exact, auto"},
     {"size", "{size: 64M}",
      "p.yaml:10:10: s1: parameter \"size\" is \"64M\", expected a size such as 1000 or 64MiB from 1 KiB to 1 GiB"},
     {"size", "{size: 2GiB}",
      "p.yaml:10:10: s1: parameter \"size\" is \"2GiB\", expected a size such as 1000 or 64MiB from 1 KiB to 1 GiB"},
-    {"wait", "{wait: none}", "p.yaml:10:10: s1: parameter \"wait\" is \"none\", expected a duration such as 200ms, 10s or 1.5h "
-                             "from 0.001 s to 3600 s"},
+    {"wait", "{wait: none}",
+     "p.yaml:10:10: s1: parameter \"wait\" is \"none\", expected a duration such as 200ms, 10s or 1.5h "
+     "from 0.001 s to 3600 s"},
     {"limit", "{limit: soon}", "p.yaml:10:10: s1: parameter \"limit\" is \"soon\", expected a duration such as 200ms, 10s or 1.5h"},
     {"names", "{names: {a: b}}", "p.yaml:10:10: s1: parameter \"names\" is a map, expected text or a list of texts"},
     {"names", "{flag: true, names: [a, [b]]}",
      "p.yaml:11:21: s1: an entry of parameter \"names\" is a list, expected text or a list of texts"},
-    {"names", "{names: [a, ~]}",
-     "p.yaml:10:21: s1: an entry of parameter \"names\" is null, expected text or a list of texts"},
+    {"names", "{names: [a, ~]}", "p.yaml:10:21: s1: an entry of parameter \"names\" is null, expected text or a list of texts"},
     {"labels", "{labels: [a]}", "p.yaml:10:10: s1: parameter \"labels\" is a list, expected a map of name: text"},
-    {"labels", "{labels: {a: [1]}}",
-     "p.yaml:10:20: s1: an entry of parameter \"labels\" is a list, expected a map of name: text"},
+    {"labels", "{labels: {a: [1]}}", "p.yaml:10:20: s1: an entry of parameter \"labels\" is a list, expected a map of name: text"},
     {"labels", "{labels: {a: 1, b: 2, a: 3}}", "p.yaml:10:22: s1: parameter \"labels\" has \"a\" twice"},
     {"extra", "{extra: [1, .inf]}",
      "p.yaml:10:21: s1: an entry of parameter \"extra\" is .inf, expected a value that JSON can hold"},
@@ -227,8 +225,8 @@ TEST(ParamMessages, LongValuesAreCutBetweenCharacters)
     for (int i = 0; i < 40; i++) euros += "\xe2\x82\xac";
     kit::Spec s(&type, ("{count: " + euros + "}").c_str());
     s.from({{"x", "utf8"}});
-    EXPECT_EQ(s.verdict(), "p.yaml:10:10: s1: parameter \"count\" is \"" + euros.substr(0, 60) +
-                               "\"..., expected an integer from 1 to 64");
+    EXPECT_EQ(s.verdict(),
+              "p.yaml:10:10: s1: parameter \"count\" is \"" + euros.substr(0, 60) + "\"..., expected an integer from 1 to 64");
 }
 
 TEST(ParamMessages, NearestNameKnowsTheEnginesKeys)

@@ -105,7 +105,7 @@ TEST(RegistryOf, BadPluginsAreRefusedAndLeaveNothing)
             const size_t at = got.find(where);
             ASSERT_NE(at, std::string::npos) << got;
             got = std::string(c.want).find("plugin)") != std::string::npos ? got.replace(at, where.size(), "plugin")
-                                                                         : got.substr(0, at - 2);
+                                                                           : got.substr(0, at - 2);
             EXPECT_EQ(got, c.want);
             EXPECT_EQ(stm_registry_count(r.reg), n);
             EXPECT_EQ(stm_registry_find(r.reg, "bad_first"), nullptr);
@@ -172,10 +172,7 @@ struct Mistake {
     const char *want; /* nullptr: it is none */
 };
 
-mill_param param(const char *name, int32_t type, const char *def = nullptr)
-{
-    return {name, type, 0, def, 0, 0, nullptr, "text"};
-}
+mill_param param(const char *name, int32_t type, const char *def = nullptr) { return {name, type, 0, def, 0, 0, nullptr, "text"}; }
 /* A one-element table that lives until the next call. */
 template <int slot> void with_param(mill_step_type &t, mill_param p)
 {
@@ -198,8 +195,13 @@ TEST(TypeCheck, EveryMistakeHasItsWords)
         {"abi", [](mill_step_type &t) { t.abi = 2; }, "it is made for version 2 of the step interface, this is version 1"},
         {"no name", [](mill_step_type &t) { t.name = nullptr; }, "its name has to be lower case letters, digits and _, at most 63"},
         {"capitals", [](mill_step_type &t) { t.name = "Bad"; }, "its name has to be lower case letters, digits and _, at most 63"},
-        {"digit first", [](mill_step_type &t) { t.name = "1st"; }, "its name has to be lower case letters, digits and _, at most 63"},
-        {"long name", [](mill_step_type &t) { static const std::string n(64, 'a'); t.name = n.c_str(); },
+        {"digit first", [](mill_step_type &t) { t.name = "1st"; },
+         "its name has to be lower case letters, digits and _, at most 63"},
+        {"long name",
+         [](mill_step_type &t) {
+             static const std::string n(64, 'a');
+             t.name = n.c_str();
+         },
          "its name has to be lower case letters, digits and _, at most 63"},
         {"no summary", [](mill_step_type &t) { t.summary = ""; }, "it has no summary"},
         {"kind", [](mill_step_type &t) { t.kind = 9; }, "it has the unknown kind 9"},
@@ -209,71 +211,200 @@ TEST(TypeCheck, EveryMistakeHasItsWords)
         {"per row and sensitive", [](mill_step_type &t) { t.flags = MILL_PER_ROW | MILL_BATCH_SENSITIVE; },
          "MILL_PER_ROW contradicts MILL_BATCH_SENSITIVE"},
         {"routing step", [](mill_step_type &t) { t.flags = MILL_ROUTES; }, "MILL_ROUTES is for routers; it is a step"},
-        {"filtering sink", [](mill_step_type &t) { t = kit::type(MILL_SINK, "x"); t.flags = MILL_FILTERS; },
+        {"filtering sink",
+         [](mill_step_type &t) {
+             t = kit::type(MILL_SINK, "x");
+             t.flags = MILL_FILTERS;
+         },
          "MILL_EXPANDS and MILL_FILTERS are for steps; it is a sink"},
         {"no process", [](mill_step_type &t) { t.process = nullptr; }, "it is a step without process and without submit"},
         {"both", [](mill_step_type &t) { t.submit = kit::submit; }, "it has process, and submit, poll, cancel or flush, too"},
-        {"submit alone", [](mill_step_type &t) { t.process = nullptr; t.submit = kit::submit; }, "it has submit without poll"},
+        {"submit alone",
+         [](mill_step_type &t) {
+             t.process = nullptr;
+             t.submit = kit::submit;
+         },
+         "it has submit without poll"},
         {"submit without cancel",
-         [](mill_step_type &t) { t.process = nullptr; t.submit = kit::submit; t.poll = kit::poll; }, "it has submit without cancel"},
-        {"submit", [](mill_step_type &t) { t.process = nullptr; t.submit = kit::submit; t.poll = kit::poll; t.cancel = kit::cancel; },
+         [](mill_step_type &t) {
+             t.process = nullptr;
+             t.submit = kit::submit;
+             t.poll = kit::poll;
+         },
+         "it has submit without cancel"},
+        {"submit",
+         [](mill_step_type &t) {
+             t.process = nullptr;
+             t.submit = kit::submit;
+             t.poll = kit::poll;
+             t.cancel = kit::cancel;
+         },
          nullptr},
         {"generating step", [](mill_step_type &t) { t.generate = kit::generate; },
          "it is a step but has the function generate of a generator"},
-        {"empty generator", [](mill_step_type &t) { t = kit::type(MILL_GENERATOR, "x"); t.generate = nullptr; },
+        {"empty generator",
+         [](mill_step_type &t) {
+             t = kit::type(MILL_GENERATOR, "x");
+             t.generate = nullptr;
+         },
          "it is a generator without the function generate"},
-        {"endless global", [](mill_step_type &t) { t = kit::type(MILL_GLOBAL, "x"); t.finish = nullptr; },
+        {"endless global",
+         [](mill_step_type &t) {
+             t = kit::type(MILL_GLOBAL, "x");
+             t.finish = nullptr;
+         },
          "it is a global without the function finish"},
-        {"deaf global", [](mill_step_type &t) { t = kit::type(MILL_GLOBAL, "x"); t.accept = nullptr; },
+        {"deaf global",
+         [](mill_step_type &t) {
+             t = kit::type(MILL_GLOBAL, "x");
+             t.accept = nullptr;
+         },
          "it is a global without the function accept"},
-        {"sink without open", [](mill_step_type &t) { t = kit::type(MILL_SINK, "x"); t.open = nullptr; },
+        {"sink without open",
+         [](mill_step_type &t) {
+             t = kit::type(MILL_SINK, "x");
+             t.open = nullptr;
+         },
          "it is a sink without the function open"},
-        {"sink without write", [](mill_step_type &t) { t = kit::type(MILL_SINK, "x"); t.write = nullptr; },
+        {"sink without write",
+         [](mill_step_type &t) {
+             t = kit::type(MILL_SINK, "x");
+             t.write = nullptr;
+         },
          "it is a sink without the function write"},
-        {"sink without finalize", [](mill_step_type &t) { t = kit::type(MILL_SINK, "x"); t.finalize = nullptr; },
+        {"sink without finalize",
+         [](mill_step_type &t) {
+             t = kit::type(MILL_SINK, "x");
+             t.finalize = nullptr;
+         },
          "it is a sink without the function finalize"},
-        {"router without route", [](mill_step_type &t) { t = kit::type(MILL_ROUTER, "x"); t.route = nullptr; },
+        {"router without route",
+         [](mill_step_type &t) {
+             t = kit::type(MILL_ROUTER, "x");
+             t.route = nullptr;
+         },
          "it is a router without the function route"},
         {"parameters without table", [](mill_step_type &t) { t.n_params = 2; }, "it has 2 parameters but no table of them"},
         {"parameter without name", [](mill_step_type &t) { with_param<0>(t, param(nullptr, MILL_PARAM_INT)); },
          "parameter 0 is called \"(null)\": use lower case letters, digits and _"},
         {"parameter name", [](mill_step_type &t) { with_param<1>(t, param("a-b", MILL_PARAM_INT)); },
          "parameter 0 is called \"a-b\": use lower case letters, digits and _"},
-        {"twins", [](mill_step_type &t) { t.params = twins; t.n_params = 2; }, "it has two parameters \"a\""},
+        {"twins",
+         [](mill_step_type &t) {
+             t.params = twins;
+             t.n_params = 2;
+         },
+         "it has two parameters \"a\""},
         {"engine's key", [](mill_step_type &t) { with_param<2>(t, param("replicas", MILL_PARAM_INT)); },
          "parameter \"replicas\" has the name of a key of every step"},
         {"parameter type", [](mill_step_type &t) { with_param<3>(t, param("a", 77)); }, "parameter \"a\" has the unknown type 77"},
-        {"parameter flag", [](mill_step_type &t) { mill_param p = param("a", MILL_PARAM_INT); p.flags = 8; with_param<4>(t, p); },
+        {"parameter flag",
+         [](mill_step_type &t) {
+             mill_param p = param("a", MILL_PARAM_INT);
+             p.flags = 8;
+             with_param<4>(t, p);
+         },
          "parameter \"a\" has unknown flags 0x8"},
-        {"no text", [](mill_step_type &t) { mill_param p = param("a", MILL_PARAM_INT); p.text = ""; with_param<5>(t, p); },
+        {"no text",
+         [](mill_step_type &t) {
+             mill_param p = param("a", MILL_PARAM_INT);
+             p.text = "";
+             with_param<5>(t, p);
+         },
          "parameter \"a\" has no text for people"},
-        {"range", [](mill_step_type &t) { mill_param p = param("a", MILL_PARAM_INT); p.min = 2, p.max = 1; with_param<6>(t, p); },
+        {"range",
+         [](mill_step_type &t) {
+             mill_param p = param("a", MILL_PARAM_INT);
+             p.min = 2, p.max = 1;
+             with_param<6>(t, p);
+         },
          "parameter \"a\" has the range 2 to 1"},
-        {"NaN", [](mill_step_type &t) { mill_param p = param("a", MILL_PARAM_INT); p.min = NAN; with_param<7>(t, p); },
+        {"NaN",
+         [](mill_step_type &t) {
+             mill_param p = param("a", MILL_PARAM_INT);
+             p.min = NAN;
+             with_param<7>(t, p);
+         },
          "parameter \"a\" has the range"},
         {"no choices", [](mill_step_type &t) { with_param<8>(t, param("a", MILL_PARAM_ENUM)); },
          "parameter \"a\" is an enum and needs choices such as \"a|b\""},
-        {"empty choice", [](mill_step_type &t) { mill_param p = param("a", MILL_PARAM_ENUM); p.choices = "x||y"; with_param<9>(t, p); },
+        {"empty choice",
+         [](mill_step_type &t) {
+             mill_param p = param("a", MILL_PARAM_ENUM);
+             p.choices = "x||y";
+             with_param<9>(t, p);
+         },
          "parameter \"a\" is an enum and needs choices such as \"a|b\""},
         {"default of another type", [](mill_step_type &t) { with_param<10>(t, param("a", MILL_PARAM_INT, "x")); },
          "parameter \"a\" is \"x\", expected an integer"},
         {"default no choice",
-         [](mill_step_type &t) { mill_param p = param("a", MILL_PARAM_ENUM, "z"); p.choices = "x|y"; with_param<11>(t, p); },
+         [](mill_step_type &t) {
+             mill_param p = param("a", MILL_PARAM_ENUM, "z");
+             p.choices = "x|y";
+             with_param<11>(t, p);
+         },
          "parameter \"a\" is \"z\", expected one of x, y"},
         {"default no YAML", [](mill_step_type &t) { with_param<12>(t, param("a", MILL_PARAM_STRINGS, "[x")); },
          "expected , or ] at byte 2 of \"[x\""},
         {"default path", [](mill_step_type &t) { with_param<13>(t, param("a", MILL_PARAM_PATH, "not/there")); }, nullptr},
         {"columns without table", [](mill_step_type &t) { t.n_inputs = 1; }, "it has 1 inputs but no table of them"},
-        {"two columns", [](mill_step_type &t) { t.outputs = same; t.n_outputs = 2; }, "it has two outputs \"x\""},
-        {"no column name", [](mill_step_type &t) { t.inputs = unnamed; t.n_inputs = 1; }, "input 0 has no name"},
-        {"no column type", [](mill_step_type &t) { t.inputs = untyped; t.n_inputs = 1; }, "input \"x\" has no type"},
-        {"column type", [](mill_step_type &t) { t.inputs = odd; t.n_inputs = 1; }, ""},
-        {"any", [](mill_step_type &t) { t.inputs = any; t.n_inputs = 1; t.outputs = any; t.n_outputs = 1; }, nullptr},
-        {"text", [](mill_step_type &t) { t.inputs = text; t.n_inputs = 1; }, nullptr},
-        {"text out", [](mill_step_type &t) { t.outputs = text; t.n_outputs = 1; }, ""},
-        {"generator with inputs", [](mill_step_type &t) { t = kit::type(MILL_GENERATOR, "x"); t.inputs = any; t.n_inputs = 1; },
+        {"two columns",
+         [](mill_step_type &t) {
+             t.outputs = same;
+             t.n_outputs = 2;
+         },
+         "it has two outputs \"x\""},
+        {"no column name",
+         [](mill_step_type &t) {
+             t.inputs = unnamed;
+             t.n_inputs = 1;
+         },
+         "input 0 has no name"},
+        {"no column type",
+         [](mill_step_type &t) {
+             t.inputs = untyped;
+             t.n_inputs = 1;
+         },
+         "input \"x\" has no type"},
+        {"column type",
+         [](mill_step_type &t) {
+             t.inputs = odd;
+             t.n_inputs = 1;
+         },
+         ""},
+        {"any",
+         [](mill_step_type &t) {
+             t.inputs = any;
+             t.n_inputs = 1;
+             t.outputs = any;
+             t.n_outputs = 1;
+         },
+         nullptr},
+        {"text",
+         [](mill_step_type &t) {
+             t.inputs = text;
+             t.n_inputs = 1;
+         },
+         nullptr},
+        {"text out",
+         [](mill_step_type &t) {
+             t.outputs = text;
+             t.n_outputs = 1;
+         },
+         ""},
+        {"generator with inputs",
+         [](mill_step_type &t) {
+             t = kit::type(MILL_GENERATOR, "x");
+             t.inputs = any;
+             t.n_inputs = 1;
+         },
          "it is a generator and cannot have inputs"},
-        {"sink with outputs", [](mill_step_type &t) { t = kit::type(MILL_SINK, "x"); t.outputs = any; t.n_outputs = 1; },
+        {"sink with outputs",
+         [](mill_step_type &t) {
+             t = kit::type(MILL_SINK, "x");
+             t.outputs = any;
+             t.n_outputs = 1;
+         },
          "it is a sink and cannot have outputs"},
     };
     for (const Mistake &m : mistakes) {
