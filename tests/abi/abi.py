@@ -10,13 +10,16 @@ import subprocess
 import sys
 
 INTERNAL = ["engine", "queues", "placement", "kernels", "models"]
+# Included several times, each time under other macros that name the processor's form: no header of their own.
+TEXTUAL = {"kernels/attention_form.h", "kernels/lanes.h", "kernels/row_ops_form.h"}
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wundef", "-Werror", "-fsyntax-only"]
 
 
 def headers(args):
     source = pathlib.Path(args.source)
     public = sorted((source / "include").rglob("*.h"))
-    internal = [h for folder in INTERNAL for h in sorted((source / folder).rglob("*.h"))]
+    internal = [h for folder in INTERNAL for h in sorted((source / folder).rglob("*.h"))
+                if h.relative_to(source).as_posix() not in TEXTUAL]
     strict = WARNINGS + [f"-I{source}/include"]
     inside = ["-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-D_GNU_SOURCE"]
     inside += [f"-I{source}/{d}" for d in ("include", "engine", "")]
@@ -59,8 +62,6 @@ def symbols(args):
         for name in names:
             print(f"{title}: {name}")
     print(f"{len(exported)} symbols exported, {len(want)} declared")
-    if args.partial:
-        missing = []
     return not (strangers or missing or unannounced) and len(want) > 0
 
 
@@ -69,7 +70,6 @@ def main():
     parser.add_argument("what", choices=["headers", "symbols"])
     for option in ("source", "cc", "cxx", "library"):
         parser.add_argument("--" + option)
-    parser.add_argument("--partial", action="store_true", help="not all of the headers is there yet")
     args = parser.parse_args()
     sys.exit(0 if {"headers": headers, "symbols": symbols}[args.what](args) else 1)
 

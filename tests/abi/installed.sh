@@ -29,7 +29,7 @@ if [ -x "$prefix/bin/stepmill" ]; then
     cp "$here/consumer/pipeline.yaml" "$work/"
     "$prefix/bin/stepmill" run "$work/pipeline.yaml" --run "$work/run" --quiet
     diff - "$work/run/out.jsonl" <<'OUT'
-{"n":1,"doubled":2}
-{"n":21,"doubled":42}
+{"n":1,"extra":null,"doubled":2}
+{"n":21,"extra":null,"doubled":42}
 OUT
 fi

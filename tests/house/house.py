@@ -92,18 +92,22 @@ def layers(root):
 def listed(root):
     faults, seen = [], 0
     tops = sorted({folder.split("/")[0] for folder in RANK} | {"steps", "tests", "bench", "examples"})
+    lists = {path: path.read_text() for top in tops for path in (root / top).rglob("CMakeLists.txt")}
+    lists[root / "cmake/functions.cmake"] = (root / "cmake/functions.cmake").read_text()
     for path in files(root, CODE - {".h"}, *tops):
         seen += 1
-        for folder in path.parents:
-            lists = folder / "CMakeLists.txt"
-            name = path.relative_to(folder).as_posix()
-            if lists.is_file() and re.search(r"(?<![\w./-])" + re.escape(name) + r"(?![\w.-])", lists.read_text()):
-                break
-            if folder == root:
-                # Shared by name from cmake/functions.cmake.
-                if path.name not in (root / "cmake/functions.cmake").read_text():
-                    faults.append(f"{path.relative_to(root)}: in no CMakeLists.txt, so nothing builds or tests it")
-                break
+        here = path.relative_to(root).as_posix()
+        named = False
+        for where, text in lists.items():
+            # By its path from the root, or from there; a folder named there may stand in a variable.
+            names = [r"(?<![\w.-])" + re.escape(here)]
+            if where.parent in path.parents:
+                names.append(r"(?<![\w./-])" + re.escape(path.relative_to(where.parent).as_posix()))
+            elif path.parent.relative_to(root).as_posix() in text:
+                names.append(r"\$\{\w+\}/" + re.escape(path.name))
+            named = named or any(re.search(name + r"(?![\w.-])", text) for name in names)
+        if not named:
+            faults.append(f"{here}: in no CMakeLists.txt, so nothing builds or tests it")
     return faults, f"{seen} source files"
 
 

@@ -20,6 +20,8 @@ CASES = [
     ("layers", "tests are no layer", {"engine/core/a.c": '#include "tests/t.h"\n', "tests/t.h": ""}, 1),
     ("listed", "named", {"engine/core/a.c": "", "engine/core/CMakeLists.txt": "stm_sources(a.c)"}, 0),
     ("listed", "named from above", {"models/x/a.c": "", "models/CMakeLists.txt": "stm_sources(x/a.c)"}, 0),
+    ("listed", "named from elsewhere", {"tests/s/a.c": "", "tests/u/CMakeLists.txt": "set(x ${r}/tests/s)\nt(${x}/a.c)"}, 0),
+    ("listed", "the same name elsewhere", {"tests/s/a.c": "", "tests/u/CMakeLists.txt": "t(a.c)"}, 1),
     ("listed", "forgotten", {"engine/core/a.c": "", "engine/core/CMakeLists.txt": "stm_sources(aa.c b.c)"}, 1),
     ("listed", "part of another name", {"engine/core/a.c": "", "engine/core/CMakeLists.txt": "stm_sources(a.cc)"}, 1),
     ("sizes", "at the limit", {"engine/core/a.c": "\n" * 800}, 0),
