@@ -25,6 +25,7 @@ static struct {
     int64_t batches;                        /* source */
     int64_t mark_ns, mark_mallocs;          /* source, when a fifth is made */
     struct rusage mark;
+    bool timed;                             /* one at a time */
     int64_t made_ns;                        /* one at a time: when the batch under way was made */
     _Atomic int64_t rows_made, rows_taken;  /* release, acquire: the sink's counts order what the source reads */
     _Atomic int64_t most_rows;              /* largest difference seen by the source */
@@ -77,6 +78,7 @@ static mill_status source_load(mill_replica *r, mill_error *err)
     const source *s = mill_step_state(mill_replica_step(r));
 
     all.batches = s->batches;
+    all.timed = s->one_at_a_time;
     all.times = calloc((size_t)s->batches + 1, sizeof *all.times);
     return all.times != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "no memory");
 }
@@ -132,7 +134,7 @@ static mill_status source_generate(mill_replica *r, int64_t max_rows, mill_curso
         getrusage(RUSAGE_SELF, &all.mark);
         all.mark_ns = now_ns();
     }
-    if (s->one_at_a_time) all.made_ns = now_ns(); /* else times mean nothing */
+    if (s->one_at_a_time) all.made_ns = now_ns();
     if ((st = emit_rows(r, s->type, number, max_rows, out, err)) != MILL_OK) return st;
     atomic_store_explicit(&all.rows_made, made + max_rows, memory_order_release);
     cursor_set(cursor, number + 1);
@@ -221,7 +223,7 @@ static const mill_param work_params[] = {
 static mill_status sink_write(mill_replica *r, const mill_batch *in, mill_error *err)
 {
     (void)r, (void)err;
-    if (all.times != NULL && all.taken < all.batches) all.times[all.taken] = now_ns() - all.made_ns;
+    if (all.timed && all.taken < all.batches) all.times[all.taken] = now_ns() - all.made_ns;
     all.taken++;
     atomic_fetch_add_explicit(&all.rows_taken, mill_batch_rows(in), memory_order_release);
     return MILL_OK;
@@ -250,14 +252,14 @@ static mill_status sink_finalize(mill_replica *r, mill_error *err)
     getrusage(RUSAGE_SELF, &end);
     if (path == NULL) return MILL_OK;
     if ((f = fopen(path, "w")) == NULL) return mill_fail(err, MILL_ERR_IO, "cannot write %s", path);
-    if (all.times != NULL) qsort(all.times + skip, (size_t)n, sizeof *all.times, by_size);
+    if (all.timed) qsort(all.times + skip, (size_t)n, sizeof *all.times, by_size);
     fprintf(f,
             "{\"batches\": %lld, \"rows\": %lld, \"window_ns\": %lld, \"batch_ns\": %.2f, \"cpu_ns\": %.2f, \"switches\": %.6f, \"mallocs\": %.6f, "
             "\"p50_ns\": %lld, \"p99_ns\": %lld, \"most_rows\": %lld, \"sleeps\": %lld, \"sleep_wall_ns\": %lld}\n",
             (long long)all.taken, (long long)atomic_load(&all.rows_taken), (long long)(end_ns - all.mark_ns),
             (double)(end_ns - all.mark_ns) / (double)n, (cpu_ns(&end) - cpu_ns(&all.mark)) / (double)n,
             (double)(end.ru_nvcsw - all.mark.ru_nvcsw) / (double)n, (double)(end_mallocs - all.mark_mallocs) / (double)n,
-            (long long)(all.times != NULL ? all.times[skip + n / 2] : 0), (long long)(all.times != NULL ? all.times[skip + n * 99 / 100] : 0),
+            (long long)(all.timed ? all.times[skip + n / 2] : 0), (long long)(all.timed ? all.times[skip + n * 99 / 100] : 0),
             (long long)atomic_load(&all.most_rows), (long long)atomic_load(&all.sleeps),
             (long long)(atomic_load(&all.last_sleep_ns) - atomic_load(&all.first_sleep_ns)));
     return fclose(f) == 0 ? MILL_OK : mill_fail(err, MILL_ERR_IO, "cannot write %s", path);
