@@ -12,7 +12,7 @@ import resource  # noqa: E402
 import sys  # noqa: E402
 
 from distilabel.pipeline import Pipeline  # noqa: E402
-from distilabel.steps import LoadDataFromDicts, Step  # noqa: E402
+from distilabel.steps import LoadDataFromDicts, Step, StepInput  # noqa: E402
 
 imported = time.perf_counter() - began
 
@@ -26,7 +26,7 @@ class Noop(Step):
     def outputs(self):
         return []
 
-    def process(self, inputs):
+    def process(self, inputs: StepInput):
         yield inputs
 
 
