@@ -17,16 +17,21 @@
 #ifndef STM_FLOW_INTERNAL_H
 #define STM_FLOW_INTERNAL_H
 
-#include <stdatomic.h>
-
 #include "flow/flow.h"
+
+#ifdef __cplusplus /* tests look inside, with nothing running */
+#define STM_ATOMIC(type) type
+#else
+#include <stdatomic.h>
+#define STM_ATOMIC(type) _Atomic type
+#endif
 
 #define STM_NO_SEQ UINT64_MAX
 #define STM_FLOW_MAX_KEY 64 /* elements of a key tuple */
 
 /* A batch of which several recipes use rows. The queue counts as one user while the batch stands in it. */
 typedef struct stm_held {
-    _Atomic int64_t users; /* acq_rel: the last one frees */
+    STM_ATOMIC(int64_t) users; /* acq_rel: the last one frees */
     mill_batch *batch;
     mill_pool *pool;
 } stm_held;
@@ -229,16 +234,16 @@ typedef struct stm_vertex {
     int32_t branches[STM_FLOW_MAX_DEPTH]; /* ... and which branch; of a router's own stream: per edge */
     stm_inlet *inlet;
     bool cut;
-    _Atomic int64_t *done; /* terminals: [n_roots] completed; release by the terminal's driver, acquire by any */
+    STM_ATOMIC(int64_t) *done; /* terminals: [n_roots] completed; release by the terminal's driver, acquire by any */
 } stm_vertex;
 
 typedef struct stm_root {
     int32_t node;
     int64_t credit;
-    _Atomic int64_t admitted; /* written by the root's driver */
-    _Atomic int64_t allowed;  /* grant in force; written at quiescence */
-    _Atomic int64_t grants;
-    _Atomic bool ended, paused;
+    STM_ATOMIC(int64_t) admitted; /* written by the root's driver */
+    STM_ATOMIC(int64_t) allowed;  /* grant in force; written at quiescence */
+    STM_ATOMIC(int64_t) grants;
+    STM_ATOMIC(bool) ended, paused;
     int32_t *terminals; /* that it reaches */
     int32_t n_terminals;
 } stm_root;

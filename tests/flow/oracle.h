@@ -1,0 +1,245 @@
+/*
+ * What a graph must do, computed the naive way: node by node over whole streams of rows, no batches in flight, no
+ * sharing of code with the engine. A row is its key, the routed batches around it, and a value.
+ */
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+extern "C" {
+#include "flow/flow.h"
+}
+
+namespace flowtest {
+
+using Key = std::vector<int64_t>;
+
+/* A node of a graph under test and how it behaves; every choice depends on keys only. */
+struct Node {
+    std::string name;
+    stm_node_kind kind = STM_NODE_STEP;
+    stm_input_mode mode = STM_INPUT_SINGLE;
+    std::vector<stm_flow_edge> in;
+    int64_t batch_rows = 0;
+    int replicas = 1;
+    int branches = 0;
+    int source = -1;           /* readers: node whose stream is replayed */
+    int store = -1;            /* readers: terminal that stored it, or the global whose output it is */
+    int64_t credit = 1;        /* roots */
+    std::vector<int> batches;  /* generators: rows of each batch; the last carries the end */
+    int drop = 0;              /* steps: drop rows with hash % drop == 0 (1: all) */
+    int children = 0;          /* steps: 0 = keep rows; n: hash % n children (0 .. n-1) per row */
+    int route = 0;             /* routers: 0 by hash, 1 all branches, 2 always branch 0, 3 a subset by hash */
+    bool unordered = false;
+    stm_on_missing on_missing = STM_MISSING_NULL;
+    stm_on_uneven on_uneven = STM_UNEVEN_NULL;
+    int fail_at = -1;          /* fails when it takes this item */
+};
+using Graph = std::vector<Node>;
+
+inline uint64_t mix(uint64_t h, uint64_t v)
+{
+    h ^= v + 0x9e3779b97f4a7c15u + (h << 6) + (h >> 2);
+    h *= 0xff51afd7ed558ccdu;
+    return h ^ (h >> 33);
+}
+inline uint64_t hash_key(const Key &k)
+{
+    uint64_t h = 7;
+    for (int64_t e : k)
+        if (e >= 0) h = mix(h, (uint64_t)e);
+    return h;
+}
+inline bool key_less(const Key &a, const Key &b)
+{
+    for (size_t i = 0; i < a.size() || i < b.size(); i++) {
+        int64_t x = i < a.size() ? a[i] : -1, y = i < b.size() ? b[i] : -1;
+        if (x != y) return x < y;
+    }
+    return false;
+}
+struct KeyLess {
+    bool operator()(const Key &a, const Key &b) const { return key_less(a, b); }
+};
+
+constexpr int64_t kNull = -1;
+inline int64_t value_of(const Key &k, int node) { return (int64_t)(mix(hash_key(k), (uint64_t)node) >> 2); }
+inline int64_t combine(const std::vector<int64_t> &v)
+{
+    uint64_t h = 3;
+    for (int64_t x : v) h = mix(h, (uint64_t)x);
+    return v.size() == 1 ? v[0] : (int64_t)(h >> 2);
+}
+
+/* What the behaviours decide. */
+inline bool dropped(const Node &n, const Key &k) { return n.drop > 0 && hash_key(k) % (uint64_t)n.drop == 0; }
+inline int children(const Node &n, const Key &k) { return (int)((hash_key(k) >> 20) % (uint64_t)n.children); }
+inline uint32_t route(const Node &n, const Key &first)
+{
+    uint64_t h = hash_key(first) >> 13;
+    uint32_t all = (1u << n.branches) - 1u;
+    if (n.route == 1) return all;
+    if (n.route == 2) return 1;
+    if (n.route == 3) return (uint32_t)(h % all) + 1u;
+    return 1u << (h % (uint64_t)n.branches);
+}
+
+struct Row {
+    Key key;
+    std::vector<int> path;       /* number of the routed batch at each depth */
+    std::vector<int64_t> values; /* as input: one per joined input, kNull where it lacks the row; as output: one */
+    uint32_t mask = ~0u;         /* output of a router: branches taken */
+};
+using Rows = std::vector<Row>;
+
+struct Expected {
+    std::vector<std::vector<Rows>> in; /* per node, per lane (EACH: per input) */
+    std::vector<Rows> out;
+    std::vector<bool> fails; /* joins that must fail */
+};
+
+inline Rows edge_rows(const Expected &x, const Graph &g, stm_flow_edge e)
+{
+    Rows rows;
+    for (const Row &r : x.out[(size_t)e.from])
+        if (g[(size_t)e.from].kind != STM_NODE_ROUTER || (r.mask >> e.branch & 1)) rows.push_back(r);
+    return rows;
+}
+
+inline Rows join_by_key(const std::vector<Rows> &in, stm_on_missing missing, bool *fails)
+{
+    std::map<Key, Row, KeyLess> all;
+    for (size_t i = 0; i < in.size(); i++) {
+        for (const Row &r : in[i]) {
+            Row &o = all[r.key];
+            if (o.values.empty()) o.key = r.key, o.path = r.path, o.values.assign(in.size(), kNull);
+            o.values[i] = r.values[0];
+        }
+    }
+    Rows out;
+    for (auto &kv : all) {
+        bool whole = std::count(kv.second.values.begin(), kv.second.values.end(), kNull) == 0;
+        if (!whole && missing == STM_MISSING_ERROR) {
+            *fails = true;
+            return out;
+        }
+        if (whole || missing == STM_MISSING_NULL) out.push_back(kv.second);
+    }
+    return out;
+}
+
+inline Rows join_by_position(const std::vector<Rows> &in, stm_on_uneven uneven, int64_t fresh, bool *fails)
+{
+    size_t most = 0, least = SIZE_MAX;
+    for (auto &r : in) most = std::max(most, r.size()), least = std::min(least, r.size());
+    if (uneven == STM_UNEVEN_ERROR && most != least) *fails = true;
+    Rows out;
+    for (size_t k = 0; k < (uneven == STM_UNEVEN_ERROR ? least : most); k++) {
+        Row o;
+        o.key = k < in[0].size() ? in[0][k].key : Key{fresh++};
+        for (auto &r : in) o.values.push_back(k < r.size() ? r[k].values[0] : kNull);
+        out.push_back(o);
+    }
+    return out;
+}
+
+/* One past the largest first element of a key that the stream could have had. */
+inline int64_t beyond(const Graph &g, const Expected &x, const std::vector<int> &space, int node)
+{
+    int s = space[(size_t)node];
+    int64_t n = g[(size_t)s].mode == STM_INPUT_UNION && g[(size_t)s].kind != STM_NODE_GENERATOR ? (int64_t)g[(size_t)s].in.size()
+                                                                                              : (int64_t)x.out[(size_t)s].size();
+    for (const Row &r : x.out[(size_t)node]) n = std::max(n, r.key[0] + 1);
+    return n;
+}
+
+inline Expected expect(const Graph &g, const std::vector<int> &space)
+{
+    Expected x;
+    x.in.resize(g.size());
+    x.out.resize(g.size());
+    x.fails.resize(g.size());
+    for (size_t i = 0; i < g.size(); i++) {
+        const Node &n = g[i];
+        Rows &out = x.out[i];
+        if (n.kind == STM_NODE_GENERATOR) {
+            int64_t k = 0;
+            for (int rows : n.batches)
+                for (int r = 0; r < rows; r++, k++) out.push_back({{k}, {}, {value_of({k}, (int)i)}});
+            continue;
+        }
+        if (n.kind == STM_NODE_READER) {
+            if (n.source >= 0) {
+                out = x.out[(size_t)n.source];
+            } else {
+                int64_t rows = 0;
+                for (auto &lane : x.in[(size_t)n.store]) rows += (int64_t)lane.size();
+                for (int64_t k = 0; k < rows; k++) out.push_back({{k}, {}, {value_of({k}, (int)i)}});
+            }
+            continue;
+        }
+        std::vector<Rows> in;
+        bool fails = false, one_space = true;
+        for (auto &e : n.in) {
+            in.push_back(edge_rows(x, g, e));
+            one_space = one_space && space[(size_t)e.from] == space[(size_t)n.in[0].from];
+        }
+        if (n.mode == STM_INPUT_EACH) {
+            x.in[i] = in;
+            continue;
+        }
+        Rows rows;
+        if (n.mode == STM_INPUT_SINGLE) rows = in[0];
+        if (n.mode == STM_INPUT_UNION) {
+            for (size_t k = 0; k < in.size(); k++)
+                for (Row &r : in[k]) {
+                    r.key.insert(r.key.begin(), (int64_t)k);
+                    rows.push_back(r);
+                }
+        }
+        if (n.mode == STM_INPUT_JOIN && one_space) rows = join_by_key(in, n.on_missing, &fails);
+        if (n.mode == STM_INPUT_JOIN && !one_space)
+            rows = join_by_position(in, n.on_uneven, beyond(g, x, space, n.in[0].from), &fails);
+        if (n.mode == STM_INPUT_CONVERGE) {
+            rows = join_by_key(in, STM_MISSING_NULL, &fails);
+            for (Row &r : rows) r.path.pop_back();
+        }
+        x.fails[i] = fails;
+        x.in[i] = {rows};
+        int segment = -1;
+        size_t in_segment = 0;
+        uint32_t mask = 0;
+        std::vector<int> path;
+        for (const Row &r : rows) {
+            Row o = r;
+            o.values = {combine(r.values)};
+            if (n.kind == STM_NODE_ROUTER) {
+                if (segment < 0 || r.path != path || in_segment == (size_t)n.batch_rows) {
+                    segment++, in_segment = 0, path = r.path;
+                    mask = route(n, r.key);
+                }
+                in_segment++;
+                o.path.push_back(segment);
+                o.mask = mask;
+            } else if (dropped(n, r.key)) {
+                continue;
+            } else if (n.children > 0) {
+                for (int c = 0, k = children(n, r.key); c < k; c++) {
+                    Row child = o;
+                    child.key.push_back(c);
+                    child.values[0] = (int64_t)(mix((uint64_t)o.values[0], (uint64_t)c) >> 2);
+                    out.push_back(child);
+                }
+                continue;
+            }
+            out.push_back(o);
+        }
+    }
+    return x;
+}
+
+} // namespace flowtest
