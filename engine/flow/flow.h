@@ -54,7 +54,8 @@ typedef struct stm_flow_node {
     const stm_flow_edge *inputs; /* copied */
     int32_t n_inputs;
     int32_t n_branches;  /* routers */
-    int32_t source;      /* readers: the node whose stream is replayed; -1 = own key space */
+    int32_t source;      /* readers: the node whose stream is replayed, or the terminal that stored it (the way to name the branch of
+                          * a router); -1 = own key space */
     int64_t batch_rows;  /* exactly so many rows per batch, except before an end and at a border; 0 = as they come. Generators:
                           * rows that they send at a time, so that a grant is never too small for them */
     bool unordered;      /* batches may pass as they come (only with SINGLE or EACH and batch_rows 0) */

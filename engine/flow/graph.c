@@ -129,7 +129,7 @@ static mill_status analyse(stm_flow *f, int32_t at, mill_error *err)
         f->n_roots++;
         if (n->kind == STM_NODE_READER && n->source >= 0) {
             const stm_vertex *s = &f->nodes[n->source];
-            if (s->node.kind == STM_NODE_TERMINAL || s->node.kind == STM_NODE_ROUTER)
+            if (s->node.kind == STM_NODE_ROUTER || (s->node.kind == STM_NODE_TERMINAL && s->node.mode != STM_INPUT_SINGLE))
                 return mill_fail(err, MILL_ERR_INVALID, "step '%s' cannot read the stream of '%s'", v->name, s->name);
             v->stream.key_space = s->stream.key_space;
             v->stream.key_width = s->stream.key_width;

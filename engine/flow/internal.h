@@ -58,7 +58,9 @@ typedef struct stm_cursor {
     uint64_t scan;       /* joins: batches below this are part of the step being put together */
     int64_t reach;       /* join by place: unused rows below `scan` */
     int64_t rows;        /* rows used since the start */
-    int64_t frontier[2]; /* of batch scan - 1 */
+    int64_t frontier[2]; /* of batch scan - 1, ... */
+    uint32_t borders;    /* ... its borders ... */
+    bool end;            /* ... and whether it ends the stream */
     bool closed;         /* batch scan - 1 ends a routed batch or the stream */
     bool dropping;       /* convergence: this routed batch did not take the branch */
 } stm_cursor;

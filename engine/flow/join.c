@@ -36,6 +36,8 @@ static void scan_one(const stm_inlet *in, int32_t i, stm_cursor *c)
     const mill_batch *b = stm_queue_batch(&in->queues[i], c->scan++);
     c->frontier[0] = b->frontier[0];
     c->frontier[1] = b->frontier[1];
+    c->borders = b->borders & in->borders_in;
+    c->end = b->end;
     c->closed = stm_closes(in, b);
 }
 
@@ -186,11 +188,9 @@ int stm_step_key(stm_inlet *in)
     bool rest;
     if (s->done || !find_step(in, f, &rest)) return 0;
     stm_cursor *c = stm_cursors(s);
-    const mill_batch *last = stm_queue_batch(&in->queues[0], c[0].scan - 1);
-    stm_envelope e = {.frontier = {f[0], f[1]}, .borders = last->borders & in->borders_out, .end = last->end};
+    stm_envelope e = {.frontier = {f[0], f[1]}, .borders = c[0].borders & in->borders_out, .end = c[0].end};
     for (int32_t i = 0; i < in->n_inputs; i++) {
-        const mill_batch *b = stm_queue_batch(&in->queues[i], c[i].scan - 1);
-        if (rest && ((b->borders ^ last->borders) & in->borders_in || b->end != last->end)) {
+        if (rest && (c[i].borders != c[0].borders || c[i].end != c[0].end)) {
             mill_fail(in->failure, MILL_ERR_INTERNAL, "inputs '%s' and '%s' of step '%s' do not agree on a border", input_name(in, 0),
                       input_name(in, i), in->flow->nodes[in->node].name);
             return MILL_ERR_INTERNAL;
@@ -200,6 +200,8 @@ int stm_step_key(stm_inlet *in)
         for (uint64_t k = c[i].seq; k < c[i].scan; k++) rows += stm_queue_batch(&in->queues[i], k)->rows;
         c[i].dropping = rows == 0; /* the routed batch did not come this way */
     }
+    for (int32_t i = 1; i < in->n_inputs && e.end; i++) /* null-filled rows of another input may lie beyond the first's end */
+        if (c[i].frontier[0] > e.frontier[0]) e.frontier[0] = c[i].frontier[0];
     mill_status st = merge(in, f, rest);
     if (st != MILL_OK) return st;
     int64_t covered[64];

@@ -99,6 +99,7 @@ using Rows = std::vector<Row>;
 struct Expected {
     std::vector<std::vector<Rows>> in; /* per node, per lane (EACH: per input) */
     std::vector<Rows> out;
+    std::vector<int64_t> last; /* where keys end: first elements are below, also of rows that were dropped on the way */
     std::vector<bool> fails; /* joins that must fail */
 };
 
@@ -147,22 +148,13 @@ inline Rows join_by_position(const std::vector<Rows> &in, stm_on_uneven uneven, 
     return out;
 }
 
-/* One past the largest first element of a key that the stream could have had. */
-inline int64_t beyond(const Graph &g, const Expected &x, const std::vector<int> &space, int node)
-{
-    int s = space[(size_t)node];
-    int64_t n = g[(size_t)s].mode == STM_INPUT_UNION && g[(size_t)s].kind != STM_NODE_GENERATOR ? (int64_t)g[(size_t)s].in.size()
-                                                                                              : (int64_t)x.out[(size_t)s].size();
-    for (const Row &r : x.out[(size_t)node]) n = std::max(n, r.key[0] + 1);
-    return n;
-}
-
 inline Expected expect(const Graph &g, const std::vector<int> &space)
 {
     Expected x;
     x.in.resize(g.size());
     x.out.resize(g.size());
     x.fails.resize(g.size());
+    x.last.resize(g.size());
     for (size_t i = 0; i < g.size(); i++) {
         const Node &n = g[i];
         Rows &out = x.out[i];
@@ -170,13 +162,15 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
             int64_t k = 0;
             for (int rows : n.batches)
                 for (int r = 0; r < rows; r++, k++) out.push_back({{k}, {}, {value_of({k}, (int)i)}});
+            x.last[i] = k;
             continue;
         }
         if (n.kind == STM_NODE_READER) {
             if (n.source >= 0) {
                 out = x.out[(size_t)n.source];
+                x.last[i] = x.last[(size_t)n.source];
             } else {
-                int64_t rows = 0;
+                int64_t &rows = x.last[i];
                 for (auto &lane : x.in[(size_t)n.store]) rows += (int64_t)lane.size();
                 for (int64_t k = 0; k < rows; k++) out.push_back({{k}, {}, {value_of({k}, (int)i)}});
             }
@@ -202,14 +196,24 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
                 }
         }
         if (n.mode == STM_INPUT_JOIN && one_space) rows = join_by_key(in, n.on_missing, &fails);
-        if (n.mode == STM_INPUT_JOIN && !one_space)
-            rows = join_by_position(in, n.on_uneven, beyond(g, x, space, n.in[0].from), &fails);
+        int64_t &last = x.last[i];
+        for (size_t k = 0; k < n.in.size(); k++)
+            if (k == 0 || one_space) last = std::max(last, x.last[(size_t)n.in[k].from]);
+        if (n.mode == STM_INPUT_UNION) last = (int64_t)n.in.size();
+        if (n.mode == STM_INPUT_JOIN && !one_space) {
+            rows = join_by_position(in, n.on_uneven, last, &fails);
+            if (rows.size() > in[0].size()) last += (int64_t)(rows.size() - in[0].size());
+        }
         if (n.mode == STM_INPUT_CONVERGE) {
             rows = join_by_key(in, STM_MISSING_NULL, &fails);
             for (Row &r : rows) r.path.pop_back();
         }
         x.fails[i] = fails;
         x.in[i] = {rows};
+        if (n.kind == STM_NODE_TERMINAL) { /* a store: readers may name it */
+            out = rows;
+            continue;
+        }
         int segment = -1;
         size_t in_segment = 0;
         uint32_t mask = 0;

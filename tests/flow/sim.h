@@ -54,9 +54,13 @@ struct ItemShape { /* what any interleaving must give */
     bool operator!=(const ItemShape &o) const { return rows != o.rows || borders != o.borders || end != o.end; }
 };
 
+using Shapes = std::vector<std::vector<std::vector<ItemShape>>>; /* per node, lane, item */
+
 class Sim {
 public:
-    Sim(const Graph &g, mill_pool *pool, bool columns) : g_(g), pool_(pool), columns_(columns)
+    /* @p shapes: items of other runs of the same graph to compare with; NULL = only those of this one. */
+    Sim(const Graph &g, mill_pool *pool, bool columns, Shapes *shapes = nullptr)
+        : g_(g), pool_(pool), columns_(columns), shapes_(shapes ? *shapes : own_shapes_)
     {
         std::vector<stm_flow_node> nodes(g.size());
         for (size_t i = 0; i < g.size(); i++) {
@@ -585,7 +589,8 @@ private:
     Expected x_;
     std::vector<std::vector<Edge>> edges_;
     std::map<int, int> reader_of_;
-    std::vector<std::vector<std::vector<ItemShape>>> shapes_; /* first seen: the same for all interleavings */
+    Shapes own_shapes_;
+    Shapes &shapes_; /* first seen: the same for all interleavings */
     std::string problem_;
 };
 
