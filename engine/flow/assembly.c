@@ -153,7 +153,7 @@ static mill_status cut(stm_inlet *in, int32_t lane, int64_t rows, const stm_enve
 mill_status stm_assembly_finish(stm_inlet *in, int32_t lane, const stm_envelope *e)
 {
     stm_assembly *a = &stm_assemblies(in)[lane];
-    bool flush = in->batch_rows == 0 || e->end || (e->borders & in->borders_out) != 0;
+    bool flush = in->batch_rows == 0 || e->end || (e->borders & in->borders_out[lane]) != 0;
     bool said = false;
     while (in->batch_rows > 0 && a->pending >= in->batch_rows) {
         said = a->pending == in->batch_rows;

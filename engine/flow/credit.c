@@ -12,22 +12,32 @@ int64_t stm_credit_admitted(const stm_flow *flow, int32_t root)
     return atomic_load_explicit(&flow->roots[root].admitted, memory_order_acquire);
 }
 
-int64_t stm_credit_completed(const stm_flow *flow, int32_t root)
+/* INT64_MAX: no terminal waits for rows of this root any more. */
+static int64_t least_done(const stm_flow *flow, int32_t root)
 {
     const stm_root *r = &flow->roots[root];
     int64_t least = INT64_MAX;
     for (int32_t i = 0; i < r->n_terminals; i++) {
-        int64_t v = atomic_load_explicit(&flow->nodes[r->terminals[i]].done[root], memory_order_acquire);
-        if (v < least) least = v;
+        const stm_vertex *v = &flow->nodes[r->terminals[i]];
+        if (atomic_load_explicit(&v->cut, memory_order_acquire)) continue;
+        int64_t n = atomic_load_explicit(&v->done[root], memory_order_acquire);
+        if (n < least) least = n;
     }
-    return least == INT64_MAX ? stm_credit_admitted(flow, root) : least; /* nobody waits for its rows any more */
+    return least;
+}
+
+int64_t stm_credit_completed(const stm_flow *flow, int32_t root)
+{
+    int64_t done = least_done(flow, root);
+    return done == INT64_MAX ? stm_credit_admitted(flow, root) : done;
 }
 
 int64_t stm_credit_room(const stm_flow *flow, int32_t root)
 {
     const stm_root *r = &flow->roots[root];
-    int64_t live = stm_credit_admitted(flow, root) - stm_credit_completed(flow, root);
-    return r->credit + atomic_load_explicit(&r->allowed, memory_order_acquire) - live;
+    int64_t done = least_done(flow, root);
+    if (done == INT64_MAX) return INT64_MAX;
+    return r->credit + atomic_load_explicit(&r->allowed, memory_order_acquire) - (stm_credit_admitted(flow, root) - done);
 }
 
 void stm_credit_admit(stm_flow *flow, int32_t root, int64_t rows)

@@ -145,7 +145,7 @@ void stm_ready_present(const stm_ready *r, int32_t input, uint8_t *present);
 /* ---- credit --------------------------------------------------------------------------------------------------- */
 
 /** Rows root @p root may send now: credit + grant - (admitted - completed at every terminal it reaches); it must not send a batch of more
- *  rows than that (one without rows may always be sent). Threads: the root's driver. */
+ *  rows than that (one without rows may always be sent). INT64_MAX when no terminal waits for its rows. Threads: the root's driver. */
 int64_t stm_credit_room(const stm_flow *flow, int32_t root);
 /** The root sent @p rows more. Threads: the root's driver. */
 void stm_credit_admit(stm_flow *flow, int32_t root, int64_t rows);

@@ -20,9 +20,8 @@ static void grant(stm_flow *f, int32_t root, int64_t rows)
     int64_t batch = f->nodes[r->node].node.batch_rows;
     if (rows < batch) rows = batch; /* a generator sends whole batches */
     int64_t old = atomic_load_explicit(&r->allowed, memory_order_relaxed);
-    int64_t missing = rows - stm_credit_room(f, root);
+    int64_t room = stm_credit_room(f, root), missing = room < rows ? rows - room : 1;
     int64_t now = 2 * old > old + missing ? 2 * old : old + missing;
-    if (now <= old) now = old + 1;
     atomic_store_explicit(&r->allowed, now, memory_order_release);
     atomic_fetch_add_explicit(&r->grants, 1, memory_order_relaxed);
 }
@@ -53,15 +52,8 @@ void stm_flow_cut(stm_flow *flow, int32_t node, bool *closed)
         if (v->node.kind == STM_NODE_READER && v->node.source >= 0) reached = reached || closed[v->node.source];
         if (!reached) continue;
         closed[i] = true;
-        v->cut = true;
+        atomic_store_explicit(&v->cut, true, memory_order_release); /* a terminal: credit no longer waits for it */
         if (v->inlet) stm_inlet_close(v->inlet);
         if (v->root >= 0) stm_credit_end(flow, v->root);
-    }
-    for (int32_t r = 0; r < flow->n_roots; r++) {
-        stm_root *root = &flow->roots[r];
-        int32_t n = 0;
-        for (int32_t k = 0; k < root->n_terminals; k++)
-            if (!flow->nodes[root->terminals[k]].cut) root->terminals[n++] = root->terminals[k];
-        root->n_terminals = n;
     }
 }

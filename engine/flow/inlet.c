@@ -35,9 +35,7 @@ mill_status stm_inlet_create(stm_flow *flow, int32_t node, stm_inlet **out)
         for (int32_t i = 1; i < n; i++)
             if (flow->nodes[v->inputs[i].from].stream.key_space != first->stream.key_space) in->by_key = false;
     }
-    int32_t depth = first->stream.depth;
-    in->borders_in = depth >= 32 ? UINT32_MAX : (1u << depth) - 1u;
-    in->borders_out = in->mode == STM_INPUT_CONVERGE ? in->borders_in >> 1 : in->borders_in;
+    in->borders_in = (1u << first->stream.depth) - 1u;
     in->border_own = v->node.kind == STM_NODE_ROUTER ? in->borders_in + 1u : 0;
 
     size_t covers = (size_t)n * (size_t)in->n_roots * sizeof(int64_t);
@@ -49,7 +47,8 @@ mill_status stm_inlet_create(stm_flow *flow, int32_t node, stm_inlet **out)
     in->now = stm_calloc(in->state_bytes);
     in->saved = stm_calloc(in->state_bytes);
     in->taken = stm_calloc((size_t)in->n_lanes * sizeof *in->taken);
-    bool made = in->roots && in->queues && in->pieces && in->now && in->saved && in->taken;
+    in->borders_out = stm_calloc((size_t)in->n_lanes * sizeof *in->borders_out);
+    bool made = in->roots && in->queues && in->pieces && in->now && in->saved && in->taken && in->borders_out;
     if (pairs) made = (in->failure = stm_calloc(sizeof *in->failure)) && made;
     if (in->mode == STM_INPUT_EACH) made = (in->taken_covered = stm_calloc(covers)) && made;
     if (in->unordered) {
@@ -66,6 +65,8 @@ mill_status stm_inlet_create(stm_flow *flow, int32_t node, stm_inlet **out)
         in->all_roots |= in->roots[i];
         in->queues[i].end = STM_NO_SEQ;
     }
+    for (int32_t l = 0; l < in->n_lanes; l++) in->borders_out[l] = (1u << flow->nodes[v->inputs[l].from].stream.depth) - 1u;
+    if (in->mode == STM_INPUT_CONVERGE) in->borders_out[0] >>= 1;
     in->plain = in->mode == STM_INPUT_SINGLE && !in->unordered;
     *out = in;
     return MILL_OK;
@@ -115,6 +116,7 @@ void stm_inlet_destroy(stm_inlet **inp)
     stm_free(in->now);
     stm_free(in->saved);
     stm_free(in->taken);
+    stm_free(in->borders_out);
     stm_free(in->taken_covered);
     stm_free(in->late_end);
     stm_free(in->prefix);
@@ -150,7 +152,7 @@ static int step_single(stm_inlet *in, int32_t lane)
         if (!p) return MILL_ERR_NOMEM;
         *p = (stm_piece){.rows = b->rows, .seq = c->seq, .input = lane};
     }
-    stm_envelope e = {.covered = b->covered, .frontier = {b->frontier[0], b->frontier[1]}, .borders = b->borders & in->borders_out,
+    stm_envelope e = {.covered = b->covered, .frontier = {b->frontier[0], b->frontier[1]}, .borders = b->borders & in->borders_out[lane],
                       .end = b->end};
     mill_status st = stm_assembly_finish(in, lane, &e);
     if (st != MILL_OK) return st;
@@ -299,7 +301,7 @@ mill_status stm_inlet_push(stm_inlet *in, int32_t input, mill_batch **bp, mill_e
         stm_assembly *a = stm_assemblies(in);
         int64_t rows = b->rows, exact = in->batch_rows;
         if (b->seq == q->next && q->base == q->top && a->pending == 0 && input == 0 && !b->end &&
-            (exact == 0 || rows == exact || rows == 0 || (rows < exact && (b->borders & in->borders_out)))) {
+            (exact == 0 || rows == exact || rows == 0 || (rows < exact && (b->borders & in->borders_out[0])))) {
             if (__builtin_expect(s->tail - in->head == in->cap, 0) && stm_ring_reserve(in, 1) != 0)
                 return mill_fail(err, MILL_ERR_NOMEM, "no memory for ready batches");
             q->base = q->next = q->top = stm_cursors(s)->seq = b->seq + 1;
@@ -343,7 +345,7 @@ bool stm_inlet_take(stm_inlet *in, stm_ready *out)
     mill_batch *b = item.batch;
     in->now->rows -= item.recipe ? item.recipe->source_rows : b->rows;
     if (!in->unordered || in->terminal) b->seq = in->taken[item.input]++;
-    b->borders = (b->borders & in->borders_out) | in->border_own;
+    b->borders = (b->borders & in->borders_out[item.input]) | in->border_own;
     if (__builtin_expect(b->end, 0)) in->ends_taken++;
     if (in->taken_covered) cover_each(in, item.input, b);
     *out = item;

@@ -124,7 +124,7 @@ struct stm_inlet {
     int32_t n_inputs, n_lanes, n_columns, n_roots;
     int64_t batch_rows;
     uint32_t borders_in;  /* borders that end a step's routed batch on arrival */
-    uint32_t borders_out; /* borders that stay on ready items; assembly never crosses one */
+    uint32_t *borders_out; /* [n_lanes] borders that stay on ready items; assembly never crosses one */
     uint32_t border_own;  /* a router's: set on each of its items */
     uint64_t *roots;      /* [n_inputs] */
     uint64_t all_roots;
@@ -235,7 +235,7 @@ typedef struct stm_vertex {
     int32_t routers[STM_FLOW_MAX_DEPTH];  /* around the leaving stream, outermost first ... */
     int32_t branches[STM_FLOW_MAX_DEPTH]; /* ... and which branch; of a router's own stream: per edge */
     stm_inlet *inlet;
-    bool cut;
+    STM_ATOMIC(bool) cut; /* written by whoever holds quiescence */
     STM_ATOMIC(int64_t) *done; /* terminals: [n_roots] completed; release by the terminal's driver, acquire by any */
 } stm_vertex;
 

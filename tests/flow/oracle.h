@@ -192,6 +192,7 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
             for (size_t k = 0; k < in.size(); k++)
                 for (Row &r : in[k]) {
                     r.key.insert(r.key.begin(), (int64_t)k);
+                    for (int &p : r.path) p += (int)k << 20; /* all routed batches of one input, then all of the next */
                     rows.push_back(r);
                 }
         }

@@ -171,7 +171,12 @@ public:
             return true;
         }
         int32_t starved = -1;
-        if (stm_flow_grant(flow_, &starved) < 0) fail("stuck: nothing can happen, and nobody gets a grant");
+        if (stm_flow_grant(flow_, &starved) < 0) {
+            std::string who;
+            for (size_t i = 0; i < g_.size(); i++)
+                if (stm_flow_inlet(flow_, (int32_t)i) && !stm_inlet_ended(stm_flow_inlet(flow_, (int32_t)i))) who += " " + g_[i].name;
+            fail("stuck: nothing can happen, and nobody gets a grant; not ended:%s", who.c_str());
+        }
         if (++*grants_in_a_row_ > 40) fail("stuck: grants do not help (the last one for '%s')", g_[(size_t)starved].name.c_str());
         return false;
     }
@@ -500,7 +505,7 @@ private:
             for (auto &k : keys) s.sum += hash_key(k);
         } else {
             if (b->seq != (uint64_t)s.items[lane]) fail("'%s' got item %lld as number %lld", name, (long long)b->seq, (long long)s.items[lane]);
-            check_rows(i, at, want, in, columns, keys);
+            check_rows(i, lane, at, want, in, columns, keys);
             ItemShape shape = {b->rows, b->borders, b->end};
             auto &seen = shapes_[(size_t)i][(size_t)lane];
             if ((size_t)s.items[lane] == seen.size())
@@ -508,7 +513,7 @@ private:
             else if (seen[(size_t)s.items[lane]] != shape)
                 fail("item %lld of '%s' depends on the order of arrival", (long long)s.items[lane], name);
         }
-        bool may_be_short = b->end || (b->borders & stm_flow_inlet(flow_, i)->borders_out) != 0 || b->rows == 0;
+        bool may_be_short = b->end || (b->borders & stm_flow_inlet(flow_, i)->borders_out[lane]) != 0 || b->rows == 0;
         if (n.batch_rows > 0 && (b->rows > n.batch_rows || (b->rows < n.batch_rows && !may_be_short)))
             fail("'%s' got %lld rows instead of %lld", name, (long long)b->rows, (long long)n.batch_rows);
         if (b->end && at + keys.size() != want.size()) fail("the end of '%s' came before its last rows", name);
@@ -522,7 +527,7 @@ private:
         }
     }
 
-    void check_rows(int i, size_t at, const Rows &want, mill_batch **in, int columns, const std::vector<Key> &keys)
+    void check_rows(int i, int lane, size_t at, const Rows &want, mill_batch **in, int columns, const std::vector<Key> &keys)
     {
         const char *name = g_[(size_t)i].name.c_str();
         for (size_t r = 0; r < keys.size(); r++) {
@@ -539,7 +544,7 @@ private:
         }
         /* everything below the frontier has been seen, and a border ends all of its routed batch */
         size_t next = at + keys.size();
-        if (next < want.size() && (in[0]->borders & stm_flow_inlet(flow_, i)->borders_out) && !keys.empty() &&
+        if (next < want.size() && (in[0]->borders & stm_flow_inlet(flow_, i)->borders_out[lane]) && !keys.empty() &&
             want[next].path == want[at].path)
             fail("'%s': a border stands before the end of its routed batch", name);
         if (next < want.size() && want[next].key[0] < in[0]->frontier[0])
