@@ -3,6 +3,7 @@
 /* One line per step type, in alphabetical order; the NULL at the end is not counted. */
 static const mill_step_type *const types[] = {
     &stm_step_deduplicate,
+    &stm_step_embed_text,
     &stm_step_filter,
     &stm_step_nearest_neighbours,
     &stm_step_read_jsonl,
