@@ -39,9 +39,11 @@ void stm_run_ring(stm_run *run, bool all)
 
 void stm_station_ring(stm_station *s)
 {
+    const int64_t ready = atomic_load_explicit(&s->ready, memory_order_relaxed);
+
     atomic_fetch_add(&s->bell, 1);
     atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load(&s->asleep) > 0) futex_wake(&s->bell, 1);
+    if (atomic_load(&s->asleep) > 0) futex_wake(&s->bell, ready > 1 ? (int)(ready < 1024 ? ready : 1024) : 1); /* one each */
 }
 
 static bool any_runnable(stm_run *run, bool own_too)

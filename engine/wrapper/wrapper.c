@@ -569,10 +569,7 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
         }
     }
     result = w->emit.n_parts > 0 ? w->emit.parts[0].batch : NULL;
-    if (result == NULL && !last) {
-        w->cursor = cursor;
-        return MILL_OK;
-    }
+    if (result == NULL) last = true; /* returning without rows ends the stream, said or not */
     if (result != NULL && w->direct && result->n_roots >= w->n_roots) {
         b = result; /* its columns are in their places already */
         w->emit.n_parts = 0;

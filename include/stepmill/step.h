@@ -135,7 +135,7 @@ typedef struct mill_step_type {
 
     /** Generators: emit the next rows, at most @p max_rows, as one batch (mill_emit_batch). @p cursor holds where to
      *  go on (size 0 = the beginning) and is moved past what was emitted; it is the only state that survives a
-     *  restart. *last = true: there is nothing after this. Emitting nothing without *last is allowed (ask again). */
+     *  restart. *last = true: there is nothing after this. Emitting nothing ends the stream, too; an emitted batch of no rows does not. */
     mill_status (*generate)(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err);
 
     /** Steps: one batch per input (a join has several, equal row counts), borrowed and immutable; emit the declared

@@ -1,0 +1,703 @@
+/* What the reference system does wrong (semantics, part B), each by its number or place, and what is done instead. */
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "support/pipe.h"
+
+using namespace mt;
+
+namespace {
+
+Behaviour maps(std::function<int64_t(int64_t)> f, const char *out = "y")
+{
+    Behaviour b;
+    b.uses = {{"x", "int64"}};
+    b.adds = {{out, "int64"}};
+    b.process = [f](mill_replica *r, mill_batch *const *in, size_t, mill_emit *o, mill_error *e) -> mill_status {
+        std::vector<int64_t> v;
+        for (int64_t i = 0; i < mill_batch_rows(in[0]); i++) v.push_back(f(value(in[0], 0, i)));
+        return emit_int64(r, o, v, e);
+    };
+    return b;
+}
+
+Behaviour keeps(std::function<bool(int64_t)> want)
+{
+    Behaviour b;
+    b.uses = {{"x", "int64"}};
+    b.adds = {{"kept", "int64"}};
+    b.flags = MILL_FILTERS;
+    b.process = [want](mill_replica *r, mill_batch *const *in, size_t, mill_emit *o, mill_error *e) -> mill_status {
+        std::vector<int64_t> v, parent;
+        for (int64_t i = 0; i < mill_batch_rows(in[0]); i++)
+            if (want(value(in[0], 0, i))) v.push_back(1), parent.push_back(i);
+        return emit_int64(r, o, v, e, &parent);
+    };
+    return b;
+}
+
+Behaviour fails(const char *why)
+{
+    Behaviour b;
+    b.uses = {{"x", "int64"}};
+    b.adds = {{"y", "int64"}};
+    b.process = [why](mill_replica *, mill_batch *const *, size_t, mill_emit *, mill_error *e) -> mill_status {
+        return mill_fail(e, MILL_ERR_STEP, "%s", why);
+    };
+    return b;
+}
+
+/* Sends batch k to branch choose(k-th first x). */
+Behaviour routes(std::function<std::vector<size_t>(int64_t)> choose)
+{
+    Behaviour b;
+    b.uses = {{"x", "int64"}};
+    b.route = [choose](mill_replica *, const mill_batch *in, mill_route *out, mill_error *e) -> mill_status {
+        for (size_t i : choose(value(in, 0, 0)))
+            if (mill_status st = mill_route_to(out, i, e)) return st;
+        return MILL_OK;
+    };
+    return b;
+}
+
+Pipe::Opts rows_per_batch(int64_t n, int32_t replicas = 1)
+{
+    Pipe::Opts o;
+    o.batch_rows = n;
+    o.replicas = replicas;
+    return o;
+}
+
+void expect_rows(Pipe &p, const char *sink, int64_t n)
+{
+    ASSERT_EQ((int64_t)p.rows(sink).size(), n) << sink;
+    for (int64_t i = 0; i < n; i++) ASSERT_EQ(p.rows(sink)[i].values.at("x"), i) << sink;
+}
+
+} // namespace
+
+TEST(Defects, R1_LastBatchWithoutRowsStillEndsTheSuccessor)
+{
+    Pipe p;
+    p.source("src", 10, 5);
+    p.add("first_half", MILL_STEP, {{"src"}}, keeps([](int64_t x) { return x < 5; }));
+    p.sink("out", "first_half", rows_per_batch(5));
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 5);
+    EXPECT_TRUE(p.finalized("out"));
+}
+
+TEST(Defects, R2_UnevenInputsOfAJoin)
+{
+    for (stm_on_uneven policy : {STM_UNEVEN_ERROR, STM_UNEVEN_NULL}) {
+        Pipe p;
+        Pipe::Opts join = rows_per_batch(4);
+        join.mode = STM_INPUT_JOIN;
+        join.on_uneven = policy;
+        p.source("long", 30, 5);
+        p.source("short", 12, 5, "s");
+        p.add("pair", MILL_STEP, {{"long"}, {"short"}}, Behaviour(), join);
+        p.sink("out", "pair");
+        if (policy == STM_UNEVEN_ERROR) {
+            EXPECT_EQ(p.run(), STM_END_FAILED);
+            EXPECT_NE(strstr(p.error.msg, "12"), nullptr) << p.error.msg;
+            EXPECT_STREQ(p.error.step, "pair");
+            continue;
+        }
+        ASSERT_EQ(p.run(), STM_END_DONE);
+        ASSERT_EQ(p.rows("out").size(), 30u);
+        for (int64_t i = 0; i < 30; i++) EXPECT_EQ(p.rows("out")[i].values.at("s"), i < 12 ? i : INT64_MIN);
+    }
+}
+
+TEST(Defects, R3_GlobalWithoutRowsFinishes)
+{
+    Pipe p;
+    auto finished = std::make_shared<int>(0);
+    Behaviour g;
+    g.adds = {{"n", "int64"}};
+    g.finish = [finished](mill_replica *r, mill_emit *out, mill_error *e) -> mill_status {
+        ++*finished;
+        return emit_int64(r, out, {42}, e);
+    };
+    p.source("src", 0, 5);
+    p.add("all", MILL_GLOBAL, {{"src"}}, g);
+    p.sink("out", "all");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    EXPECT_EQ(*finished, 1);
+    ASSERT_EQ(p.rows("out").size(), 1u);
+}
+
+TEST(Defects, R4_RoutingWithoutConvergence)
+{
+    Pipe p;
+    Pipe::Opts r = rows_per_batch(5);
+    r.branches = {"a", "b", "never"};
+    p.source("src", 100, 10);
+    p.add("router", MILL_ROUTER, {{"src"}}, routes([](int64_t x) { return std::vector<size_t>{(size_t)(x / 5 % 2)}; }), r);
+    p.sink("a", "router", Pipe::Opts(), 0);
+    p.sink("b", "router", Pipe::Opts(), 1);
+    p.sink("never", "router", Pipe::Opts(), 2);
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    EXPECT_EQ(p.rows("a").size(), 50u);
+    EXPECT_EQ(p.rows("b").size(), 50u);
+    EXPECT_EQ(p.rows("never").size(), 0u);
+    for (const char *s : {"a", "b", "never"}) EXPECT_TRUE(p.finalized(s)) << s;
+}
+
+TEST(Defects, R5_RoutingToAllSuccessorsConverges)
+{
+    Pipe p;
+    Pipe::Opts r = rows_per_batch(5), c = rows_per_batch(5), a, b;
+    r.branches = {"a", "b"};
+    c.mode = STM_INPUT_CONVERGE;
+    a.map_out = {{"y", "ya"}};
+    b.map_out = {{"y", "yb"}};
+    p.source("src", 100, 10);
+    p.add("router", MILL_ROUTER, {{"src"}}, routes([](int64_t) { return std::vector<size_t>{0, 1}; }), r);
+    p.add("a", MILL_STEP, {{"router", 0}}, maps([](int64_t x) { return x + 1; }), a);
+    p.add("b", MILL_STEP, {{"router", 1}}, maps([](int64_t x) { return x + 2; }), b);
+    p.add("meet", MILL_STEP, {{"a"}, {"b"}}, Behaviour(), c);
+    p.sink("out", "meet");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 100);
+    for (int64_t i = 0; i < 100; i++) {
+        EXPECT_EQ(p.rows("out")[i].values.at("ya"), i + 1);
+        EXPECT_EQ(p.rows("out")[i].values.at("yb"), i + 2);
+    }
+}
+
+TEST(Defects, R6_RouterWithReplicas)
+{
+    Pipe p;
+    Pipe::Opts r = rows_per_batch(2, 4), c;
+    r.branches = {"a", "b"};
+    c.mode = STM_INPUT_CONVERGE;
+    Behaviour slow = routes([](int64_t x) {
+        std::this_thread::sleep_for(std::chrono::microseconds(x * 7919 % 200));
+        return std::vector<size_t>{(size_t)(x / 2 % 2)};
+    });
+    slow.flags = MILL_BLOCKS;
+    p.source("src", 400, 10);
+    p.add("router", MILL_ROUTER, {{"src"}}, slow, r);
+    p.add("a", MILL_STEP, {{"router", 0}}, maps([](int64_t x) { return x; }));
+    p.add("b", MILL_STEP, {{"router", 1}}, maps([](int64_t x) { return x; }));
+    p.add("meet", MILL_STEP, {{"a"}, {"b"}}, Behaviour(), c);
+    p.sink("out", "meet");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 400);
+    for (int64_t i = 0; i < 400; i++) EXPECT_EQ(p.rows("out")[i].values.at("y"), i);
+}
+
+TEST(Defects, R7_ShortBatchesInTheMiddleOfARoute)
+{
+    Pipe p;
+    Pipe::Opts r = rows_per_batch(8), c, branch = rows_per_batch(3);
+    r.branches = {"a", "b"};
+    c.mode = STM_INPUT_CONVERGE;
+    p.source("src", 300, 10);
+    p.add("some", MILL_STEP, {{"src"}}, keeps([](int64_t x) { return x % 7 != 0; }));
+    p.add("router", MILL_ROUTER, {{"some"}}, routes([](int64_t x) { return std::vector<size_t>{(size_t)(x % 2)}; }), r);
+    p.add("thin", MILL_STEP, {{"router", 0}}, maps([](int64_t x) { return x; }), branch);
+    p.add("thick", MILL_STEP, {{"router", 1}}, maps([](int64_t x) { return x; }));
+    p.add("meet", MILL_STEP, {{"thin"}, {"thick"}}, Behaviour(), c);
+    p.sink("out", "meet");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    size_t at = 0;
+    for (int64_t x = 0; x < 300; x++) {
+        if (x % 7 == 0) continue;
+        ASSERT_LT(at, p.rows("out").size());
+        EXPECT_EQ(p.rows("out")[at].values.at("x"), x);
+        EXPECT_EQ(p.rows("out")[at++].values.at("y"), x);
+    }
+    EXPECT_EQ(at, p.rows("out").size());
+}
+
+TEST(Defects, R8_BranchesMayChangeTheRowCount)
+{
+    Pipe p;
+    Pipe::Opts r = rows_per_batch(10), c;
+    r.branches = {"drop", "keep"};
+    c.mode = STM_INPUT_CONVERGE;
+    p.source("src", 100, 10);
+    p.add("router", MILL_ROUTER, {{"src"}}, routes([](int64_t x) { return std::vector<size_t>{(size_t)(x / 10 % 2)}; }), r);
+    p.add("drop", MILL_STEP, {{"router", 0}}, keeps([](int64_t x) { return x % 10 == 3; }));
+    p.add("keep", MILL_STEP, {{"router", 1}}, maps([](int64_t x) { return x; }));
+    p.add("meet", MILL_STEP, {{"drop"}, {"keep"}}, Behaviour(), c);
+    p.sink("out", "meet");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    std::vector<int64_t> want;
+    for (int64_t x = 0; x < 100; x++)
+        if (x / 10 % 2 == 1 || x % 10 == 3) want.push_back(x);
+    ASSERT_EQ(p.rows("out").size(), want.size());
+    for (size_t i = 0; i < want.size(); i++) EXPECT_EQ(p.rows("out")[i].values.at("x"), want[i]);
+}
+
+TEST(Defects, R9_GeneratorWhoseReadersAreInLaterLoadGroups)
+{
+    Pipe p;
+    Pipe::Opts s1 = rows_per_batch(5), s2;
+    s1.stage = 1;
+    s2.stage = 2;
+    p.source("src", 100, 10);
+    p.add("a", MILL_STEP, {{"src"}}, maps([](int64_t x) { return x; }), s1);
+    p.sink("out", "a", s2);
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 100);
+}
+
+TEST(Defects, R11_BranchesWithDifferentColumns)
+{
+    Pipe p;
+    Pipe::Opts r = rows_per_batch(5), c = rows_per_batch(50), a, b;
+    r.branches = {"a", "b"};
+    c.mode = STM_INPUT_CONVERGE;
+    a.map_out = {{"y", "only_a"}};
+    b.map_out = {{"y", "only_b"}};
+    p.source("src", 200, 10);
+    p.add("router", MILL_ROUTER, {{"src"}}, routes([](int64_t x) { return std::vector<size_t>{(size_t)(x / 5 % 2)}; }), r);
+    p.add("a", MILL_STEP, {{"router", 0}}, maps([](int64_t x) { return -x; }), a);
+    p.add("b", MILL_STEP, {{"router", 1}}, maps([](int64_t x) { return x; }), b);
+    p.add("meet", MILL_STEP, {{"a"}, {"b"}}, Behaviour(), c);
+    p.sink("out", "meet");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 200);
+    for (int64_t i = 0; i < 200; i++) {
+        EXPECT_EQ(p.rows("out")[i].values.at("only_a"), i / 5 % 2 == 0 ? -i : INT64_MIN);
+        EXPECT_EQ(p.rows("out")[i].values.at("only_b"), i / 5 % 2 == 1 ? i : INT64_MIN);
+    }
+}
+
+/* 2.1 */
+TEST(Defects, GeneratorThatEndsWithoutSayingLast)
+{
+    Pipe p;
+    Behaviour g;
+    g.adds = {{"x", "int64"}};
+    g.generate = [](mill_replica *r, int64_t, mill_cursor *c, bool *, mill_emit *out, mill_error *e) -> mill_status {
+        if (c->size >= 3) return MILL_OK;
+        const int64_t base = c->size * 2;
+        c->size++;
+        return emit_int64(r, out, {base, base + 1}, e);
+    };
+    p.add("src", MILL_GENERATOR, {}, g, rows_per_batch(2));
+    p.sink("out", "src");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 6);
+}
+
+/* 2.2: only the first yield is used */
+TEST(Defects, AllEmitsOfACallAreOneBatch)
+{
+    Pipe p;
+    Behaviour b;
+    b.uses = {{"x", "int64"}};
+    b.adds = {{"y", "int64"}};
+    b.process = [](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
+        std::vector<int64_t> first, second;
+        for (int64_t i = 0; i < mill_batch_rows(in[0]); i++) (i < 2 ? first : second).push_back(value(in[0], 0, i));
+        if (mill_status st = emit_int64(r, out, first, e)) return st;
+        return emit_int64(r, out, second, e);
+    };
+    p.source("src", 50, 5);
+    p.add("twice", MILL_STEP, {{"src"}}, b);
+    p.sink("out", "twice");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 50);
+    for (int64_t i = 0; i < 50; i++) EXPECT_EQ(p.rows("out")[i].values.at("y"), i);
+}
+
+/* 2.3: the rows of the other inputs vanish */
+TEST(Defects, ImputationKeepsTheColumnsOfAllInputs)
+{
+    Pipe p;
+    Pipe::Opts join;
+    join.mode = STM_INPUT_JOIN;
+    p.source("a", 20, 5, "x");
+    p.source("b", 20, 5, "z");
+    p.add("pair", MILL_STEP, {{"a"}, {"b"}}, fails("no luck"), join);
+    p.sink("out", "pair");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    ASSERT_EQ(p.rows("out").size(), 20u);
+    for (int64_t i = 0; i < 20; i++) {
+        EXPECT_EQ(p.rows("out")[i].values.at("x"), i);
+        EXPECT_EQ(p.rows("out")[i].values.at("z"), i);
+        EXPECT_EQ(p.rows("out")[i].values.at("y"), INT64_MIN);
+        EXPECT_NE(p.rows("out")[i].error, 0) << "every imputed row is marked";
+    }
+}
+
+/* 4.1: replicas of a step do nothing in parallel, whatever their number */
+TEST(Defects, ReplicasWorkAtTheSameTimeAtAnyRatioOfBatchSizes)
+{
+    for (auto [from, to] : {std::pair<int64_t, int64_t>{10, 10}, {100, 10}, {10, 40}}) {
+        Pipe p;
+        std::atomic<int> now{0}, most{0};
+        Behaviour b = maps([](int64_t x) { return x; });
+        auto plain = b.process;
+        b.flags = MILL_BLOCKS;
+        b.process = [&, plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+            const int k = ++now;
+            for (int m = most; k > m && !most.compare_exchange_weak(m, k);) {}
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+            now--;
+            return plain(r, in, n, out, e);
+        };
+        p.source("src", 640, from);
+        p.add("sleeps", MILL_STEP, {{"src"}}, b, rows_per_batch(to, 4));
+        p.sink("out", "sleeps");
+        ASSERT_EQ(p.run(), STM_END_DONE);
+        expect_rows(p, "out", 640);
+        EXPECT_EQ(most, 4) << from << " rows to " << to;
+    }
+}
+
+/* 4.1: the number of rows in flight grows without bound */
+TEST(Defects, RowsInFlightAreBoundedByTheCredit)
+{
+    Pipe p;
+    std::atomic<int64_t> made{0}, eaten{0}, most{0};
+    Behaviour g;
+    g.adds = {{"x", "int64"}};
+    g.generate = [&](mill_replica *r, int64_t max, mill_cursor *, bool *last, mill_emit *out, mill_error *e) -> mill_status {
+        std::vector<int64_t> v;
+        for (int64_t i = 0; i < max && i < 100; i++) v.push_back(made++);
+        *last = made >= 20000;
+        return emit_int64(r, out, v, e);
+    };
+    Behaviour slow = maps([](int64_t x) { return x; });
+    auto plain = slow.process;
+    slow.process = [&, plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        const int64_t ahead = made - eaten;
+        if (ahead > most) most = ahead;
+        return plain(r, in, n, out, e);
+    };
+    p.add("src", MILL_GENERATOR, {}, g, rows_per_batch(100));
+    p.add("slow", MILL_STEP, {{"src"}}, slow, rows_per_batch(10));
+    Behaviour k;
+    k.write = [&](mill_replica *, const mill_batch *in, mill_error *) -> mill_status {
+        eaten += mill_batch_rows(in);
+        return MILL_OK;
+    };
+    p.add("out", MILL_SINK, {{"slow"}}, k);
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    EXPECT_GT(most, 0);
+    EXPECT_LE(most, 16 * 100 + 100) << "the default credit is 16 batches of the generator";
+}
+
+/* ---- 6, the failure table ---------------------------------------------------------------------------------------- */
+
+TEST(FailureTable, FailedBatchIsImputedRecordedAndTheRunGoesOn)
+{
+    Pipe p;
+    Behaviour b = maps([](int64_t x) { return x; });
+    auto plain = b.process;
+    b.process = [plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        if (value(in[0], 0, 0) == 20) return mill_fail(e, MILL_ERR_STEP, "cannot stand twenty");
+        return plain(r, in, n, out, e);
+    };
+    p.source("src", 50, 5);
+    p.add("picky", MILL_STEP, {{"src"}}, b);
+    p.sink("out", "picky");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 50);
+    for (int64_t i = 0; i < 50; i++) {
+        const bool bad = i >= 20 && i < 25;
+        EXPECT_EQ(p.rows("out")[i].values.at("y"), bad ? INT64_MIN : i);
+        EXPECT_EQ(p.rows("out")[i].error != 0, bad);
+    }
+    ASSERT_EQ(p.errors.size(), 1u);
+    EXPECT_STREQ(p.errors[0].error.msg, "cannot stand twenty");
+    EXPECT_STREQ(p.errors[0].error.step, "picky");
+    EXPECT_STREQ(p.errors[0].first_key, "src:20");
+    EXPECT_STREQ(p.errors[0].last_key, "src:24");
+    EXPECT_EQ(p.errors[0].rows, 5);
+    EXPECT_EQ(p.errors[0].error.phase, MILL_PHASE_PROCESS);
+}
+
+TEST(FailureTable, PerRowStepsLoseOnlyTheRowsThatFail)
+{
+    Pipe p;
+    Behaviour b = maps([](int64_t x) { return x; });
+    auto plain = b.process;
+    b.flags = MILL_PER_ROW;
+    b.process = [plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        for (int64_t i = 0; i < mill_batch_rows(in[0]); i++)
+            if (value(in[0], 0, i) % 17 == 5) return mill_fail(e, MILL_ERR_DATA, "row %lld is bad", (long long)value(in[0], 0, i));
+        return plain(r, in, n, out, e);
+    };
+    p.source("src", 100, 32);
+    p.add("picky", MILL_STEP, {{"src"}}, b);
+    p.sink("out", "picky");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 100);
+    size_t bad = 0;
+    for (int64_t i = 0; i < 100; i++) {
+        EXPECT_EQ(p.rows("out")[i].values.at("y"), i % 17 == 5 ? INT64_MIN : i);
+        bad += i % 17 == 5;
+    }
+    EXPECT_EQ(p.errors.size(), bad);
+    for (auto &rec : p.errors) EXPECT_EQ(std::string("src:") + std::string(rec.error.msg).substr(4, strcspn(rec.error.msg + 4, " ")), rec.first_key);
+}
+
+TEST(FailureTable, EveryBatchFails)
+{
+    Pipe p;
+    p.source("src", 50, 5);
+    p.add("broken", MILL_STEP, {{"src"}}, fails("always"));
+    p.add("after", MILL_STEP, {{"broken"}}, [] {
+        Behaviour b;
+        b.uses = {{"y", "int64"}};
+        b.adds = {{"z", "int64"}};
+        b.process = [](mill_replica *, mill_batch *const *, size_t, mill_emit *, mill_error *e) -> mill_status {
+            ADD_FAILURE() << "a step must not see rows nulled before";
+            return mill_fail(e, MILL_ERR_STEP, "called");
+        };
+        return b;
+    }());
+    p.sink("out", "after");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 50);
+    EXPECT_EQ(p.stats("broken").rows_failed, 50);
+    EXPECT_EQ(p.stats("after").rows_failed, 0) << "counted once";
+    EXPECT_EQ(p.stats("after").rows_skipped, 50);
+    EXPECT_EQ(stm_run_imputed_rows(p.handle()), 50);
+}
+
+TEST(FailureTable, FailedGlobalEndsItsDescendantsOnly)
+{
+    Pipe p;
+    Behaviour g;
+    g.adds = {{"n", "int64"}};
+    g.finish = [](mill_replica *, mill_emit *, mill_error *e) -> mill_status { return mill_fail(e, MILL_ERR_STEP, "cannot finish"); };
+    p.source("src", 1000, 5);
+    p.add("all", MILL_GLOBAL, {{"src"}}, g);
+    p.sink("lost", "all");
+    p.add("other", MILL_STEP, {{"src"}}, maps([](int64_t x) { return x; }));
+    p.sink("kept", "other");
+    EXPECT_EQ(p.run(), STM_END_FAILED);
+    EXPECT_STREQ(p.error.msg, "cannot finish");
+    EXPECT_STREQ(p.error.step, "all");
+    EXPECT_EQ(p.error.phase, MILL_PHASE_PROCESS);
+    expect_rows(p, "kept", 1000);
+    EXPECT_TRUE(p.rows("lost").empty());
+}
+
+TEST(FailureTable, FailedAcceptEndsInTime)
+{
+    Pipe p;
+    Behaviour g;
+    g.adds = {{"n", "int64"}};
+    g.accept = [](mill_replica *, size_t, const mill_batch *in, mill_error *e) -> mill_status {
+        return value(in, 0, 0) >= 100 ? mill_fail(e, MILL_ERR_NOMEM, "full") : MILL_OK;
+    };
+    p.source("src", 100000, 5);
+    p.add("all", MILL_GLOBAL, {{"src"}}, g);
+    p.sink("lost", "all");
+    EXPECT_EQ(p.run(), STM_END_FAILED);
+    EXPECT_STREQ(p.error.msg, "full");
+    EXPECT_LT(p.stats("src").rows_out, 100000) << "nobody wants the rest";
+}
+
+TEST(FailureTable, FailingGeneratorIsUnloadedAndNamed)
+{
+    Pipe p;
+    std::atomic<int> loads{0}, unloads{0};
+    Behaviour g;
+    g.adds = {{"x", "int64"}};
+    g.load = [&](mill_replica *, mill_error *) -> mill_status { loads++; return MILL_OK; };
+    g.unload = [&](mill_replica *) { unloads++; };
+    g.generate = [](mill_replica *r, int64_t, mill_cursor *c, bool *, mill_emit *out, mill_error *e) -> mill_status {
+        if (c->size == 4) return mill_fail(e, MILL_ERR_IO, "disk gone");
+        c->size++;
+        return emit_int64(r, out, {1, 2}, e);
+    };
+    p.add("src", MILL_GENERATOR, {}, g, rows_per_batch(2));
+    p.add("a", MILL_STEP, {{"src"}}, maps([](int64_t x) { return x; }));
+    p.sink("out", "a");
+    EXPECT_EQ(p.run(), STM_END_FAILED);
+    EXPECT_STREQ(p.error.msg, "disk gone");
+    EXPECT_STREQ(p.error.step, "src");
+    EXPECT_EQ(loads, 1);
+    EXPECT_EQ(unloads, 1);
+    EXPECT_EQ(p.rows("out").size(), 8u) << "what was complete before the failure is in the sink";
+    EXPECT_TRUE(p.finalized("out"));
+}
+
+TEST(FailureTable, OneReplicaThatCannotLoadFailsTheRunInTime)
+{
+    for (int bad = 0; bad < 4; bad++) {
+        Pipe p;
+        std::atomic<int> loads{0}, unloads{0};
+        Behaviour b = maps([](int64_t x) { return x; });
+        b.load = [&, bad](mill_replica *r, mill_error *e) -> mill_status {
+            loads++;
+            if (mill_replica_index(r) != bad) {
+                std::this_thread::sleep_for(std::chrono::milliseconds(20)); /* the others come later */
+                return MILL_OK;
+            }
+            return mill_fail(e, MILL_ERR_NOT_FOUND, "no model here");
+        };
+        b.unload = [&](mill_replica *) { unloads++; };
+        p.source("src", 50, 5);
+        p.add("model", MILL_STEP, {{"src"}}, b, rows_per_batch(0, 4));
+        p.sink("out", "model");
+        const auto began = std::chrono::steady_clock::now();
+        EXPECT_EQ(p.run(5), STM_END_LOAD_FAILED);
+        EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(3));
+        EXPECT_STREQ(p.error.msg, "no model here");
+        EXPECT_STREQ(p.error.step, "model");
+        EXPECT_EQ(p.error.replica, bad);
+        EXPECT_EQ(p.error.phase, MILL_PHASE_LOAD);
+        p.destroy();
+        EXPECT_EQ(unloads, loads) << "siblings are unloaded, the half-loaded one, too";
+    }
+}
+
+TEST(FailureTable, WrongOutputIsAFailureOfTheBatch)
+{
+    const char *const kinds[] = {"rows", "type", "columns", "nothing", "twice", "parent"};
+    for (const char *kind : kinds) {
+        SCOPED_TRACE(kind);
+        Pipe p;
+        Behaviour b;
+        const std::string k = kind;
+        b.uses = {{"x", "int64"}};
+        b.adds = {{"y", k == "type" ? "float64" : "int64"}};
+        if (k == "columns") b.adds.push_back({"z", "int64"});
+        b.process = [k](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
+            std::vector<int64_t> v((size_t)mill_batch_rows(in[0]) - (k == "rows")), parent(v.size());
+            if (k == "nothing") return MILL_OK;
+            mill_status st = emit_int64(r, out, v, e, k == "parent" ? &parent : nullptr);
+            return k == "twice" && st == MILL_OK ? emit_int64(r, out, v, e) : st;
+        };
+        p.source("src", 20, 5);
+        p.add("wrong", MILL_STEP, {{"src"}}, b);
+        p.sink("out", "wrong");
+        ASSERT_EQ(p.run(), STM_END_DONE);
+        expect_rows(p, "out", 20);
+        EXPECT_EQ(p.errors.size(), 4u);
+        EXPECT_EQ(stm_run_imputed_rows(p.handle()), 20);
+        for (auto &rec : p.errors) EXPECT_STRNE(rec.error.msg, "");
+    }
+}
+
+TEST(FailureTable, FailingSinkEndsTheRunAndTheOtherSinkIsComplete)
+{
+    Pipe p;
+    Behaviour k;
+    k.write = [](mill_replica *, const mill_batch *in, mill_error *e) -> mill_status {
+        return value(in, 0, 0) >= 20 ? mill_fail(e, MILL_ERR_IO, "no space left") : MILL_OK;
+    };
+    p.source("src", 100, 5);
+    p.add("full", MILL_SINK, {{"src"}}, k);
+    p.sink("out", "src");
+    EXPECT_EQ(p.run(), STM_END_FAILED);
+    EXPECT_STREQ(p.error.msg, "no space left");
+    EXPECT_STREQ(p.error.step, "full");
+    expect_rows(p, "out", 100);
+}
+
+TEST(FailureTable, FailingRouterLosesNoRow)
+{
+    for (bool wrong_name : {false, true}) {
+        Pipe p;
+        Pipe::Opts r = rows_per_batch(5);
+        r.branches = {"a", "b"};
+        p.source("src", 50, 5);
+        p.add("router", MILL_ROUTER, {{"src"}}, routes([wrong_name](int64_t x) {
+                  if (x == 20) return wrong_name ? std::vector<size_t>{7} : std::vector<size_t>{};
+                  return std::vector<size_t>{1};
+              }), r);
+        p.sink("a", "router", Pipe::Opts(), 0);
+        p.sink("b", "router", Pipe::Opts(), 1);
+        ASSERT_EQ(p.run(), STM_END_DONE);
+        EXPECT_EQ(p.rows("a").size(), 5u);
+        EXPECT_EQ(p.rows("b").size(), 45u);
+        for (auto &row : p.rows("a")) EXPECT_NE(row.error, 0);
+        EXPECT_EQ(p.errors.size(), 1u);
+    }
+}
+
+/* 6.3: no time limits */
+TEST(FailureTable, StepPastItsDeadlineIsToldToReturnAndItsBatchImputed)
+{
+    Pipe p;
+    Pipe::Opts o;
+    o.policy = [](stm_policy *pol) { pol->batch_timeout_s = 0.2; };
+    Behaviour b = maps([](int64_t x) { return x; });
+    auto plain = b.process;
+    b.flags = MILL_BLOCKS;
+    b.process = [plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        if (value(in[0], 0, 0) != 10) return plain(r, in, n, out, e);
+        while (!mill_replica_cancelled(r)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return MILL_ERR_STOPPED;
+    };
+    p.source("src", 50, 5);
+    p.add("stuck", MILL_STEP, {{"src"}}, b, o);
+    p.sink("out", "stuck");
+    ASSERT_EQ(p.run(10), STM_END_DONE);
+    expect_rows(p, "out", 50);
+    ASSERT_EQ(p.errors.size(), 1u);
+    EXPECT_EQ(p.errors[0].error.status, MILL_ERR_TIMEOUT);
+    EXPECT_STREQ(p.errors[0].first_key, "src:10");
+}
+
+TEST(FailureTable, StepThatNeverReturnsIsNamed)
+{
+    Pipe p;
+    std::atomic<bool> let_go{false};
+    Pipe::Opts o;
+    o.policy = [](stm_policy *pol) { pol->batch_timeout_s = 0.1; };
+    Behaviour b = maps([](int64_t x) { return x; });
+    auto plain = b.process;
+    b.flags = MILL_BLOCKS;
+    b.process = [&, plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        while (!let_go) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return plain(r, in, n, out, e);
+    };
+    p.source("src", 50, 5);
+    p.add("stuck", MILL_STEP, {{"src"}}, b, o);
+    p.sink("out", "stuck");
+    ASSERT_EQ(p.start(), MILL_OK);
+    mill_error e = {};
+    for (int i = 0; i < 100 && !stm_run_hung(p.handle(), &e); i++) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(e.status, MILL_ERR_TIMEOUT);
+    EXPECT_STREQ(e.step, "stuck");
+    let_go = true;
+    p.wait(10);
+}
+
+/* 6.1, 6.2 */
+TEST(FailureTable, StopEndsInEveryPhase)
+{
+    for (int when_ms : {0, 1, 3, 10, 30})
+        for (bool drain : {true, false}) {
+            Pipe p;
+            std::atomic<int> loads{0}, unloads{0};
+            Behaviour b = maps([](int64_t x) { return x; });
+            b.load = [&](mill_replica *, mill_error *) -> mill_status {
+                std::this_thread::sleep_for(std::chrono::milliseconds(5));
+                loads++;
+                return MILL_OK;
+            };
+            b.unload = [&](mill_replica *) { unloads++; };
+            p.source("src", 1 << 30, 5);
+            p.add("a", MILL_STEP, {{"src"}}, b, rows_per_batch(7, 2));
+            p.sink("out", "a");
+            ASSERT_EQ(p.start(), MILL_OK);
+            std::this_thread::sleep_for(std::chrono::milliseconds(when_ms));
+            stm_run_stop(p.handle(), drain);
+            EXPECT_EQ(p.wait(5), STM_END_STOPPED) << when_ms << " ms, drain " << drain;
+            p.destroy();
+            EXPECT_EQ(loads, unloads);
+            const auto &rows = p.rows("out");
+            for (size_t i = 0; i < rows.size(); i++) ASSERT_EQ(rows[i].values.at("x"), (int64_t)i);
+        }
+}
