@@ -177,16 +177,17 @@ mill_status mill_column_nulls(mill_pool *pool, const mill_type *type, int64_t ro
     c = stm_column_new(pool, type, rows);
     if (c == NULL) return MILL_ERR_NOMEM;
     __atomic_store_n(&c->nulls, rows, __ATOMIC_RELAXED);
-    if (!zeros(pool, stm_bits_bytes(rows), &c->validity)) goto fail;
-    if (stm_type_has_offsets(type) && !zeros(pool, (rows + 1) * 8, &c->offsets)) goto fail;
-    if (stm_type_is_text(type) && !zeros(pool, 0, &c->data)) goto fail;
-    if (stm_type_is_plain(type) && !zeros(pool, type->id == MILL_BOOL ? stm_bits_bytes(rows) : rows * type->width, &c->data)) goto fail;
+    /* children first: a product too large for them is found before anything large is taken */
     for (int32_t i = 0; i < type->n_fields; i++) {
         int64_t n = type->id == MILL_STRUCT ? rows : 0;
 
         if (type->id == MILL_FIXED_LIST && __builtin_mul_overflow(rows, (int64_t)type->length, &n)) goto fail;
         if (mill_column_nulls(pool, type->fields[i].type, n, &c->children[i]) != MILL_OK) goto fail;
     }
+    if (!zeros(pool, stm_bits_bytes(rows), &c->validity)) goto fail;
+    if (stm_type_has_offsets(type) && !zeros(pool, (rows + 1) * 8, &c->offsets)) goto fail;
+    if (stm_type_is_text(type) && !zeros(pool, 0, &c->data)) goto fail;
+    if (stm_type_is_plain(type) && !zeros(pool, type->id == MILL_BOOL ? stm_bits_bytes(rows) : rows * type->width, &c->data)) goto fail;
     stm_column_fix_view(c);
     *out = c;
     return MILL_OK;

@@ -64,7 +64,7 @@ typedef struct size_class {
     bool closed;      /* lock; set once */
     int32_t idle;     /* lock; windows since the last take */
     block *free;      /* lock */
-    int64_t n_free;   /* lock */
+    int64_t n_free;   /* lock; read without it for sums */
     int64_t n_live;   /* lock */
     int64_t peak[2];  /* lock; most live in this and in the last window */
 } size_class;
@@ -72,7 +72,6 @@ typedef struct size_class {
 struct mill_pool {
     int64_t limit;                /* constant */
     alignas(LINE) _Atomic int64_t live; /* bytes; relaxed */
-    _Atomic int64_t held;         /* relaxed */
     _Atomic int64_t peak;         /* relaxed */
     _Atomic int64_t recent[2];    /* relaxed; most live bytes in this and in the last window */
     _Atomic int64_t misses;       /* relaxed */
@@ -136,6 +135,18 @@ mill_status stm_pool_create(int64_t limit_bytes, mill_pool **out)
     return MILL_OK;
 }
 
+/* Every change goes through here: held_bytes reads without the lock. */
+static void add_free(size_class *k, int64_t n) { __atomic_store_n(&k->n_free, k->n_free + n, __ATOMIC_RELAXED); }
+
+/* Bytes in free lists, a moment's picture. A sum when asked costs less than a shared counter on every give. */
+static int64_t held_bytes(const mill_pool *p)
+{
+    int64_t n = 0;
+
+    for (unsigned c = 0; c < N_CLASSES; c++) n += __atomic_load_n(&p->classes[c].n_free, __ATOMIC_RELAXED) * (int64_t)class_bytes(c);
+    return n;
+}
+
 static void free_chain(block *b, size_t bytes)
 {
     while (b != NULL) {
@@ -154,10 +165,9 @@ static void shed_class(mill_pool *p, unsigned c, int64_t keep)
 {
     size_class *k = &p->classes[c];
     block *chain = NULL;
-    int64_t n = 0;
 
     lock(&k->lock);
-    for (; k->n_free > keep; k->n_free--, n++) {
+    for (; k->n_free > keep; add_free(k, -1)) {
         block *b = k->free;
 
         SHOW(b, sizeof *b);
@@ -166,7 +176,6 @@ static void shed_class(mill_pool *p, unsigned c, int64_t keep)
         chain = b;
     }
     unlock(&k->lock);
-    atomic_fetch_sub_explicit(&p->held, n * (int64_t)class_bytes(c), memory_order_relaxed);
     free_chain(chain, class_bytes(c));
 }
 
@@ -200,17 +209,14 @@ static void shed_surplus(mill_pool *p)
     const int64_t r0 = atomic_load_explicit(&p->recent[0], memory_order_relaxed);
     const int64_t r1 = atomic_load_explicit(&p->recent[1], memory_order_relaxed);
     const int64_t keep = 2 * (r0 > r1 ? r0 : r1) + SLACK_BYTES;
+    int64_t surplus = held_bytes(p) - keep;
 
-    for (unsigned c = N_CLASSES; c-- > 0;) {
-        const int64_t surplus = atomic_load_explicit(&p->held, memory_order_relaxed) - keep;
-        const int64_t size = (int64_t)class_bytes(c);
-        int64_t n;
+    for (unsigned c = N_CLASSES; c-- > 0 && surplus > 0;) {
+        const int64_t size = (int64_t)class_bytes(c), n = __atomic_load_n(&p->classes[c].n_free, __ATOMIC_RELAXED);
+        const int64_t shed = n < (surplus + size - 1) / size ? n : (surplus + size - 1) / size;
 
-        if (surplus <= 0) return;
-        lock(&p->classes[c].lock);
-        n = p->classes[c].n_free;
-        unlock(&p->classes[c].lock);
-        if (n > 0) shed_class(p, c, n > (surplus + size - 1) / size ? n - (surplus + size - 1) / size : 0);
+        if (shed > 0) shed_class(p, c, n - shed);
+        surplus -= shed * size;
     }
 }
 
@@ -284,14 +290,13 @@ static void stock_fill(stock *s, unsigned c)
         HIDE(b, (size_t)size);
         s->blocks[c][n++] = b;
     }
-    k->n_free -= n;
+    add_free(k, -n);
     k->n_live += n;
     if (k->n_live > k->peak[0]) k->peak[0] = k->n_live;
     k->idle = 0;
     unlock(&k->lock);
     if (n == 0) return;
     s->n[c] = n;
-    atomic_fetch_sub_explicit(&p->held, n * size, memory_order_relaxed);
     charge_always(p, n * size);
 }
 
@@ -316,9 +321,8 @@ static void stock_empty(stock *s, unsigned c, int32_t keep)
         k->free = b;
         HIDE(b, (size_t)size);
     }
-    if (!closed) k->n_free += n;
+    if (!closed) add_free(k, n);
     unlock(&k->lock);
-    if (!closed) atomic_fetch_add_explicit(&p->held, n * size, memory_order_relaxed);
     for (int32_t i = keep; closed && i < s->n[c]; i++) {
         SHOW(s->blocks[c][i], (size_t)size);
         stm_free(s->blocks[c][i]);
@@ -373,11 +377,10 @@ void *stm_pool_take(mill_pool *p, size_t bytes)
         b = k->free;
         SHOW(b, sizeof *b);
         k->free = b->next;
-        k->n_free--;
+        add_free(k, -1);
     }
     unlock(&k->lock);
     if (b != NULL) {
-        atomic_fetch_sub_explicit(&p->held, (int64_t)size, memory_order_relaxed);
         SHOW(b, bytes);
         return b;
     }
@@ -421,7 +424,7 @@ void stm_pool_give(mill_pool *p, void *ptr, size_t bytes)
         SHOW(b, sizeof *b);
         b->next = k->free;
         k->free = b;
-        k->n_free++;
+        add_free(k, 1);
         HIDE(b, size);
     }
     unlock(&k->lock);
@@ -431,7 +434,6 @@ void stm_pool_give(mill_pool *p, void *ptr, size_t bytes)
         if (closed) leave(p);
         return;
     }
-    atomic_fetch_add_explicit(&p->held, (int64_t)size, memory_order_relaxed);
     if (size >= PAYLOAD_BYTES && (atomic_fetch_add_explicit(&p->gives, 1, memory_order_relaxed) + 1) % WINDOW == 0) look_back(p);
 }
 
@@ -464,7 +466,7 @@ stm_pool_stats stm_pool_counts(const mill_pool *pool)
     stm_pool_stats s;
 
     s.live_bytes = atomic_load_explicit(&p->live, memory_order_relaxed);
-    s.held_bytes = atomic_load_explicit(&p->held, memory_order_relaxed);
+    s.held_bytes = held_bytes(p);
     s.peak_bytes = atomic_load_explicit(&p->peak, memory_order_relaxed);
     s.misses = atomic_load_explicit(&p->misses, memory_order_relaxed);
     return s;

@@ -183,7 +183,7 @@ TEST(PoolStress, ThreadsShareAndOutliveIt)
     for (int round = 0; round < 3; round++) {
         mill_pool *p = nullptr;
         ASSERT_EQ(stm_pool_create(0, &p), MILL_OK);
-        constexpr int kThreads = 4, kSlots = 256, kOps = 20000;
+        constexpr int kThreads = 4, kSlots = 256, kOps = 6000;
         struct Item { void *p; size_t n; };
         std::vector<std::atomic<Item *>> slots(kSlots);
         std::atomic<int> bad{0};
@@ -229,4 +229,111 @@ TEST(PoolStress, ThreadsShareAndOutliveIt)
         for (auto &t : threads) t.join();
         EXPECT_EQ(mt::live(), before);
     }
+}
+
+/* ---- stocks of threads ---- */
+
+TEST(PoolStock, TakesAndGivesWithoutTheSharedLists)
+{
+    const long before = mt::live();
+    mill_pool *p = nullptr;
+    ASSERT_EQ(stm_pool_create(0, &p), MILL_OK);
+    stm_pool_attach(p);
+    std::vector<void *> got;
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 100; i++) {
+            got.push_back(stm_pool_take(p, 200));
+            ASSERT_NE(got.back(), nullptr);
+            paint(got.back(), 200);
+        }
+        for (void *b : got) {
+            ASSERT_TRUE(painted(b, 200));
+            stm_pool_give(p, b, 200);
+        }
+        got.clear();
+    }
+    const auto misses = stm_pool_counts(p).misses;
+    for (int i = 0; i < 10000; i++) stm_pool_give(p, stm_pool_take(p, 200), 200);
+    EXPECT_EQ(stm_pool_counts(p).misses, misses);
+    stm_pool_detach();
+    EXPECT_EQ(stm_pool_counts(p).live_bytes, 0) << "a stock counts as live until it is given back";
+    stm_pool_detach(); /* twice is nothing */
+    stm_pool_release(&p);
+    EXPECT_EQ(mt::live(), before);
+}
+
+TEST(PoolStock, ClosedWhileStockedAndOtherPoolsPass)
+{
+    const long before = mt::live();
+    mill_pool *a = nullptr, *b = nullptr;
+    ASSERT_EQ(stm_pool_create(0, &a), MILL_OK);
+    ASSERT_EQ(stm_pool_create(0, &b), MILL_OK);
+    stm_pool_attach(a);
+    void *x = stm_pool_take(a, 100), *y = stm_pool_take(b, 100);
+    stm_pool_give(b, y, 100);
+    EXPECT_EQ(stm_pool_counts(b).live_bytes, 0) << "a stock is of one pool";
+    stm_pool_give(a, x, 100);
+    stm_pool_release(&a); /* what the stock holds keeps the pool */
+    EXPECT_GT(mt::live(), before);
+    stm_pool_detach();
+    stm_pool_release(&b);
+    EXPECT_EQ(mt::live(), before);
+}
+
+TEST(PoolStock, WithoutMemoryForAStockThePoolStillWorks)
+{
+    Pool pool;
+    {
+        mt::FailNth fail(0);
+        stm_pool_attach(pool);
+        EXPECT_TRUE(fail.fired());
+    }
+    void *p = stm_pool_take(pool, 64);
+    EXPECT_NE(p, nullptr);
+    stm_pool_give(pool, p, 64);
+    stm_pool_detach();
+}
+
+TEST(PoolStress, StockedThreadsHandBlocksOn)
+{
+    const long before = mt::live();
+    mill_pool *p = nullptr;
+    ASSERT_EQ(stm_pool_create(0, &p), MILL_OK);
+    constexpr int kThreads = 4, kSlots = 64;
+    struct Item { void *p; size_t n; };
+    std::vector<std::atomic<Item *>> slots(kSlots);
+    std::atomic<int> bad{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; t++)
+        threads.emplace_back([&, t] {
+            std::mt19937 rng(t);
+            if (t != 0) stm_pool_attach(p); /* one works without */
+            const size_t sizes[] = {24, 192, 300, 3000, 9000};
+            for (int i = 0; i < 10000; i++) {
+                Item *mine = nullptr;
+                if (rng() % 2) {
+                    const size_t n = sizes[rng() % 5];
+                    mine = new Item{stm_pool_take(p, n), n};
+                    if (!mine->p) bad++;
+                    else paint(mine->p, n);
+                }
+                if (Item *theirs = slots[rng() % kSlots].exchange(mine)) {
+                    if (!painted(theirs->p, theirs->n)) bad++;
+                    stm_pool_give(p, theirs->p, theirs->n);
+                    delete theirs;
+                }
+                if (i == 5000 && t == 1) stm_pool_detach(), stm_pool_attach(p);
+            }
+            stm_pool_detach();
+        });
+    for (auto &t : threads) t.join();
+    EXPECT_EQ(bad, 0);
+    for (auto &s : slots)
+        if (Item *i = s.load()) {
+            stm_pool_give(p, i->p, i->n);
+            delete i;
+        }
+    EXPECT_EQ(stm_pool_counts(p).live_bytes, 0);
+    stm_pool_release(&p);
+    EXPECT_EQ(mt::live(), before);
 }
