@@ -1,0 +1,478 @@
+#include "steps/command/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PADDING 64          /* as STM_LINE_PADDING */
+#define TICK_MS 50          /* how often cancelled() and the deadline are looked at */
+#define TAIL_BYTES 400      /* of its standard error, for messages */
+#define WRITE_BYTES (1 << 20) /* at a time */
+#define LOG_LINES 40        /* per conversation that are handed on; the rest is counted */
+#define KEEP_BYTES ((size_t)1 << 20) /* a bigger buffer is given back after the conversation */
+
+extern char **environ;
+
+struct stm_child {
+    stm_child_opts opts;
+    pid_t pid;   /* 0 = none runs; also its process group */
+    int pidfd;   /* -1 = the kernel has none: the tick looks */
+    int in, out, err;
+    bool ended;  /* waited for; `wait_status` holds */
+    int wait_status;
+    char *buf;   /* [cap + PADDING] its output */
+    size_t cap, begin, end, scanned;
+    bool out_end;
+    bool answered; /* a conversation was held */
+    char line[1024]; /* of its standard error, being gathered */
+    size_t line_bytes;
+    long log_lines; /* in this conversation */
+    char tail[TAIL_BYTES + 1];
+    size_t tail_bytes;
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0) close(*fd);
+    *fd = -1;
+}
+
+mill_status stm_child_create(const stm_child_opts *opts, stm_child **out, mill_error *err)
+{
+    stm_child *c = calloc(1, sizeof *c);
+
+    if (c == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a command");
+    c->opts = *opts;
+    c->pidfd = c->in = c->out = c->err = -1;
+    *out = c;
+    return MILL_OK;
+}
+
+bool stm_child_running(const stm_child *c) { return c->pid != 0; }
+
+/* ---- start -------------------------------------------------------------------------------------------------------- */
+
+/* The far ends become 0, 1 and 2 of the child; every other descriptor is closed there. */
+static int spawn(stm_child *c, const int far[3])
+{
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    int e = posix_spawn_file_actions_init(&files);
+
+    if (e != 0) return e;
+    if ((e = posix_spawnattr_init(&attr)) != 0) {
+        posix_spawn_file_actions_destroy(&files);
+        return e;
+    }
+    sigemptyset(&none);
+    sigfillset(&all);
+    if (c->opts.cwd != NULL) e = posix_spawn_file_actions_addchdir_np(&files, c->opts.cwd);
+    for (int i = 0; i < 3 && e == 0; i++) e = posix_spawn_file_actions_adddup2(&files, far[i], i);
+    if (e == 0) e = posix_spawn_file_actions_addclosefrom_np(&files, 3);
+    if (e == 0) e = posix_spawnattr_setpgroup(&attr, 0);
+    if (e == 0) e = posix_spawnattr_setsigmask(&attr, &none);
+    if (e == 0) e = posix_spawnattr_setsigdefault(&attr, &all);
+    if (e == 0) e = posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    if (e == 0) e = posix_spawnp(&c->pid, c->opts.argv[0], &files, &attr, c->opts.argv, c->opts.envp != NULL ? c->opts.envp : environ);
+    if (e != 0) c->pid = 0;
+    posix_spawnattr_destroy(&attr);
+    posix_spawn_file_actions_destroy(&files);
+    return e;
+}
+
+/* A pipe whose ends are above 2, so that putting the far one in place in the child never lands on another. */
+static int high_pipe(int fds[2])
+{
+    int p[2];
+
+    if (pipe2(p, O_CLOEXEC) != 0) return errno;
+    for (int i = 0; i < 2; i++) {
+        fds[i] = p[i] > 2 ? p[i] : fcntl(p[i], F_DUPFD_CLOEXEC, 3);
+        const int e = errno;
+        if (fds[i] != p[i]) close(p[i]);
+        if (fds[i] < 0) {
+            if (i == 0) close(p[1]);
+            else close_fd(&fds[0]);
+            return e;
+        }
+    }
+    return 0;
+}
+
+mill_status stm_child_start(stm_child *c, mill_error *err)
+{
+    int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}}, e = 0;
+
+    if (c->pid != 0) return MILL_OK;
+    for (int i = 0; i < 3 && e == 0; i++) e = high_pipe(pipes[i]);
+    if (e == 0) {
+        const int far[3] = {pipes[0][0], pipes[1][1], pipes[2][1]};
+        e = spawn(c, far);
+    }
+    close_fd(&pipes[0][0]);
+    close_fd(&pipes[1][1]);
+    close_fd(&pipes[2][1]);
+    if (e != 0) {
+        close_fd(&pipes[0][1]);
+        close_fd(&pipes[1][0]);
+        close_fd(&pipes[2][0]);
+        return mill_fail(err, e == ENOENT ? MILL_ERR_NOT_FOUND : MILL_ERR_IO, "cannot start %s: %s", c->opts.argv[0], strerror(e));
+    }
+    c->in = pipes[0][1];
+    c->out = pipes[1][0];
+    c->err = pipes[2][0];
+    (void)fcntl(c->in, F_SETFL, O_NONBLOCK);
+    (void)fcntl(c->out, F_SETFL, O_NONBLOCK);
+    (void)fcntl(c->err, F_SETFL, O_NONBLOCK);
+    c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0); /* close-on-exec by itself */
+    c->ended = c->out_end = c->answered = false;
+    c->begin = c->end = c->scanned = 0;
+    c->line_bytes = c->tail_bytes = 0;
+    return MILL_OK;
+}
+
+/* ---- end ---------------------------------------------------------------------------------------------------------- */
+
+/* Whether it has ended; keeps how. It stays a zombie no longer than this, so its group's number is free for the kernel then:
+ * the group is killed first, while the zombie still holds the number. */
+static bool reap(stm_child *c, bool block)
+{
+    siginfo_t info = {0};
+
+    if (c->pid == 0 || c->ended) return true;
+    int rc;
+    do rc = waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOWAIT | (block ? 0 : WNOHANG));
+    while (rc != 0 && errno == EINTR);
+    if (rc == 0 && info.si_pid == 0) return false;
+    kill(-c->pid, SIGKILL); /* what it left behind */
+    c->wait_status = 0;
+    do rc = waitpid(c->pid, &c->wait_status, 0);
+    while (rc < 0 && errno == EINTR);
+    if (rc < 0) c->wait_status = -1; /* somebody else waited for it */
+    c->ended = true;
+    return true;
+}
+
+/* Closes everything; afterwards it can be started again. */
+static void forget(stm_child *c)
+{
+    close_fd(&c->in);
+    close_fd(&c->out);
+    close_fd(&c->err);
+    close_fd(&c->pidfd);
+    c->pid = 0;
+    if (c->cap > KEEP_BYTES) {
+        free(c->buf);
+        c->buf = NULL;
+        c->cap = 0;
+    }
+}
+
+void stm_child_kill(stm_child *c)
+{
+    if (c->pid == 0) return;
+    if (!c->ended) kill(-c->pid, SIGKILL);
+    (void)reap(c, true);
+    forget(c);
+}
+
+static bool gone_within(stm_child *c, double seconds)
+{
+    const int64_t until = now_ms() + (int64_t)(seconds * 1000);
+
+    while (!reap(c, false)) {
+        struct pollfd p = {.fd = c->pidfd, .events = POLLIN};
+        const int64_t left = until - now_ms();
+        if (left <= 0) return false;
+        (void)poll(&p, c->pidfd >= 0, c->pidfd >= 0 ? (int)left : (int)(left < 5 ? left : 5));
+    }
+    return true;
+}
+
+void stm_child_destroy(stm_child **cp, double grace_s)
+{
+    stm_child *c = *cp;
+
+    if (c == NULL) return;
+    if (c->pid != 0) {
+        close_fd(&c->in);
+        close_fd(&c->out); /* should it be writing: it is not to wait for us */
+        close_fd(&c->err);
+        if (!gone_within(c, grace_s) && kill(-c->pid, SIGTERM) == 0) (void)gone_within(c, grace_s);
+        stm_child_kill(c);
+    }
+    free(c->buf);
+    free(c);
+    *cp = NULL;
+}
+
+/* ---- conversation --------------------------------------------------------------------------------------------------- */
+
+static void keep_tail(stm_child *c, const char *text, size_t n)
+{
+    if (n > TAIL_BYTES) {
+        text += n - TAIL_BYTES;
+        n = TAIL_BYTES;
+    }
+    if (c->tail_bytes + n > TAIL_BYTES) {
+        const size_t drop = c->tail_bytes + n - TAIL_BYTES;
+        memmove(c->tail, c->tail + drop, c->tail_bytes - drop);
+        c->tail_bytes -= drop;
+    }
+    memcpy(c->tail + c->tail_bytes, text, n);
+    c->tail_bytes += n;
+}
+
+static void flush_log_line(stm_child *c, const stm_child_hooks *hooks)
+{
+    if (c->line_bytes == 0) return;
+    c->line[c->line_bytes] = 0;
+    c->line_bytes = 0;
+    if (c->log_lines++ < LOG_LINES) hooks->log(hooks->user, c->line);
+}
+
+static void read_stderr(stm_child *c, const stm_child_hooks *hooks)
+{
+    char buf[4096];
+    ssize_t n;
+
+    /* Bounded: a child that floods its standard error must not keep us here. */
+    for (int round = 0; round < 64 && (n = read(c->err, buf, sizeof buf)) > 0; round++) {
+        keep_tail(c, buf, (size_t)n);
+        for (ssize_t i = 0; i < n; i++) {
+            if (buf[i] != '\n' && c->line_bytes < sizeof c->line - 1) c->line[c->line_bytes++] = buf[i];
+            if (buf[i] == '\n' || c->line_bytes == sizeof c->line - 1) flush_log_line(c, hooks);
+        }
+        if ((size_t)n < sizeof buf) break;
+    }
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) close_fd(&c->err);
+}
+
+/* The end of its standard error as one line. */
+static const char *tail_text(stm_child *c)
+{
+    size_t from = 0;
+
+    while (c->tail_bytes > 0 && (unsigned char)c->tail[c->tail_bytes - 1] <= ' ') c->tail_bytes--;
+    for (size_t i = 0; i < c->tail_bytes; i++)
+        if ((unsigned char)c->tail[i] < ' ') c->tail[i] = ' ';
+    while (from < c->tail_bytes && ((unsigned char)c->tail[from] & 0xc0) == 0x80) from++; /* cut inside of a character */
+    c->tail[c->tail_bytes] = 0;
+    return c->tail + from;
+}
+
+static mill_status died(stm_child *c, const char *when, mill_error *err)
+{
+    char how[96];
+    const char *tail = tail_text(c), *stderr_says = tail[0] ? "; standard error: " : "";
+    const int s = c->wait_status;
+
+    if (s == -1) snprintf(how, sizeof how, "ended");
+    else if (WIFEXITED(s)) snprintf(how, sizeof how, "exited with code %d", WEXITSTATUS(s));
+    else snprintf(how, sizeof how, "was killed by signal %d (%s)", WTERMSIG(s), strsignal(WTERMSIG(s)));
+    return mill_fail(err, MILL_ERR_STEP, "%s %s %s%s%s", c->opts.argv[0], how, when, stderr_says, tail);
+}
+
+/* write() that gives EPIPE and no signal, whatever the program that we are part of does about SIGPIPE. */
+static ssize_t write_quietly(int fd, const char *p, size_t n)
+{
+    const struct timespec no_time = {0, 0};
+    sigset_t pipe_only, before, pending;
+
+    sigemptyset(&pipe_only);
+    sigaddset(&pipe_only, SIGPIPE);
+    sigpending(&pending);
+    pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+    const ssize_t w = write(fd, p, n);
+    const int e = errno;
+    if (w < 0 && e == EPIPE && !sigismember(&pending, SIGPIPE))
+        while (sigtimedwait(&pipe_only, NULL, &no_time) < 0 && errno == EINTR) continue;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = e;
+    return w;
+}
+
+static mill_status room(stm_child *c, mill_error *err)
+{
+    if (c->begin > 0) {
+        memmove(c->buf, c->buf + c->begin, c->end - c->begin);
+        c->end -= c->begin;
+        c->begin = 0;
+    }
+    if (c->cap - c->end >= 16384) return MILL_OK;
+    const size_t cap = c->cap ? 2 * c->cap : 65536;
+    char *bigger = realloc(c->buf, cap + PADDING);
+    if (bigger == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a line of %zu bytes", c->end);
+    memset(bigger + cap, 0, PADDING);
+    c->buf = bigger;
+    c->cap = cap;
+    return MILL_OK;
+}
+
+/* Hands over whole lines. At the end of its output a last line without newline counts, too. */
+static mill_status give_lines(stm_child *c, const stm_child_hooks *hooks, bool *done, mill_error *err)
+{
+    while (!*done) {
+        const char *text = c->buf + c->begin;
+        const size_t there = c->end - c->begin;
+        const char *nl = there > c->scanned ? memchr(text + c->scanned, '\n', there - c->scanned) : NULL;
+        const size_t bytes = nl != NULL ? (size_t)(nl - text) : there;
+        if (bytes > c->opts.max_line)
+            return mill_fail(err, MILL_ERR_DATA, "%s answered with a line of more than %zu bytes", c->opts.argv[0], c->opts.max_line);
+        if (nl == NULL && !(c->out_end && there > 0)) {
+            c->scanned = there;
+            return MILL_OK;
+        }
+        c->begin += bytes + (nl != NULL);
+        c->scanned = 0;
+        const mill_status st = hooks->line(hooks->user, text, bytes, done, err);
+        if (st != MILL_OK) return st;
+    }
+    return MILL_OK;
+}
+
+static mill_status read_stdout(stm_child *c, const stm_child_hooks *hooks, bool *done, mill_error *err)
+{
+    mill_status st;
+
+    if ((st = room(c, err)) != MILL_OK) return st;
+    const ssize_t n = read(c->out, c->buf + c->end, c->cap - c->end);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return MILL_OK;
+    if (n < 0) return mill_fail(err, MILL_ERR_IO, "cannot read from %s: %s", c->opts.argv[0], strerror(errno));
+    c->end += (size_t)n;
+    if (n == 0) {
+        c->out_end = true;
+        close_fd(&c->out);
+    }
+    return give_lines(c, hooks, done, err);
+}
+
+typedef struct talk { /* what is left to write */
+    const char *text;
+    size_t bytes;
+    bool close_input;
+} talk;
+
+static mill_status write_some(stm_child *c, talk *t, mill_error *err)
+{
+    const ssize_t w = write_quietly(c->in, t->text, t->bytes < WRITE_BYTES ? t->bytes : WRITE_BYTES);
+
+    if (w < 0 && (errno == EAGAIN || errno == EINTR)) return MILL_OK;
+    if (w < 0 && errno != EPIPE) return mill_fail(err, MILL_ERR_IO, "cannot write to %s: %s", c->opts.argv[0], strerror(errno));
+    if (w < 0) { /* it closed its input; what it answers and how it ends will tell */
+        t->bytes = 0;
+        close_fd(&c->in);
+        return MILL_OK;
+    }
+    t->text += w;
+    t->bytes -= (size_t)w;
+    if (t->bytes == 0 && t->close_input) close_fd(&c->in);
+    return MILL_OK;
+}
+
+static mill_status serve(stm_child *c, talk *t, bool *done, const stm_child_hooks *hooks, mill_error *err)
+{
+    enum { IN, OUT, ERR, END };
+    struct pollfd p[4] = {{.fd = t->bytes > 0 ? c->in : -1, .events = POLLOUT}, {.fd = c->out, .events = POLLIN},
+                          {.fd = c->err, .events = POLLIN}, {.fd = c->pidfd, .events = POLLIN}};
+    mill_status st = MILL_OK;
+
+    if (poll(p, 4, TICK_MS) < 0 && errno != EINTR) return mill_fail(err, MILL_ERR_IO, "poll: %s", strerror(errno));
+    if (p[ERR].fd >= 0 && p[ERR].revents != 0) read_stderr(c, hooks);
+    if (p[OUT].fd >= 0 && p[OUT].revents != 0) st = read_stdout(c, hooks, done, err);
+    if (st == MILL_OK && p[IN].fd >= 0 && p[IN].revents != 0) st = write_some(c, t, err);
+    return st;
+}
+
+/* It has ended: what is still in its pipes. Bounded, since something it started may go on writing. */
+static mill_status drain(stm_child *c, bool *done, const stm_child_hooks *hooks, mill_error *err)
+{
+    mill_status st = MILL_OK;
+
+    for (int round = 0; round < 4096 && c->out >= 0 && st == MILL_OK && !*done; round++) {
+        struct pollfd p = {.fd = c->out, .events = POLLIN};
+        if (poll(&p, 1, 0) <= 0) break;
+        st = read_stdout(c, hooks, done, err);
+    }
+    if (st == MILL_OK && !*done) {
+        c->out_end = true;
+        st = give_lines(c, hooks, done, err);
+    }
+    if (c->err >= 0) read_stderr(c, hooks);
+    flush_log_line(c, hooks);
+    return st;
+}
+
+static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s, const stm_child_hooks *hooks, mill_error *err)
+{
+    const int64_t until = deadline_s < 0 ? INT64_MAX : now_ms() + (int64_t)(deadline_s * 1000);
+    struct pollfd early = {.fd = c->out, .events = POLLIN};
+    bool done = !awaits, over = false;
+    mill_status st = MILL_OK;
+
+    /* Output before input is left over from the batch before. */
+    if (c->end > c->begin || (poll(&early, 1, 0) > 0 && (early.revents & POLLIN) && c->answered))
+        return mill_fail(err, MILL_ERR_STEP, "%s answered the batch before with more lines than there were rows", c->opts.argv[0]);
+
+    if (t->bytes == 0 && t->close_input) close_fd(&c->in);
+    while (st == MILL_OK && !over) {
+        /* Nothing more to say, all answers there: without close_input it stays for the next conversation. */
+        if (done && t->bytes == 0 && !t->close_input) break;
+        st = serve(c, t, &done, hooks, err);
+        if (st == MILL_OK && reap(c, false)) {
+            over = true;
+            st = drain(c, &done, hooks, err);
+        }
+        if (st == MILL_OK && !over && hooks->cancelled(hooks->user))
+            st = mill_fail(err, MILL_ERR_STOPPED, "%s was stopped before it had answered", c->opts.argv[0]);
+        if (st == MILL_OK && !over && now_ms() >= until) {
+            st = mill_fail(err, MILL_ERR_TIMEOUT, "%s did not answer within %g s", c->opts.argv[0], deadline_s);
+            if (err != NULL) err->error_class = MILL_CLASS_TRANSIENT;
+        }
+    }
+    if (st != MILL_OK) return st;
+    /* One that is kept may go once it has answered: whether it is seen going now or at the next batch is chance. */
+    if (over && (!done || (t->close_input && c->wait_status != 0)))
+        return died(c, done ? "after its last answer" : "before it had answered", err);
+    /* More than was awaited: what is in the buffer, or comes at once. */
+    if (c->end > c->begin) return mill_fail(err, MILL_ERR_STEP, "%s answered with more lines than there were rows", c->opts.argv[0]);
+    return MILL_OK;
+}
+
+mill_status stm_child_talk(stm_child *c, const char *text, size_t bytes, bool awaits, bool close_input, double deadline_s,
+                           const stm_child_hooks *hooks, mill_error *err)
+{
+    talk t = {text, bytes, close_input};
+    mill_status st;
+
+    c->log_lines = 0;
+    if (c->pid == 0) return mill_fail(err, MILL_ERR_INTERNAL, "%s does not run", c->opts.argv[0]);
+    st = talk_on(c, &t, awaits, deadline_s, hooks, err);
+    c->answered = true;
+    if (c->log_lines > LOG_LINES) {
+        char more[64];
+        snprintf(more, sizeof more, "... and %ld more lines", c->log_lines - LOG_LINES);
+        hooks->log(hooks->user, more);
+    }
+    if (st != MILL_OK || c->ended) stm_child_kill(c);
+    return st;
+}

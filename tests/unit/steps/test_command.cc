@@ -1,0 +1,243 @@
+/* `command`: processes that do what they should, and all that they should not. Every case ends in bounded time. */
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <thread>
+
+#include "support/chain.h"
+
+using mt::Chain;
+using mt::Folder;
+using mt::Params;
+using mt::Value;
+
+namespace {
+
+Value sh(const std::string &script) { return Value::list({"sh", "-c", script}); }
+
+struct Result {
+    stm_run_end end;
+    std::string rows, errors, first;
+    int64_t failed;
+    double seconds;
+};
+
+Result run(const std::string &in, Params params, const Chain::Opts &step = Chain::Opts(), int64_t batch_rows = 4, double timeout_s = 20)
+{
+    Folder f;
+    Chain c;
+    Chain::Opts read;
+    Result r = {};
+    read.batch_rows = batch_rows;
+    c.dir = f.path;
+    c.add("in", "read_jsonl", {{"path", f.put("in.jsonl", in)}, {"extra", ""}}, read)
+        .add("cmd", "command", params, step)
+        .add("out", "write_jsonl", {{"path", "out.jsonl"}});
+    const auto start = std::chrono::steady_clock::now();
+    r.end = c.run(timeout_s);
+    r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    r.rows = f.get("out.jsonl");
+    for (const stm_error_record &e : c.errors) {
+        if (r.first.empty()) r.first = e.error.msg;
+        r.errors += std::string(e.error.msg) + " (" + e.error.context + ")\n";
+    }
+    if (c.error.status != MILL_OK) r.errors += std::string("run: ") + c.error.msg;
+    r.failed = r.end == STM_END_DONE ? c.stats("cmd").rows_failed : -1;
+    return r;
+}
+
+std::string numbers(int from, int to, const char *more = "")
+{
+    std::string s;
+    for (int i = from; i < to; i++) s += "{\"a\":" + std::to_string(i) + more + "}\n";
+    return s;
+}
+
+const std::pair<std::string, Value> kB = {"columns", Value::map({{"b", "int64"}})};
+const char *kRename = "s/\"a\"/\"b\"/";
+
+std::string both(int from, int to)
+{
+    std::string s;
+    for (int i = from; i < to; i++) s += "{\"a\":" + std::to_string(i) + ",\"b\":" + std::to_string(i) + "}\n";
+    return s;
+}
+
+} // namespace
+
+TEST(Command, Answers)
+{
+    const Result r = run(numbers(0, 50), {{"argv", Value::list({"sed", "-u", kRename})}, kB});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.rows, both(0, 50));
+    EXPECT_EQ(r.errors, "");
+}
+
+TEST(Command, PerBatchNeedsNoFlush)
+{
+    const Result r = run(numbers(0, 50), {{"argv", Value::list({"sed", kRename})}, kB, {"process", "per_batch"}});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.rows, both(0, 50));
+}
+
+TEST(Command, ReplicasKeepTheOrder)
+{
+    Chain::Opts o;
+    o.replicas = 3;
+    const Result r = run(numbers(0, 200), {{"argv", Value::list({"sed", "-u", kRename})}, kB}, o);
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.rows, both(0, 200));
+}
+
+TEST(Command, WithoutColumnsAnswersAreCounted)
+{
+    const Result r = run(numbers(0, 9), {{"argv", Value::list({"cat"})}});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.rows, numbers(0, 9));
+}
+
+TEST(Command, SendsTheColumnsAsked)
+{
+    const Result r = run("{\"a\":1,\"t\":\"x\",\"u\":null}\n", {{"argv", sh("while read -r l; do echo \"{\\\"got\\\":$l}\"; done")},
+                                                            {"send", Value::list({"t", "u"})}, {"columns", Value::map({{"got", "json"}})}});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.rows, "{\"a\":1,\"t\":\"x\",\"u\":null,\"got\":{\"t\":\"x\",\"u\":null}}\n");
+}
+
+/* Both pipes full at once: 40 rows of 300 kB each way, echoed while they come. */
+TEST(Command, HugeRowsBothWays)
+{
+    std::string in;
+    for (int i = 0; i < 40; i++) in += "{\"t\":\"" + std::string(300000, static_cast<char>('a' + i % 26)) + "\"}\n";
+    const Result r = run(in, {{"argv", Value::list({"cat"})}, {"columns", Value::map({{"t", "utf8"}})}}, Chain::Opts(), 20);
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_TRUE(r.rows == in);
+}
+
+TEST(Command, EnvironmentFolderAndDescriptors)
+{
+    Result r = run("{\"x\":1}\n{\"x\":1}\n", {{"argv", sh("cat >/dev/null; for i in 1 2; do echo \"{\\\"w\\\":\\\"$WHO in $PWD\\\"}\"; done")},
+                                {"columns", Value::map({{"w", "utf8"}})}, {"process", "per_batch"}, {"cwd", "/usr"},
+                                {"send", Value::list({"x"})}, {"env", Value::map({{"WHO", "me"}})}});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.rows, "{\"x\":1,\"w\":\"me in /usr\"}\n{\"x\":1,\"w\":\"me in /usr\"}\n");
+    r = run("{\"x\":1}\n", {{"argv", sh("cat >/dev/null; echo \"{\\\"n\\\":$(ls /proc/self/fd | wc -l)}\"")}, {"columns", Value::map({{"n", "int64"}})},
+                     {"process", "per_batch"}});
+    EXPECT_EQ(r.rows, "{\"x\":1,\"n\":4}\n") << "0, 1, 2 and the folder that ls reads";
+}
+
+TEST(Command, ItsFaultsAreErrorsOfTheBatch)
+{
+    const struct { const char *name, *script, *message; bool per_batch; } cases[] = {
+        {"exits", "read l; echo boom >&2; exit 3", "sh exited with code 3 before it had answered; standard error: boom", false},
+        {"exits at once", "exit 0", "sh exited with code 0 before it had answered", false},
+        {"killed", "read l; kill -SEGV $$", "sh was killed by signal 11", false},
+        {"garbage", "while read -r l; do echo oops; done", "answer 1 is not a row (expected an object of JSON): oops", false},
+        {"too few", "head -n 2", "sh exited with code 0 before it had answered", false},
+        {"too few, per batch", "head -n 2", "sh exited with code 0 before it had answered", true},
+        {"too many, per batch", "cat; echo '{}'", "sh answered with more lines than there were rows", true},
+        {"bad end, per batch", "cat; exit 7", "sh exited with code 7 after its last answer", true},
+        {"closes its input", "exec 0<&-; sleep 0.1; exit 5", "sh exited with code 5 before it had answered", false},
+        {"closes its output", "exec 1>&-; sleep 0.1; exit 6", "sh exited with code 6 before it had answered", false},
+        {"leaves a child with its pipes", "sleep 60 & exit 4", "sh exited with code 4 before it had answered", false},
+        {"floods standard error and dies", "yes error | head -c 1000000 >&2; echo last >&2; exit 9", "sh exited with code 9", false},
+    };
+    for (const auto &k : cases) {
+        SCOPED_TRACE(k.name);
+        Params p = {{"argv", sh(k.script)}, kB};
+        if (k.per_batch) p.emplace_back("process", "per_batch");
+        const Result r = run(numbers(0, 4), p);
+        EXPECT_EQ(r.end, STM_END_DONE);
+        EXPECT_EQ(r.first.substr(0, strlen(k.message)), k.message) << r.errors;
+        EXPECT_EQ(r.failed, 4);
+        EXPECT_EQ(std::count(r.rows.begin(), r.rows.end(), '\n'), 4) << "no row is lost";
+        EXPECT_NE(r.rows.find("\"b\":null"), std::string::npos);
+        EXPECT_LT(r.seconds, 10.0);
+    }
+}
+
+TEST(Command, ANewProcessForTheNextBatch)
+{
+    /* Dies on the row 5; batches of 4: rows 4..7 fail, the others do not. */
+    const Result r = run(numbers(0, 12), {{"argv", sh("while read -r l; do case $l in *5*) exit 1;; esac; echo \"$l\" | sed 's/a/b/'; done")}, kB});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    std::string expected = both(0, 4);
+    for (int i = 4; i < 8; i++) expected += "{\"a\":" + std::to_string(i) + ",\"b\":null}\n";
+    EXPECT_EQ(r.rows, expected + both(8, 12));
+    EXPECT_EQ(r.failed, 4);
+}
+
+TEST(Command, AnAnswerThatDoesNotFitIsAnErrorOfItsRow)
+{
+    const Result r = run(numbers(0, 4), {{"argv", sh("while read -r l; do case $l in *2*) echo '{\"b\":\"x\"}';; *) echo '{\"b\":7}';; esac; done")}, kB});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.rows, "{\"a\":0,\"b\":7}\n{\"a\":1,\"b\":7}\n{\"a\":2,\"b\":null}\n{\"a\":3,\"b\":7}\n");
+    EXPECT_EQ(r.first, "the command's answer, column b: expected int64, found \"x\"");
+    EXPECT_EQ(r.failed, 1);
+}
+
+/* Answers that are out of step cannot always be seen, but when numbered. */
+TEST(Command, TooManyAnswers)
+{
+    Result r = run(numbers(0, 8), {{"argv", sh("while read -r l; do echo \"$l\"; echo \"$l\"; done")}, kB});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_NE(r.first.find("more lines than there were rows"), std::string::npos) << r.errors;
+    EXPECT_GE(r.failed, 4);
+    r = run(numbers(0, 4), {{"argv", sh("while read -r l; do echo \"$l\"; echo \"$l\"; done")}, kB, {"row_key", "_row"}});
+    EXPECT_EQ(r.failed, 4);
+    r = run(numbers(0, 8), {{"argv", sh("sed -u 's/\"a\"/\"b\"/'")}, kB, {"row_key", "_row"}});
+    EXPECT_EQ(r.rows, both(0, 8)) << r.errors;
+    r = run(numbers(0, 4), {{"argv", sh("while read -r l; do echo '{\"b\":1,\"_row\":2}'; done")}, kB, {"row_key", "_row"}});
+    EXPECT_EQ(r.first, "answer 1 is for row 2, not 0");
+    r = run(numbers(0, 4), {{"argv", sh("while read -r l; do echo '{\"b\":1}'; done")}, {"row_key", "_row"}, kB});
+    EXPECT_EQ(r.first, "answer 1 lacks the key _row");
+}
+
+TEST(Command, HangsUntilItsDeadline)
+{
+    const Result r = run(numbers(0, 2), {{"argv", sh("sleep 60")}, kB, {"deadline", "200ms"}});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.first, "sh did not answer within 0.2 s");
+    EXPECT_EQ(r.failed, 2);
+    EXPECT_LT(r.seconds, 5.0);
+}
+
+/* Neither reads nor ends, and ignores being told to: 2 s of grace and it is killed. */
+TEST(Command, UnloadEndsWhatDoesNotWantToEnd)
+{
+    const Result r = run(numbers(0, 2), {{"argv", sh("trap '' TERM; read l; echo '{\"b\":1}'; read l; echo '{\"b\":2}'; while :; do sleep 0.1; done")}, kB});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.rows, "{\"a\":0,\"b\":1}\n{\"a\":1,\"b\":2}\n");
+    EXPECT_LT(r.seconds, 8.0);
+}
+
+TEST(Command, LeavesNoProcessBehind)
+{
+    Folder f;
+    const Result r = run(numbers(0, 2), {{"argv", sh("sleep 300 & echo $! > " + f.path + "/pid; exec cat")}, {"columns", Value::map({{"b", "int64"}})}});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    const pid_t pid = atoi(f.get("pid").c_str());
+    ASSERT_GT(pid, 1);
+    bool gone = false;
+    for (int i = 0; i < 100 && !gone; i++) { /* an orphan is reaped by somebody else; a zombie is as good as gone */
+        std::string stat = "/proc/" + std::to_string(pid) + "/stat";
+        FILE *s = fopen(stat.c_str(), "r");
+        char state = 'Z';
+        if (s) {
+            if (fscanf(s, "%*d %*s %c", &state) != 1) state = 'Z';
+            fclose(s);
+        }
+        gone = state == 'Z' || state == 'X';
+        if (!gone) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    EXPECT_TRUE(gone);
+}
+
+TEST(Command, MissingProgramIsAnErrorOfLoading)
+{
+    const Result r = run(numbers(0, 2), {{"argv", Value::list({"no-such-program-of-ours"})}, kB});
+    EXPECT_EQ(r.end, STM_END_LOAD_FAILED);
+    EXPECT_NE(r.errors.find("cannot start no-such-program-of-ours: No such file"), std::string::npos) << r.errors;
+}
