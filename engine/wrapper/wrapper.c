@@ -263,11 +263,28 @@ static void drop_inputs(stm_wrapper *w)
 
 /* ---- map -------------------------------------------------------------------------------------------------------- */
 
+/* Rows of the first emit that the step itself marked as failed: null by imputation, with a record each. */
+static void take_row_errors(stm_wrapper *w, stm_outcome *o, size_t first)
+{
+    mill_emit *e = &w->emit;
+
+    for (size_t i = 0; i < e->n_row_errors; i++) {
+        stm_row_error *re = &e->row_errors[i];
+        const size_t at = first + (size_t)re->row;
+        if (at >= o->n || o->source[at] < 0) continue; /* marked twice */
+        stm_call_blame(w, &re->error, re->error.status, MILL_PHASE_PROCESS, 0);
+        const int64_t id = stm_call_record(w, &re->error, w->inputs[0], o->parent[at], o->parent[at]);
+        o->source[at] = -1;
+        o->error[at] = id != 0 ? id : -1;
+    }
+}
+
 /* Makes outcome rows of what the last successful call emitted. visible: input row of each submitted row, NULL = the
  * same; base: first submitted row. */
 static mill_status take_emitted(stm_wrapper *w, stm_outcome *o, const int64_t *visible, int64_t base, int64_t rows)
 {
     mill_emit *e = &w->emit;
+    const size_t before = o->n;
     mill_status st = MILL_OK;
 
     if (e->passed)
@@ -288,6 +305,7 @@ static mill_status take_emitted(stm_wrapper *w, stm_outcome *o, const int64_t *v
             if (st == MILL_OK) st = stm_outcome_part(o, &e->parts[p]);
         }
     }
+    if (st == MILL_OK && e->n_row_errors > 0) take_row_errors(w, o, before);
     stm_emit_drop(e);
     return st;
 }
@@ -321,9 +339,10 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
         if (!stm_call_retry(w, &e, attempt)) break;
     }
     if (st == MILL_OK) {
-        good = rows;
+        const int64_t marked = (int64_t)w->emit.n_row_errors;
+        good = rows > marked ? rows - marked : 0;
         st = take_emitted(w, o, visible, first, rows);
-        if (st == MILL_OK) st = stm_call_window(w, good, 0, err);
+        if (st == MILL_OK) st = stm_call_window(w, good, rows - good, err);
         goto done;
     }
     if (w->step->policy.on_error == STM_ON_ERROR_STOP || st == MILL_ERR_NOT_FINISHED) {
@@ -453,7 +472,7 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
         } else if (st != MILL_OK) {
             memset(&e, 0, sizeof e);
         }
-        if (st == MILL_OK && (w->emit.passed || w->emit.n_parts == 1)) {
+        if (st == MILL_OK && (w->emit.passed || w->emit.n_parts == 1) && w->emit.n_row_errors == 0) {
             mill_batch *result = w->emit.n_parts == 1 ? w->emit.parts[0].batch : NULL;
             if (w->plain) {
                 *out = head;
@@ -468,7 +487,7 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
             if (s->policy.stop_of > 0 && (st = stm_call_window(w, rows, 0, err)) != MILL_OK) mill_batch_destroy(out);
             return st;
         }
-        if (st == MILL_OK) { /* several emits: once more through the general case would call twice */
+        if (st == MILL_OK) { /* several emits, or rows marked as failed: once more through the general case would call twice */
             stm_outcome o = {0};
             st = take_emitted(w, &o, NULL, 0, rows);
             if (st == MILL_OK) st = stm_merge_general(w, w->inputs, s->n_inputs, &o, out);

@@ -279,7 +279,8 @@ MILL_API mill_status mill_emit_batch(mill_emit *out, mill_batch **batch, mill_bu
 /** Emit as many rows as came in, with no column of its own: for steps without output columns. */
 MILL_API mill_status mill_emit_pass(mill_emit *out, mill_error *err);
 /** Mark row @p row of the batch to be emitted next as failed: its output columns are null by imputation, the error is
- *  recorded (for generators that meet a bad record). Before mill_emit_batch; the caller makes the row's values null. */
+ *  recorded (a bad record that a generator met, an answer that a step could not use). Before mill_emit_batch, of a step the
+ *  first one of the call; the caller makes the row's values null. */
 MILL_API mill_status mill_emit_row_error(mill_emit *out, int64_t row, const mill_error *cause);
 
 /** submit/poll: rows rows[0..n-1] of @p ticket are done; *batch holds one row each. Taken over on success. */
