@@ -181,10 +181,11 @@ TEST(Command, AnAnswerThatDoesNotFitIsAnErrorOfItsRow)
 /* Answers that are out of step cannot always be seen, but when numbered. */
 TEST(Command, TooManyAnswers)
 {
-    Result r = run(numbers(0, 8), {{"argv", sh("while read -r l; do echo \"$l\"; echo \"$l\"; done")}, kB});
+    /* The second of two lines written at once is one too many for an odd number of rows. */
+    Result r = run(numbers(0, 3), {{"argv", sh("while read -r l; do printf '%s\\n%s\\n' \"$l\" \"$l\"; done")}, kB});
     ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
     EXPECT_NE(r.first.find("more lines than there were rows"), std::string::npos) << r.errors;
-    EXPECT_GE(r.failed, 4);
+    EXPECT_EQ(r.failed, 3);
     r = run(numbers(0, 4), {{"argv", sh("while read -r l; do echo \"$l\"; echo \"$l\"; done")}, kB, {"row_key", "_row"}});
     EXPECT_EQ(r.failed, 4);
     r = run(numbers(0, 8), {{"argv", sh("sed -u 's/\"a\"/\"b\"/'")}, kB, {"row_key", "_row"}});
