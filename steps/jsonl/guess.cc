@@ -66,7 +66,6 @@ static unsigned kind_of(od::value &v)
 static bool valid_line(stm_jsonl_guess *g, const char *line, size_t bytes)
 {
     od::document doc;
-    od::value all;
     std::string_view raw;
     od::object obj;
 
