@@ -24,5 +24,9 @@ int cmd_steps(const cli_args *a)
                 near != NULL && strcmp(near, what) != 0 ? near : "", near != NULL && strcmp(near, what) != 0 ? "'?" : "");
         return MILL_EXIT_USAGE;
     }
+    if (st == MILL_ERR_NOT_FOUND && strcmp(what, "describe") == 0) {
+        cli_say_error(a, &err);
+        return MILL_EXIT_USAGE; /* the name is the caller's */
+    }
     return cli_print(a, st, &text, &err);
 }

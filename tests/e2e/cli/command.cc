@@ -1,0 +1,162 @@
+#include "command.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace mt {
+
+static double now()
+{
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static std::string read_file(const std::string &path)
+{
+    std::string s;
+    char buf[4096];
+    FILE *f = fopen(path.c_str(), "re");
+    if (f == nullptr) return s;
+    for (size_t n; (n = fread(buf, 1, sizeof buf, f)) > 0;) s.append(buf, n);
+    fclose(f);
+    return s;
+}
+
+Folder::Folder()
+{
+    const char *tmp = getenv("TMPDIR");
+    std::string t = std::string(tmp != nullptr ? tmp : "/tmp") + "/stepmill-e2e-XXXXXX";
+    if (mkdtemp(t.data()) == nullptr) abort();
+    path_ = t;
+}
+
+static void walk(const std::string &base, const std::string &below, std::vector<std::string> *names, bool remove)
+{
+    DIR *d = opendir((base + "/" + below).c_str());
+    if (d == nullptr) return;
+    for (dirent *e; (e = readdir(d)) != nullptr;) {
+        struct stat s;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+        const std::string name = below.empty() ? e->d_name : below + "/" + e->d_name, full = base + "/" + name;
+        if (lstat(full.c_str(), &s) == 0 && S_ISDIR(s.st_mode)) {
+            walk(base, name, names, remove);
+            if (remove) rmdir(full.c_str());
+        } else if (remove) {
+            unlink(full.c_str());
+        }
+        if (names != nullptr) names->push_back(name);
+    }
+    closedir(d);
+}
+
+Folder::~Folder()
+{
+    walk(path_, "", nullptr, true);
+    rmdir(path_.c_str());
+}
+
+std::string Folder::write(const std::string &name, const std::string &text) const
+{
+    const std::string path = path_ + "/" + name;
+    FILE *f = fopen(path.c_str(), "we");
+    if (f == nullptr || fwrite(text.data(), 1, text.size(), f) != text.size() || fclose(f) != 0) abort();
+    return path;
+}
+
+std::string Folder::read(const std::string &name) const { return read_file(path_ + "/" + name); }
+bool Folder::has(const std::string &name) const { return access((path_ + "/" + name).c_str(), F_OK) == 0; }
+
+std::vector<std::string> Folder::list() const
+{
+    std::vector<std::string> names;
+    walk(path_, "", &names, false);
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+Command::Command(const Folder &folder, const std::vector<std::string> &args) : start_(now())
+{
+    char out[] = "/tmp/stepmill-out-XXXXXX", err[] = "/tmp/stepmill-err-XXXXXX";
+    const int out_fd = mkostemp(out, O_CLOEXEC), err_fd = mkostemp(err, O_CLOEXEC);
+    std::vector<char *> argv = {(char *)STEPMILL_COMMAND};
+    for (const std::string &a : args) argv.push_back((char *)a.c_str());
+    argv.push_back(nullptr);
+    out_path_ = out;
+    err_path_ = err;
+    pid_ = fork();
+    if (pid_ == 0) {
+        const int null = open("/dev/null", O_RDONLY);
+        dup2(null, 0);
+        dup2(out_fd, 1);
+        dup2(err_fd, 2);
+        if (chdir(folder.path().c_str()) == 0) execv(STEPMILL_COMMAND, argv.data());
+        _exit(126);
+    }
+    close(out_fd);
+    close(err_fd);
+}
+
+bool Command::ended(double timeout_s)
+{
+    const double until = now() + timeout_s;
+    rusage u;
+    while (!done_) {
+        if (wait4(pid_, &status_, WNOHANG, &u) == pid_) {
+            done_ = true;
+            seconds_ = now() - start_;
+            switches_ = u.ru_nvcsw;
+            cpu_ = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+        } else if (now() >= until) {
+            return false;
+        } else {
+            usleep(1000);
+        }
+    }
+    return true;
+}
+
+int Command::wait(double timeout_s)
+{
+    const bool in_time = ended(timeout_s);
+    if (!in_time) {
+        kill(pid_, SIGKILL);
+        ended(10);
+    }
+    out_ = read_file(out_path_);
+    err_ = read_file(err_path_);
+    if (!in_time) return 2000;
+    return WIFEXITED(status_) ? WEXITSTATUS(status_) : 1000 + WTERMSIG(status_);
+}
+
+Command::~Command()
+{
+    if (!done_) {
+        kill(pid_, SIGKILL);
+        ended(10);
+    }
+    unlink(out_path_.c_str());
+    unlink(err_path_.c_str());
+}
+
+void Command::signal(int sig) const { kill(pid_, sig); }
+
+Result run(const Folder &folder, const std::vector<std::string> &args)
+{
+    Command c(folder, args);
+    const int code = c.wait();
+    return {code, c.out(), c.err(), c.seconds()};
+}
+
+} // namespace mt

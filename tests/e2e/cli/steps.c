@@ -1,0 +1,155 @@
+/* Step types for tests of the command: rows that come slowly, steps that fail in every way. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "stepmill/step.h"
+
+static void pause_for(double seconds)
+{
+    const struct timespec t = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+
+    nanosleep(&t, NULL);
+}
+
+/* ---- e2e_count: column id, 0 .. rows-1 ------------------------------------------------------------------------------ */
+
+struct count {
+    int64_t rows, fail_at;
+    double pause;
+};
+
+static const mill_param count_params[] = {
+    {"rows", MILL_PARAM_INT, 0, "10", 0, 1e9, NULL, "rows to make"},
+    {"pause", MILL_PARAM_DURATION, 0, "0s", 0, 60, NULL, "before each batch"},
+    {"fail_at", MILL_PARAM_INT, 0, "-1", -1, 1e9, NULL, "row at which it fails"},
+};
+static const mill_column_decl id_out[] = {{"id", "int64", "row number"}};
+
+static mill_status count_configure(mill_step *s, const mill_config *c, mill_io *io, mill_error *err)
+{
+    struct count *k = malloc(sizeof *k);
+
+    (void)io;
+    if (k == NULL) return mill_fail(err, MILL_ERR_NOMEM, "e2e_count");
+    k->rows = mill_config_int(c, "rows");
+    k->fail_at = mill_config_int(c, "fail_at");
+    k->pause = mill_config_float(c, "pause");
+    mill_step_set_state(s, k, free);
+    return MILL_OK;
+}
+
+static mill_status count_generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err)
+{
+    const struct count *k = mill_step_state(mill_replica_step(r));
+    int64_t at = 0, n;
+    mill_builder *b = NULL;
+    mill_batch *batch = NULL;
+    mill_column *col = NULL;
+    mill_status st;
+
+    if (cursor->size == sizeof at) memcpy(&at, cursor->bytes, sizeof at);
+    n = k->rows - at < max_rows ? k->rows - at : max_rows;
+    if (k->pause > 0) pause_for(k->pause);
+    if (k->fail_at >= at && k->fail_at < at + n) return mill_fail(err, MILL_ERR_IO, "the source broke at row %lld", (long long)k->fail_at);
+    if ((st = mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), &b)) != MILL_OK) return st;
+    for (int64_t i = 0; i < n && st == MILL_OK; i++) st = mill_builder_int(b, at + i);
+    if (st == MILL_OK) st = mill_builder_finish(b, &col);
+    if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), n, 1, &batch);
+    if (st == MILL_OK) st = mill_batch_set_column(batch, 0, &col);
+    if (st == MILL_OK) st = mill_emit_batch(out, &batch, NULL, err);
+    mill_column_unref(&col);
+    mill_batch_destroy(&batch);
+    mill_builder_destroy(&b);
+    at += n;
+    memcpy(cursor->bytes, &at, sizeof at);
+    cursor->size = sizeof at;
+    *last = at >= k->rows;
+    return st;
+}
+
+static const mill_step_type count_type = {
+    .struct_size = sizeof count_type, .abi = MILL_ABI_1, .kind = MILL_GENERATOR, .name = "e2e_count", .summary = "numbers",
+    .params = count_params, .n_params = 3, .outputs = id_out, .n_outputs = 1, .configure = count_configure, .generate = count_generate,
+    .flags = MILL_BLOCKS,
+};
+
+/* ---- e2e_work: lets rows through, or does not ------------------------------------------------------------------------ */
+
+enum { FINE, FAIL, HANG, LOAD_FAIL, LOAD_HANG };
+static const mill_param work_params[] = {
+    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|fail|hang|load_fail|load_hang", "what it does"},
+    {"at", MILL_PARAM_INT, 0, "0", 0, 1e9, NULL, "fail, hang: the row at which it does"},
+    {"pause", MILL_PARAM_DURATION, 0, "0s", 0, 60, NULL, "per batch"},
+};
+static const mill_column_decl id_in[] = {{"id", "int64", "row number"}};
+static const mill_column_decl double_out[] = {{"doubled", "int64", "twice the number"}};
+
+struct work {
+    int mode;
+    int64_t at;
+    double pause;
+};
+
+static mill_status work_configure(mill_step *s, const mill_config *c, mill_io *io, mill_error *err)
+{
+    static const char *const modes[] = {"fine", "fail", "hang", "load_fail", "load_hang"};
+    struct work *w = calloc(1, sizeof *w);
+
+    (void)io;
+    if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "e2e_work");
+    while (strcmp(modes[w->mode], mill_config_text(c, "mode")) != 0) w->mode++;
+    w->at = mill_config_int(c, "at");
+    w->pause = mill_config_float(c, "pause");
+    mill_step_set_state(s, w, free);
+    return MILL_OK;
+}
+
+static mill_status work_load(mill_replica *r, mill_error *err)
+{
+    const struct work *w = mill_step_state(mill_replica_step(r));
+
+    if (w->mode == LOAD_FAIL) return mill_fail(err, MILL_ERR_NOT_FOUND, "there is no model");
+    while (w->mode == LOAD_HANG) pause_for(0.1); /* for ever, and deaf to mill_replica_cancelled */
+    return MILL_OK;
+}
+
+static mill_status work_process(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err)
+{
+    const struct work *w = mill_step_state(mill_replica_step(r));
+    const mill_view v = mill_column_view(mill_batch_column(in[0], 0));
+    const int64_t *id = (const int64_t *)v.data + v.offset;
+    mill_builder *b = NULL;
+    mill_batch *batch = NULL;
+    mill_column *col = NULL;
+    mill_status st;
+
+    (void)n_in;
+    if (w->pause > 0) pause_for(w->pause);
+    for (int64_t i = 0; i < v.rows; i++) {
+        if (w->mode == FAIL && id[i] == w->at) return mill_fail(err, MILL_ERR_STEP, "row %lld is bad", (long long)id[i]);
+        while (w->mode == HANG && id[i] == w->at) pause_for(0.1);
+    }
+    if ((st = mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), &b)) != MILL_OK) return st;
+    for (int64_t i = 0; i < v.rows && st == MILL_OK; i++) st = mill_builder_int(b, 2 * id[i]);
+    if (st == MILL_OK) st = mill_builder_finish(b, &col);
+    if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), v.rows, 1, &batch);
+    if (st == MILL_OK) st = mill_batch_set_column(batch, 0, &col);
+    if (st == MILL_OK) st = mill_emit_batch(out, &batch, NULL, err);
+    mill_column_unref(&col);
+    mill_batch_destroy(&batch);
+    mill_builder_destroy(&b);
+    return st;
+}
+
+static const mill_step_type work_type = {
+    .struct_size = sizeof work_type, .abi = MILL_ABI_1, .kind = MILL_STEP, .flags = MILL_PER_ROW | MILL_BLOCKS, .name = "e2e_work",
+    .summary = "doubles, fails, hangs", .params = work_params, .n_params = 3, .inputs = id_in, .n_inputs = 1, .outputs = double_out,
+    .n_outputs = 1, .configure = work_configure, .load = work_load, .process = work_process,
+};
+
+static const mill_step_type *const types[] = {&count_type, &work_type};
+static const mill_plugin plugin = {sizeof plugin, MILL_ABI_1, "e2e", "1", types, 2};
+
+MILL_PLUGIN_EXPORT const mill_plugin *mill_plugin_v1(void);
+const mill_plugin *mill_plugin_v1(void) { return &plugin; }

@@ -1,0 +1,289 @@
+/* The command from outside: output, exit codes, signals, deadlines. */
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "command.h"
+
+namespace {
+
+using mt::Command;
+using mt::Folder;
+using mt::Result;
+
+std::string pipeline(const std::string &count, const std::string &work, const std::string &head = "")
+{
+    return "stepmill: 1\nname: t\n" + head + "plugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, " + count + "}\n  work: {type: e2e_work, from: count" +
+           (work.empty() ? "" : ", " + work) + "}\n  out: {type: write_jsonl, from: work, path: out.jsonl}\n";
+}
+
+int lines(const std::string &s) { return (int)std::count(s.begin(), s.end(), '\n'); }
+
+TEST(Cli, RunWritesRowsAndSaysWhere)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 100, batch_size: 8", ""));
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(r.out, "");
+    EXPECT_NE(r.err.find("done after "), std::string::npos) << r.err;
+    EXPECT_NE(r.err.find("100 rows in, 100 rows out, "), std::string::npos) << r.err;
+    EXPECT_NE(r.err.find("out: " + f.path() + "/runs/t/out.jsonl\n"), std::string::npos) << r.err;
+    const std::string out = f.read("runs/t/out.jsonl");
+    EXPECT_EQ(lines(out), 100);
+    EXPECT_EQ(out.substr(0, out.find('\n')), "{\"id\":0,\"doubled\":0}");
+    EXPECT_EQ(f.read("runs/t/errors.jsonl"), "");
+}
+
+TEST(Cli, QuietSaysNothingAndJsonSaysAll)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 10", ""));
+    const Result r = mt::run(f, {"run", "t.yaml", "--quiet", "--json", "--run", "here", "--limit=4", "--threads", "1"});
+    EXPECT_EQ(r.code, 0);
+    EXPECT_EQ(r.err, "");
+    EXPECT_EQ(r.out.find("{\"state\":\"done\",\"exit_code\":0,\"seconds\":"), 0u) << r.out;
+    EXPECT_NE(r.out.find("\"rows_in\":4,\"rows_out\":4,\"rows_imputed\":0,\"errors\":0,\"run_dir\":\"" + f.path() + "/here\""), std::string::npos) << r.out;
+    EXPECT_EQ(lines(f.read("here/out.jsonl")), 4);
+}
+
+TEST(Cli, DryRunPrintsRowsAndWritesNothing)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 100, batch_size: 3", ""));
+    const Result r = mt::run(f, {"run", "--dry-run", "t.yaml"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(r.out, "{\"id\":0,\"doubled\":0}\n{\"id\":1,\"doubled\":2}\n{\"id\":2,\"doubled\":4}\n");
+    EXPECT_EQ(f.list(), std::vector<std::string>{"t.yaml"});
+}
+
+TEST(Cli, SetReplacesParameters)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 100", ""));
+    EXPECT_EQ(mt::run(f, {"run", "-q", "t.yaml", "--set", "count.rows=7", "--set=work.replicas=2"}).code, 0);
+    EXPECT_EQ(lines(f.read("runs/t/out.jsonl")), 7);
+    const Result bad = mt::run(f, {"run", "t.yaml", "--set", "count.rowz=7"});
+    EXPECT_EQ(bad.code, 65);
+    EXPECT_NE(bad.err.find("Did you mean \"rows\"?"), std::string::npos) << bad.err;
+    EXPECT_EQ(mt::run(f, {"run", "t.yaml", "--set", "count.rows"}).code, 64);
+}
+
+TEST(Cli, FailedRowsAreImputedCountedAndListed)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 20, batch_size: 8", "mode: fail, at: 13"));
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, 3) << r.err;
+    EXPECT_NE(r.err.find("1 row with nulls made by imputation (max_errors: 0)"), std::string::npos) << r.err;
+    EXPECT_NE(r.err.find("work[0]: row 13 is bad"), std::string::npos) << r.err;
+    EXPECT_EQ(lines(f.read("runs/t/out.jsonl")), 20);
+    EXPECT_NE(f.read("runs/t/out.jsonl").find("{\"id\":13,\"doubled\":null}"), std::string::npos);
+    const std::string errors = f.read("runs/t/errors.jsonl");
+    EXPECT_EQ(lines(errors), 1);
+    for (const char *part : {"{\"id\":1,\"step\":\"work\",\"replica\":0,", "\"phase\":\"process\"", "\"message\":\"row 13 is bad\"", "\"rows\":1", "\"first_key\":\"count:13\""})
+        EXPECT_NE(errors.find(part), std::string::npos) << part << " in " << errors;
+    const Result list = mt::run(f, {"errors", "runs/t"}), other = mt::run(f, {"errors", "runs/t", "--class", "device"}), json = mt::run(f, {"errors", "runs/t", "--json"});
+    EXPECT_NE(list.out.find("work[0]  process, permanent  1 row  count:13"), std::string::npos) << list.out;
+    EXPECT_EQ(other.out, "");
+    EXPECT_EQ(json.out, errors);
+    /* the same, allowed */
+    EXPECT_EQ(mt::run(f, {"run", "-q", "t.yaml", "--set", "max_errors=1"}).code, 0);
+}
+
+struct Failing {
+    const char *name, *count, *work;
+    int code;
+    const char *says;
+};
+const Failing kFailing[] = {
+    {"load_fails", "rows: 10", "mode: load_fail", 1, "work[0]: there is no model"},
+    {"one_of_two_replicas_fails_to_load", "rows: 10", "mode: load_fail, replicas: 2", 1, "there is no model"},
+    {"load_hangs", "rows: 10", "mode: load_hang, timeout: {load: 500ms}", 1, "work"},
+    {"generator_fails", "rows: 100, batch_size: 10, fail_at: 55", "", 2, "count[0]: the source broke at row 55"},
+    {"batch_hangs", "rows: 10", "mode: hang, at: 5, timeout: {batch: 500ms}", 2, "work[0]"},
+    {"on_error_stop", "rows: 10", "mode: fail, at: 5, on_error: stop", 2, "work[0]: row 5 is bad"},
+    {"stop_if", "rows: 1000, batch_size: 1, pause: 1ms", "mode: fail, at: 0, stop_if: {failed: 0.1, of: 1}", 2, "work"},
+};
+class CliFails : public testing::TestWithParam<Failing> {};
+TEST_P(CliFails, WithItsCodeAndCulpritInBoundedTime)
+{
+    Folder f;
+    f.write("t.yaml", pipeline(GetParam().count, GetParam().work));
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, GetParam().code) << r.err;
+    EXPECT_NE(r.err.find(GetParam().says), std::string::npos) << r.err;
+    EXPECT_LT(r.seconds, 20);
+    if (std::string(GetParam().name) != "stop_if") {
+        EXPECT_TRUE(f.has("runs/t/errors.jsonl") || GetParam().code == 65);
+    }
+}
+INSTANTIATE_TEST_SUITE_P(Table, CliFails, testing::ValuesIn(kFailing), [](const auto &i) { return std::string(i.param.name); });
+
+/* ---- signals ---------------------------------------------------------------------------------------------------------- */
+
+/* Waits until the run has written its folder, which it does before rows flow. */
+void until_it_runs(const Folder &f)
+{
+    for (int i = 0; i < 10000 && !f.has("runs/t"); i++) usleep(1000);
+    usleep(200000);
+}
+
+TEST(CliSignals, IntDrainsAndKeepsWhatWasTaken)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 1000000, batch_size: 4, pause: 5ms", ""));
+    Command c(f, {"run", "t.yaml"});
+    until_it_runs(f);
+    c.signal(SIGINT);
+    EXPECT_EQ(c.wait(30), 75) << c.err();
+    EXPECT_NE(c.err().find("stopped after "), std::string::npos) << c.err();
+    EXPECT_NE(c.err().find("finishing the rows in the pipeline"), std::string::npos) << c.err();
+}
+
+TEST(CliSignals, TermIsGoneWithinFourSeconds)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 1000000, batch_size: 4, pause: 5ms", "pause: 20ms"));
+    Command c(f, {"run", "t.yaml"});
+    until_it_runs(f);
+    c.signal(SIGTERM);
+    EXPECT_TRUE(c.ended(5)) << "it should have gone within 4 s";
+    EXPECT_EQ(c.wait(30), 75) << c.err();
+}
+
+/* The worst case: a step that neither returns nor listens. */
+TEST(CliSignals, TermEndsAHungStepAtTheDeadline)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 10", "mode: hang, at: 5"));
+    Command c(f, {"run", "t.yaml"});
+    until_it_runs(f);
+    c.signal(SIGTERM);
+    EXPECT_TRUE(c.ended(6));
+    EXPECT_EQ(c.wait(30), 75) << c.err();
+    EXPECT_NE(c.err().find("stopped at the deadline"), std::string::npos) << c.err();
+}
+
+TEST(CliSignals, ASecondSignalIsGoneWithinOneSecond)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 10", "mode: hang, at: 5"));
+    Command c(f, {"run", "t.yaml"});
+    until_it_runs(f);
+    c.signal(SIGINT);
+    usleep(300000);
+    EXPECT_FALSE(c.ended(0));
+    c.signal(SIGINT);
+    EXPECT_TRUE(c.ended(3)) << "1 s and some slack for a busy machine";
+    EXPECT_EQ(c.wait(30), 75) << c.err();
+}
+
+TEST(CliSignals, DuringALoadToo)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 10", "mode: load_hang"));
+    Command c(f, {"run", "t.yaml"});
+    until_it_runs(f);
+    c.signal(SIGTERM);
+    EXPECT_TRUE(c.ended(6));
+    EXPECT_EQ(c.wait(30), 75) << c.err();
+}
+
+/* ---- run directory, startup --------------------------------------------------------------------------------------------- */
+
+TEST(Cli, ARunDirectoryInUseIsRefused)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 1000000, batch_size: 4, pause: 5ms", ""));
+    Command first(f, {"run", "t.yaml"});
+    until_it_runs(f);
+    const Result second = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(second.code, 73) << second.err;
+    EXPECT_NE(second.err.find("is in use by another run"), std::string::npos) << second.err;
+    EXPECT_EQ(mt::run(f, {"run", "-q", "t.yaml", "--run", "other", "--limit", "3"}).code, 0);
+    first.signal(SIGTERM);
+    EXPECT_EQ(first.wait(30), 75);
+}
+
+TEST(Cli, IdleRunTakesNoProcessorTime)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 1, pause: 3s", ""));
+    Command c(f, {"run", "-q", "t.yaml"});
+    ASSERT_EQ(c.wait(30), 0) << c.err();
+    EXPECT_GT(c.seconds(), 2.9);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    EXPECT_LT(c.cpu_seconds(), 0.1) << "start included";
+#endif
+}
+
+/* ---- what there is -------------------------------------------------------------------------------------------------------- */
+
+struct Words {
+    const char *name;
+    std::vector<std::string> args;
+    int code;
+    const char *out, *err; /* parts */
+};
+const Words kWords[] = {
+    {"no_verb", {}, 0, "usage: stepmill VERB", ""},
+    {"unknown_verb", {"rnu"}, 64, "", "unknown verb 'rnu'; did you mean 'run'?"},
+    {"unknown_flag", {"run", "--dryrun", "t.yaml"}, 64, "", "unknown flag '--dryrun'; did you mean '--dry-run'?"},
+    {"flag_of_another_verb", {"plan", "t.yaml", "--limit", "3"}, 64, "", "unknown flag '--limit'"},
+    {"value_missing", {"run", "t.yaml", "--limit"}, 64, "", "a value is missing after '--limit'"},
+    {"value_not_taken", {"run", "t.yaml", "--fresh=1"}, 64, "", "no value is taken by '--fresh=1'"},
+    {"bad_number", {"run", "t.yaml", "--limit", "0"}, 64, "", "--limit: expected a whole number of at least 1, got '0'"},
+    {"bad_time", {"run", "t.yaml", "--drain-timeout", "1x"}, 64, "", "--drain-timeout: expected a time"},
+    {"file_missing", {"run"}, 64, "", "what is missing is 'FILE'"},
+    {"too_many", {"run", "a", "b"}, 64, "", "one operand too many: 'b'"},
+    {"help_of_run", {"run", "--help"}, 0, "--dry-run", ""},
+    {"help_verb", {"help", "plan"}, 0, "usage: stepmill plan FILE", ""},
+    {"version", {"--version"}, 0, "stepmill 0.", ""},
+    {"version_json", {"version", "--json"}, 0, "{\"version\":\"0.", ""},
+    {"types", {"steps", "list"}, 0, "read_jsonl", ""},
+    {"types_of_plugin", {"steps", "list", "--plugin", E2E_PLUGIN}, 0, "e2e_count", ""},
+    {"describe", {"steps", "describe", "write_jsonl"}, 0, "path", ""},
+    {"describe_json", {"steps", "describe", "read_jsonl", "--json"}, 0, "\"name\": \"read_jsonl\"", ""},
+    {"describe_unknown", {"steps", "describe", "read_json"}, 64, "", "Did you mean \"read_jsonl\"?"},
+    {"check_plugin", {"steps", "check", E2E_PLUGIN}, 0, "e2e_work (step)", ""},
+    {"check_no_plugin", {"steps", "check", "/dev/null"}, 65, "", "/dev/null"},
+    {"steps_unknown", {"steps", "lst"}, 64, "", "did you mean 'list'?"},
+    {"devices", {"devices"}, 0, "cpu ", ""},
+    {"devices_json", {"devices", "--json"}, 0, "\"cuda\":{\"devices\":[],\"reason\":", ""},
+    {"doctor", {"doctor"}, 0, "ok ", ""},
+    {"schema", {"schema"}, 0, "\"$schema\":\"https://json-schema.org/draft/2020-12/schema\"", ""},
+    {"errors_of_nothing", {"errors", "no/run"}, 64, "", "cannot open no/run"},
+    {"missing_file", {"check", "no.yaml"}, 65, "", "no.yaml: cannot open the pipeline file: No such file or directory"},
+    {"missing_file_json", {"check", "no.yaml", "--json"}, 65, "\"file\":\"no.yaml\"", ""},
+};
+class CliWords : public testing::TestWithParam<Words> {};
+TEST_P(CliWords, SayWhatTheyShould)
+{
+    Folder f;
+    const Words &w = GetParam();
+    const Result r = mt::run(f, w.args);
+    EXPECT_EQ(r.code, w.code) << r.out << r.err;
+    EXPECT_NE(r.out.find(w.out), std::string::npos) << r.out;
+    EXPECT_NE(r.err.find(w.err), std::string::npos) << r.err;
+    if (w.code != 0 && std::string(w.out).empty()) {
+        EXPECT_EQ(r.out, "");
+    }
+    EXPECT_TRUE(f.list().empty());
+}
+INSTANTIATE_TEST_SUITE_P(Table, CliWords, testing::ValuesIn(kWords), [](const auto &i) { return std::string(i.param.name); });
+
+TEST(Cli, CheckAndPlanSayTheSameAsRun)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 100", ""));
+    EXPECT_EQ(mt::run(f, {"check", "t.yaml"}).out, "valid\n");
+    EXPECT_EQ(mt::run(f, {"check", "--json", "t.yaml"}).out, "{\"valid\":true}\n");
+    const Result plan = mt::run(f, {"plan", "t.yaml"});
+    EXPECT_NE(plan.out.find("<- work  id: int64, doubled: int64"), std::string::npos) << plan.out;
+    EXPECT_EQ(f.list(), std::vector<std::string>{"t.yaml"});
+}
+
+} // namespace
