@@ -23,7 +23,8 @@ TEST_P(BadFile, EndsWith65WritesNothingAndIsValidWhenMended)
     f.write("p.yaml", bad);
     for (const char *verb : {"run", "check"}) {
         std::vector<std::string> args = {verb, "p.yaml"};
-        if (bad.find("stepmill") != std::string::npos || bad.find("steps") != std::string::npos) args.insert(args.end(), flags.begin(), flags.end());
+        if (bad.find("stepmill") != std::string::npos || bad.find("steps") != std::string::npos)
+            args.insert(args.end(), flags.begin(), flags.end());
         const mt::Result r = mt::run(f, args);
         EXPECT_EQ(r.code, 65) << verb;
         EXPECT_EQ(r.out, "");

@@ -39,7 +39,8 @@ static mill_status count_configure(mill_step *s, const mill_config *c, mill_io *
     return MILL_OK;
 }
 
-static mill_status count_generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err)
+static mill_status count_generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out,
+                                  mill_error *err)
 {
     const struct count *k = mill_step_state(mill_replica_step(r));
     int64_t at = 0, n;
@@ -51,7 +52,8 @@ static mill_status count_generate(mill_replica *r, int64_t max_rows, mill_cursor
     if (cursor->size == sizeof at) memcpy(&at, cursor->bytes, sizeof at);
     n = k->rows - at < max_rows ? k->rows - at : max_rows;
     if (k->pause > 0) pause_for(k->pause);
-    if (k->fail_at >= at && k->fail_at < at + n) return mill_fail(err, MILL_ERR_IO, "the source broke at row %lld", (long long)k->fail_at);
+    if (k->fail_at >= at && k->fail_at < at + n)
+        return mill_fail(err, MILL_ERR_IO, "the source broke at row %lld", (long long)k->fail_at);
     if ((st = mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), &b)) != MILL_OK) return st;
     for (int64_t i = 0; i < n && st == MILL_OK; i++) st = mill_builder_int(b, at + i);
     if (st == MILL_OK) st = mill_builder_finish(b, &col);
@@ -69,8 +71,17 @@ static mill_status count_generate(mill_replica *r, int64_t max_rows, mill_cursor
 }
 
 static const mill_step_type count_type = {
-    .struct_size = sizeof count_type, .abi = MILL_ABI_1, .kind = MILL_GENERATOR, .name = "e2e_count", .summary = "numbers",
-    .params = count_params, .n_params = 3, .outputs = id_out, .n_outputs = 1, .configure = count_configure, .generate = count_generate,
+    .struct_size = sizeof count_type,
+    .abi = MILL_ABI_1,
+    .kind = MILL_GENERATOR,
+    .name = "e2e_count",
+    .summary = "numbers",
+    .params = count_params,
+    .n_params = 3,
+    .outputs = id_out,
+    .n_outputs = 1,
+    .configure = count_configure,
+    .generate = count_generate,
     .flags = MILL_BLOCKS,
 };
 
@@ -143,9 +154,21 @@ static mill_status work_process(mill_replica *r, mill_batch *const *in, size_t n
 }
 
 static const mill_step_type work_type = {
-    .struct_size = sizeof work_type, .abi = MILL_ABI_1, .kind = MILL_STEP, .flags = MILL_PER_ROW | MILL_BLOCKS, .name = "e2e_work",
-    .summary = "doubles, fails, hangs", .params = work_params, .n_params = 3, .inputs = id_in, .n_inputs = 1, .outputs = double_out,
-    .n_outputs = 1, .configure = work_configure, .load = work_load, .process = work_process,
+    .struct_size = sizeof work_type,
+    .abi = MILL_ABI_1,
+    .kind = MILL_STEP,
+    .flags = MILL_PER_ROW | MILL_BLOCKS,
+    .name = "e2e_work",
+    .summary = "doubles, fails, hangs",
+    .params = work_params,
+    .n_params = 3,
+    .inputs = id_in,
+    .n_inputs = 1,
+    .outputs = double_out,
+    .n_outputs = 1,
+    .configure = work_configure,
+    .load = work_load,
+    .process = work_process,
 };
 
 static const mill_step_type *const types[] = {&count_type, &work_type};

@@ -1,8 +1,8 @@
 /* The command from outside: output, exit codes, signals, deadlines. */
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/file.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 #include "command.h"
@@ -15,8 +15,9 @@ using mt::Result;
 
 std::string pipeline(const std::string &count, const std::string &work, const std::string &head = "")
 {
-    return "stepmill: 1\nname: t\n" + head + "plugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, " + count + "}\n  work: {type: e2e_work, from: count" +
-           (work.empty() ? "" : ", " + work) + "}\n  out: {type: write_jsonl, from: work, path: out.jsonl}\n";
+    return "stepmill: 1\nname: t\n" + head + "plugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, " + count +
+           "}\n  work: {type: e2e_work, from: count" + (work.empty() ? "" : ", " + work) +
+           "}\n  out: {type: write_jsonl, from: work, path: out.jsonl}\n";
 }
 
 int lines(const std::string &s) { return (int)std::count(s.begin(), s.end(), '\n'); }
@@ -45,7 +46,9 @@ TEST(Cli, QuietSaysNothingAndJsonSaysAll)
     EXPECT_EQ(r.code, 0);
     EXPECT_EQ(r.err, "");
     EXPECT_EQ(r.out.find("{\"state\":\"done\",\"exit_code\":0,\"seconds\":"), 0u) << r.out;
-    EXPECT_NE(r.out.find("\"rows_in\":4,\"rows_out\":4,\"rows_imputed\":0,\"errors\":0,\"run_dir\":\"" + f.path() + "/here\""), std::string::npos) << r.out;
+    EXPECT_NE(r.out.find("\"rows_in\":4,\"rows_out\":4,\"rows_imputed\":0,\"errors\":0,\"run_dir\":\"" + f.path() + "/here\""),
+              std::string::npos)
+        << r.out;
     EXPECT_EQ(lines(f.read("here/out.jsonl")), 4);
 }
 
@@ -83,9 +86,11 @@ TEST(Cli, FailedRowsAreImputedCountedAndListed)
     EXPECT_NE(f.read("runs/t/out.jsonl").find("{\"id\":13,\"doubled\":null}"), std::string::npos);
     const std::string errors = f.read("runs/t/errors.jsonl");
     EXPECT_EQ(lines(errors), 1);
-    for (const char *part : {"{\"id\":1,\"step\":\"work\",\"replica\":0,", "\"phase\":\"process\"", "\"message\":\"row 13 is bad\"", "\"rows\":1", "\"first_key\":\"count:13\""})
+    for (const char *part : {"{\"id\":1,\"step\":\"work\",\"replica\":0,", "\"phase\":\"process\"", "\"message\":\"row 13 is bad\"",
+                             "\"rows\":1", "\"first_key\":\"count:13\""})
         EXPECT_NE(errors.find(part), std::string::npos) << part << " in " << errors;
-    const Result list = mt::run(f, {"errors", "runs/t"}), other = mt::run(f, {"errors", "runs/t", "--class", "device"}), json = mt::run(f, {"errors", "runs/t", "--json"});
+    const Result list = mt::run(f, {"errors", "runs/t"}), other = mt::run(f, {"errors", "runs/t", "--class", "device"}),
+                 json = mt::run(f, {"errors", "runs/t", "--json"});
     EXPECT_NE(list.out.find("work[0]  process, permanent  1 row  count:13"), std::string::npos) << list.out;
     EXPECT_EQ(other.out, "");
     EXPECT_EQ(json.out, errors);

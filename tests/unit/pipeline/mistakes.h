@@ -78,7 +78,7 @@ const Mistake kMistakes[] = {
      "unknown key \"memory_limt\". Did you mean \"memory_limit\"?"},
     {"version_missing", kLine, "stepmill: 1\n", "", 1, 1, "the key \"stepmill\" is missing (version of the file format)"},
     {"version_of_the_future", kLine, "stepmill: 1", "stepmill: 2", 1, 11, "stepmill: expected 1, got \"2\""},
-    {"steps_missing", kLine, "steps:\n", "plugins:\n", 9, 3, "plugins: expected a text or a list of texts, got a map"},
+    {"steps_missing", kLine, kLine, "stepmill: 1\nseed: 1\n", 1, 1, "the key \"steps\" is missing (the steps, by name)"},
     {"duplicate_file_key", kLine, "seed: 7", "name: seven", 3, 1, "key \"name\" stands twice (first on line 2)"},
     {"seed_is_text", kLine, "seed: 7", "seed: seven", 3, 7, "seed: expected a whole number of at least 0, got \"seven\""},
     {"seed_is_quoted", kLine, "seed: 7", "seed: '7'", 3, 7, "seed: expected a whole number of at least 0, got \"7\""},
@@ -174,8 +174,8 @@ const Mistake kMistakes[] = {
     {"unknown_column_type", kLine, "text: utf8}", "text: utf9}", 12, 32,
      "src: type \"utf9\": expected bool, int32, int64, float16, float32, float64, utf8, binary, json, list<...>, "
      "fixed_list<...>[n] or struct<...> at character 1 (column \"text\" of parameter \"columns\")"},
-    {"file_that_is_not_there", kLine, "rows: 100", "path: no/such/file", 11, 11,
-     "src: cannot find /tmp/no/such/file (parameter \"path\")"},
+    {"file_that_is_not_there", kLine, "rows: 100", "path: /no/such/file", 11, 11,
+     "src: cannot find /no/such/file (parameter \"path\")"},
     /* columns */
     {"missing_column", kLine, "columns: {id: int64, text: utf8}", "columns: {id: int64, txt: utf8}", 22, 14,
      "map: no column \"text\" arrives to be read as \"text\". Did you mean \"txt\"?"},

@@ -43,7 +43,7 @@ TEST_P(Mistakes, OneClearErrorAtItsPlaceAndValidWhenMended)
     EXPECT_EQ(check(mended, &err), MILL_OK) << (mill_error_format(&err, text, sizeof text), text);
 }
 
-INSTANTIATE_TEST_SUITE_P(Table, Mistake, testing::ValuesIn(kCases),
-                         [](const testing::TestParamInfo<Case> &i) { return std::string(i.param.name); });
+INSTANTIATE_TEST_SUITE_P(Table, Mistakes, testing::ValuesIn(mt::kMistakes),
+                         [](const auto &i) { return std::string(i.param.name); });
 
 } // namespace
