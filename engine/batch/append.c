@@ -137,6 +137,27 @@ static mill_status gather_text(mill_builder *b, const mill_view *v, int64_t s, c
     return MILL_OK;
 }
 
+/* Rows of a fixed list of numbers without nulls: embeddings. False when it is not that, or memory is out: then the
+ * general way, which can say so. */
+static bool gather_vectors(mill_builder *b, const mill_view *v, int64_t s, const int64_t *index, int64_t n)
+{
+    const mill_view *items = stm_view(v->children[0]);
+    mill_builder *child = b->children[0];
+    const int64_t length = b->type->length, bytes = length * items->type->width;
+    const char *src;
+    char *dst;
+
+    if (bytes == 0 || items->validity != NULL || child->bits != NULL) return false;
+    for (int64_t i = 0; i < n; i++)
+        if (index[i] < 0) return false;
+    if (n > INT64_MAX / length || stm_builder_room(child, n * length, 0) != MILL_OK) return false;
+    src = (const char *)items->data + items->offset * items->type->width;
+    dst = (char *)child->val + child->rows * items->type->width;
+    for (int64_t i = 0; i < n; i++) memcpy(dst + i * bytes, src + (s + index[i]) * bytes, (size_t)bytes);
+    child->rows += n * length;
+    return true;
+}
+
 /* Runs of consecutive rows go to the child as one range. */
 static mill_status gather_lists(mill_builder *b, const mill_view *v, int64_t s, const int64_t *index, int64_t n)
 {
@@ -144,6 +165,7 @@ static mill_status gather_lists(mill_builder *b, const mill_view *v, int64_t s, 
     mill_builder *child = b->children[0];
     mill_status st;
 
+    if (t->id == MILL_FIXED_LIST && gather_vectors(b, v, s, index, n)) return MILL_OK;
     for (int64_t i = 0, k; i < n; i = k) {
         k = i + 1;
         if (index[i] < 0) {

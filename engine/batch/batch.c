@@ -44,13 +44,14 @@ void mill_batch_destroy(mill_batch **batch)
 
     if (b == NULL) return;
     *batch = NULL;
-    for (int32_t i = 0; i < b->n_columns; i++) mill_column_unref(&b->columns[i]);
+    for (int32_t i = 0; i < b->n_columns; i++)
+        if (b->columns[i] != NULL) mill_column_unref(&b->columns[i]);
     if (b->imputed != NULL) {
         for (int32_t i = 0; i < b->n_columns; i++) mill_column_unref(&b->imputed[i]);
         stm_pool_give(b->pool, b->imputed, (size_t)b->n_columns * sizeof *b->imputed);
     }
-    mill_column_unref(&b->marks);
-    mill_buffer_unref(&b->keys.tuples);
+    if (b->marks != NULL) mill_column_unref(&b->marks);
+    if (b->keys.tuples != NULL) mill_buffer_unref(&b->keys.tuples);
     stm_pool_give(b->pool, b, shell_bytes(b->n_columns, b->n_roots));
 }
 

@@ -4,6 +4,7 @@
 
 void stm_bits_fill(void *bits, int64_t from, int64_t n, bool v)
 {
+    if (n <= 0) return; /* bits may be NULL then */
     for (; n > 0 && (from & 7) != 0; n--) stm_bit_put(bits, from++, v);
     if (n >= 8) memset((uint8_t *)bits + (from >> 3), v ? 0xFF : 0, (size_t)(n >> 3));
     from += n & ~(int64_t)7;
@@ -16,6 +17,7 @@ void stm_bits_copy(void *dst, int64_t dst_from, const void *src, int64_t src_fro
     const uint8_t *s;
     unsigned shift;
 
+    if (n <= 0) return;
     for (; n > 0 && (dst_from & 7) != 0; n--) stm_bit_put(dst, dst_from++, stm_bit(src, src_from++));
     d = (uint8_t *)dst + (dst_from >> 3);
     s = (const uint8_t *)src + (src_from >> 3);
@@ -44,6 +46,7 @@ int64_t stm_bits_count(const void *bits, int64_t from, int64_t n)
     const uint8_t *b;
     int64_t count = 0, i = 0, bytes;
 
+    if (n <= 0) return 0;
     for (; n > 0 && (from & 7) != 0; n--) count += stm_bit(bits, from++);
     b = (const uint8_t *)bits + (from >> 3);
     bytes = n >> 3;

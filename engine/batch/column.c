@@ -53,11 +53,11 @@ void mill_column_unref(mill_column **col)
     if (c == NULL) return;
     *col = NULL;
     if (!stm_refs_drop(&c->refs)) return;
-    mill_buffer_unref(&c->validity);
-    mill_buffer_unref(&c->offsets);
-    mill_buffer_unref(&c->data);
+    if (c->base != NULL) mill_column_unref(&c->base);
+    if (c->validity != NULL) mill_buffer_unref(&c->validity);
+    if (c->offsets != NULL) mill_buffer_unref(&c->offsets);
+    if (c->data != NULL) mill_buffer_unref(&c->data);
     for (int32_t i = 0; i < c->n_children; i++) mill_column_unref(&c->children[i]);
-    mill_column_unref(&c->base);
     stm_pool_give(c->pool, c, head_bytes(c->n_children));
 }
 

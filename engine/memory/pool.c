@@ -50,7 +50,8 @@ enum {
     SPINS = 64
 };
 enum {
-    STOCK_CLASSES = 7 + (12 - FIRST_SHIFT) * 4, /* classes up to 4 KiB */
+    STOCK_BYTES = 4096,
+    STOCK_CLASSES = 7 + (12 - FIRST_SHIFT) * 4, /* classes up to that */
     STOCK = 32                                  /* blocks per class */
 };
 #define SLACK_BYTES ((int64_t)1 << 20) /* free lists up to here are never worth trimming */
@@ -347,23 +348,14 @@ void stm_pool_detach(void)
 }
 
 /* Blocks above the largest class are counted in the last class for closing, with their own size for bytes. */
-void *stm_pool_take(mill_pool *p, size_t bytes)
+static __attribute__((noinline)) void *take_shared(mill_pool *p, size_t bytes)
 {
     const unsigned c = class_of(bytes), slot = c < N_CLASSES ? c : N_CLASSES - 1;
     const size_t size = stm_pool_block_bytes(bytes);
     size_class *k = &p->classes[slot];
-    stock *s = mine;
     block *b = NULL;
     bool closed;
 
-    if (s != NULL && c < STOCK_CLASSES && s->pool == p) {
-        if (s->n[c] == 0) stock_fill(s, c);
-        if (s->n[c] > 0) {
-            b = s->blocks[c][--s->n[c]];
-            SHOW(b, bytes);
-            return b;
-        }
-    }
     if (!charge(p, (int64_t)size)) return NULL;
     lock(&k->lock);
     if (k->closed) {
@@ -400,22 +392,14 @@ void *stm_pool_take(mill_pool *p, size_t bytes)
     return NULL;
 }
 
-void stm_pool_give(mill_pool *p, void *ptr, size_t bytes)
+static __attribute__((noinline)) void give_shared(mill_pool *p, void *ptr, size_t bytes)
 {
     const unsigned c = class_of(bytes), slot = c < N_CLASSES ? c : N_CLASSES - 1;
     const size_t size = stm_pool_block_bytes(bytes);
     size_class *k = &p->classes[slot];
-    stock *s = mine;
     block *b = ptr;
     bool closed;
 
-    if (ptr == NULL) return;
-    if (s != NULL && c < STOCK_CLASSES && s->pool == p) {
-        if (s->n[c] == STOCK) stock_empty(s, c, STOCK / 2);
-        HIDE(b, size);
-        s->blocks[c][s->n[c]++] = b;
-        return;
-    }
     uncharge(p, (int64_t)size);
     lock(&k->lock);
     closed = k->closed;
@@ -435,6 +419,41 @@ void stm_pool_give(mill_pool *p, void *ptr, size_t bytes)
         return;
     }
     if (size >= PAYLOAD_BYTES && (atomic_fetch_add_explicit(&p->gives, 1, memory_order_relaxed) + 1) % WINDOW == 0) look_back(p);
+}
+
+/* The way of nearly every call: a block from or to the thread's own stock, nothing shared touched. */
+void *stm_pool_take(mill_pool *p, size_t bytes)
+{
+    stock *s = mine;
+
+    if (s != NULL && s->pool == p && bytes <= STOCK_BYTES) {
+        const unsigned c = class_of(bytes);
+
+        if (s->n[c] == 0) stock_fill(s, c);
+        if (s->n[c] > 0) {
+            block *b = s->blocks[c][--s->n[c]];
+
+            SHOW(b, bytes);
+            return b;
+        }
+    }
+    return take_shared(p, bytes);
+}
+
+void stm_pool_give(mill_pool *p, void *ptr, size_t bytes)
+{
+    stock *s = mine;
+
+    if (ptr == NULL) return;
+    if (s != NULL && s->pool == p && bytes <= STOCK_BYTES) {
+        const unsigned c = class_of(bytes);
+
+        if (s->n[c] == STOCK) stock_empty(s, c, STOCK / 2);
+        HIDE(ptr, class_bytes(c));
+        s->blocks[c][s->n[c]++] = ptr;
+        return;
+    }
+    give_shared(p, ptr, bytes);
 }
 
 void stm_pool_release(mill_pool **pool)

@@ -589,3 +589,40 @@ TEST(LargeColumn, TextPast4GiB)
         EXPECT_TRUE(same(some.p, want));
     }
 }
+
+/* Embeddings: the fast way of gather, alone, behind other rows, and from slices; with nulls the general way. */
+TEST(Column, GatherOfVectors)
+{
+    for (const char *text : {"fixed_list<float32>[3]", "fixed_list<float16>[1]", "fixed_list<int64>[17]", "fixed_list<bool>[5]",
+                             "list<fixed_list<float32>[2]>", "struct<v: fixed_list<float32>[4]>"})
+        for (int nulls : {0, 1}) {
+            SCOPED_TRACE(std::string(text) + " nulls " + std::to_string(nulls));
+            Pool pool;
+            Rng rng(2);
+            const mill_type *t = type_of(text);
+            const Rows rows = random_rows(rng, t, 100, nulls);
+            const Column whole = build(pool, t, rows);
+            for (int64_t first : {0, 7}) {
+                Column c;
+                ASSERT_EQ(stm_column_slice(whole.p, first, 90, &c.p), MILL_OK);
+                for (bool with_missing : {false, true}) {
+                    std::vector<int64_t> index;
+                    mill_builder *b = nullptr;
+                    Rows want;
+                    ASSERT_EQ(mill_builder_create(pool, t, &b), MILL_OK);
+                    for (int round = 0; round < 3; round++) {
+                        index.clear();
+                        for (int i = 0; i < 60; i++) {
+                            index.push_back(with_missing && round == 1 && i % 9 == 0 ? -1 : (int64_t)(rng() % 90));
+                            want.push_back(index.back() < 0 ? Value() : rows[(size_t)(first + index.back())]);
+                        }
+                        ASSERT_EQ(stm_builder_gather(b, c.p, index.data(), 60), MILL_OK);
+                    }
+                    Column out;
+                    ASSERT_EQ(mill_builder_finish(b, &out.p), MILL_OK);
+                    mill_builder_destroy(&b);
+                    ASSERT_TRUE(same(out.p, want));
+                }
+            }
+        }
+}
