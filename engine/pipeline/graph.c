@@ -5,6 +5,7 @@
 
 #include "core/alloc.h"
 #include "pipeline/yaml.h"
+#include "plugin/modules.h"
 
 enum { MAX_STEPS = 4096 };
 
@@ -101,7 +102,7 @@ static mill_status unknown_key(const stm_graph_step *s, const stm_value *v, mill
     return st;
 }
 
-static mill_status read_step_type(stm_graph_step *s, const stm_registry *reg, mill_error *err)
+static mill_status read_step_type(stm_graph_step *s, stm_registry *reg, mill_error *err)
 {
     const stm_value *type = stm_value_get(s->value, "type");
     const char *near;
@@ -109,6 +110,7 @@ static mill_status read_step_type(stm_graph_step *s, const stm_registry *reg, mi
     if (type == NULL) return place(err, s->value->key_place, mill_fail(err, MILL_ERR_INVALID, "the key \"type\" is missing"));
     if (type->kind != STM_VALUE_SCALAR || type->text == NULL) return stm_key_expected(type, "type", "the name of a step type", err);
     s->type_place = type->place;
+    if (stm_registry_want(reg, type->text, err) != MILL_OK) return place(err, type->place, err != NULL ? err->status : MILL_ERR_UNSUPPORTED);
     s->type = stm_registry_find(reg, type->text);
     if (s->type != NULL) return MILL_OK;
     near = stm_registry_nearest(reg, type->text);
@@ -543,7 +545,7 @@ static mill_status add_gathers(stm_arena *a, stm_graph *g, mill_error *err)
 
 /* ---- all of it --------------------------------------------------------------------------------------------------- */
 
-static mill_status read_steps(stm_arena *a, const stm_value *steps, const stm_registry *reg, stm_graph *g, mill_error *err)
+static mill_status read_steps(stm_arena *a, const stm_value *steps, stm_registry *reg, stm_graph *g, mill_error *err)
 {
     mill_status st;
 
@@ -576,7 +578,7 @@ static mill_status read_steps(stm_arena *a, const stm_value *steps, const stm_re
     return MILL_OK;
 }
 
-mill_status stm_graph_read(stm_arena *a, const stm_value *root, const stm_registry *reg, stm_graph *out, mill_error *err)
+mill_status stm_graph_read(stm_arena *a, const stm_value *root, stm_registry *reg, stm_graph *out, mill_error *err)
 {
     stm_graph g = {0};
     mill_status st;

@@ -43,7 +43,7 @@ typedef struct stm_graph {
 
 /** Read and check everything about a pipeline that needs no step to be configured. @p root: the file's map. All of *@p out lives in
  *  @p a and borrows the tree. Errors have the place at fault. */
-mill_status stm_graph_read(stm_arena *a, const stm_value *root, const stm_registry *reg, stm_graph *out, mill_error *err);
+mill_status stm_graph_read(stm_arena *a, const stm_value *root, stm_registry *reg, stm_graph *out, mill_error *err);
 /** File keys only (plugins are needed before step types can be found). */
 mill_status stm_graph_read_file_keys(const stm_value *root, stm_file_keys *out, mill_error *err);
 /** Stages from `load_groups`; steps and order must be there. */

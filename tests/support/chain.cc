@@ -9,6 +9,10 @@
 
 extern "C" {
 #include "core/alloc.h"
+#include "plugin/modules.h"
+#include "stepmill/json.h"
+#include "support/wrapper_peek.h"
+#include "wrapper/wrapper.h"
 }
 
 namespace mt {
@@ -43,6 +47,7 @@ void Chain::keep(const stm_error_record *rec, void *user)
 Chain &Chain::add(const std::string &name, const std::string &type, const Params &params, const Opts &o)
 {
     if (error.status != MILL_OK) return *this;
+    if (stm_registry_want(registry_, type.c_str(), &error) != MILL_OK) return *this;
     const mill_step_type *t = stm_registry_find(registry_, type.c_str());
     EXPECT_NE(t, nullptr) << type;
     if (t == nullptr) return *this;
@@ -130,6 +135,66 @@ std::string Chain::columns(const std::string &step) const
         text += (i ? ", " : "") + std::string(s.fields[i].name) + " " + type;
     }
     return text;
+}
+
+static std::string lines(const mill_batch *b, const stm_schema &schema)
+{
+    std::vector<const char *> names;
+    for (int32_t i = 0; i < schema.n; i++) names.push_back(schema.fields[i].name);
+    mill_json_writer *w = nullptr;
+    EXPECT_EQ(mill_json_writer_create(names.data(), schema.n, 0, &w), MILL_OK);
+    mill_json_writer_batch(w, b);
+    for (int64_t r = 0; r < b->rows; r++) {
+        EXPECT_EQ(mill_json_writer_row(w, r), MILL_OK);
+        EXPECT_EQ(mill_json_writer_end(w), MILL_OK);
+    }
+    size_t n = 0;
+    const char *text = mill_json_writer_data(w, &n);
+    std::string out(n > 0 ? text : "", n);
+    mill_json_writer_destroy(&w);
+    return out;
+}
+
+std::string Chain::generate(const std::string &step, int64_t max_rows, const mill_cursor *from, std::vector<Mark> *marks)
+{
+    mill_step *s = plan_->steps[index_.at(step)].step;
+    stm_wrapper_env env = {};
+    stm_wrapper_opts o = {};
+    stm_wrapper *w = nullptr;
+    mill_error e = {};
+    std::string out;
+    bool end = false;
+
+    EXPECT_EQ(stm_pool_create(0, &env.pool), MILL_OK);
+    EXPECT_EQ(stm_errors_create(nullptr, nullptr, &env.errors), MILL_OK);
+    env.n_roots = 1;
+    o.step = s;
+    o.count = 1;
+    o.env = &env;
+    o.root_name = "root";
+    o.key_width = 1;
+    EXPECT_EQ(stm_wrapper_create(&o, &w, &e), MILL_OK) << e.msg;
+    EXPECT_EQ(stm_wrapper_load(w, &e), MILL_OK) << e.msg;
+    stm_wrapper_run(w);
+    if (from != nullptr) *mt_wrapper_cursor(w) = *from;
+    while (!end) {
+        mill_batch *b = nullptr;
+        const mill_status st = stm_wrapper_generate(w, max_rows, &b, &e);
+        EXPECT_EQ(st, MILL_OK) << e.msg;
+        if (st != MILL_OK) break;
+        if (b == nullptr) continue;
+        EXPECT_LE(b->rows, max_rows);
+        end = b->end;
+        out += lines(b, s->out);
+        mill_batch_destroy(&b);
+        /* one batch may have been made ahead, to know the end: the cursor is behind that one */
+        if (marks != nullptr) marks->push_back({*mt_wrapper_cursor(w), out.size() + (mt_wrapper_held(w) != nullptr ? lines(mt_wrapper_held(w), s->out).size() : 0)});
+    }
+    stm_wrapper_destroy(&w);
+    stm_errors_destroy(&env.errors);
+    EXPECT_EQ(stm_pool_counts(env.pool).live_bytes, 0);
+    stm_pool_release(&env.pool);
+    return out;
 }
 
 Folder::Folder()

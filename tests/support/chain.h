@@ -64,6 +64,14 @@ public:
     /** Output schema of a step: "a int64, b utf8". */
     std::string columns(const std::string &step) const;
     stm_step_stats stats(const std::string &step) const { return stats_.at(step); }
+    /** A place to go on from and how many bytes of rows (as JSON lines) lie before it. */
+    struct Mark {
+        mill_cursor cursor;
+        size_t bytes;
+    };
+    /** Rows of generator @p step from @p from (NULL = the beginning) to its end as JSON lines, without a run; *marks
+     *  gets every cursor on the way. */
+    std::string generate(const std::string &step, int64_t max_rows, const mill_cursor *from = nullptr, std::vector<Mark> *marks = nullptr);
     void release(); /* the run or plan; also done by the destructor */
 
     std::string dir = "/tmp"; /* where relative paths start, and the run directory */
