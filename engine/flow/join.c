@@ -152,7 +152,7 @@ static mill_status merge(stm_inlet *in, const int64_t f[2], bool rest)
             if (at[i] && stm_batch_key_compare(at[i], c[i].row, at[least], c[least].row) == 0) {
                 has |= (uint64_t)1 << i;
                 int64_t rows = at[i]->keys.tuples ? 1 : at[i]->rows - c[i].row;
-                if (!at[i]->keys.tuples && !rest && rows > f[0] - key[0]) rows = f[0] - key[0];
+                if (!rest && rows > f[0] - key[0]) rows = f[0] > key[0] ? f[0] - key[0] : 1; /* 1: below in the second element */
                 if (rows < len) len = rows;
             } else if (!c[i].dropping && absent < 0) {
                 absent = i;
