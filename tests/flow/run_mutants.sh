@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# run_mutants.sh [SOURCE_DIR [BUILD_DIR]]: puts each fault of mutants/*.patch into a copy of engine/flow, builds the flow's tests,
+# and checks that the test which the patch names (first line) finds it. Prints killed or ALIVE for each; fails when one lives.
+set -euo pipefail
+src=$(cd "${1:-$(dirname "$0")/../..}" && pwd)
+work=$(mktemp -d "${2:-${TMPDIR:-/tmp}}/mutants.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+cc=${CC:-cc} cxx=${CXX:-c++}
+jobs=2
+flags=(-O1 -D_GNU_SOURCE -w -I"$src/include" -I"$work" -I"$work/engine" -I"$src" -I"$src/tests")
+start=$SECONDS
+
+mkdir -p "$work/engine" "$work/obj" "$work/test"
+cp -r "$src"/engine/{core,memory,batch,flow} "$work/engine/"
+
+compile() { # compile SOURCE OBJECT
+    case $1 in
+    *.c) "$cc" -std=gnu17 "${flags[@]}" -c "$1" -o "$2" ;;
+    *) "$cxx" -std=gnu++17 "${flags[@]}" -c "$1" -o "$2" ;;
+    esac
+}
+in_parallel() { # in_parallel SOURCE...: objects in $work/obj
+    local pids=() f
+    for f in "$@"; do
+        while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+        compile "$f" "$work/obj/$(echo "${f#"$work"/}" | tr / _).o" & pids+=($!)
+    done
+    for f in "${pids[@]}"; do wait "$f"; done
+}
+rm -f "$work"/engine/batch/{ipc_*,json*,arrow*}.c # exchange formats: not the flow's business
+in_parallel "$work"/engine/{core,memory,batch,flow}/*.c "$src"/tests/flow/*.cc "$src"/tests/support/fail_nth.cc
+
+link() { "$cxx" "$work"/obj/*.o -o "$work/tests" -lgtest -lgtest_main -lpthread -lm; }
+run() { # run TEST: its exit status; a test that hangs has failed
+    STM_FLOW_SHORT=1 STM_FLOW_GRAPHS=600 timeout 20 "$work/tests" --gtest_filter="$1" >"$work/out" 2>&1
+}
+
+link
+for test in $(sed -n 's/^test: //p' "$src"/tests/flow/mutants/*.patch | sort -u); do
+    run "$test" || { echo "$test fails without any fault:"; cat "$work/out"; exit 1; }
+    grep -q '\[  PASSED  \] 1 test' "$work/out" || { echo "there is no test $test"; exit 1; }
+done
+
+alive=0 n=0
+for patch in "$src"/tests/flow/mutants/*.patch; do
+    name=$(basename "$patch" .patch) test=$(sed -n '1s/^test: //p' "$patch")
+    file=$(sed -n 's/^+++ b\///p' "$patch")
+    object=$work/obj/$(echo "$file" | tr / _).o
+    cp "$work/$file" "$work/saved.c" && cp "$object" "$work/saved.o"
+    patch -s -p1 -d "$work" <"$patch" || { echo "$name does not apply"; exit 1; }
+    compile "$work/$file" "$object"
+    link
+    n=$((n + 1))
+    if run "$test"; then
+        echo "ALIVE   $name ($test)"
+        alive=$((alive + 1))
+    else
+        echo "killed  $name ($test)"
+    fi
+    cp "$work/saved.c" "$work/$file" && cp "$work/saved.o" "$object"
+done
+echo "$n mutants, $((n - alive)) killed, $alive alive, $((SECONDS - start)) s"
+[ "$n" -ge 12 ] && [ "$alive" -eq 0 ]

@@ -130,23 +130,28 @@ TEST(Converge, PairsRoutedCopiesByKey)
     r.n_branches = 2;
     auto c = node("c", STM_NODE_TERMINAL, {{1, 0}, {1, 1}}, 0, STM_INPUT_CONVERGE);
     c.on_missing = STM_MISSING_NULL;
-    Flow f(pool, {generator("g"), r, c});
-    ASSERT_EQ(MILL_OK, f.status);
-    EXPECT_EQ(0, stm_flow_stream_of(f.f, 2)->depth);
-    ASSERT_EQ(MILL_OK, push(f, 2, 1, pool, {.keys = {}, .covered = 2, .borders = 1}));
-    ASSERT_EQ(MILL_OK, push(f, 2, 1, pool, {.seq = 1, .keys = keys_of(2, 2), .covered = 4, .end = true, .borders = 1}));
-    EXPECT_EQ(0, stm_inlet_ready(f.at(2))); /* not by arrival: the first routed batch is still on its way */
-    ASSERT_EQ(MILL_OK, push(f, 2, 0, pool, {.keys = keys_of(0, 2), .covered = 2, .borders = 1}));
-    EXPECT_EQ(1, stm_inlet_ready(f.at(2)));
-    ASSERT_EQ(MILL_OK, push(f, 2, 0, pool, {.seq = 1, .keys = {}, .covered = 4, .end = true, .borders = 1}));
-    auto got = take_all(f.at(2), pool, 2);
-    EXPECT_EQ(Sizes({2, 2}), sizes(got));
-    EXPECT_EQ(std::vector<int64_t>({payload({0}), payload({1})}), got[0].values[0]);
-    EXPECT_EQ(std::vector<int64_t>({-1, -1}), got[0].values[1]);
-    EXPECT_EQ(std::vector<Key>({{2}, {3}}), got[1].keys);
-    EXPECT_EQ(std::vector<int64_t>({-1, -1}), got[1].values[0]);
-    EXPECT_EQ(std::vector<int64_t>({payload({2}, 1), payload({3}, 1)}), got[1].values[1]);
-    EXPECT_EQ(0u, got[0].borders);
+    for (int late : {0, 1}) { /* the branch whose batches come last */
+        Flow f(pool, {generator("g"), r, c});
+        ASSERT_EQ(MILL_OK, f.status);
+        EXPECT_EQ(0, stm_flow_stream_of(f.f, 2)->depth);
+        const Spec first[2] = {{.keys = keys_of(0, 2), .covered = 2, .borders = 1}, {.keys = {}, .covered = 2, .borders = 1}};
+        const Spec second[2] = {{.seq = 1, .keys = {}, .covered = 4, .end = true, .borders = 1},
+                                {.seq = 1, .keys = keys_of(2, 2), .covered = 4, .end = true, .borders = 1}};
+        ASSERT_EQ(MILL_OK, push(f, 2, 1 - late, pool, first[1 - late]));
+        ASSERT_EQ(MILL_OK, push(f, 2, 1 - late, pool, second[1 - late]));
+        EXPECT_EQ(0, stm_inlet_ready(f.at(2))); /* not by arrival: copies of the first routed batch are still on their way */
+        ASSERT_EQ(MILL_OK, push(f, 2, late, pool, first[late]));
+        EXPECT_EQ(1, stm_inlet_ready(f.at(2)));
+        ASSERT_EQ(MILL_OK, push(f, 2, late, pool, second[late]));
+        auto got = take_all(f.at(2), pool, 2);
+        EXPECT_EQ(Sizes({2, 2}), sizes(got));
+        EXPECT_EQ(std::vector<int64_t>({payload({0}), payload({1})}), got[0].values[0]);
+        EXPECT_EQ(std::vector<int64_t>({-1, -1}), got[0].values[1]);
+        EXPECT_EQ(std::vector<Key>({{2}, {3}}), got[1].keys);
+        EXPECT_EQ(std::vector<int64_t>({-1, -1}), got[1].values[0]);
+        EXPECT_EQ(std::vector<int64_t>({payload({2}, 1), payload({3}, 1)}), got[1].values[1]);
+        EXPECT_EQ(0u, got[0].borders);
+    }
 }
 
 namespace {
