@@ -114,7 +114,8 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
 
     if (r == NULL) return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
     r->dir_fd = -1;
-    r->opts = options != NULL ? *options : defaults;
+    r->opts = defaults;
+    if (options != NULL) memcpy(&r->opts, options, options->struct_size < sizeof r->opts ? options->struct_size : sizeof r->opts);
     r->start_ns = stm_now_ns();
     if ((st = name_dir(p, r, err)) != MILL_OK) goto fail;
     if ((st = stm_pipeline_plan(p, r->dir, &arena, NULL, &plan, err)) != MILL_OK) goto fail;
@@ -166,7 +167,7 @@ void mill_run_get_totals(const mill_run *r, mill_run_totals *out)
 {
     const int32_t n = stm_run_steps(r->run);
     stm_step_stats s;
-    mill_run_totals t = {.struct_size = sizeof t};
+    mill_run_totals t = {0};
 
     t.seconds = (double)((r->end_ns != 0 ? r->end_ns : stm_now_ns()) - r->start_ns) / 1e9;
     for (int32_t i = 0; i < n; i++) {
@@ -179,15 +180,18 @@ void mill_run_get_totals(const mill_run *r, mill_run_totals *out)
     t.rows_imputed = stm_run_imputed_rows(r->run);
     t.max_errors = r->max_errors;
     t.errors = stm_run_errors(r->run);
-    *out = t;
+    t.struct_size = out->struct_size < sizeof t ? out->struct_size : sizeof t; /* the caller's may be of an older version */
+    memcpy(out, &t, t.struct_size);
 }
 
 bool mill_run_get_error(const mill_run *r, int64_t i, mill_run_error *out)
 {
     const stm_error_record *rec = i >= 0 && i < stm_run_errors(r->run) ? stm_run_error(r->run, i + 1) : NULL;
+    mill_run_error e;
 
     if (rec == NULL) return false;
-    *out = (mill_run_error){sizeof *out, rec->error, rec->rows, rec->first_key, rec->last_key};
+    e = (mill_run_error){out->struct_size < sizeof e ? out->struct_size : sizeof e, rec->error, rec->rows, rec->first_key, rec->last_key};
+    memcpy(out, &e, e.struct_size);
     return true;
 }
 
@@ -301,7 +305,7 @@ static bool write_all(int fd, const char *data, size_t n)
 static mill_status write_errors(const mill_run *r, mill_error *err)
 {
     stm_text t = {0}, path = {0}, tmp = {0};
-    mill_run_error e;
+    mill_run_error e = {.struct_size = sizeof e};
     mill_status st = MILL_OK;
     bool ok = true;
     int fd = -1;

@@ -79,6 +79,7 @@ typedef struct mill_run_totals {
     int64_t max_errors;   /* of the pipeline */
     int64_t errors;       /* error records */
 } mill_run_totals;
+/** Fills what the caller's struct_size has room for. Threads: any. */
 MILL_API void mill_run_get_totals(const mill_run *run, mill_run_totals *out);
 
 /** One failure of rows or of a step. Texts are valid as long as the run. */
@@ -88,7 +89,7 @@ typedef struct mill_run_error {
     int64_t rows; /* imputed for it */
     const char *first_key, *last_key;
 } mill_run_error;
-/** Record @p i, from 0. false: no such record. */
+/** Record @p i, from 0; fills what the caller's struct_size has room for. false: no such record. Threads: any. */
 MILL_API bool mill_run_get_error(const mill_run *run, int64_t i, mill_run_error *out);
 
 /** Outputs: file or folder that output parameter @p i of the pipeline's sinks stands for. NULL: no such one. */
