@@ -52,7 +52,8 @@ enum {
 enum {
     STOCK_BYTES = 4096,
     STOCK_CLASSES = 7 + (12 - FIRST_SHIFT) * 4, /* classes up to that */
-    STOCK = 32                                  /* blocks per class */
+    STOCK = 32,                                 /* blocks per class */
+    AHEAD = 64                                  /* blocks made before they are needed, at most */
 };
 #define SLACK_BYTES ((int64_t)1 << 20) /* free lists up to here are never worth trimming */
 
@@ -347,6 +348,44 @@ void stm_pool_detach(void)
     mine = NULL;
 }
 
+/* A class of small blocks that ran empty gets half as many again as are live, so that it stops running empty after a few times
+ * however slowly the number in flight creeps to its peak. Best effort. */
+static void grow_ahead(mill_pool *p, unsigned c)
+{
+    size_class *k = &p->classes[c];
+    const size_t size = class_bytes(c);
+    block *chain = NULL, *last = NULL;
+    int64_t want, n = 0;
+    bool closed;
+
+    lock(&k->lock);
+    want = k->n_live / 2;
+    unlock(&k->lock);
+    if (want > AHEAD) want = AHEAD;
+    for (; n < want; n++) {
+        block *b = stm_aligned(size, size >= LINE ? LINE : 16);
+        if (b == NULL) break;
+        b->next = chain;
+        if (chain == NULL) last = b;
+        chain = b;
+    }
+    if (n == 0) return;
+    lock(&k->lock);
+    closed = k->closed;
+    if (!closed) {
+        last->next = k->free;
+        k->free = chain;
+        k->n_free += n;
+        for (block *b = chain; n > 0; n--) { /* hidden from plugins, as every free block */
+            block *next = b->next;
+            HIDE(b, size);
+            b = next;
+        }
+    }
+    unlock(&k->lock);
+    if (closed) free_chain(chain, size);
+}
+
 /* Blocks above the largest class are counted in the last class for closing, with their own size for bytes. */
 static __attribute__((noinline)) void *take_shared(mill_pool *p, size_t bytes)
 {
@@ -381,6 +420,7 @@ static __attribute__((noinline)) void *take_shared(mill_pool *p, size_t bytes)
     b = stm_aligned(size, size >= LINE ? LINE : 16);
     if (b != NULL) {
         HIDE((char *)b + bytes, size - bytes);
+        if (c < STOCK_CLASSES) grow_ahead(p, c);
         return b;
     }
     uncharge(p, (int64_t)size);

@@ -109,12 +109,9 @@ mill_status stm_wrapper_load(stm_wrapper *w, mill_error *err)
 
     move(w, STM_ON_START);
     w->owes_unload = true; /* from here on, also for a half-loaded replica */
-    if (stm_fault_fires(STM_FAULT_LOAD))
-        st = mill_fail(err, MILL_ERR_STEP, "load failed (fault point)");
-    else {
-        if (t->load != NULL) st = t->load(&w->replica, err);
-        if (st == MILL_OK && t->open != NULL && !w->env->dry_run) st = t->open(&w->replica, &w->cursor, err);
-    }
+    if (t->load != NULL) st = t->load(&w->replica, err);
+    if (st == MILL_OK && t->open != NULL && !w->env->dry_run) st = t->open(&w->replica, &w->cursor, err);
+    if (st == MILL_OK && stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_STEP, "load failed (fault point)"); /* as late as can be */
     if (st == MILL_OK) {
         move(w, STM_ON_LOADED);
         return MILL_OK;
