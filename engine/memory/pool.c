@@ -375,7 +375,7 @@ static void grow_ahead(mill_pool *p, unsigned c)
     if (!closed) {
         last->next = k->free;
         k->free = chain;
-        k->n_free += n;
+        add_free(k, n);
         for (block *b = chain; n > 0; n--) { /* hidden from plugins, as every free block */
             block *next = b->next;
             HIDE(b, size);
