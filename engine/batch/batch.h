@@ -67,7 +67,8 @@ typedef struct stm_run_of_rows {
  */
 mill_status stm_batch_concat(mill_pool *pool, const stm_run_of_rows *runs, size_t n, const mill_type *const *types,
                              int32_t n_columns, int32_t n_roots, mill_batch **out);
-/** Rows src[index[i]], index -1 = a null row; marks, imputed and keys likewise (key -1 ... for null rows). */
+/** Rows src[index[i]], index -1 = a null row; marks, imputed and keys likewise (key -1 ... for null rows; neither marked nor
+ *  imputed). The envelope is copied, as by stm_batch_slice. Consecutive indices give a slice. @p types may be NULL (not checked). */
 mill_status stm_batch_gather(mill_pool *pool, const mill_batch *src, const int64_t *index, int64_t n, const mill_type *const *types,
                              mill_batch **out);
 /** Key tuple of row @p r into out[0 .. keys.width-1]. */
