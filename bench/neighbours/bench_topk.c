@@ -97,6 +97,16 @@ static mill_status count(void *user, const mill_pair *pairs, int64_t n, mill_err
     return MILL_OK;
 }
 
+/* Whether @p name is one of the words of a list parted by commas. */
+static bool is_named(const char *list, const char *name)
+{
+    const size_t n = strlen(name);
+
+    for (const char *p = list; (p = strstr(p, name)) != NULL; p += n)
+        if ((p == list || p[-1] == ',') && (p[n] == ',' || p[n] == '\0')) return true;
+    return false;
+}
+
 static void check(mill_status st, const mill_error *err)
 {
     if (st == MILL_OK) return;
@@ -144,7 +154,7 @@ int main(int argc, char **argv)
             stm_screen_opts o = stm_screen_defaults(n, k, threads);
             double start, seconds;
             int64_t found = 0;
-            if (strstr(only, names[what]) == NULL) continue;
+            if (!is_named(only, names[what])) continue;
             if (what == 0 || what == 2) o.type = STM_GEMM_F32, o.tile_rows = 384;
             if (what == 1) o.type = STM_GEMM_BF16;
             if (cut.tile_rows) o.tile_rows = cut.tile_rows;

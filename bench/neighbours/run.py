@@ -56,7 +56,7 @@ def main():
             return time.perf_counter() - start
 
         t = interleave({"gemm f32": lambda: ours("gemm_f32"), "gemm bf16": lambda: ours("gemm_bf16"),
-                        "top-k": lambda: ours("topk,", "--results", found), "top-k f32": lambda: ours("topk_f32"),
+                        "top-k": lambda: ours("topk", "--results", found), "top-k f32": lambda: ours("topk_f32"),
                         "pairs": lambda: ours("pairs"), "flat": flat, "blas": blas}, args.rounds)
         rows = numpy.fromfile(found, numpy.int64).reshape(args.rows, args.k)
         differ = 0
