@@ -373,6 +373,7 @@ TEST(ArrowArray, RefusalsLeaveTheArrayToTheCaller)
 TEST(ArrowArray, FailsCleanlyAtEveryAllocation)
 {
     const mill_type *schema = type_of("struct<a: list<struct<x: utf8, y: json>>, b: fixed_list<bool>[3], c: int32>");
+    int failures = 0;
     for (int nth = 0;; nth++) {
         Pool pool;
         Rng rng(1);
@@ -387,14 +388,16 @@ TEST(ArrowArray, FailsCleanlyAtEveryAllocation)
         EXPECT_EQ(a.release != nullptr, st == MILL_OK);
         if (st == MILL_OK) st = mill_arrow_import_batch(pool, &s, &a, &back, nullptr);
         const bool fired = fail.fired();
-        EXPECT_EQ(st, fired ? MILL_ERR_NOMEM : MILL_OK);
-        EXPECT_EQ(back != nullptr, !fired);
+        EXPECT_TRUE(st == MILL_OK || (fired && st == MILL_ERR_NOMEM)) << st; /* the pool also allocates ahead, which may fail unseen */
+        EXPECT_EQ(back != nullptr, st == MILL_OK);
+        failures += st != MILL_OK;
         EXPECT_TRUE(!back || same_table(back, t.columns));
         if (a.release) a.release(&a);
         s.release(&s);
         mill_batch_destroy(&back);
         if (!fired) break;
     }
+    EXPECT_GT(failures, 10);
 }
 
 TEST(Ipc, RandomTablesRoundTrip)
@@ -580,6 +583,7 @@ TEST(Ipc, FailsCleanlyAtEveryAllocation)
         Table t = table(rng, pool, schema, 20, 1);
         write_stream(&whole, schema, {t.batch.p});
     }
+    int failures = 0;
     for (int nth = 0;; nth++) {
         Pool pool;
         Rng rng(1);
@@ -596,7 +600,9 @@ TEST(Ipc, FailsCleanlyAtEveryAllocation)
         stm_ipc_writer_destroy(&w);
         if (st == MILL_OK) st = drain(pool, &in, &err);
         const bool fired = fail.fired();
-        EXPECT_EQ(st, fired ? MILL_ERR_NOMEM : MILL_OK) << err.msg << nth;
+        EXPECT_TRUE(st == MILL_OK || (fired && st == MILL_ERR_NOMEM)) << err.msg << nth;
+        failures += st != MILL_OK;
         if (!fired) break;
     }
+    EXPECT_GT(failures, 10);
 }
