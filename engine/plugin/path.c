@@ -11,46 +11,47 @@
 
 static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "out of memory for a path"); }
 
-mill_status stm_path_join(const char *base, const char *path, char **out, mill_error *err)
+/* ./data and data are one file: one name in messages and signatures. */
+static const char *without_dots(const char *path)
 {
-    char cwd[4096];
-    size_t base_bytes, path_bytes;
-    char *joined;
-
-    while (path[0] == '.' && path[1] == '/') { /* ./data and data are one file: one name in messages and signatures */
+    while (path[0] == '.' && path[1] == '/') {
         path++;
         while (*path == '/') path++;
-        if (*path == '\0') path = ".";
+        if (*path == '\0') return ".";
     }
-    if (base == NULL || base[0] != '/') {
-        if (getcwd(cwd, sizeof cwd) == NULL)
-            return mill_fail(err, MILL_ERR_IO, "cannot tell the working directory: %s", strerror(errno));
-    }
-    if (path[0] == '/') {
-        joined = stm_strdup(path);
-        if (joined == NULL) return no_memory(err);
-        *out = joined;
-        return MILL_OK;
-    }
-    if (base != NULL && base[0] != '/') { /* the base itself is relative: one more step */
-        char *absolute;
-        mill_status st = stm_path_join(cwd, base, &absolute, err);
+    return path;
+}
 
-        if (st != MILL_OK) return st;
-        st = stm_path_join(absolute, path, out, err);
-        stm_free(absolute);
-        return st;
+/* Append one more part of a path, behind a single slash. */
+static void add_part(stm_text *t, const char *part)
+{
+    while (t->bytes > 1 && t->data[t->bytes - 1] == '/') t->data[--t->bytes] = '\0';
+    if (t->bytes > 0 && t->data[t->bytes - 1] != '/') stm_text_add(t, "/", 1);
+    stm_text_add(t, part, strlen(part));
+}
+
+mill_status stm_path_join(const char *base, const char *path, char **out, mill_error *err)
+{
+    stm_text joined = {0};
+    char cwd[4096];
+
+    if (path[0] != '/') {
+        if (base == NULL || base[0] != '/') {
+            if (getcwd(cwd, sizeof cwd) == NULL) {
+                mill_fail(err, MILL_ERR_IO, "cannot tell the working directory: %s", strerror(errno));
+                return MILL_ERR_IO;
+            }
+            add_part(&joined, cwd);
+        }
+        if (base != NULL && base[0] != '\0') add_part(&joined, without_dots(base));
     }
-    if (base == NULL) base = cwd;
-    base_bytes = strlen(base);
-    path_bytes = strlen(path);
-    while (base_bytes > 0 && base[base_bytes - 1] == '/') base_bytes--;
-    joined = stm_malloc(base_bytes + 1 + path_bytes + 1);
-    if (joined == NULL) return no_memory(err);
-    memcpy(joined, base, base_bytes);
-    joined[base_bytes] = '/';
-    memcpy(joined + base_bytes + 1, path, path_bytes + 1);
-    *out = joined;
+    add_part(&joined, without_dots(path));
+    if (joined.failed) {
+        stm_text_free(&joined);
+        no_memory(err);
+        return MILL_ERR_NOMEM;
+    }
+    *out = joined.data;
     return MILL_OK;
 }
 
@@ -96,7 +97,7 @@ static mill_status missing(const char *absolute, int error, mill_error *err)
 
 mill_status stm_path_input(const char *base, const char *path, char **out, mill_error *err)
 {
-    char *absolute;
+    char *absolute = NULL;
     mill_status st = stm_path_join(base, path, &absolute, err);
 
     if (st != MILL_OK) return st;

@@ -202,7 +202,7 @@ static mill_status open_plugin(stm_registry *reg, const char *path, mill_error *
     }
     if ((st = enter(&lib, &plugin, err)) != MILL_OK) goto fail;
     if ((st = add(reg, plugin, lib.path, err)) != MILL_OK) goto fail;
-    if (plugin->n_types == 0) {
+    if (plugin == NULL || plugin->n_types == 0) {
         st = mill_fail(err, MILL_ERR_INVALID, "the plugin has no step types");
         goto fail;
     }

@@ -139,7 +139,10 @@ const ParamCase kGood[] = {
     {"extra", "{extra: [+5, 007, .5, 0x1f, '7', 1.]}", "i0 f0 t[5, 7, 0.5, \"0x1f\", \"7\", 1]"},
     {"to_file", "{to_file: out/x.jsonl}", "i0 f0"}, /* no run directory under `check` */
 };
-INSTANTIATE_TEST_SUITE_P(Good, Param, testing::ValuesIn(kGood));
+/* named after parameter and place in the table */
+INSTANTIATE_TEST_SUITE_P(Good, Param, testing::ValuesIn(kGood), [](const testing::TestParamInfo<ParamCase> &i) {
+    return std::string(i.param.name) + "_" + std::to_string(i.index);
+});
 
 const ParamCase kBad[] = {
     {"flag", "{flag: yes}", "p.yaml:10:10: s1: parameter \"flag\" is \"yes\", expected true or false"},
