@@ -44,7 +44,7 @@ static bool reserve(mill_json_writer *w, size_t more)
 static bool put(mill_json_writer *w, const char *text, size_t n)
 {
     if (!reserve(w, n)) return false;
-    memcpy(w->data + w->bytes, text, n);
+    if (n != 0) memcpy(w->data + w->bytes, text, n); /* an empty text may have no address */
     w->bytes += n;
     return true;
 }

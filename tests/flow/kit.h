@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <list>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -173,9 +174,9 @@ struct Flow {
 /* Node tables: inputs live as long as the program. */
 inline const stm_flow_edge *edges(std::vector<stm_flow_edge> e)
 {
-    static std::vector<std::vector<stm_flow_edge> *> all;
-    all.push_back(new std::vector<stm_flow_edge>(std::move(e)));
-    return all.back()->data();
+    static std::list<std::vector<stm_flow_edge>> all;
+    all.push_back(std::move(e));
+    return all.back().data();
 }
 inline stm_flow_node generator(const char *name, int64_t credit = 1 << 20, int64_t batch = 0)
 {
