@@ -213,16 +213,16 @@ static mill_status generate(mill_replica *r, int64_t max_rows, mill_cursor *curs
         return mill_fail(err, MILL_ERR_NOMEM, "no memory for a batch of %lld rows", (long long)max_rows);
     while (stm_jsonl_rows(me->parser) < max_rows && stm_jsonl_bytes(me->parser) < BATCH_BYTES) {
         stm_line line;
-        stm_jsonl_fault fault = {.byte = 0};
-        mill_error read_error = {0};
-        if ((st = stm_lines_next(me->lines, &line, &end, &read_error)) != MILL_OK) {
+        stm_jsonl_fault fault; /* filled only when there is one: clearing it for every line would show */
+        if ((st = stm_lines_next(me->lines, &line, &end, err)) != MILL_OK) {
             /* What was read before goes out first; the failure comes again with the next call. */
-            if (stm_jsonl_rows(me->parser) > 0) break;
-            if (err != NULL) *err = read_error;
-            return st;
+            if (stm_jsonl_rows(me->parser) == 0) return st;
+            if (err != NULL) memset(err, 0, sizeof *err);
+            break;
         }
         if (end) break;
         if (line.too_long) {
+            fault = (stm_jsonl_fault){.byte = 0};
             snprintf(fault.cause, sizeof fault.cause, "the line is longer than max_line_bytes (%zu)", s->max_line);
             stm_jsonl_null_row(me->parser);
             st = MILL_ERR_DATA;

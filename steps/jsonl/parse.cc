@@ -18,6 +18,7 @@ namespace {
 struct Column {
     char *name = nullptr;
     size_t name_bytes = 0;
+    uint64_t word = 0, mask = 0; /* the name and its closing quote, where they fit into eight bytes; mask 0 = not so */
     bool plain = false; /* the name stands in JSON as it is: no quote, backslash or control character */
     const mill_type *type = nullptr;
     int64_t seen = -1; /* the last row that gave a value */
@@ -119,6 +120,14 @@ mill_status stm_jsonl_create(mill_pool *pool, const mill_field *fields, int32_t 
         }
         c.name_bytes = strlen(c.name);
         c.plain = plain_name(c.name);
+        if (c.plain && c.name_bytes < 8) {
+            char text[8] = {0}, ones[8] = {0};
+            memcpy(text, c.name, c.name_bytes);
+            text[c.name_bytes] = '"';
+            memset(ones, 0xff, c.name_bytes + 1);
+            memcpy(&c.word, text, 8);
+            memcpy(&c.mask, ones, 8);
+        }
     }
     if (reserve(p->parser, 16384) != simdjson::SUCCESS) {
         delete p;
@@ -439,6 +448,17 @@ static int32_t find_column(stm_jsonl *p, const char *key, const char *key_end, b
     return -1;
 }
 
+/* Whether the key at `key`, behind its opening quote, is c's name as it stands. */
+static bool is_key(const stm_jsonl *p, const Column &c, const char *key)
+{
+    if (c.mask != 0) { /* the line has padding behind it */
+        uint64_t w;
+        memcpy(&w, key, 8);
+        return (w & c.mask) == c.word;
+    }
+    return c.plain && static_cast<size_t>(p->end - key) > c.name_bytes && memcmp(key, c.name, c.name_bytes) == 0 && key[c.name_bytes] == '"';
+}
+
 static Out parse(stm_jsonl *p, const char *line, size_t bytes, od::document &doc)
 {
     const int64_t r = p->rows;
@@ -454,10 +474,7 @@ static Out parse(stm_jsonl *p, const char *line, size_t bytes, od::document &doc
         const char *key = f.key().raw();
         int32_t i = next;
         if (i < p->n) {
-            const Column &c = p->cols[i];
-            if (!c.plain || static_cast<size_t>(p->end - key) <= c.name_bytes || memcmp(key, c.name, c.name_bytes) != 0 ||
-                key[c.name_bytes] != '"')
-                i = p->n;
+            if (!is_key(p, p->cols[i], key)) i = p->n;
         }
         if (i >= p->n) {
             bool escaped = false;
