@@ -83,9 +83,9 @@ void stm_gemm_scratch_destroy(stm_gemm_scratch **s)
     *s = NULL;
 }
 
-static mill_status scratch_for(const stm_gemm_weight *w, stm_gemm_scratch *s, mill_error *err)
+mill_status stm_gemm_scratch_reserve(stm_gemm_scratch *s, int64_t k, mill_error *err)
 {
-    const size_t need = (size_t)(STM_GEMM_ROWS * w->k_padded);
+    const size_t need = (size_t)(STM_GEMM_ROWS * ((k + STM_GEMM_PAIRS - 1) / STM_GEMM_PAIRS * STM_GEMM_PAIRS));
     uint16_t *rows;
 
     if (s->values >= need) return MILL_OK;
@@ -141,7 +141,7 @@ mill_status stm_gemm_run_columns(const stm_gemm_weight *w, stm_gemm_scratch *s, 
         form(w, a, lda, m, panel, last, c, ldc);
         return MILL_OK;
     }
-    if ((st = scratch_for(w, s, err)) != MILL_OK) return st;
+    if ((st = stm_gemm_scratch_reserve(s, w->k, err)) != MILL_OK) return st;
     for (int64_t i = 0; i < m; i += STM_GEMM_ROWS) {
         const int64_t rows = m - i < STM_GEMM_ROWS ? m - i : STM_GEMM_ROWS;
         pad_rows(w, s, (const uint16_t *)a + i * lda, lda, rows);

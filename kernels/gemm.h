@@ -33,6 +33,8 @@ void stm_gemm_unpack(stm_gemm_weight **w);
 bool stm_gemm_supports(stm_gemm_type type);
 mill_status stm_gemm_scratch_create(stm_gemm_scratch **out, mill_error *err);
 void stm_gemm_scratch_destroy(stm_gemm_scratch **s);
+/** Make it large enough for weights of up to @p k, so that not even the first stm_gemm_run allocates. */
+mill_status stm_gemm_scratch_reserve(stm_gemm_scratch *s, int64_t k, mill_error *err);
 /**
  * Multiply rows 0 .. m-1. a is [m][lda] f32 or bf16 (by the weight's type), lda >= k; c is [m][ldc] f32, ldc >= n. Both have
  * room up to the next multiple of STM_GEMM_ROW_PAD rows: those past m are read (any values) and overwritten. Columns of c

@@ -34,7 +34,7 @@ typedef struct mill_encoder_options {
     bool (*cancelled)(void *user); /* asked now and then, from any of the threads; NULL = never */
     void *user;
 } mill_encoder_options;
-#define MILL_ENCODER_INIT {.struct_size = sizeof(mill_encoder_options), .threads = 1}
+#define MILL_ENCODER_INIT {sizeof(mill_encoder_options), MILL_PRECISION_F32, 0, MILL_POOLING_AUTO, MILL_AUTO, 1, NULL, NULL}
 
 typedef struct mill_encoder_info {
     int32_t dim;        /* floats of a vector */

@@ -11,8 +11,8 @@
 /* Tokens that go through the layers together: enough that a weight, read from L3 once per group, is used often (bf16 with
  * tiles takes 4 times as long per byte of weight at 64 rows), few enough that activations stay in 2 MB of L2. Measured by
  * bench/embed. A group ends with the document that would pass it. */
-#define GROUP_ROWS_F32 128
-#define GROUP_ROWS_BF16 256
+#define GROUP_ROWS_F32 256
+#define GROUP_ROWS_BF16 384
 #define THREADS_MAX 256
 
 struct mill_encoder {
