@@ -110,7 +110,8 @@ static mill_status read_step_type(stm_graph_step *s, stm_registry *reg, mill_err
     if (type == NULL) return place(err, s->value->key_place, mill_fail(err, MILL_ERR_INVALID, "the key \"type\" is missing"));
     if (type->kind != STM_VALUE_SCALAR || type->text == NULL) return stm_key_expected(type, "type", "the name of a step type", err);
     s->type_place = type->place;
-    if (stm_registry_want(reg, type->text, err) != MILL_OK) return place(err, type->place, err != NULL ? err->status : MILL_ERR_UNSUPPORTED);
+    if (stm_registry_want(reg, type->text, err) != MILL_OK)
+        return place(err, type->place, err != NULL ? err->status : MILL_ERR_UNSUPPORTED);
     s->type = stm_registry_find(reg, type->text);
     if (s->type != NULL) return MILL_OK;
     near = stm_registry_nearest(reg, type->text);

@@ -190,7 +190,8 @@ bool mill_run_get_error(const mill_run *r, int64_t i, mill_run_error *out)
     mill_run_error e;
 
     if (rec == NULL) return false;
-    e = (mill_run_error){out->struct_size < sizeof e ? out->struct_size : sizeof e, rec->error, rec->rows, rec->first_key, rec->last_key};
+    e = (mill_run_error){out->struct_size < sizeof e ? out->struct_size : sizeof e, rec->error, rec->rows, rec->first_key,
+                         rec->last_key};
     memcpy(out, &e, e.struct_size);
     return true;
 }

@@ -30,6 +30,8 @@ struct level {
 struct reader {
     stm_arena *arena;
     const char *file;
+    const char *text; /* the input */
+    size_t bytes;
     struct level *levels; /* [STM_YAML_MAX_DEPTH] */
     int depth;
     struct anchor *anchors;
@@ -182,16 +184,79 @@ static mill_status put(struct reader *r, stm_value *v, long nodes, const char *a
     return MILL_OK;
 }
 
+/*
+ * Text of a token. fy_token_get_text of libfyaml 0.7 leaks when a text has many pieces (a block of nine lines is enough), and its
+ * iterator counts adjacent quotes of a single-quoted text twice. So single-quoted texts are decoded here, all others are
+ * gathered from the iterator, and the library's own length is the check on both.
+ */
+static size_t single_quoted(const char *s, size_t n, char *out)
+{
+    size_t used = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        size_t breaks = 0;
+
+        if (s[i] == '\'' && i + 1 < n && s[i + 1] == '\'') i++;
+        if (s[i] != '\n' && s[i] != '\r') {
+            out[used++] = s[i];
+            continue;
+        }
+        while (used > 0 && (out[used - 1] == ' ' || out[used - 1] == '\t'))
+            used--; /* a line end takes the blanks around it along */
+        for (; i < n && (s[i] == ' ' || s[i] == '\t' || s[i] == '\r' || s[i] == '\n'); i++)
+            breaks += s[i] == '\n' || (s[i] == '\r' && (i + 1 == n || s[i + 1] != '\n'));
+        i--;
+        if (breaks == 1) out[used++] = ' ';
+        for (; breaks > 1; breaks--) out[used++] = '\n';
+    }
+    return used;
+}
+
+static size_t gather(struct fy_token *t, char *out, size_t size)
+{
+    struct fy_token_iter *it = fy_token_iter_create(t);
+    const struct fy_iter_chunk *c;
+    size_t used = 0;
+    int fault = 0;
+
+    if (it == NULL) return SIZE_MAX;
+    for (c = fy_token_iter_peek_chunk(it); (c = fy_token_iter_chunk_next(it, c, &fault)) != NULL;) {
+        if (c->len > size - used) break;
+        memcpy(out + used, c->str, c->len);
+        used += c->len;
+    }
+    fy_token_iter_destroy(it);
+    return c != NULL || fault != 0 ? SIZE_MAX : used;
+}
+
 /* Text of a token in the arena; NULL with an error when out of memory or when it holds a NUL. */
 static const char *token_text(struct reader *r, struct fy_token *t, stm_place at)
 {
-    size_t n = 0;
-    const char *s = fy_token_get_text(t, &n);
+    const struct fy_mark *from = fy_token_start_mark(t), *to = fy_token_end_mark(t);
+    size_t n = fy_token_get_text_length(t), got;
+    const char *s;
     char *copy;
 
-    if (s == NULL) return no_memory(r), NULL;
-    if (n > 0 && memchr(s, '\0', n) != NULL) return fail_at(r, at, MILL_ERR_PARSE, "a NUL character in a text"), NULL;
-    if ((copy = stm_arena_copy(r->arena, s, n)) == NULL) no_memory(r);
+    if (n == (size_t)-1) return no_memory(r), NULL;
+    if ((copy = stm_arena_take(r->arena, n + 1)) == NULL) return no_memory(r), NULL;
+    if (fy_token_scalar_style(t) == FYSS_SINGLE_QUOTED && from != NULL && to != NULL && to->input_pos <= r->bytes &&
+        to->input_pos >= from->input_pos) {
+        const size_t raw = to->input_pos - from->input_pos;
+        char *wide = stm_arena_take(r->arena, raw + 1); /* decoding never makes it longer */
+
+        if (wide == NULL) return no_memory(r), NULL;
+        got = single_quoted(r->text + from->input_pos, raw, wide);
+        if (got == n) memcpy(copy, wide, n);
+    } else {
+        got = gather(t, copy, n);
+    }
+    if (got != n) { /* neither way agrees with the library: its own text, leak or not */
+        if ((s = fy_token_get_text(t, &got)) == NULL) return no_memory(r), NULL;
+        if ((copy = stm_arena_copy(r->arena, s, got)) == NULL) return no_memory(r), NULL;
+        n = got;
+    }
+    copy[n] = '\0';
+    if (memchr(copy, '\0', n) != NULL) return fail_at(r, at, MILL_ERR_PARSE, "a NUL character in a text"), NULL;
     return copy;
 }
 
@@ -359,7 +424,7 @@ static mill_status syntax_error(struct reader *r, struct fy_diag *diag)
 mill_status stm_yaml_parse(stm_arena *a, const char *text, size_t bytes, const char *file, stm_value *out, mill_error *err)
 {
     mill_error local = {0};
-    struct reader r = {.arena = a, .file = file, .err = err != NULL ? err : &local};
+    struct reader r = {.arena = a, .file = file, .text = text, .bytes = bytes, .err = err != NULL ? err : &local};
     struct fy_diag_cfg diag_cfg;
     struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET | FYPCF_COLLECT_DIAG | FYPCF_DISABLE_MMAP_OPT | FYPCF_JSON_NONE |
                                         FYPCF_DEFAULT_VERSION_1_2};

@@ -127,7 +127,7 @@ static void headline(const struct sums *s, int64_t elapsed_ns, stm_text *t)
     stm_text_addf(t, "%s", grouped(s->made, a, sizeof a));
     if (s->total >= s->made) stm_text_addf(t, " of %s", grouped(s->total, b, sizeof b));
     stm_text_addf(t, " rows in, %s out, %s rows/s", grouped(s->out, a, sizeof a), grouped((int64_t)(s->rate + 0.5), b, sizeof b));
-    if (s->failed > 0) stm_text_addf(t, ", %s rows failed", grouped(s->failed, a, sizeof a));
+    if (s->failed > 0) stm_text_addf(t, ", %s row%s failed", grouped(s->failed, a, sizeof a), s->failed == 1 ? "" : "s");
     if (s->eta >= 0) stm_text_addf(t, ", %s left", stm_show_seconds(s->eta, c, sizeof c));
 }
 

@@ -55,6 +55,14 @@ const Tree kTrees[] = {
      "{a=1}"},
     {"unicode", "größe: 名前\n", "{größe=名前}"},
     {"document_marks", "---\na: 1\n...\n", "{a=1}"},
+    {"many_quotes", "a: ''''''''''''''''''''''''''''''''\nb: 'x''''y''z'\n", "{a=''''''''''''''''',b='x''y'z'}"},
+    {"single_quoted_lines", "a: 'one  \n  two''s\n\n\n  three '\n", "{a='one two's\n\nthree '}"},
+    {"double_quoted_lines", "a: \"one\\n\\n\\n\\n\\n\\n\\n\\n\\n\\ntwo \\\n  three\"\n", "{a='one\n\n\n\n\n\n\n\n\n\ntwo three'}"},
+    {"long_block", "a: |\n  1\n  2\n  3\n  4\n  5\n  6\n  7\n  8\n  9\n  10\n", "{a='1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n'}"},
+    {"quoted_behind_byte_order_mark",
+     "\xef\xbb\xbf"
+     "a: 'b''c'\n",
+     "{a='b'c'}"},
     {"windows_lines", "a: 1\r\nb: 2\r\n", "{a=1,b=2}"},
 };
 
