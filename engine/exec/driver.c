@@ -56,6 +56,7 @@ static bool any_runnable(stm_run *run, bool own_too)
 /* Rows in flight inside steps with submit: not at rest, somebody outside will wake us. */
 static bool any_outside(stm_run *run)
 {
+    if (atomic_load(&run->stop) == 2) return false; /* given up: unload cancels them */
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
         if (s->kind != STM_AT_SUBMIT || !atomic_load(&s->active) || atomic_load(&s->done)) continue;
