@@ -156,6 +156,8 @@ static void unload_station(stm_station *s)
     if (s->unloading) return;
     s->unloading = true;
     stm_own_threads_join(s);
+    atomic_store(&s->closing, true); /* a stage that was stopped: a late wake must not start a call now */
+    while (atomic_load(&s->running) != 0) nanosleep(&(struct timespec){0, 100000}, NULL);
     for (int32_t k = 0; k < s->n_slots; k++) threads = threads || (s->slots[k].wrapper != NULL && stm_wrapper_step(s->slots[k].wrapper)->type->unload != NULL);
     if (!threads || pthread_create(&s->unloader, NULL, unloader_main, s) != 0) {
         unloader_main(s);

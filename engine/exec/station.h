@@ -100,6 +100,7 @@ struct stm_station {
     _Atomic bool active;     /* its stage runs */
     _Atomic bool inlet_done; /* the end was taken, or the root has sent it; written under lock or by the claimant */
     _Atomic bool dead;       /* failed, or nothing it makes is wanted any more */
+    _Atomic bool closing;    /* no new claims: about to be done */
     _Atomic bool done;       /* finished: its wrappers are or will be unloaded */
     _Atomic int32_t running; /* wrappers claimed */
     _Atomic uint32_t bell;   /* own threads sleep here */

@@ -138,15 +138,26 @@ void stm_station_fail(stm_station *s, const mill_error *err)
     stm_run_ring(run, true);
 }
 
+static bool is_settled(const stm_station *s)
+{
+    if (atomic_load(&s->running) != 0) return false;
+    if (s->kind == STM_AT_SUBMIT && !atomic_load(&s->dead))
+        for (int32_t i = 0; i < s->n_slots; i++)
+            if (stm_wrapper_in_flight(s->slots[i].wrapper) > 0) return false;
+    return true;
+}
+
 void stm_station_check_done(stm_station *s)
 {
     if (!atomic_load_explicit(&s->active, memory_order_acquire)) return; /* counted when its load group starts */
     if (!atomic_load_explicit(&s->inlet_done, memory_order_acquire) && !atomic_load_explicit(&s->dead, memory_order_acquire)) return;
-    if (atomic_load_explicit(&s->running, memory_order_acquire) != 0) return;
-    if (s->kind == STM_AT_SUBMIT && !atomic_load_explicit(&s->dead, memory_order_relaxed))
-        for (int32_t i = 0; i < s->n_slots; i++)
-            if (stm_wrapper_in_flight(s->slots[i].wrapper) > 0) return;
-    if (atomic_exchange_explicit(&s->done, true, memory_order_acq_rel)) return;
+    for (;;) { /* nobody may be at work with a wrapper when it is called done, nor begin: see claim */
+        if (atomic_exchange(&s->closing, true)) return;
+        if (is_settled(s)) break;
+        atomic_store(&s->closing, false);
+        if (!is_settled(s)) return; /* whoever is at work looks again when it is through */
+    }
+    atomic_store_explicit(&s->done, true, memory_order_release);
     atomic_fetch_sub_explicit(&s->run->stage_left, 1, memory_order_acq_rel);
     stm_run_note(s->run);
 }
@@ -160,8 +171,11 @@ static stm_replica_slot *claim(stm_station *s)
         if (atomic_load_explicit(&slot->claimed, memory_order_relaxed) != 0) continue;
         if (s->kind == STM_AT_SUBMIT && stm_wrapper_full(slot->wrapper) && atomic_load_explicit(&slot->poll, memory_order_relaxed) == 0) continue;
         if (atomic_exchange_explicit(&slot->claimed, 1, memory_order_acquire) != 0) continue;
-        atomic_fetch_add_explicit(&s->running, 1, memory_order_acq_rel);
-        return slot;
+        atomic_fetch_add(&s->running, 1);
+        if (__builtin_expect(!atomic_load(&s->closing), 1)) return slot;
+        atomic_store_explicit(&slot->claimed, 0, memory_order_release);
+        atomic_fetch_sub(&s->running, 1);
+        return NULL;
     }
     return NULL;
 }

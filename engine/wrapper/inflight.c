@@ -9,6 +9,12 @@ struct mill_results {
     stm_wrapper *w;
 };
 
+static void set_pending(stm_wrapper *w, stm_ticket *t)
+{
+    w->pending = t;
+    atomic_store_explicit(&w->full, t != NULL, memory_order_release);
+}
+
 static void ticket_free(stm_wrapper *w, stm_ticket *t)
 {
     for (int32_t i = 0; i < w->step->n_inputs; i++) {
@@ -31,8 +37,8 @@ void stm_tickets_drop(stm_wrapper *w)
             w->step->type->cancel(&w->replica, t->id);
         ticket_free(w, t);
     }
-    w->pending = NULL;
-    w->n_tickets = 0;
+    set_pending(w, NULL);
+    atomic_store_explicit(&w->n_tickets, 0, memory_order_release);
 }
 
 /* Rows without a result yet fail for one reason. */
@@ -63,9 +69,9 @@ static void offer(stm_wrapper *w, stm_ticket *t)
         st = w->step->type->submit(&w->replica, t->id, t->view, (size_t)w->step->n_inputs, &e);
         stm_call_leave(w);
     }
-    w->pending = NULL;
+    set_pending(w, st == MILL_ERR_AGAIN ? t : NULL);
     if (st == MILL_ERR_AGAIN) {
-        w->pending = t;
+        return;
     } else if (st != MILL_OK) {
         fail_rest(w, t, &e, st);
     }
@@ -105,8 +111,8 @@ no_memory:
     return stm_call_blame(w, err, mill_fail(err, MILL_ERR_NOMEM, "submitting a batch to %s", w->step->name), MILL_PHASE_PROCESS, 0);
 }
 
-bool stm_wrapper_full(const stm_wrapper *w) { return w->pending != NULL; }
-int32_t stm_wrapper_in_flight(const stm_wrapper *w) { return w->n_tickets; }
+bool stm_wrapper_full(const stm_wrapper *w) { return atomic_load_explicit(&w->full, memory_order_acquire); }
+int32_t stm_wrapper_in_flight(const stm_wrapper *w) { return atomic_load_explicit(&w->n_tickets, memory_order_acquire); }
 
 static stm_ticket *find(stm_wrapper *w, uint64_t id)
 {

@@ -89,7 +89,8 @@ struct stm_wrapper {
     stm_ticket *tickets;        /* submitted, oldest first, and the pending one */
     stm_ticket *pending;        /* refused with MILL_ERR_AGAIN: offered again after a poll */
     uint64_t next_ticket;
-    int32_t n_tickets;
+    _Atomic int32_t n_tickets;  /* driving thread; read by anybody */
+    _Atomic bool full;          /* pending != NULL, for anybody */
     uint8_t *window;            /* stop_if: last results, ring */
     int64_t window_at, window_seen, window_failed;
     /* statistics; written by the driving thread, relaxed */

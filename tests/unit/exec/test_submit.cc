@@ -43,6 +43,11 @@ public:
         cond_.notify_all();
         return true;
     }
+    void forget() /* the replica goes: no more wakes */
+    {
+        std::lock_guard<std::mutex> g(lock_);
+        replica_ = nullptr;
+    }
     std::vector<Row> collect()
     {
         std::lock_guard<std::mutex> g(lock_);
@@ -93,6 +98,7 @@ Behaviour asks(Service *s, std::function<bool(int64_t)> fails)
         for (int64_t i = 0; i < mill_batch_rows(in[0]); i++) rows.push_back({ticket, i, value(in[0], 0, i)});
         return s->take(r, rows) ? MILL_OK : MILL_ERR_AGAIN;
     };
+    b.unload = [s](mill_replica *) { s->forget(); };
     b.poll = [s, fails](mill_replica *r, mill_results *out, mill_error *e) -> mill_status {
         for (auto &row : s->collect()) {
             if (fails(row.x)) {
