@@ -67,10 +67,7 @@ int64_t stm_credit_grants(const stm_flow *flow, int32_t root)
     return atomic_load_explicit(&flow->roots[root].grants, memory_order_acquire);
 }
 
-void stm_credit_end(stm_flow *flow, int32_t root)
-{
-    atomic_store_explicit(&flow->roots[root].ended, true, memory_order_release);
-}
+void stm_credit_end(stm_flow *flow, int32_t root) { atomic_store_explicit(&flow->roots[root].ended, true, memory_order_release); }
 
 void stm_credit_pause(stm_flow *flow, int32_t root, bool paused)
 {

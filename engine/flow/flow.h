@@ -53,13 +53,13 @@ typedef struct stm_flow_node {
     stm_on_uneven on_uneven;
     const stm_flow_edge *inputs; /* copied */
     int32_t n_inputs;
-    int32_t n_branches;  /* routers */
-    int32_t source;      /* readers: the node whose stream is replayed, or the terminal that stored it (the way to name the branch of
+    int32_t n_branches; /* routers */
+    int32_t source;     /* readers: the node whose stream is replayed, or the terminal that stored it (the way to name the branch of
                           * a router); -1 = own key space */
-    int64_t batch_rows;  /* exactly so many rows per batch, except before an end and at a border; 0 = as they come. Generators:
+    int64_t batch_rows; /* exactly so many rows per batch, except before an end and at a border; 0 = as they come. Generators:
                           * rows that they send at a time, so that a grant is never too small for them */
-    bool unordered;      /* batches may pass as they come (only with SINGLE or EACH and batch_rows 0) */
-    bool expands;        /* appends an element to keys */
+    bool unordered;     /* batches may pass as they come (only with SINGLE or EACH and batch_rows 0) */
+    bool expands;       /* appends an element to keys */
     int64_t credit_rows; /* roots: rows that may be in the pipeline at once, >= 1 */
 } stm_flow_node;
 
@@ -83,7 +83,7 @@ mill_status stm_flow_create(mill_pool *pool, const stm_flow_node *nodes, int32_t
 /** Releases everything still held, batches included. */
 void stm_flow_destroy(stm_flow **flow);
 const stm_flow_stream *stm_flow_stream_of(const stm_flow *flow, int32_t node);
-int32_t stm_flow_roots(const stm_flow *flow);              /* number of roots = length of `covered` */
+int32_t stm_flow_roots(const stm_flow *flow);                 /* number of roots = length of `covered` */
 int32_t stm_flow_root_of(const stm_flow *flow, int32_t node); /* index into covered; -1 = not a root */
 int32_t stm_flow_root_node(const stm_flow *flow, int32_t root);
 

@@ -22,13 +22,15 @@ static mill_status check_node(const stm_flow *f, int32_t at, mill_error *err)
         return mill_fail(err, MILL_ERR_INVALID, "step '%s' has no input", v->name);
     }
     if (n->mode == STM_INPUT_SINGLE && n->n_inputs > 1)
-        return mill_fail(err, MILL_ERR_INVALID, "step '%s' has %d inputs but neither joins nor unites them", v->name, (int)n->n_inputs);
+        return mill_fail(err, MILL_ERR_INVALID, "step '%s' has %d inputs but neither joins nor unites them", v->name,
+                         (int)n->n_inputs);
     if (n->n_inputs > 64) return mill_fail(err, MILL_ERR_INVALID, "step '%s' has more than 64 inputs", v->name);
     if (n->mode == STM_INPUT_EACH && n->kind != STM_NODE_TERMINAL)
         return mill_fail(err, MILL_ERR_INVALID, "step '%s' takes its inputs one by one, so its stream must end there", v->name);
     if (n->unordered && ((n->mode != STM_INPUT_SINGLE && n->mode != STM_INPUT_EACH) || n->batch_rows != 0))
         return mill_fail(err, MILL_ERR_INVALID, "step '%s' needs its input in order", v->name);
-    if (n->batch_rows < 0) return mill_fail(err, MILL_ERR_INVALID, "step '%s': batches of %lld rows", v->name, (long long)n->batch_rows);
+    if (n->batch_rows < 0)
+        return mill_fail(err, MILL_ERR_INVALID, "step '%s': batches of %lld rows", v->name, (long long)n->batch_rows);
     if (n->kind == STM_NODE_ROUTER && n->n_branches < 1)
         return mill_fail(err, MILL_ERR_INVALID, "router '%s' has no branches", v->name);
     for (int32_t i = 0; i < n->n_inputs; i++) {
@@ -39,8 +41,8 @@ static mill_status check_node(const stm_flow *f, int32_t at, mill_error *err)
         if (from->kind == STM_NODE_TERMINAL)
             return mill_fail(err, MILL_ERR_INVALID, "step '%s' follows '%s', where the stream ends", v->name, name_of(f, e.from));
         if (e.branch < 0 || e.branch >= (from->kind == STM_NODE_ROUTER ? from->n_branches : 1))
-            return mill_fail(err, MILL_ERR_INVALID, "step '%s' names branch %d of '%s', which it does not have", v->name, (int)e.branch,
-                             name_of(f, e.from));
+            return mill_fail(err, MILL_ERR_INVALID, "step '%s' names branch %d of '%s', which it does not have", v->name,
+                             (int)e.branch, name_of(f, e.from));
     }
     return MILL_OK;
 }
@@ -84,20 +86,24 @@ static mill_status analyse_inputs(stm_flow *f, int32_t at, mill_error *err)
         bool fits = from->stream.depth == depth && same_routes(f, v->inputs[0], v->inputs[i], shared);
         if (n->mode == STM_INPUT_CONVERGE) fits = fits && depth > 0 && from->routers[depth - 1] == first->routers[depth - 1];
         if (!fits)
-            return mill_fail(err, MILL_ERR_INVALID, "step '%s' puts '%s' and '%s' together, which %s", v->name, first->name, from->name,
+            return mill_fail(err, MILL_ERR_INVALID, "step '%s' puts '%s' and '%s' together, which %s", v->name, first->name,
+                             from->name,
                              n->mode == STM_INPUT_CONVERGE ? "are not branches of one router"
                                                            : "lie in different routed branches (converge them first)");
     }
     if (n->mode == STM_INPUT_CONVERGE) {
         if (depth == 0)
-            return mill_fail(err, MILL_ERR_INVALID, "step '%s' converges '%s', which is not in a routed branch", v->name, first->name);
+            return mill_fail(err, MILL_ERR_INVALID, "step '%s' converges '%s', which is not in a routed branch", v->name,
+                             first->name);
         if (!one_space)
-            return mill_fail(err, MILL_ERR_INVALID, "step '%s' converges branches of '%s' that have no common keys (a union in one of them)",
-                             v->name, name_of(f, first->routers[depth - 1]));
+            return mill_fail(err, MILL_ERR_INVALID,
+                             "step '%s' converges branches of '%s' that have no common keys (a union in one of them)", v->name,
+                             name_of(f, first->routers[depth - 1]));
         depth--;
     }
     if (n->mode == STM_INPUT_JOIN && related)
-        return mill_fail(err, MILL_ERR_INVALID, "step '%s' joins inputs of which only some are below a union, so that their rows have no common keys",
+        return mill_fail(err, MILL_ERR_INVALID,
+                         "step '%s' joins inputs of which only some are below a union, so that their rows have no common keys",
                          v->name);
     v->two_levels = first->two_levels;
     v->stream.key_width = n->mode == STM_INPUT_JOIN && !one_space ? first->stream.key_width : width;
@@ -145,7 +151,8 @@ static mill_status analyse(stm_flow *f, int32_t at, mill_error *err)
     }
     if (n->expands && n->kind == STM_NODE_STEP) v->stream.key_width++;
     if (v->stream.key_width > STM_FLOW_MAX_KEY - 2)
-        return mill_fail(err, MILL_ERR_INVALID, "keys of step '%s' are %d long: too many expansions", v->name, (int)v->stream.key_width);
+        return mill_fail(err, MILL_ERR_INVALID, "keys of step '%s' are %d long: too many expansions", v->name,
+                         (int)v->stream.key_width);
     if (n->kind == STM_NODE_ROUTER) {
         if (v->stream.depth == STM_FLOW_MAX_DEPTH - 1)
             return mill_fail(err, MILL_ERR_INVALID, "router '%s' is nested more than %d deep", v->name, STM_FLOW_MAX_DEPTH - 1);
@@ -164,7 +171,8 @@ static mill_status link_terminals(stm_flow *f)
         root->terminals = stm_calloc((size_t)f->n * sizeof *root->terminals);
         if (!root->terminals) return MILL_ERR_NOMEM;
         for (int32_t i = 0; i < f->n; i++)
-            if (f->nodes[i].node.kind == STM_NODE_TERMINAL && (f->nodes[i].stream.roots >> r & 1)) root->terminals[root->n_terminals++] = i;
+            if (f->nodes[i].node.kind == STM_NODE_TERMINAL && (f->nodes[i].stream.roots >> r & 1))
+                root->terminals[root->n_terminals++] = i;
     }
     for (int32_t i = 0; i < f->n; i++) {
         if (f->nodes[i].node.kind != STM_NODE_TERMINAL) continue;

@@ -152,7 +152,9 @@ static int step_single(stm_inlet *in, int32_t lane)
         if (!p) return MILL_ERR_NOMEM;
         *p = (stm_piece){.rows = b->rows, .seq = c->seq, .input = lane};
     }
-    stm_envelope e = {.covered = b->covered, .frontier = {b->frontier[0], b->frontier[1]}, .borders = b->borders & in->borders_out[lane],
+    stm_envelope e = {.covered = b->covered,
+                      .frontier = {b->frontier[0], b->frontier[1]},
+                      .borders = b->borders & in->borders_out[lane],
                       .end = b->end};
     mill_status st = stm_assembly_finish(in, lane, &e);
     if (st != MILL_OK) return st;

@@ -86,13 +86,13 @@ typedef struct stm_pieces { /* table [n][columns] */
 } stm_pieces;
 
 typedef struct stm_state {
-    uint64_t tail;  /* ready items made */
-    int64_t rows;   /* waiting, ready or not */
-    int32_t lead;   /* union: current input; join by place: whose batches cut */
-    int64_t fresh;  /* join by place: first key for rows past the first input's end ... */
+    uint64_t tail;                   /* ready items made */
+    int64_t rows;                    /* waiting, ready or not */
+    int32_t lead;                    /* union: current input; join by place: whose batches cut */
+    int64_t fresh;                   /* join by place: first key for rows past the first input's end ... */
     int64_t fresh_added, fresh_sent; /* ... and how many such rows there are */
-    bool uneven;    /* join by place: rows were dropped for want of partners */
-    bool done;      /* the last item has been made */
+    bool uneven;                     /* join by place: rows were dropped for want of partners */
+    bool done;                       /* the last item has been made */
     /* followed by cursors[n_inputs], assemblies[n_lanes], covered[n_inputs][n_roots], sent[n_lanes][n_roots] */
 } stm_state;
 
@@ -101,11 +101,11 @@ struct stm_recipe {
     mill_batch *envelope;
     size_t bytes; /* of this block */
     int64_t source_rows;
-    int64_t fresh;      /* key of the first row that no input has a key for */
+    int64_t fresh; /* key of the first row that no input has a key for */
     size_t n_runs;
-    int32_t columns;    /* batches it makes */
-    bool union_keys;    /* branch in front of each key */
-    bool by_key;        /* rows without the first input take the key of the first input that has them; else fresh ones */
+    int32_t columns; /* batches it makes */
+    bool union_keys; /* branch in front of each key */
+    bool by_key;     /* rows without the first input take the key of the first input that has them; else fresh ones */
     /* followed by runs[columns][n_runs], held[columns][n_runs], branch[n_runs] (unions) */
 };
 
@@ -123,28 +123,28 @@ struct stm_inlet {
     bool terminal;
     int32_t n_inputs, n_lanes, n_columns, n_roots;
     int64_t batch_rows;
-    uint32_t borders_in;  /* borders that end a step's routed batch on arrival */
+    uint32_t borders_in;   /* borders that end a step's routed batch on arrival */
     uint32_t *borders_out; /* [n_lanes] borders that stay on ready items; assembly never crosses one */
-    uint32_t border_own;  /* a router's: set on each of its items */
-    uint64_t *roots;      /* [n_inputs] */
+    uint32_t border_own;   /* a router's: set on each of its items */
+    uint64_t *roots;       /* [n_inputs] */
     uint64_t all_roots;
     /* moving; guarded by the caller's lock on this inlet */
-    bool plain;  /* single, in order, nothing wrong: the short way may be taken */
+    bool plain; /* single, in order, nothing wrong: the short way may be taken */
     bool closed;
     mill_error *failure; /* joins: set once; NULL for modes that cannot fail */
     bool failed;
-    stm_queue *queues;     /* [n_inputs] */
-    stm_pieces *pieces;    /* [n_lanes] */
+    stm_queue *queues;  /* [n_inputs] */
+    stm_pieces *pieces; /* [n_lanes] */
     stm_state *now, *saved;
     size_t state_bytes;
     stm_ready *ring;
     size_t cap;
-    uint64_t head;         /* items taken */
-    uint64_t *taken;       /* [n_lanes] items taken per lane: their seq */
+    uint64_t head;   /* items taken */
+    uint64_t *taken; /* [n_lanes] items taken per lane: their seq */
     int32_t ends_taken;
-    int64_t *taken_covered; /* EACH: [n_inputs][n_roots] coverage of the last item taken of each input */
-    mill_batch **late_end; /* unordered: [n_inputs] the end, while others are still on their way */
-    int64_t **prefix;      /* unordered: [n_inputs] ring of coverage [queue cap][n_roots] of batches past `next` */
+    int64_t *taken_covered;  /* EACH: [n_inputs][n_roots] coverage of the last item taken of each input */
+    mill_batch **late_end;   /* unordered: [n_inputs] the end, while others are still on their way */
+    int64_t **prefix;        /* unordered: [n_inputs] ring of coverage [queue cap][n_roots] of batches past `next` */
     int64_t *prefix_covered; /* unordered: [n_inputs][n_roots] coverage of the batches below `next` */
 };
 
@@ -229,14 +229,14 @@ typedef struct stm_vertex {
     stm_flow_node node; /* name and inputs: copies */
     stm_flow_edge *inputs;
     stm_flow_stream stream;
-    int32_t root; /* -1 = none */
-    uint64_t bases;       /* roots under the key space, through unions */
-    bool two_levels;      /* key space of a union */
+    int32_t root;                         /* -1 = none */
+    uint64_t bases;                       /* roots under the key space, through unions */
+    bool two_levels;                      /* key space of a union */
     int32_t routers[STM_FLOW_MAX_DEPTH];  /* around the leaving stream, outermost first ... */
     int32_t branches[STM_FLOW_MAX_DEPTH]; /* ... and which branch; of a router's own stream: per edge */
     stm_inlet *inlet;
-    STM_ATOMIC(bool) cut; /* written by whoever holds quiescence */
-    STM_ATOMIC(int64_t) *done; /* terminals: [n_roots] completed; release by the terminal's driver, acquire by any */
+    STM_ATOMIC(bool) cut;       /* written by whoever holds quiescence */
+    STM_ATOMIC(int64_t) * done; /* terminals: [n_roots] completed; release by the terminal's driver, acquire by any */
 } stm_vertex;
 
 typedef struct stm_root {

@@ -191,8 +191,8 @@ int stm_step_key(stm_inlet *in)
     stm_envelope e = {.frontier = {f[0], f[1]}, .borders = c[0].borders & in->borders_out[0], .end = c[0].end};
     for (int32_t i = 0; i < in->n_inputs; i++) {
         if (rest && (c[i].borders != c[0].borders || c[i].end != c[0].end)) {
-            mill_fail(in->failure, MILL_ERR_INTERNAL, "inputs '%s' and '%s' of step '%s' do not agree on a border", input_name(in, 0),
-                      input_name(in, i), in->flow->nodes[in->node].name);
+            mill_fail(in->failure, MILL_ERR_INTERNAL, "inputs '%s' and '%s' of step '%s' do not agree on a border",
+                      input_name(in, 0), input_name(in, i), in->flow->nodes[in->node].name);
             return MILL_ERR_INTERNAL;
         }
         if (in->mode != STM_INPUT_CONVERGE) continue;

@@ -3,10 +3,7 @@
 
 #include <string.h>
 
-stm_run_of_rows *stm_recipe_runs(stm_recipe *r, int32_t column)
-{
-    return (stm_run_of_rows *)(r + 1) + (size_t)column * r->n_runs;
-}
+stm_run_of_rows *stm_recipe_runs(stm_recipe *r, int32_t column) { return (stm_run_of_rows *)(r + 1) + (size_t)column * r->n_runs; }
 
 stm_held **stm_recipe_held(stm_recipe *r, int32_t column)
 {

@@ -20,8 +20,10 @@ int stm_step_union(stm_inlet *in)
     if (in->n_roots > 0) memcpy(stm_covered(in, i), b->covered, (size_t)in->n_roots * sizeof *b->covered);
     int64_t covered[64];
     stm_compose(in, stm_covered(in, 0), covered);
-    stm_envelope e = {.covered = covered, .frontier = {b->end ? i + 1 : i, b->end ? 0 : b->frontier[0]},
-                      .borders = b->borders & in->borders_out[0], .end = b->end && i + 1 == in->n_inputs};
+    stm_envelope e = {.covered = covered,
+                      .frontier = {b->end ? i + 1 : i, b->end ? 0 : b->frontier[0]},
+                      .borders = b->borders & in->borders_out[0],
+                      .end = b->end && i + 1 == in->n_inputs};
     mill_status st = stm_assembly_finish(in, 0, &e);
     if (st != MILL_OK) return st;
     c->seq++;

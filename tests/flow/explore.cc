@@ -126,7 +126,10 @@ Result explore(const Graph &g)
         res.problem += "\n  after:";
         for (auto &f : stack) {
             const Action &a = f.actions[f.next - 1];
-            res.problem += std::string(a.kind == SEND ? " send " : a.kind == TAKE ? " take " : " deliver ") + g[(size_t)a.node].name;
+            res.problem += std::string(a.kind == SEND   ? " send "
+                                       : a.kind == TAKE ? " take "
+                                                        : " deliver ") +
+                           g[(size_t)a.node].name;
             if (g[(size_t)a.node].replicas > 1) res.problem += "/" + std::to_string(a.replica);
         }
     }
@@ -205,13 +208,14 @@ TEST_F(Explore, AllInterleavings)
         bool two = false, three_batches = true;
         for (auto &n : g.graph) {
             two = two || n.replicas > 1;
-            if (n.kind == STM_NODE_GENERATOR && strcmp(g.name, "only an end") != 0) three_batches = three_batches && n.batches.size() >= 3;
+            if (n.kind == STM_NODE_GENERATOR && strcmp(g.name, "only an end") != 0)
+                three_batches = three_batches && n.batches.size() >= 3;
         }
         EXPECT_TRUE(three_batches) << g.name;
         with_replicas += two;
     }
-    printf("%zu graphs (%zu with 2 or more replicas), %zu runs: %zu states, %zu transitions\n", graphs.size(), with_replicas, runs, states,
-           transitions);
+    printf("%zu graphs (%zu with 2 or more replicas), %zu runs: %zu states, %zu transitions\n", graphs.size(), with_replicas, runs,
+           states, transitions);
     if (only) return;
     EXPECT_GE(graphs.size(), 30u);
     EXPECT_GE(with_replicas * 2, graphs.size());

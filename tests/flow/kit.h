@@ -79,7 +79,8 @@ inline mill_batch *make(mill_pool *pool, const Spec &s, int salt = 0)
         if (mill_buffer_create(pool, (size_t)(n * width) * 8, &t) != MILL_OK) return mill_batch_destroy(&b), nullptr;
         auto *d = (int64_t *)mill_buffer_data(t);
         for (int64_t i = 0; i < n; i++)
-            for (int32_t e = 0; e < width; e++) d[i * width + e] = e < (int32_t)s.keys[(size_t)i].size() ? s.keys[(size_t)i][(size_t)e] : -1;
+            for (int32_t e = 0; e < width; e++)
+                d[i * width + e] = e < (int32_t)s.keys[(size_t)i].size() ? s.keys[(size_t)i][(size_t)e] : -1;
         b->keys.tuples = t;
         b->keys.width = width;
     }
@@ -166,7 +167,10 @@ struct Flow {
     stm_flow *f = nullptr;
     mill_error err = {};
     mill_status status;
-    Flow(mill_pool *pool, const std::vector<stm_flow_node> &nodes) { status = stm_flow_create(pool, nodes.data(), (int32_t)nodes.size(), &f, &err); }
+    Flow(mill_pool *pool, const std::vector<stm_flow_node> &nodes)
+    {
+        status = stm_flow_create(pool, nodes.data(), (int32_t)nodes.size(), &f, &err);
+    }
     ~Flow() { stm_flow_destroy(&f); }
     stm_inlet *at(int node) const { return stm_flow_inlet(f, node); }
 };

@@ -27,17 +27,17 @@ struct Node {
     int64_t batch_rows = 0;
     int replicas = 1;
     int branches = 0;
-    int source = -1;           /* readers: node whose stream is replayed */
-    int store = -1;            /* readers: terminal that stored it, or the global whose output it is */
-    int64_t credit = 1;        /* roots */
-    std::vector<int> batches;  /* generators: rows of each batch; the last carries the end */
-    int drop = 0;              /* steps: drop rows with hash % drop == 0 (1: all) */
-    int children = 0;          /* steps: 0 = keep rows; n: hash % n children (0 .. n-1) per row */
-    int route = 0;             /* routers: 0 by hash, 1 all branches, 2 always branch 0, 3 a subset by hash */
+    int source = -1;          /* readers: node whose stream is replayed */
+    int store = -1;           /* readers: terminal that stored it, or the global whose output it is */
+    int64_t credit = 1;       /* roots */
+    std::vector<int> batches; /* generators: rows of each batch; the last carries the end */
+    int drop = 0;             /* steps: drop rows with hash % drop == 0 (1: all) */
+    int children = 0;         /* steps: 0 = keep rows; n: hash % n children (0 .. n-1) per row */
+    int route = 0;            /* routers: 0 by hash, 1 all branches, 2 always branch 0, 3 a subset by hash */
     bool unordered = false;
     stm_on_missing on_missing = STM_MISSING_NULL;
     stm_on_uneven on_uneven = STM_UNEVEN_NULL;
-    int fail_at = -1;          /* fails when it takes this item */
+    int fail_at = -1; /* fails when it takes this item */
 };
 using Graph = std::vector<Node>;
 
@@ -100,7 +100,7 @@ struct Expected {
     std::vector<std::vector<Rows>> in; /* per node, per lane (EACH: per input) */
     std::vector<Rows> out;
     std::vector<int64_t> last; /* where keys end: first elements are below, also of rows that were dropped on the way */
-    std::vector<bool> fails; /* joins that must fail */
+    std::vector<bool> fails;   /* joins that must fail */
 };
 
 inline Rows edge_rows(const Expected &x, const Graph &g, stm_flow_edge e)

@@ -63,8 +63,10 @@ public:
 private:
     Node vary(Node n)
     {
-        if (chance(r_, 30)) n.drop = pick(r_, 1, 4);
-        else if (chance(r_, 15)) n.children = pick(r_, 2, 4);
+        if (chance(r_, 30))
+            n.drop = pick(r_, 1, 4);
+        else if (chance(r_, 15))
+            n.children = pick(r_, 2, 4);
         n.replicas = pick(r_, 1, 3);
         return n;
     }
@@ -142,7 +144,8 @@ private:
         }
         case 8: {
             counts_->groups++;
-            int store = (int)g_.size(), source = g_[(size_t)s.edge.from].kind == STM_NODE_ROUTER || chance(r_, 30) ? store : s.edge.from;
+            int store = (int)g_.size(),
+                source = g_[(size_t)s.edge.from].kind == STM_NODE_ROUTER || chance(r_, 30) ? store : s.edge.from;
             g_.push_back(sink(use({at})));
             return add(reader("r", store, source, pick(r_, 1, 10)), s.routes, s.space, s.bases);
         }
@@ -184,7 +187,8 @@ private:
         std::vector<size_t> which = {at};
         for (size_t k : deep) {
             const Stream &o = streams_[k];
-            if (o.space != s.space || o.routes.size() != s.routes.size() || o.routes.back().first != s.routes.back().first) continue;
+            if (o.space != s.space || o.routes.size() != s.routes.size() || o.routes.back().first != s.routes.back().first)
+                continue;
             if (branches.insert(o.routes.back().second).second) which.push_back(k);
         }
         if (which.size() < 2) return;
@@ -227,8 +231,9 @@ void print(const Graph &g)
         if (n.in.empty()) printf(" credit %lld", (long long)n.credit);
         for (int b : n.batches) printf(" %d", b);
         if (n.kind == STM_NODE_READER) printf(" source %d store %d", n.source, n.store);
-        printf("; rows %lld replicas %d drop %d children %d route %d unordered %d missing %d uneven %d fail_at %d\n", (long long)n.batch_rows,
-               n.replicas, n.drop, n.children, n.route, (int)n.unordered, (int)n.on_missing, (int)n.on_uneven, n.fail_at);
+        printf("; rows %lld replicas %d drop %d children %d route %d unordered %d missing %d uneven %d fail_at %d\n",
+               (long long)n.batch_rows, n.replicas, n.drop, n.children, n.route, (int)n.unordered, (int)n.on_missing,
+               (int)n.on_uneven, n.fail_at);
     }
 }
 
@@ -300,10 +305,12 @@ TEST(Random, GraphsEndWithTheRightRows)
             break;
         }
     }
-    printf("%lld graphs, %lld runs, %lld actions, %lld grants; %lld runs with a failure, %lld stopped in flight\n", (long long)t.graphs,
-           (long long)t.runs, (long long)t.actions, (long long)t.grants, (long long)t.failed, (long long)t.abandoned);
-    printf("joins by key %d, by position %d, unions %d, routers %d, convergences %d, globals %d, load groups %d\n", t.counts.joins_by_key,
-           t.counts.joins_by_position, t.counts.unions, t.counts.routers, t.counts.convergences, t.counts.globals, t.counts.groups);
+    printf("%lld graphs, %lld runs, %lld actions, %lld grants; %lld runs with a failure, %lld stopped in flight\n",
+           (long long)t.graphs, (long long)t.runs, (long long)t.actions, (long long)t.grants, (long long)t.failed,
+           (long long)t.abandoned);
+    printf("joins by key %d, by position %d, unions %d, routers %d, convergences %d, globals %d, load groups %d\n",
+           t.counts.joins_by_key, t.counts.joins_by_position, t.counts.unions, t.counts.routers, t.counts.convergences,
+           t.counts.globals, t.counts.groups);
     if (one) return;
     EXPECT_GE(t.graphs, count ? 1 : 10000);
     EXPECT_GT(t.failed, t.runs / 50);

@@ -35,14 +35,14 @@ struct Replica {
 
 struct NodeState {
     Replica *replicas;
-    int64_t *consumed;  /* [lanes] rows */
-    int64_t *items;     /* [lanes] */
-    int64_t *covered;   /* [roots] of the last item, ordered nodes */
-    uint64_t sum;       /* unordered: of hashes of rows */
+    int64_t *consumed; /* [lanes] rows */
+    int64_t *items;    /* [lanes] */
+    int64_t *covered;  /* [roots] of the last item, ordered nodes */
+    uint64_t sum;      /* unordered: of hashes of rows */
     int64_t ends;
-    int32_t sent;       /* roots: batches */
-    int64_t rows;       /* roots: rows sent */
-    bool closed;        /* cut away */
+    int32_t sent;        /* roots: batches */
+    int64_t rows;        /* roots: rows sent */
+    bool closed;         /* cut away */
     mill_batch **stored; /* stores */
     size_t n_stored, cap_stored;
 };
@@ -150,7 +150,8 @@ public:
             int32_t root = stm_flow_root_of(flow_, (int32_t)i);
             if (root >= 0) {
                 int64_t rows = next_rows((int)i);
-                if (rows >= 0 && (rows == 0 || rows <= stm_credit_room(flow_, root))) out->push_back({SEND, (int16_t)i, (int8_t)idle});
+                if (rows >= 0 && (rows == 0 || rows <= stm_credit_room(flow_, root)))
+                    out->push_back({SEND, (int16_t)i, (int8_t)idle});
             } else if (stm_inlet_ready(stm_flow_inlet(flow_, (int32_t)i)) > 0) {
                 out->push_back({TAKE, (int16_t)i, (int8_t)idle});
             }
@@ -174,7 +175,8 @@ public:
         if (stm_flow_grant(flow_, &starved) < 0) {
             std::string who;
             for (size_t i = 0; i < g_.size(); i++)
-                if (stm_flow_inlet(flow_, (int32_t)i) && !stm_inlet_ended(stm_flow_inlet(flow_, (int32_t)i))) who += " " + g_[i].name;
+                if (stm_flow_inlet(flow_, (int32_t)i) && !stm_inlet_ended(stm_flow_inlet(flow_, (int32_t)i)))
+                    who += " " + g_[i].name;
             fail("stuck: nothing can happen, and nobody gets a grant; not ended:%s", who.c_str());
         }
         if (++*grants_in_a_row_ > 40) fail("stuck: grants do not help (the last one for '%s')", g_[(size_t)starved].name.c_str());
@@ -249,7 +251,8 @@ private:
             const stm_cursor &c = stm_cursors(in->now)[i];
             h = mix(mix(mix(h, q.base), q.next), q.end);
             if (in->unordered)
-                for (uint64_t k = q.next; k < q.top; k++) h = mix(h, (uint64_t)in->prefix[i][(k & (q.cap - 1)) * (size_t)(in->n_roots + 1)]);
+                for (uint64_t k = q.next; k < q.top; k++)
+                    h = mix(h, (uint64_t)in->prefix[i][(k & (q.cap - 1)) * (size_t)(in->n_roots + 1)]);
             for (uint64_t k = q.base; k < q.top && !in->unordered; k++) h = mix(h, stm_queue_batch(&q, k) != nullptr);
             h = mix(mix(mix(h, c.seq), (uint64_t)c.row), c.scan);
         }
@@ -504,7 +507,8 @@ private:
         if (n.unordered) {
             for (auto &k : keys) s.sum += hash_key(k);
         } else {
-            if (b->seq != (uint64_t)s.items[lane]) fail("'%s' got item %lld as number %lld", name, (long long)b->seq, (long long)s.items[lane]);
+            if (b->seq != (uint64_t)s.items[lane])
+                fail("'%s' got item %lld as number %lld", name, (long long)b->seq, (long long)s.items[lane]);
             check_rows(i, lane, at, want, in, columns, keys);
             ItemShape shape = {b->rows, b->borders, b->end};
             auto &seen = shapes_[(size_t)i][(size_t)lane];
@@ -532,13 +536,15 @@ private:
         const char *name = g_[(size_t)i].name.c_str();
         for (size_t r = 0; r < keys.size(); r++) {
             const Row &w = want[at + r];
-            if (keys[r] != w.key) return fail("'%s': row %zu has another key than it should (first element %lld, not %lld)", name, at + r,
-                                              (long long)keys[r][0], (long long)w.key[0]);
+            if (keys[r] != w.key)
+                return fail("'%s': row %zu has another key than it should (first element %lld, not %lld)", name, at + r,
+                            (long long)keys[r][0], (long long)w.key[0]);
             if (w.path != want[at].path) return fail("'%s': an item goes over the border of a routed batch", name);
             if (in[0]->frontier[0] < 0) fail("'%s': no frontier", name);
             if ((int)w.values.size() != columns) return fail("'%s' got %d inputs", name, columns);
             for (int c = 0; c < columns && columns_; c++)
-                if (value_at(in[c], (int64_t)r) != w.values[(size_t)c]) return fail("'%s': row %zu has wrong contents", name, at + r);
+                if (value_at(in[c], (int64_t)r) != w.values[(size_t)c])
+                    return fail("'%s': row %zu has wrong contents", name, at + r);
             if (c_has_keys(i))
                 for (int c = 1; c < columns; c++) check_partner(i, in, c, (int64_t)r, w);
         }
@@ -571,7 +577,8 @@ private:
             for (size_t l = 0; l < lanes; l++) {
                 if (s_[i].consumed[l] != (int64_t)x_.in[i][l].size())
                     fail("'%s' got %lld of %zu rows", n.name.c_str(), (long long)s_[i].consumed[l], x_.in[i][l].size());
-                if (!n.unordered && !failed() && (size_t)s_[i].items[l] != shapes_[i][l].size()) fail("'%s': items are missing", n.name.c_str());
+                if (!n.unordered && !failed() && (size_t)s_[i].items[l] != shapes_[i][l].size())
+                    fail("'%s': items are missing", n.name.c_str());
             }
             if (s_[i].ends != (int64_t)lanes) fail("'%s' got %lld ends", n.name.c_str(), (long long)s_[i].ends);
             uint64_t sum = 0;

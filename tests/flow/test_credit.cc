@@ -119,7 +119,8 @@ TEST(Credit, AWholeGeneratorBatchIsGranted)
 TEST(Credit, EndedAndPausedRootsGetNoGrant)
 {
     Pool pool;
-    Flow f(pool, {generator("g", 1), generator("h", 1), node("t", STM_NODE_TERMINAL, {{0, 0}}, 2), node("u", STM_NODE_TERMINAL, {{1, 0}}, 2)});
+    Flow f(pool, {generator("g", 1), generator("h", 1), node("t", STM_NODE_TERMINAL, {{0, 0}}, 2),
+                  node("u", STM_NODE_TERMINAL, {{1, 0}}, 2)});
     int32_t starved = -1;
     stm_credit_pause(f.f, 0, true);
     EXPECT_EQ(1, stm_flow_grant(f.f, &starved));
@@ -136,8 +137,8 @@ TEST(Credit, ACutTerminalIsNotWaitedFor)
     Pool pool;
     auto r = node("r", STM_NODE_READER, {});
     r.source = 1, r.credit_rows = 5;
-    Flow f(pool, {generator("g", 10), node("s", STM_NODE_STEP, {{0, 0}}), node("t", STM_NODE_TERMINAL, {{1, 0}}), node("u", STM_NODE_TERMINAL, {{0, 0}}), r,
-                  node("v", STM_NODE_TERMINAL, {{4, 0}})});
+    Flow f(pool, {generator("g", 10), node("s", STM_NODE_STEP, {{0, 0}}), node("t", STM_NODE_TERMINAL, {{1, 0}}),
+                  node("u", STM_NODE_TERMINAL, {{0, 0}}), r, node("v", STM_NODE_TERMINAL, {{4, 0}})});
     ASSERT_EQ(MILL_OK, f.status);
     give(f, pool, 2, 0, {.seq = 1, .keys = keys_of(0, 3), .covered = 3, .root = 0, .roots = 2});
     stm_credit_admit(f.f, 0, 10);

@@ -52,47 +52,57 @@ TEST(FlowDefects, R1_LastBatchWithoutRows)
 TEST(FlowDefects, R2_UnevenInputsOfAJoin)
 {
     must_end({gen("g", {2, 2, 1}, 2), gen("h", {4, 4, 4}, 2), step("j", {{0, 0}, {1, 0}}, 3, 2, JOIN), sink({{2, 0}})});
-    must_end({gen("g", {2, 2, 1}, 2), gen("h", {4, 4, 4}, 2), uneven(step("j", {{0, 0}, {1, 0}}, 3, 2, JOIN), STM_UNEVEN_ERROR), sink({{2, 0}}), sink({{1, 0}})});
+    must_end({gen("g", {2, 2, 1}, 2), gen("h", {4, 4, 4}, 2), uneven(step("j", {{0, 0}, {1, 0}}, 3, 2, JOIN), STM_UNEVEN_ERROR),
+              sink({{2, 0}}), sink({{1, 0}})});
 }
 
 TEST(FlowDefects, R3_AGlobalWithoutRows)
 {
-    must_end({gen("g", {2, 2, 2}, 2), dropping(step("a", {{0, 0}}, 2, 2), 1), sink({{1, 0}}, 0, EACH), reader("out", 2, -1, 1), step("b", {{3, 0}}, 2, 2), sink({{4, 0}})});
-    must_end({gen("g", {0, 0, 0}, 1), gen("h", {2, 1, 1}, 1), sink({{0, 0}, {1, 0}}, 3, EACH), reader("out", 2, -1, 1), sink({{3, 0}})});
+    must_end({gen("g", {2, 2, 2}, 2), dropping(step("a", {{0, 0}}, 2, 2), 1), sink({{1, 0}}, 0, EACH), reader("out", 2, -1, 1),
+              step("b", {{3, 0}}, 2, 2), sink({{4, 0}})});
+    must_end(
+        {gen("g", {0, 0, 0}, 1), gen("h", {2, 1, 1}, 1), sink({{0, 0}, {1, 0}}, 3, EACH), reader("out", 2, -1, 1), sink({{3, 0}})});
 }
 
 TEST(FlowDefects, R4_RoutesThatNeverConverge)
 {
-    must_end({gen("g", {2, 2, 2, 2}, 4), router({{0, 0}}, 3, 2, 0, 2), sink({{1, 0}}), step("a", {{1, 1}}, 3, 2), sink({{3, 0}}, 2), sink({{1, 2}}, 5)});
+    must_end({gen("g", {2, 2, 2, 2}, 4), router({{0, 0}}, 3, 2, 0, 2), sink({{1, 0}}), step("a", {{1, 1}}, 3, 2), sink({{3, 0}}, 2),
+              sink({{1, 2}}, 5)});
     must_end({gen("g", {2, 2, 2}, 4), router({{0, 0}}, 2, 2, 2), sink({{1, 0}}), sink({{1, 1}})});
 }
 
 TEST(FlowDefects, R5_RoutedToAllBranches)
 {
-    must_end({gen("g", {3, 3, 3}, 6), router({{0, 0}}, 3, 2, 1), step("a", {{1, 0}}, 1, 2), step("b", {{1, 1}}, 2), step("c", {{2, 0}, {3, 0}, {1, 2}}, 4, 2, CONVERGE), sink({{4, 0}})});
+    must_end({gen("g", {3, 3, 3}, 6), router({{0, 0}}, 3, 2, 1), step("a", {{1, 0}}, 1, 2), step("b", {{1, 1}}, 2),
+              step("c", {{2, 0}, {3, 0}, {1, 2}}, 4, 2, CONVERGE), sink({{4, 0}})});
 }
 
 TEST(FlowDefects, R6_RouterWithReplicas)
 {
-    must_end({gen("g", {2, 2, 2, 2, 2}, 10), router({{0, 0}}, 2, 2, 0, 3), step("a", {{1, 0}}, 2, 2), step("b", {{1, 1}}, 2, 2), step("c", {{2, 0}, {3, 0}}, 2, 1, CONVERGE), sink({{4, 0}})});
+    must_end({gen("g", {2, 2, 2, 2, 2}, 10), router({{0, 0}}, 2, 2, 0, 3), step("a", {{1, 0}}, 2, 2), step("b", {{1, 1}}, 2, 2),
+              step("c", {{2, 0}, {3, 0}}, 2, 1, CONVERGE), sink({{4, 0}})});
 }
 
 TEST(FlowDefects, R7_ShortBatchesInFrontOfARouter)
 {
-    must_end({gen("g", {4, 4, 4}, 8), dropping(step("f", {{0, 0}}, 4), 2), router({{1, 0}}, 2, 2, 0), step("a", {{2, 0}}, 4), step("b", {{2, 1}}, 4), step("c", {{3, 0}, {4, 0}}, 4, 1, CONVERGE), sink({{5, 0}})});
+    must_end({gen("g", {4, 4, 4}, 8), dropping(step("f", {{0, 0}}, 4), 2), router({{1, 0}}, 2, 2, 0), step("a", {{2, 0}}, 4),
+              step("b", {{2, 1}}, 4), step("c", {{3, 0}, {4, 0}}, 4, 1, CONVERGE), sink({{5, 0}})});
 }
 
 TEST(FlowDefects, R8_BranchesThatChangeTheNumberOfRows)
 {
-    must_end({gen("g", {4, 4, 3}, 8), router({{0, 0}}, 2, 4, 3, 2), expanding(step("a", {{1, 0}}, 3, 2), 4), dropping(step("b", {{1, 1}}, 2, 2), 2), step("c", {{2, 0}, {3, 0}}, 5, 1, CONVERGE), sink({{4, 0}})});
+    must_end({gen("g", {4, 4, 3}, 8), router({{0, 0}}, 2, 4, 3, 2), expanding(step("a", {{1, 0}}, 3, 2), 4),
+              dropping(step("b", {{1, 1}}, 2, 2), 2), step("c", {{2, 0}, {3, 0}}, 5, 1, CONVERGE), sink({{4, 0}})});
 }
 
 TEST(FlowDefects, R9_StepsOfALaterLoadGroup)
 {
-    must_end({gen("g", {4, 4, 4, 4}, 4), sink({{0, 0}}), reader("r", 1, 0, 2), step("a", {{2, 0}}, 2, 2), sink({{3, 0}}), reader("s", 4, 3, 2), step("b", {{5, 0}}, 3), sink({{6, 0}})});
+    must_end({gen("g", {4, 4, 4, 4}, 4), sink({{0, 0}}), reader("r", 1, 0, 2), step("a", {{2, 0}}, 2, 2), sink({{3, 0}}),
+              reader("s", 4, 3, 2), step("b", {{5, 0}}, 3), sink({{6, 0}})});
 }
 
 TEST(FlowDefects, R11_BranchesWithTheirOwnColumns)
 {
-    must_end({gen("g", {3, 3, 3}, 9), router({{0, 0}}, 2, 2, 0), dropping(step("a", {{1, 0}}, 1, 2), 3), step("b", {{1, 1}}, 2, 2), step("c", {{2, 0}, {3, 0}}, 50, 1, CONVERGE), sink({{4, 0}}, 50)});
+    must_end({gen("g", {3, 3, 3}, 9), router({{0, 0}}, 2, 2, 0), dropping(step("a", {{1, 0}}, 1, 2), 3), step("b", {{1, 1}}, 2, 2),
+              step("c", {{2, 0}, {3, 0}}, 50, 1, CONVERGE), sink({{4, 0}}, 50)});
 }

@@ -55,7 +55,8 @@ std::vector<mill_batch *> stream(mill_pool *pool, const std::vector<int64_t> &ro
     std::vector<mill_batch *> b;
     *total = 0;
     for (size_t i = 0; i < rows.size(); i++) {
-        b.push_back(make(pool, {.seq = i, .keys = keys_of(*total, rows[i]), .covered = *total + rows[i], .end = i + 1 == rows.size()}));
+        b.push_back(
+            make(pool, {.seq = i, .keys = keys_of(*total, rows[i]), .covered = *total + rows[i], .end = i + 1 == rows.size()}));
         *total += rows[i];
     }
     return b;
@@ -96,7 +97,12 @@ TEST(Single, CutsInEveryOrderOfArrival)
 TEST(Single, BordersAreNotCrossed)
 {
     Pool pool;
-    Flow f(pool, {generator("g"), [] { auto r = node("r", STM_NODE_ROUTER, {{0, 0}}); r.n_branches = 2; return r; }(),
+    Flow f(pool, {generator("g"),
+                  [] {
+                      auto r = node("r", STM_NODE_ROUTER, {{0, 0}});
+                      r.n_branches = 2;
+                      return r;
+                  }(),
                   node("a", STM_NODE_TERMINAL, {{1, 0}}, 4), node("b", STM_NODE_TERMINAL, {{1, 1}})});
     ASSERT_EQ(MILL_OK, f.status);
     EXPECT_EQ(1, stm_flow_stream_of(f.f, 1)->depth);
@@ -106,7 +112,8 @@ TEST(Single, BordersAreNotCrossed)
     } in[] = {{3, 0}, {3, 1}, {0, 1}, {4, 1}, {1, 0}, {0, 1}, {2, 1}};
     int64_t at = 0;
     for (size_t i = 0; i < 7; i++) {
-        mill_batch *b = make(pool, {.seq = i, .keys = keys_of(at, in[i].rows), .covered = at + in[i].rows, .end = i == 6, .borders = in[i].borders});
+        mill_batch *b = make(
+            pool, {.seq = i, .keys = keys_of(at, in[i].rows), .covered = at + in[i].rows, .end = i == 6, .borders = in[i].borders});
         at += in[i].rows;
         ASSERT_EQ(MILL_OK, stm_inlet_push(f.at(2), 0, &b, nullptr));
     }
@@ -120,7 +127,12 @@ TEST(Single, BordersAreNotCrossed)
 TEST(Single, ARouterMarksItsBorders)
 {
     Pool pool;
-    Flow f(pool, {generator("g"), [] { auto r = node("r", STM_NODE_ROUTER, {{0, 0}}, 2); r.n_branches = 1; return r; }(),
+    Flow f(pool, {generator("g"),
+                  [] {
+                      auto r = node("r", STM_NODE_ROUTER, {{0, 0}}, 2);
+                      r.n_branches = 1;
+                      return r;
+                  }(),
                   node("a", STM_NODE_TERMINAL, {{1, 0}})});
     mill_batch *b = make(pool, {.keys = keys_of(0, 3), .covered = 3, .end = true});
     ASSERT_EQ(MILL_OK, stm_inlet_push(f.at(1), 0, &b, nullptr));
@@ -196,7 +208,8 @@ TEST(Unordered, PassesAsTheyComeAndKeepsTheEndLast)
         int64_t covered = 0;
         for (uint64_t q : order) {
             for (int node_at : {1, 2}) {
-                mill_batch *b = make(pool, {.seq = q, .keys = keys_of((int64_t)q * 2, 2), .covered = (int64_t)q * 2 + 2, .end = q == 3});
+                mill_batch *b =
+                    make(pool, {.seq = q, .keys = keys_of((int64_t)q * 2, 2), .covered = (int64_t)q * 2 + 2, .end = q == 3});
                 ASSERT_EQ(MILL_OK, stm_inlet_push(f.at(node_at), 0, &b, nullptr));
             }
             if (q != 3) arrived.push_back(q);

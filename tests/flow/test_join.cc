@@ -9,7 +9,10 @@ using Sizes = std::vector<size_t>;
 namespace {
 
 std::vector<stm_flow_node> two_generators(stm_flow_node join) { return {generator("left"), generator("right"), join}; }
-stm_flow_node join_of(std::vector<stm_flow_edge> in, int64_t rows = 0) { return node("join", STM_NODE_TERMINAL, std::move(in), rows, STM_INPUT_JOIN); }
+stm_flow_node join_of(std::vector<stm_flow_edge> in, int64_t rows = 0)
+{
+    return node("join", STM_NODE_TERMINAL, std::move(in), rows, STM_INPUT_JOIN);
+}
 std::vector<stm_flow_node> diamond(stm_flow_node join)
 {
     return {generator("root"), node("a", STM_NODE_STEP, {{0, 0}}), node("b", STM_NODE_STEP, {{0, 0}}), join};
@@ -80,7 +83,8 @@ TEST(Join, UnevenTotalsAreNamed)
     ASSERT_EQ(MILL_OK, push(f, 2, 1, pool, {.keys = keys_of(0, 2), .covered = 2, .root = 1, .roots = 2}));
     ASSERT_EQ(MILL_OK, push(f, 2, 1, pool, {.seq = 1, .keys = keys_of(2, 2), .covered = 4, .root = 1, .roots = 2}));
     mill_error err = {};
-    EXPECT_EQ(MILL_ERR_DATA, push(f, 2, 1, pool, {.seq = 2, .keys = keys_of(4, 1), .covered = 5, .end = true, .root = 1, .roots = 2}, &err));
+    EXPECT_EQ(MILL_ERR_DATA,
+              push(f, 2, 1, pool, {.seq = 2, .keys = keys_of(4, 1), .covered = 5, .end = true, .root = 1, .roots = 2}, &err));
     EXPECT_STREQ("step 'join' joins by position: 'left' has 3 rows, 'right' has 5", err.msg);
 }
 
@@ -180,17 +184,35 @@ TEST(Graph, WhatCannotBeIsRefusedByName)
         {"itself", {generator("g"), node("s", STM_NODE_STEP, {{1, 0}})}, "'s'"},
         {"no such branch", {generator("g"), routes({{0, 0}}, 2), node("t", STM_NODE_TERMINAL, {{1, 2}})}, "branch 2 of 'route'"},
         {"branch of a step", {generator("g"), node("t", STM_NODE_TERMINAL, {{0, 1}})}, "branch 1 of 'g'"},
-        {"after a terminal", {generator("g"), node("t", STM_NODE_TERMINAL, {{0, 0}}), node("u", STM_NODE_TERMINAL, {{1, 0}})}, "'t'"},
+        {"after a terminal",
+         {generator("g"), node("t", STM_NODE_TERMINAL, {{0, 0}}), node("u", STM_NODE_TERMINAL, {{1, 0}})},
+         "'t'"},
         {"no input", {generator("g"), node("s", STM_NODE_STEP, {})}, "'s' has no input"},
         {"two inputs, single", {generator("g"), generator("h"), node("s", STM_NODE_STEP, {{0, 0}, {1, 0}})}, "'s'"},
         {"no credit", {generator("g", 0), node("t", STM_NODE_TERMINAL, {{0, 0}})}, "'g'"},
-        {"convergence without a router", {generator("g"), node("c", STM_NODE_STEP, {{0, 0}, {0, 0}}, 0, STM_INPUT_CONVERGE)}, "'c'"},
-        {"convergence of two routers", {generator("g"), routes({{0, 0}}, 2), routes({{0, 0}}, 2), node("c", STM_NODE_STEP, {{1, 0}, {2, 1}}, 0, STM_INPUT_CONVERGE)}, "'c'"},
-        {"join of two branches", {generator("g"), routes({{0, 0}}, 2), node("j", STM_NODE_STEP, {{1, 0}, {1, 1}}, 0, STM_INPUT_JOIN)}, "converge them first"},
-        {"union of a branch and what was before", {generator("g"), routes({{0, 0}}, 2), node("u", STM_NODE_STEP, {{1, 0}, {0, 0}}, 0, STM_INPUT_UNION)}, "'u'"},
-        {"unordered with batches", {generator("g"), with_unordered(node("s", STM_NODE_STEP, {{0, 0}}, 4))}, "'s' needs its input in order"},
-        {"unordered join", {generator("g"), generator("h"), with_unordered(node("j", STM_NODE_STEP, {{0, 0}, {1, 0}}, 0, STM_INPUT_JOIN))}, "'j'"},
-        {"one side below a union", {generator("g"), generator("h"), node("u", STM_NODE_STEP, {{0, 0}, {1, 0}}, 0, STM_INPUT_UNION), node("j", STM_NODE_STEP, {{2, 0}, {0, 0}}, 0, STM_INPUT_JOIN)}, "union"},
+        {"convergence without a router",
+         {generator("g"), node("c", STM_NODE_STEP, {{0, 0}, {0, 0}}, 0, STM_INPUT_CONVERGE)},
+         "'c'"},
+        {"convergence of two routers",
+         {generator("g"), routes({{0, 0}}, 2), routes({{0, 0}}, 2),
+          node("c", STM_NODE_STEP, {{1, 0}, {2, 1}}, 0, STM_INPUT_CONVERGE)},
+         "'c'"},
+        {"join of two branches",
+         {generator("g"), routes({{0, 0}}, 2), node("j", STM_NODE_STEP, {{1, 0}, {1, 1}}, 0, STM_INPUT_JOIN)},
+         "converge them first"},
+        {"union of a branch and what was before",
+         {generator("g"), routes({{0, 0}}, 2), node("u", STM_NODE_STEP, {{1, 0}, {0, 0}}, 0, STM_INPUT_UNION)},
+         "'u'"},
+        {"unordered with batches",
+         {generator("g"), with_unordered(node("s", STM_NODE_STEP, {{0, 0}}, 4))},
+         "'s' needs its input in order"},
+        {"unordered join",
+         {generator("g"), generator("h"), with_unordered(node("j", STM_NODE_STEP, {{0, 0}, {1, 0}}, 0, STM_INPUT_JOIN))},
+         "'j'"},
+        {"one side below a union",
+         {generator("g"), generator("h"), node("u", STM_NODE_STEP, {{0, 0}, {1, 0}}, 0, STM_INPUT_UNION),
+          node("j", STM_NODE_STEP, {{2, 0}, {0, 0}}, 0, STM_INPUT_JOIN)},
+         "union"},
         {"each in the middle", {generator("g"), node("s", STM_NODE_STEP, {{0, 0}}, 0, STM_INPUT_EACH)}, "'s'"},
     };
     for (const Bad &b : bad) {
