@@ -225,7 +225,7 @@ static int64_t room_at(stm_station *s)
     stm_run *run = s->run;
 
     if (atomic_load_explicit(&run->stop, memory_order_relaxed) != 0) return 0;
-    if (run->memory_limit > 0 && stm_pool_counts(run->pool).live_bytes > run->memory_limit) {
+    if (run->memory_limit > 0 && stm_pool_live(run->pool) > run->memory_limit) {
         int32_t pass = atomic_load_explicit(&run->memory_pass, memory_order_relaxed);
         if (pass <= 0) return 0;
     }

@@ -519,6 +519,8 @@ void stm_pool_trim(mill_pool *pool)
     for (unsigned c = 0; c < N_CLASSES; c++) shed_class(pool, c, 0);
 }
 
+int64_t stm_pool_live(const mill_pool *pool) { return atomic_load_explicit(&((mill_pool *)(uintptr_t)pool)->live, memory_order_relaxed); }
+
 stm_pool_stats stm_pool_counts(const mill_pool *pool)
 {
     mill_pool *p = (mill_pool *)pool;

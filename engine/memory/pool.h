@@ -34,6 +34,8 @@ void stm_pool_detach(void);
 /** Bytes of the block that a take of @p bytes really gets (its size class). */
 size_t stm_pool_block_bytes(size_t bytes);
 stm_pool_stats stm_pool_counts(const mill_pool *pool);
+/** live_bytes alone: one relaxed load. */
+int64_t stm_pool_live(const mill_pool *pool);
 /** Return free lists to the allocator. */
 void stm_pool_trim(mill_pool *pool);
 
