@@ -2,6 +2,10 @@
  * Drivers: threads that run stations. A driver runs a burst, follows the batches to the next station on the same core, looks for
  * other work when there is none, spins shortly, sleeps. The last one to find nothing looks whether the run is at rest.
  *
+ * Work costs least on the core that made it. So a driver that looks for work leaves small amounts to the others while they
+ * move on (their beats advance), and sleeps rather than pass batches to and fro; before a driver starts on something long, it
+ * wakes another for whatever it leaves behind.
+ *
  * No wake is lost: whoever goes to sleep counts itself idle, fences, and looks once more; whoever publishes work either goes on
  * looking itself before it sleeps, or (threads that do not look everywhere) rings.
  */
@@ -18,6 +22,7 @@
 
 #define SPIN_NS 5000   /* before sleeping: about what a wake on the same core costs */
 #define WAKE_NS 5000   /* work that must wait elsewhere before a sleeping driver is woken for it */
+#define STEAL_NS 2000  /* work that must wait at a station before a driver takes it from one that is about to get there */
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
 {
@@ -89,45 +94,73 @@ static void leave_idle(stm_run *run)
 
 /* ---- drivers ----------------------------------------------------------------------------------------------------- */
 
+/* What waits at a station that another thread could start on, in ns; 0 = nothing. */
+static int64_t waiting_ns(const stm_station *s)
+{
+    const int64_t cost = atomic_load_explicit(&s->cost_ns, memory_order_relaxed) + 1;
+    int64_t ready;
+
+    if (s->own_threads) return 0;
+    if (s->kind == STM_AT_GENERATOR || s->kind == STM_AT_READER || s->kind == STM_AT_SUBMIT) return stm_station_runnable(s) ? cost : 0;
+    ready = atomic_load_explicit(&s->ready, memory_order_relaxed);
+    return ready > 0 && stm_station_runnable(s) ? ready * cost : 0;
+}
+
 /* Work that this driver will not do next, in ns: is it worth waking another? */
 static int64_t pending_elsewhere(stm_run *run, const stm_station *next)
 {
     int64_t ns = 0;
 
-    for (int32_t i = 0; i < run->n_stations; i++) {
-        const stm_station *s = &run->stations[i];
-        if (s == next || s->own_threads) continue;
-        if (s->kind == STM_AT_GENERATOR || s->kind == STM_AT_READER) {
-            if (stm_station_runnable(s)) ns += atomic_load_explicit(&s->cost_ns, memory_order_relaxed);
-            continue;
-        }
-        const int64_t ready = atomic_load_explicit(&s->ready, memory_order_relaxed);
-        if (ready > 0 && atomic_load_explicit(&s->running, memory_order_relaxed) < s->n_slots)
-            ns += ready * atomic_load_explicit(&s->cost_ns, memory_order_relaxed);
-    }
-    /* a station with several replicas may keep more than one core busy with what waits at `next` itself */
-    if (next != NULL && next->n_slots > 1) {
+    for (int32_t i = 0; i < run->n_stations; i++)
+        if (&run->stations[i] != next) ns += waiting_ns(&run->stations[i]);
+    if (next != NULL && next->n_slots > 1) { /* replicas keep more than one core busy with what waits at `next` itself */
         const int64_t ready = atomic_load_explicit(&next->ready, memory_order_relaxed);
         if (ready > 1) ns += (ready - 1) * atomic_load_explicit(&next->cost_ns, memory_order_relaxed);
     }
     return ns;
 }
 
-static stm_station *find_work(stm_run *run)
+/* Wake a sleeping driver if what this one leaves behind is worth it. */
+static void share_work(stm_run *run, const stm_station *next)
 {
-    for (int32_t i = run->n_stations - 1; i >= 0; i--) /* what is furthest gets done first: memory comes back */
-        if (!run->stations[i].own_threads && stm_station_runnable(&run->stations[i])) return &run->stations[i];
+    int64_t pending;
+    bool away; /* this driver is about to be busy for long: then anything is worth it */
+
+    if (run->n_drivers < 2 || atomic_load_explicit(&run->sleepers, memory_order_relaxed) == 0) return;
+    if (atomic_load_explicit(&run->waking, memory_order_relaxed) != 0) return;
+    away = next != NULL && atomic_load_explicit(&next->cost_ns, memory_order_relaxed) > WAKE_NS;
+    pending = pending_elsewhere(run, next);
+    if (pending <= (away ? 0 : WAKE_NS)) return;
+    if (atomic_exchange(&run->waking, 1) == 0) stm_run_ring(run, false);
+}
+
+/* A station where at least @p ns of work waits. What is furthest down gets done first: memory comes back. */
+static stm_station *find_work(stm_run *run, int64_t ns)
+{
+    for (int32_t i = run->n_stations - 1; i >= 0; i--)
+        if (waiting_ns(&run->stations[i]) > ns) return &run->stations[i];
     return NULL;
 }
 
-static void park(stm_run *run)
+static uint64_t beats_of_others(const stm_driver *d)
+{
+    uint64_t sum = 0;
+
+    for (int32_t i = 0; i < d->run->n_drivers; i++)
+        if (i != d->index) sum += atomic_load_explicit(&d->run->drivers[i].beats, memory_order_relaxed);
+    return sum;
+}
+
+/* Sleep until rung. @p leave: what can be run now is left to other drivers, which move on; not if there is none awake. */
+static void park(stm_run *run, bool leave)
 {
     const uint32_t seen = atomic_load(&run->epoch);
+    bool stay;
 
     atomic_fetch_add(&run->sleepers, 1);
-    atomic_fetch_add(&run->idle, 1);
+    stay = atomic_fetch_add(&run->idle, 1) + 1 >= atomic_load(&run->threads) || !leave || atomic_load(&run->sleepers) >= run->n_drivers;
     atomic_thread_fence(memory_order_seq_cst);
-    if (!any_runnable(run, false) && !atomic_load(&run->quit) && !look_at_rest(run)) futex_wait(&run->epoch, seen);
+    if (!(stay && any_runnable(run, false)) && !atomic_load(&run->quit) && !look_at_rest(run)) futex_wait(&run->epoch, seen);
     atomic_fetch_sub(&run->sleepers, 1);
     atomic_store(&run->waking, 0);
     leave_idle(run);
@@ -139,24 +172,29 @@ static void *driver_main(void *arg)
     stm_run *run = d->run;
     stm_station *s = NULL;
     const double ns_per_tick = stm_ns_per_tick();
-    uint64_t idle_since = 0;
+    uint64_t idle_since = 0, beats = 0;
     int pause = 1;
 
     stm_pool_attach(run->pool);
     while (!atomic_load_explicit(&run->quit, memory_order_relaxed)) {
         if (s != NULL && !s->own_threads && stm_station_run(s) > 0) {
+            atomic_store_explicit(&d->beats, atomic_load_explicit(&d->beats, memory_order_relaxed) + 1, memory_order_relaxed);
             idle_since = 0;
             pause = 1;
-            if (run->n_drivers > 1 && atomic_load_explicit(&run->sleepers, memory_order_relaxed) > 0 &&
-                atomic_load_explicit(&run->waking, memory_order_relaxed) == 0 && pending_elsewhere(run, s->next) > WAKE_NS &&
-                atomic_exchange(&run->waking, 1) == 0)
-                stm_run_ring(run, false);
+            share_work(run, s->next);
             s = s->next;
             continue;
         }
-        if ((s = find_work(run)) != NULL) continue;
+        const bool alone = atomic_load_explicit(&run->sleepers, memory_order_relaxed) + 1 >= run->n_drivers;
+        if ((s = find_work(run, alone ? 0 : STEAL_NS)) != NULL) {
+            share_work(run, s);
+            continue;
+        }
         const uint64_t now = stm_ticks();
-        if (idle_since == 0) idle_since = now;
+        if (idle_since == 0) {
+            idle_since = now;
+            beats = beats_of_others(d);
+        }
         if ((double)(now - idle_since) * ns_per_tick < SPIN_NS) {
 #if defined(__x86_64__)
             for (int i = 0; i < pause; i++) __builtin_ia32_pause();
@@ -165,7 +203,9 @@ static void *driver_main(void *arg)
             continue;
         }
         idle_since = 0;
-        park(run);
+        const bool others_move = !alone && beats_of_others(d) != beats;
+        if (!others_move && (s = find_work(run, 0)) != NULL) continue;
+        park(run, others_move);
     }
     stm_pool_detach();
     return NULL;
@@ -173,13 +213,17 @@ static void *driver_main(void *arg)
 
 mill_status stm_drivers_start(stm_run *run, mill_error *err)
 {
-    run->drivers = stm_calloc((size_t)run->n_drivers * sizeof *run->drivers);
+    run->drivers = stm_aligned((size_t)run->n_drivers * sizeof *run->drivers, 64);
     if (run->drivers == NULL) return mill_fail(err, MILL_ERR_NOMEM, "drivers");
+    memset(run->drivers, 0, (size_t)run->n_drivers * sizeof *run->drivers); /* all, before the first one looks at the others */
+    for (int32_t i = 0; i < run->n_drivers; i++) {
+        run->drivers[i].run = run;
+        run->drivers[i].index = i;
+    }
     atomic_fetch_add(&run->threads, run->n_drivers);
     for (int32_t i = 0; i < run->n_drivers; i++) {
         stm_driver *d = &run->drivers[i];
         int e;
-        *d = (stm_driver){.run = run, .index = i};
         e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&d->thread, NULL, driver_main, d);
         if (e != 0) {
             atomic_fetch_sub(&run->threads, run->n_drivers - i);

@@ -122,6 +122,7 @@ typedef struct stm_driver {
     int32_t index;
     pthread_t thread;
     bool started;
+    _Alignas(64) _Atomic uint64_t beats; /* bursts done; written by the driver, relaxed */
 } stm_driver;
 
 struct stm_run {
