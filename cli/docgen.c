@@ -15,7 +15,11 @@ static void man_text(const char *text)
 static void man(void)
 {
     printf(".TH STEPMILL 1\n.SH NAME\nstepmill \\- run batch\\-inference pipelines\n.SH SYNOPSIS\n");
-    for (size_t i = 0; i < cli_verb_count; i++) printf(".B stepmill %s\n", cli_verbs[i].name), cli_verbs[i].operands[0] != 0 ? printf(".I %s\n.br\n", cli_verbs[i].operands) : printf(".br\n");
+    for (size_t i = 0; i < cli_verb_count; i++) {
+        printf(".B stepmill %s\n", cli_verbs[i].name);
+        if (cli_verbs[i].operands[0] != '\0') printf(".I %s\n", cli_verbs[i].operands);
+        printf(".br\n");
+    }
     printf(".SH DESCRIPTION\nRows come in, pass through the steps of a pipeline file, and go out. Data goes to standard output, "
            "all else to standard error.\n");
     printf(".SH VERBS\n");
