@@ -82,6 +82,7 @@ static bool add_around(reader *r, int64_t id)
     if (id < 0 || id > ID_MAX) return bad(r, MILL_ERR_PARSE, "the post_processor names an unknown special token", "");
     if (*n == STM_WORDPIECE_SPECIALS) return bad(r, MILL_ERR_UNSUPPORTED, "the post_processor adds too many tokens", "");
     (r->seen_text ? r->tok->after : r->tok->before)[(*n)++] = (int32_t)id;
+    if (id >= info->vocabulary) info->vocabulary = (int32_t)id + 1; /* whoever reads an embedding relies on it */
     return true;
 }
 

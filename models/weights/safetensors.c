@@ -140,7 +140,7 @@ static mill_status check_cover(stm_safetensors *st, const char *data, uint64_t b
 {
     const char *end = data;
 
-    qsort(st->tensors, st->n, sizeof *st->tensors, by_place);
+    if (st->n > 1) qsort(st->tensors, st->n, sizeof *st->tensors, by_place); /* qsort takes no NULL */
     for (size_t i = 0; i < st->n; i++) {
         const stm_tensor *t = &st->tensors[i];
         if ((const char *)t->data < end)
@@ -152,7 +152,7 @@ static mill_status check_cover(stm_safetensors *st, const char *data, uint64_t b
     }
     if (end != data + bytes)
         return mill_fail(err, MILL_ERR_PARSE, "%s: %lld bytes after the last tensor", st->name, (long long)(data + bytes - end));
-    qsort(st->tensors, st->n, sizeof *st->tensors, by_name);
+    if (st->n > 1) qsort(st->tensors, st->n, sizeof *st->tensors, by_name);
     for (size_t i = 1; i < st->n; i++)
         if (by_name(&st->tensors[i - 1], &st->tensors[i]) == 0)
             return mill_fail(err, MILL_ERR_PARSE, "%s: tensor %s stands twice in the header", st->name, st->tensors[i].name);
@@ -161,12 +161,13 @@ static mill_status check_cover(stm_safetensors *st, const char *data, uint64_t b
 
 static mill_status read_header(stm_safetensors *st, const void *data, size_t bytes, mill_error *err)
 {
-    const char *text = (const char *)data + 8;
+    const char *text;
     header_state h = {.st = st, .err = err};
     uint64_t length = 0;
     mill_status status;
 
     if (bytes < 8) return mill_fail(err, MILL_ERR_PARSE, "%s: %zu bytes are too few for a safetensors file", st->name, bytes);
+    text = (const char *)data + 8;
     for (int i = 7; i >= 0; i--) length = length << 8 | ((const uint8_t *)data)[i];
     if (length > STM_SAFETENSORS_HEADER_MAX || length < 2 || (bytes > 8 && text[0] != '{'))
         return mill_fail(err, MILL_ERR_PARSE, "%s is not a safetensors file", st->name);

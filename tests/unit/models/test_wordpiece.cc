@@ -219,6 +219,10 @@ TEST(WordPiece, TokenizerJson)
     EXPECT_EQ(run("a"), (std::vector<int32_t>{9}));
     EXPECT_EQ(run(""), (std::vector<int32_t>{}));
     stm_wordpiece_close(&tok);
+    const std::string far = json_with("", "{\"type\":\"BertProcessing\",\"sep\":[\"[SEP]\",3],\"cls\":[\"[CLS]\",999]}");
+    ASSERT_EQ(stm_wordpiece_from_json(far.data(), far.size(), "test", &tok, &err), MILL_OK) << err.msg;
+    EXPECT_EQ(stm_wordpiece_info_of(tok).vocabulary, 1000) << "ids around a text count, too";
+    stm_wordpiece_close(&tok);
 }
 
 TEST(WordPiece, TokenizersThatAreNotSupportedOrDamaged)
