@@ -1,9 +1,11 @@
 /* The shell of a batch is one pool block: the struct, its columns, its coverage. */
 #include "batch/batch.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "batch/column.h"
+#include "batch/spill.h"
 
 enum { MAX_COLUMNS = 1 << 20 };
 
@@ -44,6 +46,7 @@ void mill_batch_destroy(mill_batch **batch)
 
     if (b == NULL) return;
     *batch = NULL;
+    if (__builtin_expect(b->away_in != NULL, 0)) stm_spill_drop(b->away_in, b->away);
     for (int32_t i = 0; i < b->n_columns; i++)
         if (b->columns[i] != NULL) mill_column_unref(&b->columns[i]);
     if (b->imputed != NULL) {
@@ -98,6 +101,7 @@ mill_status stm_batch_slice(const mill_batch *src, int64_t first, int64_t rows, 
     mill_batch *b;
     mill_status st;
 
+    assert(!stm_batch_parked(src));
     if (first < 0 || rows < 0 || first > src->rows - rows) return MILL_ERR_INVALID;
     if ((st = stm_batch_clone_empty(src, &b)) != MILL_OK) return st;
     b->rows = rows;

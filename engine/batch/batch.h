@@ -12,6 +12,8 @@
 #include "memory/pool.h"
 #include "stepmill/batch.h"
 
+struct stm_spill;
+
 /** Keys of the rows of one batch. A key is a tuple of `width` int64: (row number in its root, child indices ...), -1
  *  where a row's path is shorter; on an edge below a union the first element is the branch. Tuples increase strictly,
  *  compared element by element. With tuples == NULL the width is 1 and row r has the key (first + r). */
@@ -36,7 +38,9 @@ struct mill_batch {
     int32_t n_roots;
     int32_t n_columns;
     stm_keys keys;
-    /* contents */
+    /* contents; on disk while away_in is set: then there are none of them here (batch/spill.h) */
+    struct stm_spill *away_in; /* atomic: acquire by readers, release by who brings them back */
+    uint64_t away;             /* the record there */
     mill_column *marks;     /* int64: identity of the error record of a row, 0 = none; NULL = no marks */
     mill_column **imputed;  /* [n_columns] of bool columns: true = null by imputation; NULL = nothing imputed; entries may be NULL */
     mill_column **columns;  /* [n_columns] */
