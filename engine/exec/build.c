@@ -79,6 +79,19 @@ static int add_inputs(builder *b, int32_t node, const stm_flow_edge *edges, int3
     return 0;
 }
 
+/* Batches pass as they come where nobody needs their order: at sinks that gave it up, and at steps behind replicas, so that one
+ * slow batch does not hold up those behind it. Order is restored further down, by sequence numbers. */
+static bool may_pass_unordered(const builder *b, const stm_plan_step *ps, int64_t batch_rows)
+{
+    const mill_step_type *t = ps->step->type;
+    const stm_plan_step *from = ps->n_inputs == 1 ? &b->run->plan->steps[ps->inputs[0].from] : NULL;
+
+    if (from == NULL || ps->mode != STM_INPUT_SINGLE || batch_rows != 0) return false;
+    if (t->kind == MILL_SINK) return ps->any_order;
+    return t->kind == MILL_STEP && (t->flags & (MILL_STATEFUL | MILL_BATCH_SENSITIVE | MILL_ORDERED)) == 0 && from->stage == ps->stage &&
+           from->step->type->kind == MILL_STEP && from->step->policy.replicas > 1;
+}
+
 static mill_status build_step(builder *b, int32_t i, mill_error *err)
 {
     stm_plan_step *ps = &b->run->plan->steps[i];
@@ -116,6 +129,7 @@ static mill_status build_step(builder *b, int32_t i, mill_error *err)
     b->nodes[node].on_missing = ps->on_missing;
     b->nodes[node].on_uneven = ps->on_uneven;
     b->nodes[node].batch_rows = kind == MILL_GENERATOR || kind == MILL_GLOBAL ? 0 : step->batch_rows;
+    b->nodes[node].unordered = may_pass_unordered(b, ps, b->nodes[node].batch_rows);
     if (add_inputs(b, node, edges, ps->n_inputs) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
     if (kind == MILL_GLOBAL) {
         const int32_t reader = add_node(b, STM_AT_READER, STM_NODE_READER, step->name, i, ps->stage);

@@ -1,6 +1,8 @@
 /* Whole runs of small pipelines: rows, order, keys, borders of batches, in every kind of connection. */
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "support/fail_nth.h"
@@ -135,6 +137,37 @@ TEST(Run, ReplicasRestoreOrder)
     ASSERT_EQ(p.run(), STM_END_DONE);
     ASSERT_EQ(p.rows("out").size(), 2000u);
     for (int64_t i = 0; i < 2000; i++) ASSERT_EQ(p.rows("out")[i].values.at("x"), i);
+}
+
+/* Behind replicas batches pass as they come; the sink still sees the order of the input, whatever was dropped on the way. */
+TEST(Run, StepsBehindReplicasDoNotWaitForTheSlowBatch)
+{
+    Pipe p;
+    Pipe::Opts o;
+    std::atomic<int64_t> slow_done{0}, passed_before{0};
+    o.replicas = 3;
+    Behaviour b = doubles();
+    auto plain = b.process;
+    b.flags |= MILL_BLOCKS;
+    b.process = [&, plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        if (value(in[0], 0, 0) == 0) {
+            for (int i = 0; i < 1000 && passed_before < 8; i++) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            slow_done = 1;
+        }
+        return plain(r, in, n, out, e);
+    };
+    Behaviour after = keeps([&](int64_t x) {
+        if (!slow_done) passed_before++;
+        return x % 3 != 0;
+    });
+    p.source("src", 300, 4);
+    p.add("slow", MILL_STEP, {{"src"}}, b, o);
+    p.add("after", MILL_STEP, {{"slow"}}, after);
+    p.sink("out", "after");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    EXPECT_GE(passed_before, 8) << "rows behind the slow batch went on";
+    ASSERT_EQ(p.rows("out").size(), 200u);
+    for (int64_t i = 0; i < 200; i++) EXPECT_EQ(p.rows("out")[i].key, std::to_string(i / 2 * 3 + i % 2 + 1));
 }
 
 TEST(Run, FilterDropsAndKeysStay)
