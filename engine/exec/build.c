@@ -217,6 +217,7 @@ static mill_status connect(builder *b, mill_error *err)
             for (int32_t e = 0; e < b->nodes[k].n_inputs; e++)
                 if (b->nodes[k].inputs[e].from == i) s->outs[s->n_outs++] = out_to(run, &run->stations[k], e, b->nodes[k].inputs[e].branch);
         s->root = stm_flow_root_of(run->flow, i);
+        if (s->root >= 0 && s->stage > 0) stm_credit_pause(run->flow, s->root, true); /* until its load group runs */
         if (b->nodes[i].n_inputs > 0) s->inlet = stm_flow_inlet(run->flow, i);
     }
     for (int32_t i = 0; i < run->n_stations; i++) { /* from the end of a stream a driver goes back to the nearest root */
@@ -271,7 +272,7 @@ mill_status stm_run_build(stm_run *run, mill_error *err)
 
     for (int32_t i = 0; i < n; i++) edges += (size_t)run->plan->steps[i].n_inputs + 1 + (size_t)run->plan->steps[i].step->n_branches;
     b.cap = (int32_t)(2 * (size_t)n + 3 * edges + 1);
-    if (b.cap > 4096) return mill_fail(err, MILL_ERR_UNSUPPORTED, "the pipeline has %d steps; too many connections for one run", (int)n);
+    if (b.cap > STM_MAX_STATIONS) return mill_fail(err, MILL_ERR_UNSUPPORTED, "the pipeline has %d steps; too many connections for one run", (int)n);
     b.nodes = stm_calloc((size_t)b.cap * sizeof *b.nodes);
     b.out_node = stm_calloc((size_t)(n + 1) * sizeof *b.out_node);
     run->step_station = stm_calloc((size_t)(n + 1) * sizeof *run->step_station);

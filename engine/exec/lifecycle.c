@@ -222,6 +222,7 @@ static void activate(stm_run *run, int32_t stage)
         if (!in_stage(s, stage)) continue;
         for (int32_t k = 0; k < s->n_slots; k++)
             if (s->slots[k].wrapper != NULL) stm_wrapper_run(s->slots[k].wrapper);
+        if (s->root >= 0) stm_credit_pause(run->flow, s->root, false);
         atomic_store_explicit(&s->active, true, memory_order_release);
     }
     for (int32_t i = 0; i < run->n_stations; i++) {

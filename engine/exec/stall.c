@@ -4,10 +4,22 @@
  */
 #include "exec/station.h"
 
-/* A failed station closes its descendants; a station all of whose readers are dead has nothing to work for. */
+/* The side that reads what @p s stores will never see the end of it. */
+static void cut_readers_of(stm_run *run, const stm_station *s, bool *closed)
+{
+    for (int32_t i = 0; s->store != NULL && i < run->n_stations; i++) {
+        stm_station *r = &run->stations[i];
+        if (r->kind != STM_AT_READER || r->store != s->store || r->cut) continue;
+        r->cut = true;
+        stm_flow_cut(run->flow, r->node, closed);
+    }
+}
+
+/* A failed station closes its descendants, through globals and stores, too; a station all of whose readers are dead has nothing to
+ * work for. */
 static bool spread_failures(stm_run *run)
 {
-    bool any = false, closed[4096] = {0}, changed = true;
+    bool any = false, closed[STM_MAX_STATIONS] = {0}, changed = true;
 
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
@@ -17,6 +29,10 @@ static bool spread_failures(stm_run *run)
         any = true;
     }
     if (!any) return false;
+    for (int32_t i = 0; i < run->n_stations; i++) { /* in topological order: what this closes comes later */
+        const stm_station *s = &run->stations[i];
+        if (closed[i] && s->kind != STM_AT_READER) cut_readers_of(run, s, closed);
+    }
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
         if (!closed[i] || atomic_load(&s->dead)) continue;
@@ -70,13 +86,16 @@ bool stm_run_unstall(stm_run *run)
         end_stage(run);
         return false;
     }
-    root = stm_flow_grant(run->flow, &starved);
-    if (root >= 0 && atomic_load(&run->stations[stm_flow_root_node(run->flow, root)].active)) {
+    for (int tries = 0; tries < 64; tries++) { /* a stored batch may be larger than the first grants: they double */
+        root = stm_flow_grant(run->flow, &starved);
+        if (root < 0) break;
         if (starved >= 0) atomic_fetch_add_explicit(&run->stations[starved].stalls, 1, memory_order_relaxed);
         atomic_fetch_add(&run->memory_pass, 1);
-        stm_run_ring(run, true);
         for (int32_t i = 0; i < run->n_stations; i++)
-            if (stm_station_runnable(&run->stations[i])) return true;
+            if (stm_station_runnable(&run->stations[i])) {
+                stm_run_ring(run, true);
+                return true;
+            }
     }
     /* Nothing starves that a root could feed, and yet the stage is not done: a defect of ours. End, and name the place. */
     for (int32_t i = 0; i < run->n_stations; i++) {

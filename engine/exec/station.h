@@ -19,6 +19,7 @@
 
 #define STM_BURST 16 /* items of one burst at most */
 #define STM_MAX_DRIVERS 256
+#define STM_MAX_STATIONS 4096
 
 typedef struct stm_station stm_station;
 

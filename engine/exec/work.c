@@ -374,7 +374,6 @@ static int32_t run_router(stm_station *s, stm_replica_slot *slot, int32_t want)
     mill_batch *in = NULL, *copy;
     mill_error err = {0};
     const int32_t n = take(s, items, want), n_branches = stm_wrapper_step(slot->wrapper)->n_branches;
-    const int32_t depth = stm_flow_stream_of(s->run->flow, s->node)->depth;
     bool taken[256] = {0};
 
     for (int32_t i = 0; i < n; i++) {
@@ -393,7 +392,6 @@ static int32_t run_router(stm_station *s, stm_replica_slot *slot, int32_t want)
             stm_free(types);
         }
         if (st == MILL_OK) st = stm_wrapper_route(slot->wrapper, in, taken, &err);
-        if (st == MILL_OK) in->borders |= 1u << (depth - 1); /* what leaves a router is one routed batch */
         for (int32_t o = 0; o < s->n_outs && st == MILL_OK; o++) {
             const int32_t br = s->outs[o].branch;
             st = br < n_branches && taken[br] ? stm_batch_clone(in, &copy) : stm_batch_clone_empty(in, &copy);

@@ -485,6 +485,34 @@ TEST(FailureTable, FailedGlobalEndsItsDescendantsOnly)
     EXPECT_STREQ(p.error.msg, "cannot finish");
     EXPECT_STREQ(p.error.step, "all");
     EXPECT_EQ(p.error.phase, MILL_PHASE_PROCESS);
+    EXPECT_EQ(p.errors.size(), 1u) << "one failure, one record";
+    expect_rows(p, "kept", 1000);
+    EXPECT_TRUE(p.rows("lost").empty());
+}
+
+TEST(FailureTable, FailureSpreadsThroughGlobalsAndLoadGroups)
+{
+    Pipe p;
+    Pipe::Opts later;
+    later.stage = 1;
+    Behaviour g;
+    g.adds = {{"x", "int64"}};
+    g.finish = [](mill_replica *, mill_emit *, mill_error *e) -> mill_status { return mill_fail(e, MILL_ERR_STEP, "cannot finish"); };
+    Behaviour g2;
+    g2.adds = {{"n", "int64"}};
+    g2.finish = [](mill_replica *, mill_emit *, mill_error *e) -> mill_status {
+        ADD_FAILURE() << "its input never came to an end";
+        return mill_fail(e, MILL_ERR_STEP, "called");
+    };
+    p.source("src", 1000, 5);
+    p.add("all", MILL_GLOBAL, {{"src"}}, g);
+    p.add("again", MILL_GLOBAL, {{"all"}}, g2);
+    p.add("a", MILL_STEP, {{"again"}}, Behaviour(), later);
+    p.sink("lost", "a", later);
+    p.sink("kept", "src", later);
+    EXPECT_EQ(p.run(), STM_END_FAILED);
+    EXPECT_STREQ(p.error.msg, "cannot finish");
+    EXPECT_EQ(p.errors.size(), 1u);
     expect_rows(p, "kept", 1000);
     EXPECT_TRUE(p.rows("lost").empty());
 }
