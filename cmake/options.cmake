@@ -38,10 +38,10 @@ target_compile_options(stepmill_flags INTERFACE -Wall -Wextra -Wshadow -Wpointer
   $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
   $<$<COMPILE_LANGUAGE:C>:-Wvla> $<$<BOOL:${STEPMILL_WERROR}>:-Werror>)
 if(STEPMILL_SANITIZE STREQUAL "address")
-  target_compile_options(stepmill_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all -g)
+  target_compile_options(stepmill_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all)
   target_link_options(stepmill_flags INTERFACE -fsanitize=address,undefined)
 elseif(STEPMILL_SANITIZE STREQUAL "thread")
-  target_compile_options(stepmill_flags INTERFACE -fsanitize=thread -g)
+  target_compile_options(stepmill_flags INTERFACE -fsanitize=thread)
   target_link_options(stepmill_flags INTERFACE -fsanitize=thread)
 endif()
 if(STEPMILL_FUZZ)
