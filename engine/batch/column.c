@@ -104,8 +104,12 @@ const char *mill_column_text(const mill_column *col, int64_t r, int64_t *bytes)
 /* Whether a buffer holds n items of bits bits; NULL does not. */
 static bool holds(mill_buffer *const *b, int64_t n, int64_t bits)
 {
+    int64_t need;
+
     if (b == NULL || *b == NULL) return false;
-    return bits == 1 ? (int64_t)(*b)->bytes >= stm_bits_bytes(n) : n <= (int64_t)((*b)->bytes / (size_t)(bits / 8));
+    if (bits == 1) return (int64_t)(*b)->bytes >= stm_bits_bytes(n);
+    /* a product and not a quotient: a division here was a third of making a column */
+    return !__builtin_mul_overflow(n, (int64_t)bits / 8, &need) && need <= (int64_t)(*b)->bytes;
 }
 
 static mill_status check_parts(const mill_type *type, int64_t rows, mill_buffer **validity, mill_buffer **offsets, mill_buffer **data,

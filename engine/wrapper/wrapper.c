@@ -545,6 +545,15 @@ static mill_status mark_rows(stm_wrapper *w, mill_batch *b, mill_error *err)
     return st == MILL_OK ? st : mill_fail(err, st, "error marks of step %s", w->step->name);
 }
 
+/* Only what is used: a cursor of 8 bytes is the rule, 256 bytes twice per batch would show. */
+static void copy_cursor(mill_cursor *to, const mill_cursor *from)
+{
+    const uint32_t n = from->size <= sizeof from->bytes ? from->size : (uint32_t)sizeof from->bytes;
+
+    to->size = n;
+    memcpy(to->bytes, from->bytes, n);
+}
+
 mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **out, mill_error *err)
 {
     const mill_step *s = w->step;
@@ -560,7 +569,7 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
     if (max_rows > w->rows_left) max_rows = w->rows_left;
     if (s->batch_rows > 0 && max_rows > s->batch_rows) max_rows = s->batch_rows;
     for (attempt = 0;; attempt++) {
-        cursor = w->cursor; /* a failed attempt leaves no trace */
+        copy_cursor(&cursor, &w->cursor); /* a failed attempt leaves no trace */
         stm_emit_begin(&w->emit, &w->replica, -1, max_rows);
         last = max_rows == 0;
         st = MILL_OK;
@@ -602,7 +611,7 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
     }
     if (w->emit.n_row_errors > 0 && (st = mark_rows(w, b, err)) != MILL_OK) goto fail;
     stm_emit_drop(&w->emit);
-    w->cursor = cursor;
+    copy_cursor(&w->cursor, &cursor);
     w->next_row += b->rows;
     w->rows_left -= b->rows;
     if (w->rows_left == 0 || w->env->dry_run) last = true;
