@@ -211,34 +211,64 @@ static void *driver_main(void *arg)
     return NULL;
 }
 
+static int start_driver(stm_driver *d)
+{
+    const int e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&d->thread, NULL, driver_main, d);
+
+    d->started = e == 0;
+    return e;
+}
+
 mill_status stm_drivers_start(stm_run *run, mill_error *err)
 {
-    run->drivers = stm_aligned((size_t)run->n_drivers * sizeof *run->drivers, 64);
+    const int32_t n = atomic_load(&run->n_drivers), room = n + STM_SPARE_DRIVERS;
+
+    run->drivers = stm_aligned((size_t)room * sizeof *run->drivers, 64);
     if (run->drivers == NULL) return mill_fail(err, MILL_ERR_NOMEM, "drivers");
-    memset(run->drivers, 0, (size_t)run->n_drivers * sizeof *run->drivers); /* all, before the first one looks at the others */
-    for (int32_t i = 0; i < run->n_drivers; i++) {
+    memset(run->drivers, 0, (size_t)room * sizeof *run->drivers); /* all, before the first one looks at the others */
+    for (int32_t i = 0; i < room; i++) {
         run->drivers[i].run = run;
         run->drivers[i].index = i;
     }
-    atomic_fetch_add(&run->threads, run->n_drivers);
-    for (int32_t i = 0; i < run->n_drivers; i++) {
-        stm_driver *d = &run->drivers[i];
-        int e;
-        e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&d->thread, NULL, driver_main, d);
+    run->drivers_room = room;
+    atomic_fetch_add(&run->threads, n);
+    for (int32_t i = 0; i < n; i++) {
+        const int e = start_driver(&run->drivers[i]);
         if (e != 0) {
-            atomic_fetch_sub(&run->threads, run->n_drivers - i);
+            atomic_fetch_sub(&run->threads, n - i);
             return mill_fail(err, MILL_ERR_NOMEM, "cannot start driver thread %d: %s", (int)i, strerror(e));
         }
-        d->started = true;
     }
     return MILL_OK;
+}
+
+void stm_drivers_relieve(stm_run *run)
+{
+    const int32_t n = atomic_load(&run->n_drivers);
+    uint64_t beats = 0;
+    bool moved;
+
+    for (int32_t i = 0; i < n; i++) beats += atomic_load_explicit(&run->drivers[i].beats, memory_order_relaxed);
+    moved = beats != run->seen_beats;
+    run->seen_beats = beats;
+    if (moved || n == run->drivers_room || !any_runnable(run, false)) return;
+    if (atomic_load(&run->sleepers) > 0) { /* somebody is free and was not told */
+        stm_run_ring(run, false);
+        return;
+    }
+    atomic_fetch_add(&run->threads, 1);
+    if (start_driver(&run->drivers[n]) != 0) {
+        atomic_fetch_sub(&run->threads, 1);
+        return;
+    }
+    atomic_store(&run->n_drivers, n + 1);
 }
 
 void stm_drivers_join(stm_run *run)
 {
     atomic_store(&run->quit, true);
     stm_run_ring(run, true);
-    for (int32_t i = 0; run->drivers != NULL && i < run->n_drivers; i++)
+    for (int32_t i = 0; run->drivers != NULL && i < run->drivers_room; i++)
         if (run->drivers[i].started) pthread_join(run->drivers[i].thread, NULL);
     stm_free(run->drivers);
     run->drivers = NULL;

@@ -243,6 +243,7 @@ static void run_stage(stm_run *run, int32_t stage)
         wait_ns(run, TICK_NS);
         pthread_mutex_unlock(&run->mutex);
         look_at_deadlines(run);
+        stm_drivers_relieve(run);
         for (int32_t i = 0; i < run->n_stations; i++) /* a step is unloaded at its own end */
             if (in_stage(&run->stations[i], stage) && atomic_load(&run->stations[i].done)) unload_station(&run->stations[i]);
         if (atomic_load(&run->stop) != 0) stm_run_ring(run, true);

@@ -19,6 +19,7 @@
 
 #define STM_BURST 16 /* items of one burst at most */
 #define STM_MAX_DRIVERS 256
+#define STM_SPARE_DRIVERS 16 /* started in place of drivers that are stuck in a step */
 #define STM_MAX_STATIONS 4096
 
 typedef struct stm_station stm_station;
@@ -138,7 +139,9 @@ struct stm_run {
     int32_t n_stations;
     int32_t *step_station; /* [plan steps] */
     stm_driver *drivers;
-    int32_t n_drivers;
+    _Atomic int32_t n_drivers; /* grows when steps block drivers without having said so */
+    int32_t drivers_room;      /* constant: entries of drivers */
+    uint64_t seen_beats;       /* coordinator: bursts done at the last look */
     pthread_t coordinator;
     bool coordinator_started;
 
@@ -181,6 +184,8 @@ void stm_station_check_done(stm_station *s);
 /* driver.c */
 mill_status stm_drivers_start(stm_run *run, mill_error *err);
 void stm_drivers_join(stm_run *run);
+/** Watchdog: every driver has been inside a step since the last look while other work waits: start one more. Threads: coordinator. */
+void stm_drivers_relieve(stm_run *run);
 mill_status stm_own_threads_start(stm_run *run, stm_station *s, mill_error *err);
 void stm_own_threads_join(stm_station *s);
 /** Wake whoever may have something to do. Any thread. */

@@ -170,6 +170,31 @@ TEST(Run, StepsBehindReplicasDoNotWaitForTheSlowBatch)
     for (int64_t i = 0; i < 200; i++) EXPECT_EQ(p.rows("out")[i].key, std::to_string(i / 2 * 3 + i % 2 + 1));
 }
 
+/* A step that blocks without saying so holds its driver; the others' work goes on elsewhere. */
+TEST(Run, WatchdogRelievesDriversOfABlockingStep)
+{
+    Pipe p;
+    std::atomic<int64_t> other{0};
+    Behaviour blocks, sink;
+    blocks.process = [&](mill_replica *, mill_batch *const *, size_t, mill_emit *out, mill_error *e) -> mill_status {
+        for (int i = 0; i < 1000 && other < 100; i++) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        return mill_emit_pass(out, e);
+    };
+    sink.write = [&](mill_replica *, const mill_batch *in, mill_error *) -> mill_status {
+        other += mill_batch_rows(in);
+        return MILL_OK;
+    };
+    p.source("a", 10, 5);
+    p.add("blocks", MILL_STEP, {{"a"}}, blocks);
+    p.sink("out", "blocks");
+    p.source("b", 1000, 5);
+    p.add("elsewhere", MILL_SINK, {{"b"}}, sink);
+    ASSERT_EQ(p.start(1), MILL_OK);
+    EXPECT_EQ(p.wait(4), STM_END_DONE) << "the one driver waits for work that only another could do";
+    EXPECT_EQ(other, 1000);
+    EXPECT_EQ(p.rows("out").size(), 10u);
+}
+
 TEST(Run, FilterDropsAndKeysStay)
 {
     Pipe p;
