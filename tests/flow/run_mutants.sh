@@ -36,10 +36,10 @@ run() { # run TEST: its exit status; a test that hangs has failed
 }
 
 link
-for test in $(sed -n 's/^test: //p' "$src"/tests/flow/mutants/*.patch | sort -u); do
+while read -r test; do
     run "$test" || { echo "$test fails without any fault:"; cat "$work/out"; exit 1; }
     grep -q '\[  PASSED  \] 1 test' "$work/out" || { echo "there is no test $test"; exit 1; }
-done
+done < <(sed -n 's/^test: //p' "$src"/tests/flow/mutants/*.patch | sort -u)
 
 alive=0 n=0
 for patch in "$src"/tests/flow/mutants/*.patch; do

@@ -1,4 +1,5 @@
 """scripts/summary.py counts cases, and lets nothing that failed or was skipped pass as fine."""
+import os
 import pathlib
 import subprocess
 import sys
@@ -55,6 +56,16 @@ class Summary(unittest.TestCase):
                 done = subprocess.run([sys.executable, SCRIPT, results, *arguments], text=True, capture_output=True, check=False)
                 self.assertEqual(done.stdout.splitlines()[-1], last, done.stdout + done.stderr)
                 self.assertEqual(done.returncode, status)
+
+    def test_material_outside_the_repository(self):
+        for value, status in (("", 0), ("/somewhere", 1)):
+            with self.subTest(value), tempfile.TemporaryDirectory() as folder:
+                results = pathlib.Path(folder)
+                (results / "dev").mkdir()
+                (results / "dev.junit").write_text(junit(PASS, ("b", "notrun", "unit", "STEPMILL_SHARED leads nowhere")))
+                done = subprocess.run([sys.executable, SCRIPT, results, "--ci"], text=True, capture_output=True, check=False,
+                                      env={**os.environ, "STEPMILL_SHARED": value})
+                self.assertEqual(done.returncode, status, done.stdout)
 
     def test_skips_say_why(self):
         with tempfile.TemporaryDirectory() as folder:
