@@ -17,8 +17,8 @@ typedef struct cli_args {
     int n_operands;
     bool given[CLI_FLAGS];
     const char *value[CLI_FLAGS];
-    const char *set[CLI_MAX_REPEATS], *plugin[CLI_MAX_REPEATS];
-    size_t n_set, n_plugin;
+    const char *set[CLI_MAX_REPEATS], *plugin[CLI_MAX_REPEATS], *column[CLI_MAX_REPEATS];
+    size_t n_set, n_plugin, n_column;
 } cli_args;
 
 /** Take argv apart. Says what is wrong on standard error and gives false. */

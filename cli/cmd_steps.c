@@ -2,6 +2,26 @@
 
 #include "cli.h"
 
+static int check(const cli_args *a, mill_format format)
+{
+    mill_plugin_check_options o = MILL_PLUGIN_CHECK_OPTIONS_INIT;
+    const char *path = strcmp(a->operands[1], "builtin") == 0 ? NULL : a->operands[1];
+    mill_verdict verdict = MILL_VERDICT_RIGHT;
+    mill_error err = {0};
+    char *text = NULL;
+    mill_status st;
+    int code;
+
+    if (!cli_time(a, CLI_TIMEOUT, o.timeout_s, &o.timeout_s)) return MILL_EXIT_USAGE;
+    o.set = a->set;
+    o.n_set = a->n_set;
+    o.columns = a->column;
+    o.n_columns = a->n_column;
+    st = mill_plugin_conform(path, &o, format, &text, &verdict, &err);
+    code = cli_print(a, st, &text, &err);
+    return st == MILL_OK ? (int)verdict : code; /* 0, 1, 2 as they are */
+}
+
 int cmd_steps(const cli_args *a)
 {
     static const char *const forms[] = {"list", "describe", "check"};
@@ -16,7 +36,7 @@ int cmd_steps(const cli_args *a)
     else if (strcmp(what, "describe") == 0 && a->n_operands == 2)
         st = mill_types_describe(a->plugin, a->n_plugin, a->operands[1], format, &text, &err);
     else if (strcmp(what, "check") == 0 && a->n_operands == 2)
-        st = mill_plugin_check(a->operands[1], format, &text, &err);
+        return check(a, format);
     else {
         near = cli_nearest(what, forms, 3);
         fprintf(stderr, "stepmill: steps: expected %s, got '%s'%s%s%s\n", a->verb->operands, what,

@@ -2,7 +2,8 @@
 
 const cli_flag cli_flags[CLI_FLAGS] = {
     [CLI_RUN] = {"run", 0, "DIR", "run directory (default: runs/NAME)"},
-    [CLI_SET] = {"set", 0, "STEP.KEY=VALUE", "replace a key or parameter for this run; may be given several times"},
+    [CLI_SET] = {"set", 0, "STEP.KEY=VALUE",
+                 "replace a key or parameter for this run (steps check: TYPE.PARAMETER=VALUE); may be given several times"},
     [CLI_FRESH] = {"fresh", 0, NULL, "ignore what the run directory holds of earlier runs"},
     [CLI_DRY_RUN] = {"dry-run", 0, NULL,
                      "one batch of each generator, no file written, sinks' rows to standard output as JSON lines"},
@@ -12,6 +13,8 @@ const cli_flag cli_flags[CLI_FLAGS] = {
     [CLI_QUIET] = {"quiet", 'q', NULL, "no progress and no summary, errors only"},
     [CLI_JSON] = {"json", 0, NULL, "JSON to standard output"},
     [CLI_PLUGIN] = {"plugin", 0, "FILE.so", "open a plugin, too; may be given several times"},
+    [CLI_COLUMN] = {"column", 0, "NAME=TYPE", "check: a column that arrives, or the type of a declared input; may be given several times"},
+    [CLI_TIMEOUT] = {"timeout", 0, "TIME", "check: how long one check may take before the step counts as hung (default: 20s)"},
     [CLI_CLASS] = {"class", 0, "CLASS", "only failures of this class: permanent, transient, data, device"},
     [CLI_HELP] = {"help", 'h', NULL, "say this"},
 };
@@ -34,9 +37,11 @@ const cli_verb cli_verbs[] = {
      "Steps, columns and types on every edge, batch sizes, replicas, credit in rows, memory, stages."},
     {"errors", "RUN", 1, 1, B(CLI_CLASS) | B(CLI_JSON), "dir", "list the errors of a run",
      "RUN is a run directory. With --json the records as they were written, one JSON object per line."},
-    {"steps", "list | describe TYPE | check PLUGIN.so", 1, 2, B(CLI_PLUGIN) | B(CLI_JSON), "list describe check",
+    {"steps", "list | describe TYPE | check PLUGIN.so", 1, 2, B(CLI_PLUGIN) | B(CLI_SET) | B(CLI_COLUMN) | B(CLI_TIMEOUT) | B(CLI_JSON), "list describe check",
      "step types there are, and what they take",
-     "list: one line per type. describe: parameters and columns of one. check: run a plugin through the contract of step types."},
+     "list: one line per type. describe: parameters and columns of one. check: run a "
+     "plugin through the contract of step types on generated rows, each check in a process of its own; `check builtin` runs stepmill's own. "
+     "Ends with 0, 1 when something is wrong, 2 when a type could not be run without values or columns, which it names."},
     {"devices", "", 0, 0, B(CLI_JSON), NULL, "processors and GPUs that were found", "And why something was not."},
     {"doctor", "", 0, 0, B(CLI_JSON), NULL, "look at this machine for what slows or stops runs",
      "Ends with exit code 1 when something would stop a run."},

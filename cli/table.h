@@ -16,6 +16,8 @@ typedef enum cli_flag_id {
     CLI_QUIET,
     CLI_JSON,
     CLI_PLUGIN,
+    CLI_COLUMN,
+    CLI_TIMEOUT,
     CLI_CLASS,
     CLI_HELP,
     CLI_FLAGS /* how many there are */

@@ -87,37 +87,6 @@ mill_status mill_types_describe(const char *const *plugins, size_t n_plugins, co
     return st == MILL_OK ? stm_text_hand_out(&t, out, err) : st;
 }
 
-/* Opening a plugin runs every descriptor through stm_step_type_check. */
-mill_status mill_plugin_check(const char *path, mill_format format, char **out, mill_error *err)
-{
-    stm_registry *reg = NULL;
-    stm_text t = {0};
-    char *absolute = stm_path_absolute(NULL, path);
-    mill_status st =
-        absolute != NULL ? open_registry(&path, 1, &reg, err) : mill_fail(err, MILL_ERR_NOMEM, "opening plugin %s", path);
-    size_t n = 0;
-
-    if (st == MILL_OK) {
-        if (format == MILL_FORMAT_JSON) stm_text_addf(&t, "{\"valid\":true,\"types\":[");
-        for (size_t i = 0; i < stm_registry_count(reg); i++) {
-            const mill_step_type *type = stm_registry_at(reg, i);
-
-            if (strcmp(stm_registry_origin(reg, i), "built in") == 0) continue;
-            if (format == MILL_FORMAT_JSON)
-                stm_text_addf(&t, "%s\"%s\"", n > 0 ? "," : "", type->name);
-            else
-                stm_text_addf(&t, "%s (%s): descriptor, parameters and columns are in order\n", type->name,
-                              stm_kind_name(type->kind));
-            n++;
-        }
-        if (format == MILL_FORMAT_JSON) stm_text_addf(&t, "]}\n");
-        st = stm_text_hand_out(&t, out, err);
-    }
-    stm_registry_destroy(&reg);
-    stm_free(absolute);
-    return st;
-}
-
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
 
 /* Instruction sets that change how fast models run. */

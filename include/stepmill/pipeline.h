@@ -66,7 +66,35 @@ MILL_API mill_status mill_types_list(const char *const *plugins, size_t n_plugin
 /** Parameters, columns, kind and flags of one. MILL_ERR_NOT_FOUND says the nearest name. */
 MILL_API mill_status mill_types_describe(const char *const *plugins, size_t n_plugins, const char *type, mill_format format,
                                          char **out, mill_error *err);
-/** Run a plugin through the contract of step types; the report says what was checked. A fault of the plugin is the error. */
+/** How to run a plugin through the contract of step types. Initialise with MILL_PLUGIN_CHECK_OPTIONS_INIT; texts are borrowed. */
+typedef struct mill_plugin_check_options {
+    size_t struct_size;
+    const char *const *set;     /* [n_set] "TYPE.PARAMETER=VALUE", lists and maps as YAML; "TYPE.to=[a, b]": a router's branches */
+    size_t n_set;
+    const char *const *columns; /* [n_columns] "NAME=TYPE": a column that arrives, or the type of a declared input */
+    size_t n_columns;
+    const char *only;           /* one step type; NULL = all of the plugin */
+    double timeout_s;           /* for one check; a step that takes longer hangs */
+} mill_plugin_check_options;
+#define MILL_PLUGIN_CHECK_OPTIONS_INIT {sizeof(mill_plugin_check_options), NULL, 0, NULL, 0, NULL, 20}
+typedef enum mill_verdict {
+    MILL_VERDICT_RIGHT = 0,   /* every check ran and found nothing */
+    MILL_VERDICT_WRONG = 1,   /* something breaks the contract */
+    MILL_VERDICT_NOT_RUN = 2  /* nothing found, but a type could not be run: the report says what it needs */
+} mill_verdict;
+/**
+ * Run the step types of a plugin through the contract of stepmill/step.h, on generated rows: parameters, load and unload, batches
+ * of many sizes, order, ownership, failures, by kind. Each check is a forked process under a watchdog: a step that crashes or
+ * hangs is reported, and the caller goes on. The report says for every type what was run and what is wrong.
+ * @param path     the plugin; NULL = the built-in types.
+ * @param options  NULL = the defaults.
+ * @param verdict  set on success.
+ * Fails when the plugin cannot be opened or a descriptor is wrong. Threads: one at a time, in a process that
+ * can be forked (no other thread of it holds a lock that a step needs). Blocks: until every check has run.
+ */
+MILL_API mill_status mill_plugin_conform(const char *path, const mill_plugin_check_options *options, mill_format format, char **out,
+                                         mill_verdict *verdict, mill_error *err);
+/** mill_plugin_conform with the defaults; a fault of the plugin is the error. */
 MILL_API mill_status mill_plugin_check(const char *path, mill_format format, char **out, mill_error *err);
 /** JSON schema of the pipeline file, for editors: every key and every step type's parameters. */
 MILL_API mill_status mill_schema_text(char **out, mill_error *err);
