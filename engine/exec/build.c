@@ -219,6 +219,7 @@ static mill_status connect(builder *b, mill_error *err)
         s->root = stm_flow_root_of(run->flow, i);
         if (s->root >= 0 && s->stage > 0) stm_credit_pause(run->flow, s->root, true); /* until its load group runs */
         if (b->nodes[i].n_inputs > 0) s->inlet = stm_flow_inlet(run->flow, i);
+        s->pairs = b->nodes[i].n_inputs > 1 && b->nodes[i].mode != STM_INPUT_EACH;
     }
     for (int32_t i = 0; i < run->n_stations; i++) { /* from the end of a stream a driver goes back to the nearest root */
         stm_station *s = &run->stations[i];
@@ -305,11 +306,7 @@ void stm_run_unbuild(stm_run *run)
         for (int32_t k = 0; k < s->n_slots; k++) stm_wrapper_destroy(&s->slots[k].wrapper);
         stm_free(s->slots);
         stm_free(s->outs);
-        if (s->store != NULL && s->kind != STM_AT_READER) { /* owned by the side that writes */
-            for (size_t k = s->store->head; k < s->store->n; k++) mill_batch_destroy(&s->store->items[k]);
-            stm_free(s->store->items);
-            stm_free(s->store);
-        }
+        if (s->store != NULL && s->kind != STM_AT_READER) stm_store_free(run, s->store); /* owned by the side that writes */
     }
     stm_free(run->stations);
     run->stations = NULL;

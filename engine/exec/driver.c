@@ -79,9 +79,14 @@ static bool look_at_rest(stm_run *run)
     if (atomic_load(&run->idle) != atomic_load(&run->threads)) return false;
     if (atomic_exchange(&run->quiescing, 1) != 0) return false;
     /* From here on nobody leaves its idle state: a thread that wakes waits for quiescing to fall. */
-    if (atomic_load(&run->idle) == atomic_load(&run->threads) && atomic_load(&run->stage_left) > 0 && !atomic_load(&run->rested) &&
-        !any_runnable(run, true) && !any_outside(run))
-        moved = stm_run_unstall(run);
+    if (atomic_load(&run->idle) == atomic_load(&run->threads) && atomic_load(&run->stage_left) > 0 && !atomic_load(&run->rested)) {
+        if (any_runnable(run, true)) { /* credit or memory came back for a step with threads of its own: nobody has told them */
+            stm_run_ring(run, true);
+            moved = true;
+        } else if (!any_outside(run)) {
+            moved = stm_run_unstall(run);
+        }
+    }
     atomic_store(&run->quiescing, 0);
     return moved;
 }

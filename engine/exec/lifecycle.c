@@ -185,6 +185,7 @@ static void look_at_deadlines(stm_run *run)
 {
     const int64_t now = stm_now_ns();
 
+    stm_memory_settle(run);
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
         bool ring = false;

@@ -76,6 +76,8 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
         st = mill_fail(err, MILL_ERR_NOMEM, "run");
         goto fail;
     }
+    atomic_store(&run->ceiling, run->memory_limit > 0 ? run->memory_limit : INT64_MAX);
+    if ((st = stm_spill_create(run->run_dir, &run->spill, err)) != MILL_OK) goto fail;
     if ((st = stm_pool_create(0, &run->pool)) != MILL_OK || (st = stm_errors_create(opts->on_error, opts->user, &run->errors)) != MILL_OK) {
         st = mill_fail(err, st, "run");
         goto fail;
@@ -175,6 +177,20 @@ void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out)
     out->stalls = atomic_load(&s->stalls);
 }
 
+void stm_run_memory(const stm_run *run, stm_memory_stats *out)
+{
+    const stm_pool_stats pool = stm_pool_counts(run->pool);
+    const stm_spill_stats disk = stm_spill_counts(run->spill);
+
+    *out = (stm_memory_stats){.limit = run->memory_limit,
+                              .live = pool.live_bytes,
+                              .peak = pool.peak_bytes,
+                              .spilled_batches = disk.records_written,
+                              .spilled_bytes = disk.bytes_written,
+                              .on_disk_bytes = disk.bytes,
+                              .stalls = atomic_load(&run->memory_stalls)};
+}
+
 int64_t stm_run_errors(const stm_run *run) { return stm_errors_count(run->errors); }
 const stm_error_record *stm_run_error(const stm_run *run, int64_t id) { return stm_errors_get(run->errors, id); }
 int64_t stm_run_imputed_rows(const stm_run *run) { return stm_errors_rows(run->errors); }
@@ -226,6 +242,7 @@ void stm_run_destroy(stm_run **runp)
     }
     stm_drivers_join(run);
     stm_run_unbuild(run);
+    stm_spill_destroy(&run->spill);
     stm_errors_destroy(&run->errors);
     stm_pool_release(&run->pool);
     stm_plan_destroy(&run->plan);

@@ -52,6 +52,15 @@ void stm_run_stop(stm_run *run, bool drain);
 int32_t stm_run_steps(const stm_run *run);
 const mill_step *stm_run_step(const stm_run *run, int32_t step);
 void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out);
+/** Memory of rows: what the run may use, uses and has used, and what waits on disk. */
+typedef struct stm_memory_stats {
+    int64_t limit, live, peak;              /* bytes */
+    int64_t spilled_batches, spilled_bytes; /* written to disk since the start */
+    int64_t on_disk_bytes;                  /* now */
+    int64_t stalls;                         /* times everything stood still because memory was short */
+} stm_memory_stats;
+/** Threads: any. */
+void stm_run_memory(const stm_run *run, stm_memory_stats *out);
 /** Error records so far; a record's text stays valid until the run is destroyed. */
 int64_t stm_run_errors(const stm_run *run);
 const stm_error_record *stm_run_error(const stm_run *run, int64_t id);

@@ -1,6 +1,6 @@
 /*
  * What to do when nothing can move: every thread idle, nothing ready, nothing in flight. In this order: finish what a stop left;
- * close what a failure made pointless; grant credit to whoever starves; and if nothing of this helps, say so and end: a run never hangs.
+ * close what a failure made pointless; make room where memory is short; grant credit to whoever starves; and if nothing of this helps, say so and end: a run never hangs.
  */
 #include "exec/station.h"
 
@@ -86,11 +86,11 @@ bool stm_run_unstall(stm_run *run)
         end_stage(run);
         return false;
     }
+    if (stm_memory_relieve(run)) return true;
     for (int tries = 0; tries < 64; tries++) { /* a stored batch may be larger than the first grants: they double */
         root = stm_flow_grant(run->flow, &starved);
         if (root < 0) break;
         if (starved >= 0) atomic_fetch_add_explicit(&run->stations[starved].stalls, 1, memory_order_relaxed);
-        atomic_fetch_add(&run->memory_pass, 1);
         for (int32_t i = 0; i < run->n_stations; i++)
             if (stm_station_runnable(&run->stations[i])) {
                 stm_run_ring(run, true);

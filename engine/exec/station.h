@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+#include "batch/spill.h"
 #include "exec/run.h"
 #include "wrapper/wrapper.h"
 
@@ -48,10 +49,16 @@ typedef struct stm_out {
     int32_t n_remap;
 } stm_out;
 
+/* A batch in memory, or (batch NULL) its record on disk. */
+typedef struct stm_stored {
+    mill_batch *batch;
+    uint64_t token;
+} stm_stored;
+
 /* Batches kept between a terminal and the reader behind it. */
 typedef struct stm_store {
     stm_lock lock;
-    mill_batch **items; /* lock */
+    stm_stored *items; /* lock */
     size_t head, n, cap; /* lock */
     _Atomic int64_t waiting; /* items not yet read */
     _Atomic bool complete;   /* release by the writer after its last item */
@@ -94,6 +101,7 @@ struct stm_station {
     stm_replica_slot *slots;
     int32_t n_slots; /* store, reader, discard: one without a wrapper */
     bool own_threads;
+    bool pairs;        /* several inputs that wait for each other */
     stm_store *store; /* store, global: writes to; reader: reads from */
     int64_t batch_rows; /* roots: usual rows of a batch */
 
@@ -109,6 +117,7 @@ struct stm_station {
     _Atomic int32_t asleep;  /* own threads sleeping */
     _Atomic int64_t cost_ns; /* of an item, moving average */
     _Atomic int64_t stalls;
+    _Atomic int32_t pass;    /* roots: the pass it has used; written by the claimant */
     uint32_t bursts;         /* racy on purpose: decides when to read the clock */
     uint64_t next_seq;       /* roots: claimant */
     int64_t sent_rows;       /* readers: claimant */
@@ -155,9 +164,13 @@ struct stm_run {
     _Atomic bool quit;                    /* drivers end */
     _Atomic bool rested;                  /* stopped and at rest, or stuck: the stage is over */
     _Atomic int32_t stage_left;           /* stations of the stage not done */
-    _Atomic int32_t memory_pass;          /* roots may send although memory_limit is reached: nothing else can move */
     _Atomic int32_t stage;
-    int64_t memory_limit;
+    /* memory.c says how these work together */
+    stm_spill *spill;
+    int64_t memory_limit;     /* bytes; constant */
+    _Atomic int64_t ceiling;  /* live bytes above which memory counts as short; written at quiescence and by the coordinator */
+    _Atomic int32_t pass;     /* each root may send one batch per pass although memory is short; written at quiescence */
+    _Atomic int64_t memory_stalls;
 
     pthread_mutex_t mutex; /* lifecycle */
     pthread_cond_t cond;
@@ -196,6 +209,32 @@ void stm_station_ring(stm_station *s);
 /* stall.c: what to do when nothing can move. Only from a thread that holds `quiescing`. */
 /** Returns true when something can move again. */
 bool stm_run_unstall(stm_run *run);
+
+/* memory.c */
+/** Whether more is alive than there should be. Threads: any. */
+static inline bool stm_memory_short(const stm_run *run)
+{
+    return __builtin_expect(stm_pool_live(run->pool) > atomic_load_explicit(&run->ceiling, memory_order_relaxed), 0);
+}
+/** Whether a root may send a batch as far as memory goes. */
+static inline bool stm_memory_admits(const stm_station *root)
+{
+    return !stm_memory_short(root->run) ||
+           atomic_load_explicit(&root->pass, memory_order_relaxed) != atomic_load_explicit(&root->run->pass, memory_order_relaxed);
+}
+/** Memory is short and what the station makes would only wait in front of the next. */
+bool stm_memory_holds_back(const stm_station *s);
+/** On the way to input @p input of @p to while memory is short: batches that would only wait there go to disk. */
+mill_status stm_memory_park(stm_station *to, int32_t input, mill_batch **b, int32_t n, mill_error *err);
+/** Into a store; to disk once memory gets scarce. Takes *b over on success. Threads: the one that fills the store. */
+mill_status stm_store_put(stm_run *run, stm_store *store, mill_batch **b, mill_error *err);
+/** The next batch, *out NULL = none is there. *last: it was there, and it is the last that a complete store has. Threads: the reader's. */
+mill_status stm_store_take(stm_run *run, stm_store *store, mill_batch **out, bool *last, mill_error *err);
+void stm_store_free(stm_run *run, stm_store *store);
+/** At quiescence: make room and let every root send a batch. Returns whether something can move now. */
+bool stm_memory_relieve(stm_run *run);
+/** Now and then, by the coordinator: back to the limit once it can be kept. */
+void stm_memory_settle(stm_run *run);
 
 /* lifecycle.c */
 void *stm_coordinator_main(void *arg);

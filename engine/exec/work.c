@@ -24,6 +24,7 @@ static void push(stm_station *to, int32_t input, mill_batch **b, int32_t n)
         for (int32_t i = 0; i < n; i++) mill_batch_destroy(&b[i]);
         return;
     }
+    if (to->pairs && stm_memory_short(to->run)) st = stm_memory_park(to, input, b, n, &err);
     stm_lock_take(&to->lock);
     for (int32_t i = 0; i < n && st == MILL_OK; i++) st = stm_inlet_push(to->inlet, input, &b[i], &err);
     publish_ready(to);
@@ -188,7 +189,12 @@ static void release(stm_station *s, stm_replica_slot *slot)
         stm_station_check_done(s);
 }
 
-/* Take up to @p want items; notes the end. */
+static void drop_items(stm_ready *items, int32_t from, int32_t n)
+{
+    for (int32_t i = from; i < n; i++) stm_ready_discard(&items[i]);
+}
+
+/* Take up to @p want items; notes the end. None when what waited on disk cannot be had back: then the station has failed. */
 static int32_t take(stm_station *s, stm_ready *items, int32_t want)
 {
     int32_t n = 0;
@@ -198,12 +204,16 @@ static int32_t take(stm_station *s, stm_ready *items, int32_t want)
     publish_ready(s);
     if (n > 0 && stm_inlet_ended(s->inlet)) atomic_store_explicit(&s->inlet_done, true, memory_order_release);
     stm_lock_give(&s->lock);
+    for (int32_t i = 0; i < n; i++) {
+        mill_error err;
+        if (__builtin_expect(items[i].recipe != NULL || !stm_batch_parked(items[i].batch), 1)) continue;
+        memset(&err, 0, sizeof err);
+        if (stm_batch_recall(items[i].batch, &err) == MILL_OK) continue;
+        drop_items(items, 0, n);
+        stm_station_fail(s, &err);
+        return 0;
+    }
     return n;
-}
-
-static void drop_items(stm_ready *items, int32_t from, int32_t n)
-{
-    for (int32_t i = from; i < n; i++) stm_ready_discard(&items[i]);
 }
 
 static int32_t burst_size(const stm_station *s)
@@ -225,11 +235,13 @@ static int64_t room_at(stm_station *s)
     stm_run *run = s->run;
 
     if (atomic_load_explicit(&run->stop, memory_order_relaxed) != 0) return 0;
-    if (run->memory_limit > 0 && stm_pool_live(run->pool) > run->memory_limit) {
-        int32_t pass = atomic_load_explicit(&run->memory_pass, memory_order_relaxed);
-        if (pass <= 0) return 0;
-    }
-    return stm_credit_room(run->flow, s->root);
+    return stm_memory_admits(s) ? stm_credit_room(run->flow, s->root) : 0;
+}
+
+static void admit(stm_station *s, int64_t rows)
+{
+    atomic_store_explicit(&s->pass, atomic_load_explicit(&s->run->pass, memory_order_relaxed), memory_order_relaxed);
+    stm_credit_admit(s->run->flow, s->root, rows);
 }
 
 static int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t want)
@@ -255,7 +267,7 @@ static int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t wan
         if (b == NULL) break;
         b->seq = s->next_seq++;
         end = b->end;
-        stm_credit_admit(s->run->flow, s->root, b->rows);
+        admit(s, b->rows);
         made[n++] = b;
     }
     if (end) {
@@ -279,17 +291,15 @@ static int32_t run_reader(stm_station *s, int32_t want)
     while (n < want && !end) {
         const bool complete = atomic_load_explicit(&store->complete, memory_order_acquire);
         mill_batch *b = NULL;
+        mill_error err = {0};
         if (room_at(s) <= 0) break;
-        stm_lock_take(&store->lock);
-        if (store->n > store->head) {
-            b = store->items[store->head++];
-            atomic_store_explicit(&store->waiting, (int64_t)(store->n - store->head), memory_order_release);
-            if (complete && store->n == store->head) end = true;
+        if (stm_store_take(run, store, &b, &end, &err) != MILL_OK) {
+            end = false;
+            stm_station_fail(s, &err);
+            break;
         }
-        stm_lock_give(&store->lock);
         if (b == NULL && complete && own_space) { /* a global that made nothing still has an end */
             if (stm_batch_create(run->pool, 0, run->plan->steps[s->plan_step].step->out.n, stm_flow_roots(run->flow), &b) != MILL_OK) {
-                mill_error err = {0};
                 mill_fail(&err, MILL_ERR_NOMEM, "out of memory at the end of %s", s->name);
                 stm_station_fail(s, &err);
                 break;
@@ -310,7 +320,7 @@ static int32_t run_reader(stm_station *s, int32_t want)
         } else {
             end = b->end;
         }
-        stm_credit_admit(run->flow, s->root, b->rows);
+        admit(s, b->rows);
         made[n++] = b;
     }
     if (end) {
@@ -410,34 +420,13 @@ static int32_t run_router(stm_station *s, stm_replica_slot *slot, int32_t want)
     return n;
 }
 
-static mill_status store_put(stm_store *store, mill_batch **b)
-{
-    mill_status st = MILL_OK;
-
-    stm_lock_take(&store->lock);
-    if (store->n == store->cap && store->head > store->cap / 2) { /* forget what was read */
-        memmove(store->items, store->items + store->head, (store->n - store->head) * sizeof *store->items);
-        store->n -= store->head;
-        store->head = 0;
-    }
-    if (stm_grow(&store->items, &store->cap, store->n + 1, sizeof *store->items) != 0)
-        st = MILL_ERR_NOMEM;
-    else {
-        store->items[store->n++] = *b;
-        *b = NULL;
-        atomic_store_explicit(&store->waiting, (int64_t)(store->n - store->head), memory_order_release);
-    }
-    stm_lock_give(&store->lock);
-    return st;
-}
-
 static mill_status global_send(void *user, mill_batch **b, mill_error *err)
 {
     stm_station *s = user;
-    const mill_status st = s->store != NULL ? store_put(s->store, b) : MILL_OK;
 
-    if (s->store == NULL) mill_batch_destroy(b); /* nobody reads it */
-    return st == MILL_OK ? st : mill_fail(err, st, "storing the output of %s", s->name);
+    if (s->store != NULL) return stm_store_put(s->run, s->store, b, err);
+    mill_batch_destroy(b); /* nobody reads it */
+    return MILL_OK;
 }
 
 static int32_t run_global(stm_station *s, stm_replica_slot *slot, int32_t want)
@@ -506,14 +495,11 @@ static int32_t run_store(stm_station *s, int32_t want)
     for (int32_t i = 0; i < n; i++) {
         const bool end = items[i].batch->end;
         stm_credit_return(s->run->flow, s->node, items[i].batch);
-        if (s->kind == STM_AT_STORE && st == MILL_OK) st = store_put(s->store, &items[i].batch);
+        if (s->kind == STM_AT_STORE && st == MILL_OK) st = stm_store_put(s->run, s->store, &items[i].batch, &err);
         if (s->kind == STM_AT_STORE && st == MILL_OK && end) atomic_store_explicit(&s->store->complete, true, memory_order_release);
         mill_batch_destroy(&items[i].batch);
     }
-    if (st != MILL_OK) {
-        mill_fail(&err, st, "out of memory while storing the output of %s", s->name);
-        stm_station_fail(s, &err);
-    }
+    if (st != MILL_OK) stm_station_fail(s, &err);
     return n;
 }
 
@@ -538,16 +524,16 @@ bool stm_station_runnable(const stm_station *s)
             if (atomic_load_explicit(&s->slots[i].poll, memory_order_acquire) != 0) return true;
             free_slot = free_slot || !stm_wrapper_full(s->slots[i].wrapper);
         }
-        return free_slot && atomic_load_explicit(&s->ready, memory_order_acquire) > 0;
+        return free_slot && atomic_load_explicit(&s->ready, memory_order_acquire) > 0 && !stm_memory_holds_back(s);
     }
-    if (atomic_load_explicit(&s->ready, memory_order_acquire) <= 0) return false;
+    if (atomic_load_explicit(&s->ready, memory_order_acquire) <= 0 || stm_memory_holds_back(s)) return false;
     return atomic_load_explicit(&s->running, memory_order_relaxed) < s->n_slots;
 }
 
 int32_t stm_station_run(stm_station *s)
 {
     stm_replica_slot *slot;
-    const int32_t want = s->own_threads ? 1 : burst_size(s);
+    const int32_t want = s->own_threads || stm_memory_short(s->run) ? 1 : burst_size(s);
     const int64_t cost = atomic_load_explicit(&s->cost_ns, memory_order_relaxed);
     const bool timed = cost > 400 || (++s->bursts & 7) == 0 || s->bursts < 8;
     uint64_t began;

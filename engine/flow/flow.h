@@ -125,6 +125,12 @@ bool stm_inlet_take(stm_inlet *in, stm_ready *out);
 bool stm_inlet_ended(const stm_inlet *in);
 /** Rows still missing for the next full batch, summed over starving inputs; 0 = something is ready or the inlet has ended. */
 int64_t stm_inlet_shortfall(const stm_inlet *in);
+/** The same of one input; 0 = it holds nothing up: what arrives there now only waits. */
+int64_t stm_inlet_lacks(const stm_inlet *in, int32_t input);
+/** Show batches that wait for others and that no ready item uses, newest first, until @p visit gives false. It may park them
+ *  (stm_batch_park): the inlet looks at envelopes and keys only, and stm_ready_build brings contents back; a batch that is taken whole
+ *  is brought back by the taker. */
+void stm_inlet_visit_waiting(stm_inlet *in, bool (*visit)(mill_batch *b, void *user), void *user);
 /** Drop everything held and refuse nothing from now on: pushes are discarded. For descendants of a failed node. */
 void stm_inlet_close(stm_inlet *in);
 

@@ -206,7 +206,6 @@ int stm_step_position(stm_inlet *in);
 /** Rows that input @p input lacks for the next step; 0 = it does not hold up anything. */
 int64_t stm_key_lacks(const stm_inlet *in, int32_t input);
 int64_t stm_position_lacks(const stm_inlet *in, int32_t input);
-int64_t stm_inlet_lacks(const stm_inlet *in, int32_t input);
 /** Coverage of what was used of all inputs: per root the least over the inputs it feeds. */
 void stm_compose(const stm_inlet *in, const int64_t *per_input, int64_t *out);
 static inline bool stm_closes(const stm_inlet *in, const mill_batch *b) { return b->end || (b->borders & in->borders_in) != 0; }

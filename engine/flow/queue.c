@@ -79,3 +79,14 @@ void stm_queue_clear(stm_queue *q)
     q->slots = NULL;
     q->cap = 0;
 }
+
+void stm_inlet_visit_waiting(stm_inlet *in, bool (*visit)(mill_batch *b, void *user), void *user)
+{
+    for (int32_t i = 0; i < in->n_inputs && !in->unordered; i++) {
+        const stm_queue *q = &in->queues[i];
+        for (uint64_t s = q->top; s > q->base; s--) {
+            const stm_slot *slot = stm_queue_slot(q, s - 1);
+            if (slot->batch && !slot->held && !visit(slot->batch, user)) return;
+        }
+    }
+}

@@ -1,4 +1,5 @@
 /* Recipes: which rows of which batches make a ready batch. Made under the inlet's lock, carried out without. */
+#include "batch/spill.h"
 #include "flow/internal.h"
 
 #include <string.h>
@@ -107,6 +108,10 @@ mill_status stm_ready_build(stm_ready *ready, mill_pool *pool, const mill_type *
     }
     mill_status st = MILL_OK;
     int32_t made = 0;
+    for (size_t i = 0; i < (size_t)r->columns * r->n_runs; i++) { /* rows that waited on disk */
+        const stm_held *h = stm_recipe_held(r, 0)[i];
+        if (h && stm_batch_parked(h->batch) && (st = stm_batch_recall(h->batch, err)) != MILL_OK) return st;
+    }
     for (; made < r->columns && st == MILL_OK; made++) {
         out[made] = NULL;
         if (r->n_runs == 0)

@@ -180,6 +180,7 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
     plan_->name = stm_strdup("test");
     plan_->n_stages = stages_;
     plan_->seed = 7;
+    plan_->memory_limit = memory_limit;
     plan_->steps = static_cast<stm_plan_step *>(stm_calloc((steps_.size() + 1) * sizeof(stm_plan_step)));
     if (!plan_->steps || !plan_->name) return mill_fail(&error, MILL_ERR_NOMEM, "plan of a test");
     for (Step *s : steps_) {
@@ -247,6 +248,7 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
     o.threads = threads;
     o.dry_run = dry_run;
     o.limit = limit;
+    o.run_dir = run_dir.empty() ? nullptr : run_dir.c_str();
     o.on_error = keep_error;
     o.user = this;
     return stm_run_start(&plan_, &o, &run_, &error);
@@ -273,6 +275,13 @@ stm_step_stats Pipe::stats(const std::string &step)
     stm_step_stats s;
     stm_run_stats(run_, index_[step], &s);
     return s;
+}
+
+stm_memory_stats Pipe::memory()
+{
+    stm_memory_stats m;
+    stm_run_memory(run_, &m);
+    return m;
 }
 
 void Pipe::destroy() { stm_run_destroy(&run_); }

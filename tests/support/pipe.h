@@ -81,6 +81,10 @@ public:
     stm_step_stats stats(const std::string &step);
     void destroy(); /* stop and release the run; results stay */
 
+    stm_memory_stats memory();
+
+    int64_t memory_limit = 0; /* bytes; 0 = the engine's default */
+    std::string run_dir;      /* empty = none */
     mill_error error = {};
     std::vector<stm_error_record> errors;
     std::vector<int64_t> batch_sizes(const std::string &sink) { return sizes_[sink]; }
