@@ -97,6 +97,10 @@ bool stm_run_unstall(stm_run *run)
                 return true;
             }
     }
+    if (atomic_load(&run->stop) != 0) { /* told so in the meantime: that is why nobody may move */
+        end_stage(run);
+        return false;
+    }
     /* Nothing starves that a root could feed, and yet the stage is not done: a defect of ours. End, and name the place. */
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
