@@ -51,6 +51,14 @@ void stm_station_ring(stm_station *s)
     if (atomic_load(&s->asleep) > 0) futex_wake(&s->bell, ready > 1 ? (int)(ready < 1024 ? ready : 1024) : 1); /* one each */
 }
 
+void stm_run_ring_held(stm_run *run)
+{
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *s = &run->stations[i];
+        if (s->own_threads && atomic_load(&s->asleep) > 0 && stm_station_runnable(s)) stm_station_ring(s);
+    }
+}
+
 static bool any_runnable(stm_run *run, bool own_too)
 {
     for (int32_t i = run->n_stations - 1; i >= 0; i--)

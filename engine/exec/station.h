@@ -203,6 +203,8 @@ mill_status stm_own_threads_start(stm_run *run, stm_station *s, mill_error *err)
 void stm_own_threads_join(stm_station *s);
 /** Wake whoever may have something to do. Any thread. */
 void stm_run_ring(stm_run *run, bool all);
+/** While memory is short, something was finished: steps with threads of their own that were held back may go on. Any thread. */
+void stm_run_ring_held(stm_run *run);
 /** New work at @p s, published before: wake its own threads; drivers if all are asleep. Any thread. */
 void stm_station_ring(stm_station *s);
 

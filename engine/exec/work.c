@@ -533,7 +533,8 @@ bool stm_station_runnable(const stm_station *s)
 int32_t stm_station_run(stm_station *s)
 {
     stm_replica_slot *slot;
-    const int32_t want = s->own_threads || stm_memory_short(s->run) ? 1 : burst_size(s);
+    const bool tight = stm_memory_short(s->run);
+    const int32_t want = s->own_threads || tight ? 1 : burst_size(s);
     const int64_t cost = atomic_load_explicit(&s->cost_ns, memory_order_relaxed);
     const bool timed = cost > 400 || (++s->bursts & 7) == 0 || s->bursts < 8;
     uint64_t began;
@@ -562,5 +563,6 @@ int32_t stm_station_run(stm_station *s)
         stm_wrapper_busy(slot->wrapper, cost * n);
     }
     release(s, slot);
+    if (__builtin_expect(tight, 0)) stm_run_ring_held(s->run);
     return n;
 }

@@ -302,7 +302,9 @@ TEST(MemoryLimit, RowsThatGrowAreHeldBack)
     Behaviour grow;
     grow.uses = {{"x", "int64"}};
     grow.adds = {{"grown", "utf8"}};
+    grow.flags = MILL_BLOCKS;
     grow.process = [](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *err) {
+        if (in[0]->rows > 0 && value(in[0], 0, 0) < 2 * kBatch) std::this_thread::sleep_for(std::chrono::milliseconds(100)); /* many small rows come */
         return emit_wide(r, out, in[0]->rows > 0 ? value(in[0], 0, 0) : 0, in[0]->rows, kRowBytes, err, false);
     };
     Pipe::Opts many, large;
@@ -312,7 +314,7 @@ TEST(MemoryLimit, RowsThatGrowAreHeldBack)
     wide_source(p, "rows", 8000, {}, 0, 40);
     p.add("grow", MILL_STEP, {{"rows"}}, grow, many);
     p.sink("numbers", "rows", large);
-    wide_sink(p, "out", {{"grow"}}, &seen, {}, 50, "grown");
+    wide_sink(p, "out", {{"grow"}}, &seen, {}, 400, "grown");
     ASSERT_EQ(p.run(60, kThreads), STM_END_DONE) << p.error.msg;
     tell(p.memory());
     EXPECT_TRUE(seen.x == sequence(8000));
