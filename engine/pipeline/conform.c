@@ -36,6 +36,7 @@ static bool has_process(const mill_step_type *t) { return t->process != NULL; }
 static bool has_submit(const mill_step_type *t) { return t->submit != NULL; }
 static bool repeats(const mill_step_type *t) { return t->process != NULL && (t->flags & MILL_NONDETERMINISTIC) == 0; }
 static bool row_by_row(const mill_step_type *t) { return repeats(t) && (t->flags & MILL_PER_ROW) != 0; }
+static bool has_sync(const mill_step_type *t) { return t->sync != NULL; }
 static bool replicated(const mill_step_type *t) { return t->process != NULL && (t->flags & MILL_STATEFUL) == 0; }
 
 const stm_conform_check stm_conform_checks[] = {
@@ -62,6 +63,7 @@ const stm_conform_check stm_conform_checks[] = {
     {"failures", A, NULL, stm_conform_check_global_emit},
     {"rows", K, NULL, stm_conform_check_sink},
     {"no rows", K, NULL, stm_conform_check_sink_empty},
+    {"restart", K, has_sync, stm_conform_check_sink_resume},
     {"not finalized", K, NULL, stm_conform_check_sink_left},
     {"routes", R, NULL, stm_conform_check_route},
     {NULL, 0, NULL, NULL},

@@ -145,6 +145,7 @@ void stm_conform_check_global_empty(stm_conform *k);
 void stm_conform_check_global_emit(stm_conform *k);
 void stm_conform_check_sink(stm_conform *k);
 void stm_conform_check_sink_empty(stm_conform *k);
+void stm_conform_check_sink_resume(stm_conform *k);
 void stm_conform_check_sink_left(stm_conform *k);
 void stm_conform_check_route(stm_conform *k);
 void stm_conform_check_submit(stm_conform *k);

@@ -102,10 +102,7 @@ static mill_status read_value(const mill_param *p, const char *text, stm_value *
     if (nested && (text[0] == '[' || text[0] == '{')) return stm_value_parse(text, out, err);
     if ((v = stm_calloc(sizeof *v)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "a parameter");
     v->kind = STM_VALUE_SCALAR;
-    if ((v->text = stm_strdup(text)) == NULL) {
-        stm_free(v);
-        return mill_fail(err, MILL_ERR_NOMEM, "a parameter");
-    }
+    v->text = text; /* of the options */
     *out = v;
     return MILL_OK;
 }

@@ -157,6 +157,71 @@ void stm_conform_check_sink_empty(stm_conform *k)
     stm_conform_did(k, "finalize without a write, and after a batch of 0 rows");
 }
 
+/* Rows [first, end) in batches of 5; @p cursor: where to open. *synced, when asked for: where sync says to go on after them. */
+static bool write_some(stm_conform *k, const mill_cursor *cursor, int64_t first, int64_t end, int64_t lost, bool finalize, mill_cursor *synced)
+{
+    stm_conform_bench b;
+    mill_error e = {0};
+    mill_status st = MILL_OK;
+
+    if (!stm_conform_open(k, &b)) return false;
+    stm_probe_open_at(b.w, cursor);
+    stm_conform_now(k, "load, and open at a cursor of %u bytes", (unsigned)cursor->size);
+    if (stm_wrapper_load(b.w, &e) != MILL_OK) {
+        stm_conform_find(k, "open at the cursor that sync gave fails: %s", e.msg);
+        stm_conform_close(k, &b, "an open that failed");
+        return false;
+    }
+    stm_wrapper_run(b.w);
+    for (int64_t at = first; at < end + lost && st == MILL_OK; at += 5) {
+        mill_batch *in;
+
+        if (at == end && synced != NULL) { /* what comes after this is not synced, and lost */
+            stm_conform_now(k, "sync after %lld rows", (long long)(at - first));
+            if ((st = stm_probe_sync(b.w, synced, &e)) != MILL_OK) break;
+        }
+        if ((in = stm_conform_batch(k, b.pool, at, 5, 0, false)) == NULL) break;
+        stm_conform_now(k, "write of a batch of 5 rows");
+        st = stm_probe_write(b.w, in, &e);
+        mill_batch_destroy(&in);
+    }
+    stm_conform_now(k, "finalize");
+    if (st == MILL_OK && finalize) st = stm_wrapper_finalize(b.w, &e);
+    stm_conform_close(k, &b, finalize ? "finalize" : "writes, without finalize");
+    if (st != MILL_OK) stm_conform_skip(k, "write, sync or finalize failed: %s", e.msg);
+    return st == MILL_OK;
+}
+
+void stm_conform_check_sink_resume(stm_conform *k)
+{
+    const mill_cursor start = {0};
+    mill_cursor cursor = {0}, other = {0};
+    uint64_t whole, resumed;
+    int32_t files = 0;
+
+    empty_folder(k->dir, 0);
+    if (!write_some(k, &start, 0, 40, 0, true, NULL)) return;
+    whole = hash_folder(k->dir, 0, &files);
+    if (files == 0) {
+        stm_conform_did(k, "not looked at: it writes no file in the run directory");
+        return;
+    }
+    for (int64_t lost = 5; lost <= 15; lost += 10) {
+        empty_folder(k->dir, 0);
+        if (!write_some(k, &start, 0, 20, lost, false, &cursor)) return;
+        if (cursor.size > sizeof cursor.bytes) {
+            stm_conform_find(k, "sync says a cursor of %u bytes; there is room for %zu", (unsigned)cursor.size, sizeof cursor.bytes);
+            return;
+        }
+        if (!write_some(k, &cursor, 20, 40, 0, true, &other)) return;
+        resumed = hash_folder(k->dir, 0, &files);
+        if (resumed != whole && (k->type->flags & (MILL_NONDETERMINISTIC | MILL_BATCH_SENSITIVE)) == 0)
+            stm_conform_find(k, "the files differ when it is opened again at the cursor that sync gave after 20 rows, %lld more rows written and lost; "
+                                "everything after the cursor is to be cut off, and the rest written as if nothing had happened", (long long)lost);
+    }
+    stm_conform_did(k, "opened again at the cursor of a sync, with rows written and lost after it: the same files");
+}
+
 void stm_conform_check_sink_left(stm_conform *k)
 {
     uint64_t hash;

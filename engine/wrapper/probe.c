@@ -86,6 +86,8 @@ mill_status stm_probe_write(stm_wrapper *w, const mill_batch *in, mill_error *er
     return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
 }
 
+void stm_probe_open_at(stm_wrapper *w, const mill_cursor *cursor) { w->cursor = *cursor; }
+
 mill_status stm_probe_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *err)
 {
     mill_status st = MILL_OK;

@@ -33,6 +33,8 @@ mill_status stm_probe_process(stm_wrapper *w, const mill_batch *in, stm_probe_ou
 mill_status stm_probe_generate(stm_wrapper *w, int64_t max_rows, mill_cursor *cursor, bool *last, stm_probe_out *out, mill_error *err);
 mill_status stm_probe_accept(stm_wrapper *w, int32_t input, const mill_batch *in, mill_error *err);
 mill_status stm_probe_write(stm_wrapper *w, const mill_batch *in, mill_error *err);
+/** Before load: open a sink at this place. */
+void stm_probe_open_at(stm_wrapper *w, const mill_cursor *cursor);
 /** Sinks: sync where the type has it. */
 mill_status stm_probe_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *err);
 

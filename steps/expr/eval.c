@@ -353,7 +353,7 @@ mill_status stm_expr_eval(stm_expr_run *run, const mill_batch *batch, const uint
     const int32_t root = run->e->n - 1; /* operands come first, so the last node is the whole */
 
     if (!grow(run, rows)) return mill_fail(err, MILL_ERR_NOMEM, "no memory to evaluate an expression over %lld rows", (long long)rows);
-    for (int32_t i = 0; i <= root; i++) {
+    for (int32_t i = 0; i <= root && rows > 0; i++) { /* without rows there may be no vectors yet */
         const mill_status st = eval_node(run, i, batch, rows, err);
         if (st != MILL_OK) return st;
     }

@@ -121,6 +121,13 @@ TEST(Conform, AReaderOfFilesPasses)
 
 /* ---- what is wrong -------------------------------------------------------------------------------------------------------- */
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STM_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define STM_SANITIZED 1
+#endif
+#endif
 struct Wrong {
     const char *type;
     const char *check; /* one of the checks that must find it ... */
@@ -145,6 +152,7 @@ const Wrong kWrong[] = {
     {"emit_ignored", "emit that fails", "process returns success although an emit fails: process returned without emitting anything"},
     {"shares", "replicas", "replicas must not share what they change"},
     {"forgets", "load", "were not released by unload, after a load and no work"},
+    {"sink_restart", "restart", "the files differ when it is opened again at the cursor that sync gave after 20 rows"},
     {"half_load", "load that fails", "crashed with signal 11 (Segmentation fault) in load with memory running out"},
     {"silent", "configure", "configure fails without saying why when column \"number\" does not arrive"},
     {"forgetful", "configure", "configure gives other columns the second time"},
@@ -162,12 +170,15 @@ const Wrong kWrong[] = {
 
 TEST(Conform, WhatIsWrongIsFound)
 {
-    for (const Wrong &t : kWrong) {
+    for (Wrong t : kWrong) {
         SCOPED_TRACE(t.type);
         const Result r = conform(WRONG, t.type, {}, {}, strcmp(t.type, "hangs") == 0 || strcmp(t.type, "poll_loses") == 0 ? 1 : 20);
         ASSERT_EQ(r.status, MILL_OK) << r.error;
         EXPECT_EQ(r.verdict, MILL_VERDICT_WRONG);
         bool found = false;
+#ifdef STM_SANITIZED /* its report ends the process where a plain build crashes, and gives leaks an exit code of their own */
+        if (strncmp(t.text, "crashed with", 12) == 0 || strncmp(t.text, "ended the", 9) == 0) t.text = strstr(t.text, ") in ");
+#endif
         for (const std::string &f : findings(r.report))
             found = found || (f.compare(0, strlen(t.check) + 2, std::string(t.check) + ": ") == 0 && f.find(t.text) != std::string::npos);
         EXPECT_TRUE(found) << r.report;
@@ -177,7 +188,7 @@ TEST(Conform, WhatIsWrongIsFound)
 /* A defect that one check is for must not make the others cry: each of these is wrong in one place only. */
 TEST(Conform, WhatIsWrongInOnePlaceIsSaidOnce)
 {
-    for (const char *type : {"empty_crash", "absent_crash", "emit_ignored", "no_cursor", "sink_no_rows", "global_batches", "half_load", "silent"}) {
+    for (const char *type : {"empty_crash", "absent_crash", "emit_ignored", "no_cursor", "sink_restart", "sink_no_rows", "global_batches", "half_load", "silent"}) {
         SCOPED_TRACE(type);
         const Result r = conform(WRONG, type);
         EXPECT_NE(r.report.find(" checks: 1 wrong, 0 not run\n"), std::string::npos) << r.report;

@@ -469,6 +469,23 @@ static mill_status write_blocks(mill_replica *r, const mill_batch *in, mill_erro
                                        .unload = place_unload, .open = sink_open, .write = write_, .finalize = finalize_}
 SINK(t_good_sink, "good_sink", sink_write, sink_done);
 SINK(t_sink_no_rows, "sink_no_rows", sink_write, needs_rows);
+/* Appends, and does not cut off what came after its cursor. */
+static mill_status append_sync(mill_replica *r, mill_cursor *cursor, mill_error *err)
+{
+    (void)err;
+    put(cursor, *(int64_t *)mill_replica_state(r));
+    return MILL_OK;
+}
+static mill_status append_rows(mill_replica *r, const mill_batch *in, mill_error *err)
+{
+    mill_status st = MILL_OK;
+
+    for (int64_t i = 0; i < mill_batch_rows(in) && st == MILL_OK; i++) st = write_blocks(r, in, err);
+    return st;
+}
+static const mill_step_type t_sink_restart = {HEAD(MILL_SINK, "sink_restart"), .inputs = inputs, .n_inputs = 2, .load = place_load,
+                                              .unload = place_unload, .open = sink_open, .write = append_rows, .finalize = sink_done,
+                                              .sync = append_sync};
 SINK(t_sink_batches, "sink_batches", write_blocks, sink_done);
 
 /* ---- routers -------------------------------------------------------------------------------------------------------- */
@@ -560,7 +577,7 @@ static const mill_step_type *const types[] = {
     &t_right, &t_needs, &t_writes_input, &t_neighbours, &t_counts, &t_counts_said, &t_fewer_rows, &t_other_type, &t_empty_crash, &t_absent_crash,
     &t_null_crash, &t_hangs, &t_exits, &t_keeps_pointer, &t_keeps_column, &t_ignores_offset, &t_reads_past_end, &t_emit_leaks, &t_emit_ignored,
     &t_shares, &t_forgets, &t_half_load, &t_silent, &t_forgetful, &t_bad_text, &t_good_generator, &t_no_cursor, &t_too_many, &t_for_ever,
-    &t_good_global, &t_global_batches, &t_global_no_rows, &t_good_sink, &t_sink_no_rows, &t_sink_batches, &t_route_none, &t_route_third,
+    &t_good_global, &t_global_batches, &t_global_no_rows, &t_good_sink, &t_sink_no_rows, &t_sink_batches, &t_sink_restart, &t_route_none, &t_route_third,
     &t_good_submit, &t_poll_loses,
 };
 static const mill_plugin plugin = {
