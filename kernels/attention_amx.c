@@ -13,7 +13,7 @@
 
 #define FORM(name) amx_##name
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")))
-#define LEVEL 2
+#define LEVEL 3
 #include "kernels/lanes.h"
 
 #define TILE 512 /* bf16 values of a tile */
@@ -96,6 +96,17 @@ static void score_tiles(const head_state *s)
     }
 }
 
+/* 2^t for t <= 0 to 1e-4, for results that keep 8 bits; far below zero it is 0. */
+TARGET static inline __m512 exp2_short(__m512 t)
+{
+    const __m512 whole = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), f = _mm512_sub_ps(t, whole);
+    __m512 p = _mm512_fmadd_ps(f, _mm512_set1_ps(5.5171669e-2f), _mm512_set1_ps(2.4261115e-1f));
+
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.9326097e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.9992812e-1f));
+    return _mm512_scalef_ps(p, whole);
+}
+
 /* Weights of one query, not yet divided by their sum, whose inverse is returned. */
 TARGET static float softmax_row(const head_state *s, const float *row, uint16_t *weights, float scale)
 {
@@ -106,13 +117,16 @@ TARGET static float softmax_row(const head_state *s, const float *row, uint16_t 
 
     for (int64_t j = 0; j < whole; j += 16) most = _mm512_max_ps(most, _mm512_load_ps(row + j));
     most = _mm512_mask_max_ps(most, tail, most, _mm512_maskz_load_ps(tail, row + whole));
-    const v16 max = V16(_mm512_reduce_max_ps(most)) * V16(scale);
-    for (int64_t j = 0; j < s->padded; j += 16) {
-        const __mmask16 mask = j < whole ? (__mmask16)0xffff : j == whole ? tail : (__mmask16)0;
-        const v16 t = FORM(load)(row + j) * V16(scale) - max;
-        const v16 e = (v16)_mm512_maskz_mov_ps(mask, (__m512)FORM(exp2)(FORM(max)(t, V16(-126.0f))));
-        sum += e;
-        _mm256_store_si256((__m256i *)(weights + j), (__m256i)_mm512_cvtneps_pbh((__m512)e));
+    const __m512 by = _mm512_set1_ps(scale), max = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(most)), by);
+    for (int64_t j = 0; j < whole; j += 16) {
+        const __m512 e = exp2_short(_mm512_fmsub_ps(_mm512_load_ps(row + j), by, max));
+        sum += (v16)e;
+        _mm256_store_si256((__m256i *)(weights + j), (__m256i)_mm512_cvtneps_pbh(e));
+    }
+    for (int64_t j = whole; j < s->padded; j += 16) { /* the part of the last key, and nothing behind it */
+        const __m512 e = _mm512_maskz_mov_ps(j == whole ? tail : (__mmask16)0, exp2_short(_mm512_fmsub_ps(_mm512_load_ps(row + j), by, max)));
+        sum += (v16)e;
+        _mm256_store_si256((__m256i *)(weights + j), (__m256i)_mm512_cvtneps_pbh(e));
     }
     return 1.0f / FORM(sum)(sum);
 }

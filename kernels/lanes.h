@@ -1,6 +1,7 @@
 /*
  * Sixteen f32 lanes for a form of one instruction set. Included by a file that defines
- *   FORM(name)  the form's name for a function,   TARGET  its target attribute,   LEVEL  0, 1 or 2 (generic, AVX2, AVX-512).
+ *   FORM(name)  the form's name for a function,   TARGET  its target attribute,
+ *   LEVEL  0, 1, 2 or 3 (generic, AVX2, AVX-512, AVX-512 with bf16).
  * The compiler's vector types turn into one, two or four registers; lanes are always added in the same order.
  */
 #include <string.h>
@@ -35,11 +36,17 @@ LANE void FORM(store_n)(float *p, v16 v, int64_t n)
 }
 LANE float FORM(sum)(v16 v)
 {
-    float t[16];
-    FORM(store)(t, v);
-    for (int w = 8; w > 0; w /= 2)
-        for (int i = 0; i < w; i++) t[i] += t[i + w];
-    return t[0];
+    /* halves are added to halves: 8, 4, 2, 1 */
+    typedef float v8 __attribute__((vector_size(32)));
+    typedef float v4 __attribute__((vector_size(16)));
+    v8 h[2];
+    v4 q[2];
+
+    memcpy(h, &v, sizeof h);
+    h[0] += h[1];
+    memcpy(q, &h[0], sizeof q);
+    q[0] += q[1];
+    return (q[0][0] + q[0][2]) + (q[0][1] + q[0][3]);
 }
 LANE float FORM(largest)(v16 v)
 {
@@ -51,7 +58,7 @@ LANE float FORM(largest)(v16 v)
 }
 LANE v16 FORM(max)(v16 a, v16 b)
 {
-#if LEVEL == 2
+#if LEVEL >= 2
     return (v16)_mm512_max_ps((__m512)a, (__m512)b);
 #else
     const i16x m = a > b;
@@ -60,7 +67,7 @@ LANE v16 FORM(max)(v16 a, v16 b)
 }
 LANE v16 FORM(min)(v16 a, v16 b)
 {
-#if LEVEL == 2
+#if LEVEL >= 2
     return (v16)_mm512_min_ps((__m512)a, (__m512)b);
 #else
     const i16x m = a < b;
@@ -89,6 +96,9 @@ LANE v16 FORM(exp2)(v16 t)
 /* Rounded to bf16. */
 LANE h16 FORM(narrow)(v16 v)
 {
+#if LEVEL == 3
+    return (h16)_mm512_cvtneps_pbh((__m512)v);
+#else
     const u16x u = (u16x)v;
 #if LEVEL == 2
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32((__m512i)u, 16), _mm512_set1_epi32(1));
@@ -100,6 +110,7 @@ LANE h16 FORM(narrow)(v16 v)
     const u16x up = (u + 0x7fffu + (u >> 16 & 1u)) >> 16, quiet = u >> 16 | 0x40u;
     const i16x nan = v != v;
     return __builtin_convertvector((up & ~(u16x)nan) | (quiet & (u16x)nan), h16);
+#endif
 #endif
 }
 LANE void FORM(store_h)(uint16_t *p, v16 v, int64_t n)

@@ -7,6 +7,7 @@ static const stm_row_ops *ops(void)
 {
 #if defined(__x86_64__)
     const stm_cpu_level level = stm_cpu();
+    if (level >= STM_CPU_AVX512_BF16) return &stm_row_ops_avx512_bf16;
     if (level >= STM_CPU_AVX512) return &stm_row_ops_avx512;
     if (level >= STM_CPU_AVX2) return &stm_row_ops_avx2;
 #endif

@@ -1,25 +1,29 @@
 /* The fast forms of row_ops.h for one instruction set; see lanes.h for what must be defined. */
 #include "kernels/lanes.h"
 
-/* sums of a row of `dim` values in `v`, then (v - mean) * scale * gain + bias into out and half. */
-LANE void FORM(norm_row)(const float *v, const float *gain, const float *bias, float eps, int64_t dim, float *out, uint16_t *half)
+/* (v - mean) / deviation * gain + bias of a row into out and half, given the sum of the row. Four sums side by side: one
+ * alone would wait for its own last addition. */
+LANE void FORM(norm_row)(const float *v, v16 sum, const float *gain, const float *bias, float eps, int64_t dim, float *out, uint16_t *half)
 {
-    const int64_t whole = dim / 16 * 16, tail = dim - whole;
-    v16 sum = V16(0.0f), squares = V16(0.0f);
-    float mean, scale;
+    const int64_t fours = dim / 64 * 64, whole = dim / 16 * 16, tail = dim - whole;
+    const float mean = FORM(sum)(sum) / (float)dim;
+    v16 squares[4] = {V16(0.0f), V16(0.0f), V16(0.0f), V16(0.0f)};
+    float scale;
 
-    for (int64_t i = 0; i < whole; i += 16) sum += FORM(load)(v + i);
-    if (tail > 0) sum += FORM(load_n)(v + whole, tail, 0.0f);
-    mean = FORM(sum)(sum) / (float)dim;
-    for (int64_t i = 0; i < whole; i += 16) {
+    for (int64_t i = 0; i < fours; i += 64)
+        for (int k = 0; k < 4; k++) {
+            const v16 d = FORM(load)(v + i + 16 * k) - V16(mean);
+            squares[k] += d * d;
+        }
+    for (int64_t i = fours; i < whole; i += 16) {
         const v16 d = FORM(load)(v + i) - V16(mean);
-        squares += d * d;
+        squares[0] += d * d;
     }
     if (tail > 0) {
         const v16 d = FORM(load_n)(v + whole, tail, mean) - V16(mean);
-        squares += d * d;
+        squares[1] += d * d;
     }
-    scale = 1.0f / sqrtf(FORM(sum)(squares) / (float)dim + eps);
+    scale = 1.0f / sqrtf(FORM(sum)((squares[0] + squares[1]) + (squares[2] + squares[3])) / (float)dim + eps);
     for (int64_t i = 0; i < whole; i += 16) {
         const v16 r = (FORM(load)(v + i) - V16(mean)) * V16(scale) * FORM(load)(gain + i) + FORM(load)(bias + i);
         FORM(store)(out + i, r);
@@ -33,30 +37,49 @@ LANE void FORM(norm_row)(const float *v, const float *gain, const float *bias, f
     }
 }
 
+/* x = x + y, or x = a + b + c where c is not NULL; the sum of the row comes back. */
+LANE v16 FORM(add_row)(float *x, const float *a, const float *b, const float *c, int64_t dim)
+{
+    const int64_t fours = dim / 64 * 64, whole = dim / 16 * 16, tail = dim - whole;
+    v16 sum[4] = {V16(0.0f), V16(0.0f), V16(0.0f), V16(0.0f)};
+
+    for (int64_t i = 0; i < fours; i += 64)
+        for (int k = 0; k < 4; k++) {
+            v16 v = FORM(load)(a + i + 16 * k) + FORM(load)(b + i + 16 * k);
+            if (c != NULL) v += FORM(load)(c + i + 16 * k);
+            FORM(store)(x + i + 16 * k, v);
+            sum[k] += v;
+        }
+    for (int64_t i = fours; i < whole; i += 16) {
+        v16 v = FORM(load)(a + i) + FORM(load)(b + i);
+        if (c != NULL) v += FORM(load)(c + i);
+        FORM(store)(x + i, v);
+        sum[0] += v;
+    }
+    if (tail > 0) {
+        v16 v = FORM(load_n)(a + whole, tail, 0.0f) + FORM(load_n)(b + whole, tail, 0.0f);
+        if (c != NULL) v += FORM(load_n)(c + whole, tail, 0.0f);
+        FORM(store_n)(x + whole, v, tail);
+        sum[1] += v;
+    }
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 TARGET static void FORM(embed)(const stm_embed_args *a)
 {
-    const int64_t dim = a->dim, whole = dim / 16 * 16;
-
     for (int64_t t = 0; t < a->rows; t++) {
-        const float *word = a->words + a->ids[t] * dim, *place = a->positions + a->places[t] * dim;
         float *x = a->x + t * a->ld;
-        for (int64_t i = 0; i < whole; i += 16)
-            FORM(store)(x + i, FORM(load)(word + i) + FORM(load)(place + i) + FORM(load)(a->type + i));
-        for (int64_t i = whole; i < dim; i++) x[i] = word[i] + place[i] + a->type[i];
-        FORM(norm_row)(x, a->gain, a->bias, a->eps, dim, x, a->x_bf16 != NULL ? a->x_bf16 + t * a->ld : NULL);
+        const v16 sum = FORM(add_row)(x, a->words + a->ids[t] * a->dim, a->positions + a->places[t] * a->dim, a->type, a->dim);
+        FORM(norm_row)(x, sum, a->gain, a->bias, a->eps, a->dim, x, a->x_bf16 != NULL ? a->x_bf16 + t * a->ld : NULL);
     }
 }
 
 TARGET static void FORM(add_norm)(const stm_add_norm_args *a)
 {
-    const int64_t dim = a->dim, whole = dim / 16 * 16;
-
     for (int64_t t = 0; t < a->rows; t++) {
         float *x = a->x + t * a->ld;
-        const float *y = a->y + t * a->ldy;
-        for (int64_t i = 0; i < whole; i += 16) FORM(store)(x + i, FORM(load)(x + i) + FORM(load)(y + i));
-        for (int64_t i = whole; i < dim; i++) x[i] += y[i];
-        FORM(norm_row)(x, a->gain, a->bias, a->eps, dim, x, a->x_bf16 != NULL ? a->x_bf16 + t * a->ld : NULL);
+        const v16 sum = FORM(add_row)(x, x, a->y + t * a->ldy, NULL, a->dim);
+        FORM(norm_row)(x, sum, a->gain, a->bias, a->eps, a->dim, x, a->x_bf16 != NULL ? a->x_bf16 + t * a->ld : NULL);
     }
 }
 
@@ -82,7 +105,7 @@ LANE v16 FORM(gelu_erf_short)(v16 x)
     const v16 c = FORM(max)(FORM(min)(x, V16(4.0f)), V16(-4.0f)), z = c * c;
     const v16 p = (V16(5.336405244e-3f) * z + V16(6.531861424e-2f)) * z + V16(7.977541089e-1f);
     const v16 q = ((V16(4.463877121e-4f) * z + V16(2.359975316e-2f)) * z + V16(2.479442656e-1f)) * z + V16(1.0f);
-#if LEVEL == 2
+#if LEVEL >= 2
     const v16 r = (v16)_mm512_rcp14_ps((__m512)q); /* error 6e-5, the same on every processor */
 #else
     const v16 r = V16(1.0f) / q;

@@ -10,6 +10,6 @@ typedef struct stm_row_ops {
     void (*gelu)(const stm_gelu_args *a);
     void (*pool_rows)(const stm_pool_args *a);
 } stm_row_ops;
-extern const stm_row_ops stm_row_ops_generic, stm_row_ops_avx2, stm_row_ops_avx512;
+extern const stm_row_ops stm_row_ops_generic, stm_row_ops_avx2, stm_row_ops_avx512, stm_row_ops_avx512_bf16;
 
 #endif
