@@ -87,7 +87,7 @@ bool stm_run_unstall(stm_run *run)
         return false;
     }
     if (stm_memory_relieve(run)) return true;
-    for (int tries = 0; tries < 64; tries++) { /* a stored batch may be larger than the first grants: they double */
+    for (int tries = 0; tries < 64 && atomic_load(&run->stop) == 0; tries++) { /* a stored batch may be larger than the first grants: they double */
         root = stm_flow_grant(run->flow, &starved);
         if (root < 0) break;
         if (starved >= 0) atomic_fetch_add_explicit(&run->stations[starved].stalls, 1, memory_order_relaxed);

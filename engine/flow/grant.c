@@ -14,6 +14,8 @@ static int32_t feeder(const stm_flow *f, int32_t node, int32_t input)
     return root;
 }
 
+#define MOST_ROWS (INT64_MAX / 4) /* of a grant: sums with it stay in range */
+
 static void grant(stm_flow *f, int32_t root, int64_t rows)
 {
     stm_root *r = &f->roots[root];
@@ -22,6 +24,7 @@ static void grant(stm_flow *f, int32_t root, int64_t rows)
     int64_t old = atomic_load_explicit(&r->allowed, memory_order_relaxed);
     int64_t room = stm_credit_room(f, root), missing = room < rows ? rows - room : 1;
     int64_t now = 2 * old > old + missing ? 2 * old : old + missing;
+    if (now > MOST_ROWS) now = MOST_ROWS;
     atomic_store_explicit(&r->allowed, now, memory_order_release);
     atomic_fetch_add_explicit(&r->grants, 1, memory_order_relaxed);
 }

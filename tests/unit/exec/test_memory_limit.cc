@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <memory>
@@ -71,6 +72,9 @@ void wide_source(Pipe &p, const std::string &name, int64_t rows, Pipe::Opts o = 
     p.add(name, MILL_GENERATOR, {}, b, o);
 }
 
+/* Sinks write nothing while it is shut: what a global sends cannot be read away while it sends. */
+std::atomic<bool> g_open{true};
+
 /* Sees every row's x in order and holds its text against it. */
 struct Seen {
     std::vector<int64_t> x;
@@ -85,6 +89,7 @@ void wide_sink(Pipe &p, const std::string &name, const std::vector<Pipe::From> &
     b.write = [seen, sleep_us, text](mill_replica *r, const mill_batch *in, mill_error *) {
         const mill_step *s = mill_replica_step(r);
         int32_t x = -1, t = -1;
+        while (!g_open) std::this_thread::sleep_for(std::chrono::milliseconds(1));
         for (int32_t c = 0; c < in->n_columns; c++) {
             const std::string column = s->inputs[0].used[c].name;
             if (column == "x") x = c;
@@ -182,8 +187,10 @@ void global_output(Pipe &p, Seen *seen)
     all.finish = [](mill_replica *r, mill_emit *out, mill_error *err) {
         mill_status st = MILL_OK;
         for (int64_t at = 0; at < kRows && st == MILL_OK; at += kBatch) st = emit_wide(r, out, at, kBatch, kRowBytes, err);
+        g_open = true;
         return st;
     };
+    g_open = false;
     p.source("few", 10, 5);
     p.add("all", MILL_GLOBAL, {{"few"}}, all);
     wide_sink(p, "out", {{"all"}}, seen);
