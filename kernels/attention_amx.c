@@ -19,14 +19,14 @@
 #define TILE 512 /* bf16 values of a tile */
 
 typedef struct head_state {
-    int64_t n, padded; /* keys, rounded up to 32 */
+    int64_t n, padded;  /* keys, rounded up to 32 */
     int32_t dim, steps; /* steps of 32 of dim */
-    uint16_t *keys;    /* [padded / 16][steps] tiles */
-    uint16_t *values;  /* [steps * 2][padded / 32] tiles */
-    uint16_t *queries; /* [16][steps * 32] */
-    float *scores;     /* [16][padded] */
-    uint16_t *weights; /* [16][padded] */
-    float *sums;       /* [16][steps * 32] */
+    uint16_t *keys;     /* [padded / 16][steps] tiles */
+    uint16_t *values;   /* [steps * 2][padded / 32] tiles */
+    uint16_t *queries;  /* [16][steps * 32] */
+    float *scores;      /* [16][padded] */
+    uint16_t *weights;  /* [16][padded] */
+    float *sums;        /* [16][steps * 32] */
 } head_state;
 
 /* 32 values of a row from column d on as bf16; zeros past dim. */
@@ -124,7 +124,8 @@ TARGET static float softmax_row(const head_state *s, const float *row, uint16_t 
         _mm256_store_si256((__m256i *)(weights + j), (__m256i)_mm512_cvtneps_pbh(e));
     }
     for (int64_t j = whole; j < s->padded; j += 16) { /* the part of the last key, and nothing behind it */
-        const __m512 e = _mm512_maskz_mov_ps(j == whole ? tail : (__mmask16)0, exp2_short(_mm512_fmsub_ps(_mm512_load_ps(row + j), by, max)));
+        const __m512 e =
+            _mm512_maskz_mov_ps(j == whole ? tail : (__mmask16)0, exp2_short(_mm512_fmsub_ps(_mm512_load_ps(row + j), by, max)));
         sum += (v16)e;
         _mm256_store_si256((__m256i *)(weights + j), (__m256i)_mm512_cvtneps_pbh(e));
     }

@@ -10,8 +10,7 @@ BF16 static void to_bf16_avx512(const float *in, uint16_t *out, int64_t n)
 {
     int64_t i = 0;
 
-    for (; i + 16 <= n; i += 16)
-        _mm256_storeu_si256((__m256i *)(out + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(in + i)));
+    for (; i + 16 <= n; i += 16) _mm256_storeu_si256((__m256i *)(out + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(in + i)));
     if (i < n) {
         const __mmask16 mask = (__mmask16)((1u << (n - i)) - 1u);
         _mm256_mask_storeu_epi16(out + i, mask, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, in + i)));

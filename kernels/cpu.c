@@ -30,7 +30,7 @@ static int detect(void)
         !__builtin_cpu_supports("avx512vl"))
         return STM_CPU_AVX2;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !__get_cpuid_count(7, 1, &a1, &b1, &c1, &d1)) return STM_CPU_AVX512;
-    if ((a1 & 1u << 5) == 0) return STM_CPU_AVX512;                                  /* avx512_bf16 */
+    if ((a1 & 1u << 5) == 0) return STM_CPU_AVX512;                             /* avx512_bf16 */
     if ((d & 1u << 22) == 0 || (d & 1u << 24) == 0) return STM_CPU_AVX512_BF16; /* amx-bf16, amx-tile */
     return tiles_permitted() ? STM_CPU_AMX : STM_CPU_AVX512_BF16;
 }

@@ -7,10 +7,10 @@
 /** Each level includes those before it. */
 typedef enum stm_cpu_level {
     STM_CPU_GENERIC = 0,
-    STM_CPU_AVX2 = 1,        /* and FMA, F16C */
-    STM_CPU_AVX512 = 2,      /* F, BW, DQ, VL */
+    STM_CPU_AVX2 = 1,   /* and FMA, F16C */
+    STM_CPU_AVX512 = 2, /* F, BW, DQ, VL */
     STM_CPU_AVX512_BF16 = 3,
-    STM_CPU_AMX = 4          /* bf16 tiles, and the kernel lets this process use them */
+    STM_CPU_AMX = 4 /* bf16 tiles, and the kernel lets this process use them */
 } stm_cpu_level;
 
 /** The level in use: what the processor has, unless the environment variable STEPMILL_CPU (generic, avx2, avx512,

@@ -131,8 +131,8 @@ mill_status stm_gemm_run_columns(const stm_gemm_weight *w, stm_gemm_scratch *s, 
     stm_gemm_form *form;
     mill_status st;
 
-    if (m < 0 || lda < w->k || ldc < count || first % STM_GEMM_PANEL != 0 || first < 0 || count < 1 ||
-        first + count > w->n || (count % STM_GEMM_PANEL != 0 && first + count != w->n))
+    if (m < 0 || lda < w->k || ldc < count || first % STM_GEMM_PANEL != 0 || first < 0 || count < 1 || first + count > w->n ||
+        (count % STM_GEMM_PANEL != 0 && first + count != w->n))
         return mill_fail(err, MILL_ERR_INVALID, "matrix product of %lld rows, columns %lld to %lld: out of range", (long long)m,
                          (long long)first, (long long)(first + count));
     if (m == 0) return MILL_OK;

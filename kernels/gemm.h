@@ -14,7 +14,7 @@
 
 #include "stepmill/error.h"
 
-#define STM_GEMM_ROWS 64 /* a good number of rows per call, and the multiple to which buffers are best rounded up */
+#define STM_GEMM_ROWS 64    /* a good number of rows per call, and the multiple to which buffers are best rounded up */
 #define STM_GEMM_ROW_PAD 16 /* rows of a are read, rows of c written, up to the next multiple of this */
 
 typedef enum stm_gemm_type { STM_GEMM_F32 = 0, STM_GEMM_BF16 = 1 } stm_gemm_type;
@@ -27,7 +27,8 @@ typedef struct stm_gemm_scratch stm_gemm_scratch;
 /** Pack @p b [n][k] of f32 for computing in @p type. @p bias [n] f32, may be NULL; both copied.
  *  Works on every processor: without bf16 instructions a bf16 weight is rounded to bf16 and multiplied in f32.
  *  Threads: any. */
-mill_status stm_gemm_pack(stm_gemm_type type, const float *b, const float *bias, int64_t n, int64_t k, stm_gemm_weight **out, mill_error *err);
+mill_status stm_gemm_pack(stm_gemm_type type, const float *b, const float *bias, int64_t n, int64_t k, stm_gemm_weight **out,
+                          mill_error *err);
 void stm_gemm_unpack(stm_gemm_weight **w);
 /** Whether this processor has instructions that make @p type fast. */
 bool stm_gemm_supports(stm_gemm_type type);
@@ -40,13 +41,15 @@ mill_status stm_gemm_scratch_reserve(stm_gemm_scratch *s, int64_t k, mill_error 
  * room up to the next multiple of STM_GEMM_ROW_PAD rows: those past m are read (any values) and overwritten. Columns of c
  * past n are left alone. Runs in the calling thread alone. Allocates nothing after the first call for a weight and scratch.
  */
-mill_status stm_gemm_run(const stm_gemm_weight *w, stm_gemm_scratch *s, const void *a, int64_t lda, int64_t m, float *c, int64_t ldc, mill_error *err);
+mill_status stm_gemm_run(const stm_gemm_weight *w, stm_gemm_scratch *s, const void *a, int64_t lda, int64_t m, float *c,
+                         int64_t ldc, mill_error *err);
 /** The same for columns first .. first+count-1 only, which land in columns 0 .. count-1 of c: so that what follows can work
  *  on a piece that is still in cache. first is a multiple of 16, and count, too, unless it reaches the last column.
  *  Bits as in stm_gemm_run. */
-mill_status stm_gemm_run_columns(const stm_gemm_weight *w, stm_gemm_scratch *s, const void *a, int64_t lda, int64_t m, int64_t first, int64_t count, float *c,
-                                 int64_t ldc, mill_error *err);
+mill_status stm_gemm_run_columns(const stm_gemm_weight *w, stm_gemm_scratch *s, const void *a, int64_t lda, int64_t m,
+                                 int64_t first, int64_t count, float *c, int64_t ldc, mill_error *err);
 /** Oracle: sums in double. */
-void stm_gemm_ref(const float *a, int64_t lda, const float *b, const float *bias, int64_t m, int64_t n, int64_t k, double *c, int64_t ldc);
+void stm_gemm_ref(const float *a, int64_t lda, const float *b, const float *bias, int64_t m, int64_t n, int64_t k, double *c,
+                  int64_t ldc);
 
 #endif

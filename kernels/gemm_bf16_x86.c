@@ -24,19 +24,19 @@ static void store_part(const float *tile, float *c, int64_t ldc, int cols)
 {
     for (int i = 0; i < 16; i++) memcpy(c + i * ldc, tile + i * 16, (size_t)cols * sizeof(float));
 }
-#define TILE_STORE_COLS(t, ptr, ldc, cols)                     \
-    do {                                                       \
-        if ((cols) == STM_GEMM_PANEL) {                        \
+#define TILE_STORE_COLS(t, ptr, ldc, cols)                      \
+    do {                                                        \
+        if ((cols) == STM_GEMM_PANEL) {                         \
             TILE_STORE(t, ptr, (ldc) * (int64_t)sizeof(float)); \
-        } else {                                               \
-            float part_[256] __attribute__((aligned(64)));     \
-            TILE_STORE(t, part_, 64);                          \
-            store_part(part_, ptr, ldc, cols);                 \
-        }                                                      \
+        } else {                                                \
+            float part_[256] __attribute__((aligned(64)));      \
+            TILE_STORE(t, part_, 64);                           \
+            store_part(part_, ptr, ldc, cols);                  \
+        }                                                       \
     } while (0)
 
-void stm_gemm_bf16_amx(const stm_gemm_weight *w, const void *a_rows, int64_t lda, int64_t m, int64_t first, int64_t last,
-                       float *c, int64_t ldc)
+void stm_gemm_bf16_amx(const stm_gemm_weight *w, const void *a_rows, int64_t lda, int64_t m, int64_t first, int64_t last, float *c,
+                       int64_t ldc)
 {
     const uint16_t *a = a_rows;
     const int64_t blocks = w->k_padded / STM_GEMM_PAIRS, panel = blocks * TILE_VALUES;
@@ -162,8 +162,7 @@ AVX2 INLINE void block256(const stm_gemm_weight *w, const uint16_t *a, int64_t l
             const __m256i both = _mm256_set1_epi32((int)pair);
             const __m256 x0 = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
             const __m256 x1 = _mm256_castsi256_ps(_mm256_and_si256(both, upper));
-            for (int j = 0; j < 2; j++)
-                acc[i][j] = _mm256_fmadd_ps(x1, odd[j], _mm256_fmadd_ps(x0, even[j], acc[i][j]));
+            for (int j = 0; j < 2; j++) acc[i][j] = _mm256_fmadd_ps(x1, odd[j], _mm256_fmadd_ps(x0, even[j], acc[i][j]));
         }
     }
     for (int i = 0; i < rows; i++) {
@@ -173,8 +172,8 @@ AVX2 INLINE void block256(const stm_gemm_weight *w, const uint16_t *a, int64_t l
     }
 }
 
-AVX2 void stm_gemm_bf16_avx2(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last,
-                             float *c, int64_t ldc)
+AVX2 void stm_gemm_bf16_avx2(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last, float *c,
+                             int64_t ldc)
 {
     for (; first < last; first++, c += STM_GEMM_PANEL) {
         const uint16_t *row = a;

@@ -80,8 +80,8 @@ AVX2 INLINE void block256(const stm_gemm_weight *w, const float *a, int64_t lda,
     }
 }
 
-AVX2 void stm_gemm_f32_avx2(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last,
-                            float *c, int64_t ldc)
+AVX2 void stm_gemm_f32_avx2(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last, float *c,
+                            int64_t ldc)
 {
     for (; first < last; first++, c += STM_GEMM_PANEL) {
         const float *row = a;

@@ -26,8 +26,8 @@ struct stm_gemm_weight {
 
 /** Panels [first, last) of rows 0 .. m-1 into c, whose column 0 is column 16 * first. Every element is one chain of
  *  multiply-adds in the order of k that starts at the bias, so its bits depend neither on m nor on the neighbours. */
-typedef void stm_gemm_form(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last,
-                           float *c, int64_t ldc);
+typedef void stm_gemm_form(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last, float *c,
+                           int64_t ldc);
 stm_gemm_form stm_gemm_f32_generic, stm_gemm_f32_avx2, stm_gemm_f32_avx512;
 /* a has k_padded readable values per row. The tile form reads rows up to the next multiple of 16. */
 stm_gemm_form stm_gemm_bf16_avx512, stm_gemm_bf16_amx, stm_gemm_bf16_generic, stm_gemm_bf16_avx2;

@@ -5,8 +5,8 @@
 #include "kernels/bf16.h"
 #include "kernels/gemm_forms.h"
 
-void stm_gemm_f32_generic(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last,
-                          float *c, int64_t ldc)
+void stm_gemm_f32_generic(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last, float *c,
+                          int64_t ldc)
 {
     for (int64_t p = first; p < last; p++) {
         const float *b = (const float *)w->packed + p * STM_GEMM_PANEL * w->k;
@@ -21,8 +21,8 @@ void stm_gemm_f32_generic(const stm_gemm_weight *w, const void *a, int64_t lda, 
     }
 }
 
-void stm_gemm_bf16_generic(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last,
-                           float *c, int64_t ldc)
+void stm_gemm_bf16_generic(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last, float *c,
+                           int64_t ldc)
 {
     for (int64_t p = first; p < last; p++) {
         const uint16_t *b = (const uint16_t *)w->packed + p * STM_GEMM_PANEL * w->k_padded;

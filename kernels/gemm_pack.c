@@ -6,8 +6,8 @@
 #include "kernels/gemm_forms.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
 #include "kernels/transpose_x86.h"
+#include <immintrin.h>
 #define AVX512 STM_TRANSPOSE_TARGET
 
 AVX512 static void pack_f32_avx512(const float *b, int64_t k, int rows, float *dst)
@@ -16,8 +16,7 @@ AVX512 static void pack_f32_avx512(const float *b, int64_t k, int rows, float *d
         const int n = k - q < 16 ? (int)(k - q) : 16;
         const __mmask16 mask = (__mmask16)((1u << n) - 1u);
         __m512i r[16];
-        for (int i = 0; i < 16; i++)
-            r[i] = i < rows ? _mm512_maskz_loadu_epi32(mask, b + i * k + q) : _mm512_setzero_si512();
+        for (int i = 0; i < 16; i++) r[i] = i < rows ? _mm512_maskz_loadu_epi32(mask, b + i * k + q) : _mm512_setzero_si512();
         stm_transpose16(r);
         for (int i = 0; i < n; i++) _mm512_store_si512(dst + (q + i) * STM_GEMM_PANEL, r[i]);
     }

@@ -108,7 +108,7 @@ LANE h16 FORM(narrow)(v16 v)
     return (h16)_mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
 #else
     const u16x up = (u + 0x7fffu + (u >> 16 & 1u)) >> 16, quiet = u >> 16 | 0x40u;
-    const i16x nan = v != v;
+    const i16x nan = (u & 0x7fffffffu) > 0x7f800000u;
     return __builtin_convertvector((up & ~(u16x)nan) | (quiet & (u16x)nan), h16);
 #endif
 #endif

@@ -20,15 +20,15 @@
  * dim terms and one division in f32.
  */
 typedef struct stm_embed_args {
-    const int32_t *ids;     /* [rows], each a row of words */
-    const int32_t *places;  /* [rows], each a row of positions */
+    const int32_t *ids;             /* [rows], each a row of words */
+    const int32_t *places;          /* [rows], each a row of positions */
     const float *words, *positions; /* [..][dim] without gaps, aligned to 4 bytes only */
-    const float *type;      /* [dim] */
-    const float *gain, *bias; /* [dim] */
+    const float *type;              /* [dim] */
+    const float *gain, *bias;       /* [dim] */
     float eps;
     int64_t rows, dim; /* dim >= 1 */
-    float *x;         /* [rows][ld] */
-    uint16_t *x_bf16; /* [rows][ld] the same rounded, or NULL */
+    float *x;          /* [rows][ld] */
+    uint16_t *x_bf16;  /* [rows][ld] the same rounded, or NULL */
     int64_t ld;
 } stm_embed_args;
 void stm_embed(const stm_embed_args *a);
@@ -36,9 +36,9 @@ void stm_embed_ref(const stm_embed_args *a); /* x only */
 
 /** x[t] = norm(x[t] + y[t]) in place, and rounded into x_bf16. Error as above. */
 typedef struct stm_add_norm_args {
-    float *x;         /* [rows][ld] */
-    const float *y;   /* [rows][ldy] */
-    uint16_t *x_bf16; /* [rows][ld], or NULL */
+    float *x;                 /* [rows][ld] */
+    const float *y;           /* [rows][ldy] */
+    uint16_t *x_bf16;         /* [rows][ld], or NULL */
     const float *gain, *bias; /* [dim] */
     float eps;
     int64_t rows, dim, ld, ldy;
@@ -69,7 +69,7 @@ double stm_gelu_ref(double x, stm_gelu_kind kind);
  * 1e-12, as zeros stay zeros). A document has at least one row. Error: rows * 6e-8 * the mean of |x|.
  */
 typedef struct stm_pool_args {
-    const float *x; /* [..][ld] */
+    const float *x;        /* [..][ld] */
     const int64_t *starts; /* [docs + 1] */
     int64_t docs, dim, ld;
     bool first_row, normalize;

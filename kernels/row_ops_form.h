@@ -3,7 +3,8 @@
 
 /* (v - mean) / deviation * gain + bias of a row into out and half, given the sum of the row. Four sums side by side: one
  * alone would wait for its own last addition. */
-LANE void FORM(norm_row)(const float *v, v16 sum, const float *gain, const float *bias, float eps, int64_t dim, float *out, uint16_t *half)
+LANE void FORM(norm_row)(const float *v, v16 sum, const float *gain, const float *bias, float eps, int64_t dim, float *out,
+                         uint16_t *half)
 {
     const int64_t fours = dim / 64 * 64, whole = dim / 16 * 16, tail = dim - whole;
     const float mean = FORM(sum)(sum) / (float)dim;

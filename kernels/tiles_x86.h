@@ -24,8 +24,7 @@ static const stm_tile_config stm_tiles_full = {
 #define TILE_RELEASE() __asm__ volatile("tilerelease" : : : "memory")
 #define TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t : : : "memory")
 /* stride in bytes between the 16 rows */
-#define TILE_LOAD(t, ptr, stride) \
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(ptr), "r"((int64_t)(stride)) : "memory")
+#define TILE_LOAD(t, ptr, stride) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t : : "r"(ptr), "r"((int64_t)(stride)) : "memory")
 #define TILE_STORE(t, ptr, stride) \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" : : "r"(ptr), "r"((int64_t)(stride)) : "memory")
 /* c += a . b: a 16 rows of 32 bf16, b 16 rows of 16 pairs */

@@ -118,7 +118,8 @@ static mill_status copy_validity(mill_pool *pool, const mill_view *view, mill_bu
     return MILL_OK;
 }
 
-static mill_status encode(mill_replica *r, const settings *s, const mill_column *texts, int64_t rows, mill_column **out, mill_error *err)
+static mill_status encode(mill_replica *r, const settings *s, const mill_column *texts, int64_t rows, mill_column **out,
+                          mill_error *err)
 {
     mill_pool *pool = mill_replica_pool(r);
     mill_buffer *values = NULL, *validity = NULL;
@@ -130,8 +131,11 @@ static mill_status encode(mill_replica *r, const settings *s, const mill_column 
         return st == MILL_OK ? st : mill_fail(err, st, "no memory for %lld vectors", (long long)rows);
     }
     const mill_view view = mill_column_view(texts);
-    const mill_texts in = {.data = view.data, .offsets = view.offsets, .validity = view.null_count > 0 ? view.validity : NULL,
-                           .offset = view.offset, .rows = rows};
+    const mill_texts in = {.data = view.data,
+                           .offsets = view.offsets,
+                           .validity = view.null_count > 0 ? view.validity : NULL,
+                           .offset = view.offset,
+                           .rows = rows};
     st = mill_buffer_create(pool, (size_t)rows * (size_t)s->info.dim * sizeof(float), &values);
     if (st == MILL_OK) st = copy_validity(pool, &view, &validity);
     if (st != MILL_OK) (void)mill_fail(err, st, "no memory for %lld vectors", (long long)rows);
@@ -164,15 +168,30 @@ static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, 
 }
 
 static const mill_param params[] = {
-    {.name = "model", .type = MILL_PARAM_PATH,
-     .text = "folder of an encoder of the BERT family, as sentence-transformers writes it (config.json, model.safetensors, tokenizer.json)"},
-    {.name = "precision", .type = MILL_PARAM_ENUM, .default_value = "f32", .choices = "f32|bf16|f16",
+    {.name = "model",
+     .type = MILL_PARAM_PATH,
+     .text = "folder of an encoder of the BERT family, as sentence-transformers writes it (config.json, model.safetensors, "
+             "tokenizer.json)"},
+    {.name = "precision",
+     .type = MILL_PARAM_ENUM,
+     .default_value = "f32",
+     .choices = "f32|bf16|f16",
      .text = "of matrix products: f32 is exact; bf16 is several times as fast on processors with AMX; f16 is for GPUs"},
-    {.name = "max_tokens", .type = MILL_PARAM_INT, .default_value = "0", .min = 0, .max = 1 << 20,
+    {.name = "max_tokens",
+     .type = MILL_PARAM_INT,
+     .default_value = "0",
+     .min = 0,
+     .max = 1 << 20,
      .text = "cut texts to so many tokens, special ones included; 0 = as the model's files say"},
-    {.name = "pooling", .type = MILL_PARAM_ENUM, .default_value = "auto", .choices = "auto|mean|cls",
+    {.name = "pooling",
+     .type = MILL_PARAM_ENUM,
+     .default_value = "auto",
+     .choices = "auto|mean|cls",
      .text = "the mean of all tokens' vectors, or the first token's; auto = as the model's files say"},
-    {.name = "normalize", .type = MILL_PARAM_ENUM, .default_value = "auto", .choices = "auto|true|false",
+    {.name = "normalize",
+     .type = MILL_PARAM_ENUM,
+     .default_value = "auto",
+     .choices = "auto|true|false",
      .text = "scale vectors to length 1; auto = as the model's files say"},
 };
 

@@ -123,14 +123,17 @@ static void *multiply(void *arg)
 
     for (int64_t i = 0; i < rows * ld; i++) {
         const float v = (float)(i * 2654435761u % 1000) / 500.0f - 1.0f;
-        if (j->type == STM_GEMM_F32) a[i] = v;
-        else ((uint16_t *)a)[i] = stm_bf16_of(v);
+        if (j->type == STM_GEMM_F32)
+            a[i] = v;
+        else
+            ((uint16_t *)a)[i] = stm_bf16_of(v);
     }
     if (stm_gemm_scratch_create(&s, NULL) != MILL_OK) die("no memory");
     while (atomic_fetch_sub(&j->next, 1) > 0)
         for (int l = 0; l < LAYERS; l++)
             for (int m = 0; m < 6; m++) {
-                if (stm_gemm_run(j->w[l][m], s, a, shapes[m][1] + 32, j->batch, c, shapes[m][0] + 32, NULL) != MILL_OK) die("product failed");
+                if (stm_gemm_run(j->w[l][m], s, a, shapes[m][1] + 32, j->batch, c, shapes[m][0] + 32, NULL) != MILL_OK)
+                    die("product failed");
                 flop += 2LL * j->batch * shapes[m][0] * shapes[m][1];
             }
     atomic_fetch_add(&j->flop, flop);
@@ -167,7 +170,8 @@ static void time_tokens(const char *model, const corpus *texts)
     for (int pass = 0; pass < 2; pass++) {
         total = 0, begin = stm_now_ns();
         for (int64_t r = 0; r < texts->n; r++)
-            total += stm_wordpiece_encode(tok, texts->data + texts->offsets[r], texts->offsets[r + 1] - texts->offsets[r], 256, ids);
+            total +=
+                stm_wordpiece_encode(tok, texts->data + texts->offsets[r], texts->offsets[r + 1] - texts->offsets[r], 256, ids);
     }
     printf("%.1f %.2f\n", (double)texts->n / ((double)(stm_now_ns() - begin) * 1e-9), (double)total / (double)texts->n);
     stm_wordpiece_close(&tok);

@@ -1,7 +1,7 @@
 /* oneDNN's products at MiniLM's shapes: peer_onednn PRECISION THREADS ROWS -> GFLOP/s. Each thread runs its own calls with one
  * OpenMP thread, weights packed once, 6 layers' worth of them in turn. */
-#include <oneapi/dnnl/dnnl.h>
 #include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -35,7 +35,8 @@ static dnnl_memory_t memory(const dnnl_memory_desc_t *md, int bf16)
     check(dnnl_memory_create(&m, md, engine, DNNL_MEMORY_ALLOCATE));
     check(dnnl_memory_get_data_handle(m, &p));
     const size_t bytes = dnnl_memory_desc_get_size(md);
-    for (size_t i = 0; bf16 && i < bytes / 2; i++) ((unsigned short *)p)[i] = (unsigned short)(0x3f00 + i * 40503 % 256 + (i & 1) * 0x8000);
+    for (size_t i = 0; bf16 && i < bytes / 2; i++)
+        ((unsigned short *)p)[i] = (unsigned short)(0x3f00 + i * 40503 % 256 + (i & 1) * 0x8000);
     for (size_t i = 0; !bf16 && i < bytes / 4; i++) ((float *)p)[i] = (float)(i * 40503 % 1000) / 500.0f - 1.0f;
     return m;
 }
@@ -79,8 +80,11 @@ static void *work(void *bf16)
     while (atomic_fetch_sub(&left, 1) > 0)
         for (int l = 0; l < LAYERS; l++)
             for (int s = 0; s < SHAPES; s++) {
-                const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, in[s]}, {DNNL_ARG_WEIGHTS, weights[l][s]}, {DNNL_ARG_BIAS, bias[s]},
-                                                {DNNL_ARG_DST, out[s]}, {DNNL_ARG_SCRATCHPAD, scratch[s]}};
+                const dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, in[s]},
+                                                {DNNL_ARG_WEIGHTS, weights[l][s]},
+                                                {DNNL_ARG_BIAS, bias[s]},
+                                                {DNNL_ARG_DST, out[s]},
+                                                {DNNL_ARG_SCRATCHPAD, scratch[s]}};
                 check(dnnl_primitive_execute(products[s], stream, 5, args));
                 flop += 2 * rows * shapes[s][0] * shapes[s][1];
             }

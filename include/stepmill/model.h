@@ -16,8 +16,9 @@ MILL_BEGIN_DECLS
 /** What matrix products compute in. Sums, norms and the vectors that come out are float32 in each. */
 typedef enum mill_precision {
     MILL_PRECISION_F32 = 0,
-    MILL_PRECISION_BF16 = 1, /* 8 times as fast on processors with AMX, cosine to f32 above 0.9999; works on all, slower without AVX512_BF16 */
-    MILL_PRECISION_F16 = 2   /* for GPUs: MILL_ERR_UNSUPPORTED on the CPU */
+    MILL_PRECISION_BF16 =
+        1, /* 8 times as fast on processors with AMX, cosine to f32 above 0.9999; works on all, slower without AVX512_BF16 */
+    MILL_PRECISION_F16 = 2 /* for GPUs: MILL_ERR_UNSUPPORTED on the CPU */
 } mill_precision;
 
 typedef enum mill_pooling { MILL_POOLING_AUTO = 0, MILL_POOLING_MEAN = 1, MILL_POOLING_CLS = 2 } mill_pooling;
@@ -26,22 +27,25 @@ typedef enum mill_choice { MILL_AUTO = 0, MILL_YES = 1, MILL_NO = 2 } mill_choic
 /** How to open an encoder. Initialise with MILL_ENCODER_INIT. */
 typedef struct mill_encoder_options {
     size_t struct_size;
-    int32_t precision;  /* mill_precision */
-    int32_t max_tokens; /* texts are cut to so many, special ones included; 0 = what the model's files say */
-    int32_t pooling;    /* mill_pooling; auto = what the model's files say, else the mean */
-    int32_t normalize;  /* mill_choice, to length 1; auto = what the model's files say, else not */
-    int32_t threads;    /* host threads that work on one call, the caller's included; < 1 means 1 */
+    int32_t precision;             /* mill_precision */
+    int32_t max_tokens;            /* texts are cut to so many, special ones included; 0 = what the model's files say */
+    int32_t pooling;               /* mill_pooling; auto = what the model's files say, else the mean */
+    int32_t normalize;             /* mill_choice, to length 1; auto = what the model's files say, else not */
+    int32_t threads;               /* host threads that work on one call, the caller's included; < 1 means 1 */
     bool (*cancelled)(void *user); /* asked now and then, from any of the threads; NULL = never */
     void *user;
 } mill_encoder_options;
-#define MILL_ENCODER_INIT {sizeof(mill_encoder_options), MILL_PRECISION_F32, 0, MILL_POOLING_AUTO, MILL_AUTO, 1, NULL, NULL}
+#define MILL_ENCODER_INIT                                                                                \
+    {                                                                                                    \
+        sizeof(mill_encoder_options), MILL_PRECISION_F32, 0, MILL_POOLING_AUTO, MILL_AUTO, 1, NULL, NULL \
+    }
 
 typedef struct mill_encoder_info {
     int32_t dim;        /* floats of a vector */
     int32_t max_tokens; /* in force */
     int32_t layers, heads, vocabulary, positions;
-    int32_t pooling;    /* in force: mean or cls */
-    bool normalize;     /* in force */
+    int32_t pooling; /* in force: mean or cls */
+    bool normalize;  /* in force */
     int64_t parameters;
 } mill_encoder_info;
 
@@ -57,7 +61,8 @@ typedef struct mill_encoder_info {
  * @retval MILL_ERR_UNSUPPORTED  another kind of model or tokenizer, or a precision that the CPU does not do.
  * Threads: any. Blocks: on reading files.
  */
-MILL_API mill_status mill_encoder_check(const char *dir, const mill_encoder_options *options, mill_encoder_info *info, mill_error *err);
+MILL_API mill_status mill_encoder_check(const char *dir, const mill_encoder_options *options, mill_encoder_info *info,
+                                        mill_error *err);
 
 /** An open encoder. Its weights are shared by all encoders of the process that have the same file and precision. */
 typedef struct mill_encoder mill_encoder;

@@ -26,7 +26,10 @@ static mill_status read_gelu(const char *path, stm_json_value root, stm_gelu_kin
     static const struct {
         const char *name;
         stm_gelu_kind kind;
-    } known[] = {{"gelu", STM_GELU_ERF}, {"gelu_python", STM_GELU_ERF}, {"gelu_new", STM_GELU_TANH}, {"gelu_fast", STM_GELU_TANH},
+    } known[] = {{"gelu", STM_GELU_ERF},
+                 {"gelu_python", STM_GELU_ERF},
+                 {"gelu_new", STM_GELU_TANH},
+                 {"gelu_fast", STM_GELU_TANH},
                  {"gelu_pytorch_tanh", STM_GELU_TANH}};
     const char *name = stm_json_text(stm_json_get(root, "hidden_act"), NULL);
 
@@ -44,9 +47,9 @@ static mill_status read_config(const char *path, stm_json_value root, stm_encode
     const char *type = stm_json_text(stm_json_get(root, "model_type"), NULL);
     const char *position = stm_json_text(stm_json_get(root, "position_embedding_type"), NULL);
     const wanted sizes[] = {
-        {"num_hidden_layers", &c->layers, 1, 1000},        {"hidden_size", &c->hidden, 1, 1 << 16},
-        {"num_attention_heads", &c->heads, 1, 1 << 12},    {"intermediate_size", &c->feed_forward, 1, 1 << 18},
-        {"vocab_size", &c->vocabulary, 1, 1 << 28},        {"max_position_embeddings", &c->positions, 3, 1 << 20},
+        {"num_hidden_layers", &c->layers, 1, 1000},     {"hidden_size", &c->hidden, 1, 1 << 16},
+        {"num_attention_heads", &c->heads, 1, 1 << 12}, {"intermediate_size", &c->feed_forward, 1, 1 << 18},
+        {"vocab_size", &c->vocabulary, 1, 1 << 28},     {"max_position_embeddings", &c->positions, 3, 1 << 20},
         {"type_vocab_size", &c->types, 1, 1 << 16},
     };
 
@@ -54,7 +57,8 @@ static mill_status read_config(const char *path, stm_json_value root, stm_encode
         return mill_fail(err, MILL_ERR_UNSUPPORTED, "%s: model_type is \"%s\"; only encoders of type \"bert\" are supported", path,
                          type != NULL ? type : "missing");
     if (position != NULL && strcmp(position, "absolute") != 0)
-        return mill_fail(err, MILL_ERR_UNSUPPORTED, "%s: position_embedding_type is \"%s\"; only \"absolute\" is supported", path, position);
+        return mill_fail(err, MILL_ERR_UNSUPPORTED, "%s: position_embedding_type is \"%s\"; only \"absolute\" is supported", path,
+                         position);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         const int64_t v = stm_json_int(stm_json_get(root, sizes[i].key), -1);
         if (v < sizes[i].min || v > sizes[i].max)
@@ -63,8 +67,8 @@ static mill_status read_config(const char *path, stm_json_value root, stm_encode
         *sizes[i].value = (int32_t)v;
     }
     if (c->hidden % c->heads != 0 || c->hidden / c->heads > STM_ATTENTION_DIM_MAX)
-        return mill_fail(err, MILL_ERR_INVALID, "%s: hidden_size %d cannot be divided into %d heads of at most %d", path, (int)c->hidden,
-                         (int)c->heads, STM_ATTENTION_DIM_MAX);
+        return mill_fail(err, MILL_ERR_INVALID, "%s: hidden_size %d cannot be divided into %d heads of at most %d", path,
+                         (int)c->hidden, (int)c->heads, STM_ATTENTION_DIM_MAX);
     c->eps = (float)stm_json_float(stm_json_get(root, "layer_norm_eps"), 1e-12);
     if (!(c->eps >= 0.0f && c->eps < 1.0f)) return mill_fail(err, MILL_ERR_INVALID, "%s: layer_norm_eps is out of range", path);
     return read_gelu(path, root, &c->gelu, err);
@@ -184,7 +188,8 @@ mill_status stm_encoder_config_read(const char *dir, const mill_encoder_options 
     if ((st = read_modules(dir, &c, err)) != MILL_OK) return st;
     if ((st = read_max_tokens(dir, &c, err)) != MILL_OK) return st;
     if (options->max_tokens > c.positions || options->max_tokens < 0)
-        return mill_fail(err, MILL_ERR_INVALID, "max_tokens is %d, but the model has %d positions", (int)options->max_tokens, (int)c.positions);
+        return mill_fail(err, MILL_ERR_INVALID, "max_tokens is %d, but the model has %d positions", (int)options->max_tokens,
+                         (int)c.positions);
     if (options->max_tokens > 0) c.max_tokens = options->max_tokens;
     if (options->pooling != MILL_POOLING_AUTO) c.pooling = (mill_pooling)options->pooling;
     if (options->normalize != MILL_AUTO) c.normalize = options->normalize == MILL_YES;

@@ -32,9 +32,9 @@ typedef struct run_state {
     mill_encoder *enc;
     const mill_texts *texts;
     float *out;
-    _Atomic int64_t next;      /* relaxed: texts are shared out */
-    _Atomic int32_t stopped;   /* relaxed: a status; the first failure ends all */
-    mill_error *err;           /* filled by the worker that set `stopped` */
+    _Atomic int64_t next;    /* relaxed: texts are shared out */
+    _Atomic int32_t stopped; /* relaxed: a status; the first failure ends all */
+    mill_error *err;         /* filled by the worker that set `stopped` */
 } run_state;
 
 static mill_status check_options(const mill_encoder_options *o, mill_error *err)
@@ -86,9 +86,15 @@ static mill_status weights_path(const char *dir, char *path, size_t size, mill_e
 
 static mill_encoder_info describe(const stm_encoder_config *c, int64_t parameters)
 {
-    return (mill_encoder_info){.dim = c->hidden, .max_tokens = c->max_tokens, .layers = c->layers, .heads = c->heads,
-                               .vocabulary = c->vocabulary, .positions = c->positions, .pooling = (int32_t)c->pooling,
-                               .normalize = c->normalize, .parameters = parameters};
+    return (mill_encoder_info){.dim = c->hidden,
+                               .max_tokens = c->max_tokens,
+                               .layers = c->layers,
+                               .heads = c->heads,
+                               .vocabulary = c->vocabulary,
+                               .positions = c->positions,
+                               .pooling = (int32_t)c->pooling,
+                               .normalize = c->normalize,
+                               .parameters = parameters};
 }
 
 mill_status mill_encoder_check(const char *dir, const mill_encoder_options *options, mill_encoder_info *info, mill_error *err)
@@ -167,7 +173,8 @@ static void stop(run_state *s, mill_status st, const mill_error *cause)
 {
     int32_t none = MILL_OK;
 
-    if (atomic_compare_exchange_strong_explicit(&s->stopped, &none, st, memory_order_relaxed, memory_order_relaxed) && s->err != NULL)
+    if (atomic_compare_exchange_strong_explicit(&s->stopped, &none, st, memory_order_relaxed, memory_order_relaxed) &&
+        s->err != NULL)
         *s->err = *cause;
 }
 

@@ -14,16 +14,16 @@ struct stm_encoder_work {
     int64_t rows_max, docs_max;
     int64_t rows, docs;
     int64_t ld, ld_wide, ld_heads, ld_piece; /* strides in values */
-    int32_t heads;                 /* heads made at a time */
-    int32_t *ids, *places;         /* [rows_max] */
-    int64_t *starts;               /* [docs_max + 1] */
-    float **outs;                  /* [docs_max] */
-    float *x, *y;                  /* [rows][ld] */
-    uint16_t *x_bf16;              /* [rows][ld], bf16 only */
-    void *context;                 /* [rows][ld] in the products' type */
-    void *wide;                    /* [rows][ld_wide] in the products' type */
-    float *piece;                  /* [rows][ld_piece] or q, k, v [rows][ld_heads] */
-    void *scratch;                 /* attention */
+    int32_t heads;                           /* heads made at a time */
+    int32_t *ids, *places;                   /* [rows_max] */
+    int64_t *starts;                         /* [docs_max + 1] */
+    float **outs;                            /* [docs_max] */
+    float *x, *y;                            /* [rows][ld] */
+    uint16_t *x_bf16;                        /* [rows][ld], bf16 only */
+    void *context;                           /* [rows][ld] in the products' type */
+    void *wide;                              /* [rows][ld_wide] in the products' type */
+    float *piece;                            /* [rows][ld_piece] or q, k, v [rows][ld_heads] */
+    void *scratch;                           /* attention */
     stm_gemm_scratch *gemm;
     void *memory;
 };
@@ -46,7 +46,8 @@ static int32_t heads_at_a_time(const stm_encoder_config *c, stm_gemm_type type)
     return c->heads;
 }
 
-mill_status stm_encoder_work_create(const stm_encoder_config *c, stm_gemm_type type, int64_t rows, stm_encoder_work **out, mill_error *err)
+mill_status stm_encoder_work_create(const stm_encoder_config *c, stm_gemm_type type, int64_t rows, stm_encoder_work **out,
+                                    mill_error *err)
 {
     const size_t value = type == STM_GEMM_F32 ? sizeof(float) : sizeof(uint16_t);
     stm_encoder_work *w = stm_calloc(sizeof *w);
@@ -71,7 +72,8 @@ mill_status stm_encoder_work_create(const stm_encoder_config *c, stm_gemm_type t
         {(void **)&w->x_bf16, type == STM_GEMM_F32 ? 0 : (size_t)(w->rows_max * w->ld) * sizeof(uint16_t)},
         {&w->context, (size_t)(w->rows_max * w->ld) * value},
         {&w->wide, (size_t)(w->rows_max * w->ld_wide) * value},
-        {(void **)&w->piece, (size_t)(w->rows_max * (w->ld_piece > 3 * w->ld_heads ? w->ld_piece : 3 * w->ld_heads)) * sizeof(float)},
+        {(void **)&w->piece,
+         (size_t)(w->rows_max * (w->ld_piece > 3 * w->ld_heads ? w->ld_piece : 3 * w->ld_heads)) * sizeof(float)},
         {&w->scratch, stm_attention_scratch(c->positions < w->rows_max ? c->positions : w->rows_max, c->hidden / c->heads)},
     };
     size_t bytes = 0;
@@ -121,7 +123,8 @@ void stm_encoder_work_add(stm_encoder_work *work, int32_t n, float *out)
 static const void *input(const stm_encoder_work *k) { return k->x_bf16 != NULL ? (const void *)k->x_bf16 : k->x; }
 
 /* A few heads at a time: q, k, v of all rows, then their attention while they are in cache. */
-static mill_status attend(const stm_encoder_config *c, const stm_encoder_layer *l, stm_gemm_type type, stm_encoder_work *k, mill_error *err)
+static mill_status attend(const stm_encoder_config *c, const stm_encoder_layer *l, stm_gemm_type type, stm_encoder_work *k,
+                          mill_error *err)
 {
     const int32_t dim = c->hidden / c->heads;
     float *const q = k->piece, *const keys = q + k->rows_max * k->ld_heads, *const values = keys + k->rows_max * k->ld_heads;
@@ -135,21 +138,32 @@ static mill_status attend(const stm_encoder_config *c, const stm_encoder_layer *
         const int32_t n = c->heads - h < k->heads ? c->heads - h : k->heads;
         const int64_t column = (int64_t)h * dim;
         for (int i = 0; i < 3; i++) {
-            st = stm_gemm_run_columns(parts[i].w, k->gemm, input(k), k->ld, k->rows, column, (int64_t)n * dim, parts[i].to, k->ld_heads, err);
+            st = stm_gemm_run_columns(parts[i].w, k->gemm, input(k), k->ld, k->rows, column, (int64_t)n * dim, parts[i].to,
+                                      k->ld_heads, err);
             if (st != MILL_OK) return st;
         }
         const stm_attention_args a = {
-            .q = q, .k = keys, .v = values, .ld = k->ld_heads, .starts = k->starts, .docs = k->docs, .heads = n, .dim = dim,
+            .q = q,
+            .k = keys,
+            .v = values,
+            .ld = k->ld_heads,
+            .starts = k->starts,
+            .docs = k->docs,
+            .heads = n,
+            .dim = dim,
             .scale = 1.0f / sqrtf((float)dim),
             .out = (char *)k->context + (size_t)column * (type == STM_GEMM_F32 ? sizeof(float) : sizeof(uint16_t)),
-            .out_type = type, .ldo = k->ld, .scratch = k->scratch,
+            .out_type = type,
+            .ldo = k->ld,
+            .scratch = k->scratch,
         };
         stm_attention(&a);
     }
     return stm_gemm_run(l->output, k->gemm, k->context, k->ld, k->rows, k->y, k->ld, err);
 }
 
-static mill_status feed_forward(const stm_encoder_config *c, const stm_encoder_layer *l, stm_gemm_type type, stm_encoder_work *k, mill_error *err)
+static mill_status feed_forward(const stm_encoder_config *c, const stm_encoder_layer *l, stm_gemm_type type, stm_encoder_work *k,
+                                mill_error *err)
 {
     mill_status st;
 
@@ -158,8 +172,14 @@ static mill_status feed_forward(const stm_encoder_config *c, const stm_encoder_l
         st = stm_gemm_run_columns(l->up, k->gemm, input(k), k->ld, k->rows, first, n, k->piece, k->ld_piece, err);
         if (st != MILL_OK) return st;
         const stm_gelu_args g = {
-            .x = k->piece, .out = (char *)k->wide + (size_t)first * (type == STM_GEMM_F32 ? sizeof(float) : sizeof(uint16_t)),
-            .out_type = type, .kind = c->gelu, .rows = k->rows, .cols = n, .ldx = k->ld_piece, .ldo = k->ld_wide,
+            .x = k->piece,
+            .out = (char *)k->wide + (size_t)first * (type == STM_GEMM_F32 ? sizeof(float) : sizeof(uint16_t)),
+            .out_type = type,
+            .kind = c->gelu,
+            .rows = k->rows,
+            .cols = n,
+            .ldx = k->ld_piece,
+            .ldo = k->ld_wide,
         };
         stm_gelu(&g);
     }
@@ -175,8 +195,9 @@ static void add_norm(const stm_encoder_config *c, const stm_encoder_norm *n, stm
 
 mill_status stm_encoder_forward(const stm_encoder_config *c, const stm_encoder_weights *w, stm_encoder_work *k, mill_error *err)
 {
-    const stm_embed_args embed = {k->ids, k->places, w->words, w->positions, w->type_row, w->embedding_norm.gain, w->embedding_norm.bias,
-                                  c->eps, k->rows, c->hidden, k->x, k->x_bf16, k->ld};
+    const stm_embed_args embed = {
+        k->ids,  k->places, w->words, w->positions, w->type_row, w->embedding_norm.gain, w->embedding_norm.bias, c->eps,
+        k->rows, c->hidden, k->x,     k->x_bf16,    k->ld};
     mill_status st;
 
     if (k->docs == 0) return MILL_OK;

@@ -11,7 +11,8 @@
 typedef struct stm_encoder_work stm_encoder_work;
 
 /** For groups of up to @p rows tokens. */
-mill_status stm_encoder_work_create(const stm_encoder_config *c, stm_gemm_type type, int64_t rows, stm_encoder_work **out, mill_error *err);
+mill_status stm_encoder_work_create(const stm_encoder_config *c, stm_gemm_type type, int64_t rows, stm_encoder_work **out,
+                                    mill_error *err);
 void stm_encoder_work_destroy(stm_encoder_work **work);
 /** Begin a group. */
 void stm_encoder_work_reset(stm_encoder_work *work);

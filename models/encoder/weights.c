@@ -155,7 +155,8 @@ static void everything(tensor_reader *r, const stm_encoder_config *c, stm_encode
     for (int32_t i = 0; i < c->layers && r->status == MILL_OK; i++) layer(r, c, i, w != NULL ? &w->layers[i] : NULL);
 }
 
-mill_status stm_encoder_weights_check(const stm_safetensors *file, const stm_encoder_config *c, int64_t *parameters, mill_error *err)
+mill_status stm_encoder_weights_check(const stm_safetensors *file, const stm_encoder_config *c, int64_t *parameters,
+                                      mill_error *err)
 {
     tensor_reader r = {.file = file, .err = err, .status = MILL_OK};
 
@@ -199,17 +200,20 @@ static bool make_vectors(stm_encoder_weights *w, const stm_encoder_config *c)
     return true;
 }
 
-static mill_status load(stm_safetensors **file, const stm_encoder_config *c, stm_gemm_type type, stm_encoder_weights **out, mill_error *err)
+static mill_status load(stm_safetensors **file, const stm_encoder_config *c, stm_gemm_type type, stm_encoder_weights **out,
+                        mill_error *err)
 {
     stm_encoder_weights *w = stm_calloc(sizeof *w);
     tensor_reader r = {.file = *file, .err = err, .status = MILL_OK, .type = type};
 
+    if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
     if (stm_fault_fires(STM_FAULT_LOAD)) r.status = mill_fail(err, MILL_ERR_IO, "injected failure of loading weights");
-    if (w == NULL || !make_vectors(w, c)) r.status = mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
+    if (r.status == MILL_OK && !make_vectors(w, c))
+        r.status = mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
     if (r.status == MILL_OK) everything(&r, c, w);
     stm_free(r.scratch);
     if (r.status != MILL_OK) {
-        if (w != NULL) destroy(w);
+        destroy(w);
         return r.status;
     }
     w->type = type, w->parameters = r.parameters, w->refs = 1;
@@ -232,7 +236,8 @@ mill_status stm_encoder_weights_get(const char *path, const stm_encoder_config *
     }
     pthread_mutex_lock(&lock);
     for (w = in_use; w != NULL; w = w->next)
-        if (w->type == type && w->n_layers == c->layers && memcmp(stm_safetensors_id(w->file), stm_safetensors_id(file), sizeof(stm_file_id)) == 0)
+        if (w->type == type && w->n_layers == c->layers &&
+            memcmp(stm_safetensors_id(w->file), stm_safetensors_id(file), sizeof(stm_file_id)) == 0)
             break;
     if (w != NULL) {
         w->refs++;

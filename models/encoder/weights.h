@@ -34,7 +34,8 @@ typedef struct stm_encoder_weights {
 } stm_encoder_weights;
 
 /** Check that @p file has every tensor that @p c asks for. @p parameters may be NULL. */
-mill_status stm_encoder_weights_check(const stm_safetensors *file, const stm_encoder_config *c, int64_t *parameters, mill_error *err);
+mill_status stm_encoder_weights_check(const stm_safetensors *file, const stm_encoder_config *c, int64_t *parameters,
+                                      mill_error *err);
 /** A reference to the weights of @p path, loaded if no other holder has them. */
 mill_status stm_encoder_weights_get(const char *path, const stm_encoder_config *c, stm_gemm_type type, stm_encoder_weights **out,
                                     mill_error *err);

@@ -11,7 +11,7 @@
 #define STM_VOCABULARY_INSIDE 0x9ae16a3b2f90404fu
 
 typedef struct stm_vocabulary_entry {
-    uint32_t text;  /* offset in bytes */
+    uint32_t text; /* offset in bytes */
     uint16_t bytes;
     uint8_t inside; /* goes on a word */
     int32_t id;

@@ -17,9 +17,9 @@
 typedef struct stm_wordpiece stm_wordpiece;
 
 typedef struct stm_wordpiece_info {
-    int32_t vocabulary;  /* largest id + 1 */
+    int32_t vocabulary;        /* largest id + 1 */
     int32_t n_before, n_after; /* ids put around a text */
-    int32_t max_tokens;  /* what the files say a text is cut to, with the ids around it; 0 = nothing */
+    int32_t max_tokens;        /* what the files say a text is cut to, with the ids around it; 0 = nothing */
 } stm_wordpiece_info;
 
 /** Read tokenizer.json, or else vocab.txt with tokenizer_config.json, of the model folder @p dir.
@@ -27,8 +27,8 @@ typedef struct stm_wordpiece_info {
 mill_status stm_wordpiece_open(const char *dir, stm_wordpiece **out, mill_error *err);
 /** From bytes; @p name stands in messages. @p config of the second may be NULL. */
 mill_status stm_wordpiece_from_json(const char *json, size_t bytes, const char *name, stm_wordpiece **out, mill_error *err);
-mill_status stm_wordpiece_from_vocab(const char *vocab, size_t bytes, const char *config, size_t config_bytes,
-                                     const char *name, stm_wordpiece **out, mill_error *err);
+mill_status stm_wordpiece_from_vocab(const char *vocab, size_t bytes, const char *config, size_t config_bytes, const char *name,
+                                     stm_wordpiece **out, mill_error *err);
 void stm_wordpiece_close(stm_wordpiece **tok);
 stm_wordpiece_info stm_wordpiece_info_of(const stm_wordpiece *tok);
 /**

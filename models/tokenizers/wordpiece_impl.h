@@ -26,7 +26,7 @@ struct stm_wordpiece {
     size_t n_specials, specials_cap;
     int32_t before[STM_WORDPIECE_SPECIALS], after[STM_WORDPIECE_SPECIALS];
     stm_wordpiece_info info;
-    uint8_t kind[128];       /* BYTE_* */
+    uint8_t kind[128]; /* BYTE_* */
     uint8_t lower[128];
     bool starts_special[256]; /* a special token may start with this byte */
 };

@@ -14,7 +14,7 @@ typedef struct reader {
     const char *name;
     mill_error *err;
     mill_status status;
-    bool seen_text; /* template: the text has been met */
+    bool seen_text;          /* template: the text has been met */
     stm_json_value specials; /* template: special_tokens */
 } reader;
 
@@ -71,7 +71,8 @@ static bool read_added(void *user, const char *key, size_t key_bytes, stm_json_v
     if (text == NULL) return bad(r, MILL_ERR_PARSE, "an added token has no content", "");
     if (stm_json_bool(stm_json_get(v, "normalized"), false)) /* it would be looked for in the normalized text */
         return bad(r, MILL_ERR_UNSUPPORTED, "added tokens with \"normalized\": true are not supported: ", text);
-    return add_special(r, text, bytes, stm_json_int(stm_json_get(v, "id"), -1), stm_json_bool(stm_json_get(v, "single_word"), false));
+    return add_special(r, text, bytes, stm_json_int(stm_json_get(v, "id"), -1),
+                       stm_json_bool(stm_json_get(v, "single_word"), false));
 }
 
 static bool add_around(reader *r, int64_t id)
@@ -208,7 +209,8 @@ static bool read_json(reader *r, stm_json_value root)
     const int64_t cut = stm_json_int(stm_json_get(stm_json_get(root, "truncation"), "max_length"), 0);
 
     /* Files of 2020 and before have a model without a type. */
-    if (stm_json_kind_of(stm_json_get(model, "type")) != STM_JSON_NONE && !need_type(r, model, "the model", "WordPiece")) return false;
+    if (stm_json_kind_of(stm_json_get(model, "type")) != STM_JSON_NONE && !need_type(r, model, "the model", "WordPiece"))
+        return false;
     if (!need_type(r, normalizer, "the normalizer", "BertNormalizer") ||
         !need_type(r, stm_json_get(root, "pre_tokenizer"), "the pre_tokenizer", "BertPreTokenizer"))
         return false;
@@ -280,15 +282,15 @@ static bool read_vocab(reader *r, const char *vocab, size_t bytes, stm_json_valu
     tok->info.max_tokens = cut >= 1 && cut < 1e6 ? (int32_t)cut : 0;
     if (!read_lines(r, vocab, bytes)) return false;
     if (!named_token(r, config, "unk_token", "[UNK]", &tok->unknown) || !named_token(r, config, "pad_token", "[PAD]", &pad) ||
-        !named_token(r, config, "mask_token", "[MASK]", &mask) ||
-        !named_token(r, config, "cls_token", "[CLS]", &tok->before[0]) || !named_token(r, config, "sep_token", "[SEP]", &tok->after[0]))
+        !named_token(r, config, "mask_token", "[MASK]", &mask) || !named_token(r, config, "cls_token", "[CLS]", &tok->before[0]) ||
+        !named_token(r, config, "sep_token", "[SEP]", &tok->after[0]))
         return false;
     tok->info.n_before = tok->info.n_after = 1;
     return true;
 }
 
-mill_status stm_wordpiece_from_vocab(const char *vocab, size_t bytes, const char *config, size_t config_bytes,
-                                     const char *name, stm_wordpiece **out, mill_error *err)
+mill_status stm_wordpiece_from_vocab(const char *vocab, size_t bytes, const char *config, size_t config_bytes, const char *name,
+                                     stm_wordpiece **out, mill_error *err)
 {
     reader r = {.name = name, .err = err, .status = MILL_ERR_PARSE};
     stm_json_value root = {0};

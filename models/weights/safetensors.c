@@ -23,10 +23,22 @@ static const struct {
     int bits;
     stm_dtype dtype;
 } types[] = {
-    {"F32", 32, STM_DTYPE_F32}, {"F16", 16, STM_DTYPE_F16}, {"BF16", 16, STM_DTYPE_BF16}, {"F64", 64, 0},
-    {"I64", 64, 0},             {"U64", 64, 0},             {"I32", 32, 0},               {"U32", 32, 0},
-    {"I16", 16, 0},             {"U16", 16, 0},             {"I8", 8, 0},                 {"U8", 8, 0},
-    {"BOOL", 8, 0},             {"F8_E5M2", 8, 0},          {"F8_E4M3", 8, 0},            {"F8_E8M0", 8, 0},
+    {"F32", 32, STM_DTYPE_F32},
+    {"F16", 16, STM_DTYPE_F16},
+    {"BF16", 16, STM_DTYPE_BF16},
+    {"F64", 64, 0},
+    {"I64", 64, 0},
+    {"U64", 64, 0},
+    {"I32", 32, 0},
+    {"U32", 32, 0},
+    {"I16", 16, 0},
+    {"U16", 16, 0},
+    {"I8", 8, 0},
+    {"U8", 8, 0},
+    {"BOOL", 8, 0},
+    {"F8_E5M2", 8, 0},
+    {"F8_E4M3", 8, 0},
+    {"F8_E8M0", 8, 0},
     {"C64", 64, 0},
 };
 
@@ -130,10 +142,7 @@ static int by_place(const void *a, const void *b)
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const stm_tensor *)a)->name, ((const stm_tensor *)b)->name);
-}
+static int by_name(const void *a, const void *b) { return strcmp(((const stm_tensor *)a)->name, ((const stm_tensor *)b)->name); }
 
 /* Tensors cover the data exactly: no overlap (two names for the same bytes hide a damaged header), no gap, nothing after. */
 static mill_status check_cover(stm_safetensors *st, const char *data, uint64_t bytes, mill_error *err)
@@ -182,24 +191,22 @@ static mill_status read_header(stm_safetensors *st, const void *data, size_t byt
     return check_cover(st, h.data, h.bytes, err);
 }
 
-static mill_status create(const char *name, stm_safetensors **out, mill_error *err)
+static stm_safetensors *create(const char *name, mill_error *err)
 {
     stm_safetensors *st = stm_calloc(sizeof *st);
 
-    if (st == NULL || (st->name = stm_strdup(name)) == NULL) {
-        stm_free(st);
-        return mill_fail(err, MILL_ERR_NOMEM, "no memory to read %s", name);
-    }
-    *out = st;
-    return MILL_OK;
+    if (st != NULL && (st->name = stm_strdup(name)) != NULL) return st;
+    stm_free(st);
+    (void)mill_fail(err, MILL_ERR_NOMEM, "no memory to read %s", name);
+    return NULL;
 }
 
 mill_status stm_safetensors_parse(const void *data, size_t bytes, const char *name, stm_safetensors **out, mill_error *err)
 {
-    stm_safetensors *st = NULL;
-    mill_status status = create(name, &st, err);
+    stm_safetensors *st = create(name, err);
+    mill_status status;
 
-    if (status != MILL_OK) return status;
+    if (st == NULL) return MILL_ERR_NOMEM;
     if ((status = read_header(st, data, bytes, err)) != MILL_OK)
         stm_safetensors_close(&st);
     else
@@ -209,10 +216,10 @@ mill_status stm_safetensors_parse(const void *data, size_t bytes, const char *na
 
 mill_status stm_safetensors_open(const char *path, stm_safetensors **out, mill_error *err)
 {
-    stm_safetensors *st = NULL;
-    mill_status status = create(path, &st, err);
+    stm_safetensors *st = create(path, err);
+    mill_status status;
 
-    if (status != MILL_OK) return status;
+    if (st == NULL) return MILL_ERR_NOMEM;
     status = stm_file_map(path, &st->file, false, err);
     if (status == MILL_OK) status = read_header(st, st->file.data, st->file.bytes, err);
     if (status != MILL_OK)

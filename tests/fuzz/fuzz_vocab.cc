@@ -23,8 +23,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const std::vector<char> text(parts[2].begin(), parts[2].end());
     stm_wordpiece *tok = nullptr;
     mill_error err = {};
-    const mill_status status = stm_wordpiece_from_vocab(parts[1].data(), parts[1].size(), parts[0].empty() ? nullptr : parts[0].data(),
-                                                        parts[0].size(), "fuzz", &tok, &err);
+    const mill_status status = stm_wordpiece_from_vocab(
+        parts[1].data(), parts[1].size(), parts[0].empty() ? nullptr : parts[0].data(), parts[0].size(), "fuzz", &tok, &err);
     if ((status == MILL_OK) != (tok != nullptr)) abort();
     if (status != MILL_OK) {
         if (err.msg[0] == 0) abort();

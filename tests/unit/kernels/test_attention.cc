@@ -60,8 +60,19 @@ struct Problem {
     stm_attention_args args(void *out, stm_gemm_type type)
     {
         auto aligned = reinterpret_cast<uintptr_t>(scratch.data() + 15) / 64 * 64;
-        return {q.data(), k.data(), v.data(), ld, starts.data(), int64_t(s.docs.size()), s.heads, s.dim,
-                1.0f / std::sqrt(float(s.dim)), out, type, ldo, reinterpret_cast<void *>(aligned)};
+        return {q.data(),
+                k.data(),
+                v.data(),
+                ld,
+                starts.data(),
+                int64_t(s.docs.size()),
+                s.heads,
+                s.dim,
+                1.0f / std::sqrt(float(s.dim)),
+                out,
+                type,
+                ldo,
+                reinterpret_cast<void *>(aligned)};
     }
 };
 
@@ -90,7 +101,8 @@ TEST_P(Attention, MatchesOracleAtEveryLevel)
                 ASSERT_NEAR(out[k], p.want[k], tol) << i << ", " << c;
                 ASSERT_NEAR(stm_bf16_to(half[k]), p.want[k], tol16) << i << ", " << c;
             }
-            for (int64_t c = cols; c < p.ldo; c++) ASSERT_TRUE(std::isnan(out[size_t(i * p.ldo + c)])) << "past the end of row " << i;
+            for (int64_t c = cols; c < p.ldo; c++)
+                ASSERT_TRUE(std::isnan(out[size_t(i * p.ldo + c)])) << "past the end of row " << i;
         }
     }
 }
@@ -111,12 +123,15 @@ TEST_P(Attention, BitsOfADocumentStandAlone)
                 b.starts = p.starts.data() + d, b.docs = 1;
                 stm_attention(&b);
                 for (int64_t i = p.starts[d]; i < p.starts[d + 1]; i++)
-                    ASSERT_EQ(memcmp(all.data() + size_t(i * p.ldo) * width, one.data() + size_t(i * p.ldo) * width, size_t(cols) * width), 0)
+                    ASSERT_EQ(memcmp(all.data() + size_t(i * p.ldo) * width, one.data() + size_t(i * p.ldo) * width,
+                                     size_t(cols) * width),
+                              0)
                         << stm_cpu_name(level) << " row " << i;
             }
         }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, Attention, testing::ValuesIn(kShapes), [](const auto &param) { return std::string(param.param.name); });
+INSTANTIATE_TEST_SUITE_P(Shapes, Attention, testing::ValuesIn(kShapes),
+                         [](const auto &param) { return std::string(param.param.name); });
 
 } // namespace

@@ -125,8 +125,7 @@ TEST_P(Gemm, BitsOfARowStandAlone)
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, Gemm,
-                         testing::Combine(testing::ValuesIn(kShapes), testing::Values(STM_GEMM_F32, STM_GEMM_BF16)),
+INSTANTIATE_TEST_SUITE_P(Shapes, Gemm, testing::Combine(testing::ValuesIn(kShapes), testing::Values(STM_GEMM_F32, STM_GEMM_BF16)),
                          [](const auto &param) {
                              return std::string(std::get<0>(param.param).name) +
                                     (std::get<1>(param.param) == STM_GEMM_F32 ? "_f32" : "_bf16");
@@ -176,8 +175,11 @@ TEST(GemmRun, RefusesWhatIsOutOfRange)
     EXPECT_EQ(w, nullptr);
     ASSERT_EQ(stm_gemm_pack(STM_GEMM_F32, b.data(), nullptr, 40, 8, &w, nullptr), MILL_OK);
     ASSERT_EQ(stm_gemm_scratch_create(&s, nullptr), MILL_OK);
-    const struct { int64_t m, lda, first, count, ldc; } bad[] = {
-        {-1, 8, 0, 40, 40}, {1, 7, 0, 40, 40}, {1, 8, 0, 40, 39}, {1, 8, 8, 16, 40}, {1, 8, 16, 8, 40}, {1, 8, 32, 16, 40}, {1, 8, 0, 0, 40}, {1, 8, -16, 16, 40},
+    const struct {
+        int64_t m, lda, first, count, ldc;
+    } bad[] = {
+        {-1, 8, 0, 40, 40}, {1, 7, 0, 40, 40},  {1, 8, 0, 40, 39}, {1, 8, 8, 16, 40},
+        {1, 8, 16, 8, 40},  {1, 8, 32, 16, 40}, {1, 8, 0, 0, 40},  {1, 8, -16, 16, 40},
     };
     for (const auto &x : bad)
         EXPECT_EQ(stm_gemm_run_columns(w, s, a.data(), x.lda, x.m, x.first, x.count, c.data(), x.ldc, nullptr), MILL_ERR_INVALID);
@@ -225,10 +227,21 @@ TEST(GemmPack, FailsCleanlyAtEveryPoint)
 
 TEST(Bf16, RoundsToNearestEven)
 {
-    const struct { const char *name; float in; uint16_t out; } table[] = {
-        {"zero", 0.0f, 0x0000}, {"minus_zero", -0.0f, 0x8000}, {"one", 1.0f, 0x3f80}, {"tie_down_to_even", 1.00390625f, 0x3f80},
-        {"tie_up_to_even", 1.01171875f, 0x3f82}, {"past_the_tie", 1.00390637f, 0x3f81}, {"infinite", INFINITY, 0x7f80},
-        {"rounds_to_infinity", 3.4e38f, 0x7f80}, {"largest", 3.3895314e38f, 0x7f7f}, {"nan", mt::kNaN, 0x7fc0},
+    const struct {
+        const char *name;
+        float in;
+        uint16_t out;
+    } table[] = {
+        {"zero", 0.0f, 0x0000},
+        {"minus_zero", -0.0f, 0x8000},
+        {"one", 1.0f, 0x3f80},
+        {"tie_down_to_even", 1.00390625f, 0x3f80},
+        {"tie_up_to_even", 1.01171875f, 0x3f82},
+        {"past_the_tie", 1.00390637f, 0x3f81},
+        {"infinite", INFINITY, 0x7f80},
+        {"rounds_to_infinity", 3.4e38f, 0x7f80},
+        {"largest", 3.3895314e38f, 0x7f7f},
+        {"nan", mt::kNaN, 0x7fc0},
     };
     for (const auto &t : table)
         for (stm_cpu_level level : mt::levels()) {

@@ -10,8 +10,9 @@ struct Shape {
     const char *name;
     int64_t rows, dim;
 } const kShapes[] = {
-    {"no_rows", 0, 16}, {"one_value", 1, 1},  {"short_of_a_register", 3, 15}, {"register", 2, 16}, {"one_past", 5, 17},
-    {"odd", 7, 33},     {"minilm", 20, 384}, {"large", 3, 1024},             {"prime", 4, 1021},
+    {"no_rows", 0, 16},  {"one_value", 1, 1}, {"short_of_a_register", 3, 15},
+    {"register", 2, 16}, {"one_past", 5, 17}, {"odd", 7, 33},
+    {"minilm", 20, 384}, {"large", 3, 1024},  {"prime", 4, 1021},
 };
 constexpr int64_t kGap = 5; /* values between rows */
 
@@ -77,8 +78,19 @@ TEST_P(RowOps, EmbedMatchesOracle)
     for (int64_t t = 0; t < rows; t++) ids.push_back(int32_t((t * 7 + 10) % vocabulary)), at_place.push_back(int32_t(t % longest));
     mt::Guarded<float> want(size_t(rows * ld));
     /* words + 1: aligned to 4 bytes only, as tensors in a file may be */
-    stm_embed_args a = {ids.data(), at_place.data(), words.data() + 1, places.data(), type.data(), gain.data(), bias.data(), 1e-12f,
-                        rows, dim, want.data(), nullptr, ld};
+    stm_embed_args a = {ids.data(),
+                        at_place.data(),
+                        words.data() + 1,
+                        places.data(),
+                        type.data(),
+                        gain.data(),
+                        bias.data(),
+                        1e-12f,
+                        rows,
+                        dim,
+                        want.data(),
+                        nullptr,
+                        ld};
     stm_embed_ref(&a);
     for (stm_cpu_level level : mt::levels()) {
         SCOPED_TRACE(stm_cpu_name(level));
@@ -144,7 +156,8 @@ TEST_P(RowOps, PoolMatchesOracle)
             std::vector<float *> want_rows, got_rows;
             for (size_t d = 0; d < docs; d++)
                 want_rows.push_back(want.data() + d * size_t(dim)), got_rows.push_back(got.data() + d * size_t(dim));
-            stm_pool_args a = {x.data(), starts.data(), int64_t(docs), dim, ld, (variant & 1) != 0, (variant & 2) != 0, want_rows.data()};
+            stm_pool_args a = {x.data(), starts.data(),      int64_t(docs),      dim,
+                               ld,       (variant & 1) != 0, (variant & 2) != 0, want_rows.data()};
             stm_pool_rows_ref(&a);
             a.out = got_rows.data();
             stm_pool_rows(&a);
@@ -153,16 +166,19 @@ TEST_P(RowOps, PoolMatchesOracle)
         }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, RowOps, testing::ValuesIn(kShapes), [](const auto &param) { return std::string(param.param.name); });
+INSTANTIATE_TEST_SUITE_P(Shapes, RowOps, testing::ValuesIn(kShapes),
+                         [](const auto &param) { return std::string(param.param.name); });
 
 TEST(RowOpsEdge, GeluOfLimits)
 {
-    std::vector<float> x = {0.0f, -0.0f, INFINITY, -40.0f, 40.0f, 3.4e38f, mt::kNaN, 5.4f, -5.4f, 1e-30f, 4.0f, -4.0f, -8.0f, -30.0f};
+    std::vector<float> x = {0.0f, -0.0f, INFINITY, -40.0f, 40.0f, 3.4e38f, mt::kNaN,
+                            5.4f, -5.4f, 1e-30f,   4.0f,   -4.0f, -8.0f,   -30.0f};
     for (stm_gelu_kind kind : {STM_GELU_ERF, STM_GELU_TANH})
         for (stm_cpu_level level : mt::levels()) {
             mt::AtLevel at(level);
             std::vector<float> out(x.size());
-            const stm_gelu_args a = {x.data(), out.data(), STM_GEMM_F32, kind, 1, int64_t(x.size()), int64_t(x.size()), int64_t(x.size())};
+            const stm_gelu_args a = {x.data(), out.data(),        STM_GEMM_F32,      kind,
+                                     1,        int64_t(x.size()), int64_t(x.size()), int64_t(x.size())};
             stm_gelu(&a);
             for (size_t i = 0; i < x.size(); i++) {
                 if (std::isnan(x[i])) continue; /* an implementation may clamp it; it must not spread */

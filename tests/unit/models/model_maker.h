@@ -127,11 +127,13 @@ struct Bert {
     std::string config() const
     {
         char text[800];
-        snprintf(text, sizeof text,
-                 "{\"model_type\": \"bert\", \"hidden_act\": \"%s\", \"hidden_size\": %d, \"intermediate_size\": %d, \"layer_norm_eps\": %g, "
-                 "\"max_position_embeddings\": %d, \"num_attention_heads\": %d, \"num_hidden_layers\": %d, \"type_vocab_size\": %d, "
-                 "\"vocab_size\": %d, \"position_embedding_type\": \"absolute\"}",
-                 s.tanh ? "gelu_new" : "gelu", s.hidden, s.wide, s.eps, s.positions, s.heads, s.layers, s.types, s.vocabulary);
+        snprintf(
+            text, sizeof text,
+            "{\"model_type\": \"bert\", \"hidden_act\": \"%s\", \"hidden_size\": %d, \"intermediate_size\": %d, "
+            "\"layer_norm_eps\": %g, "
+            "\"max_position_embeddings\": %d, \"num_attention_heads\": %d, \"num_hidden_layers\": %d, \"type_vocab_size\": %d, "
+            "\"vocab_size\": %d, \"position_embedding_type\": \"absolute\"}",
+            s.tanh ? "gelu_new" : "gelu", s.hidden, s.wide, s.eps, s.positions, s.heads, s.layers, s.types, s.vocabulary);
         return text;
     }
     std::string vocabulary() const
@@ -146,10 +148,13 @@ struct Bert {
         write_file(dir + "/config.json", config());
         write_file(dir + "/vocab.txt", vocabulary());
         write_file(dir + "/model.safetensors", safetensors(w, dtype, align));
-        write_file(dir + "/modules.json",
-                   std::string("[{\"idx\":0,\"name\":\"0\",\"path\":\"\",\"type\":\"sentence_transformers.models.Transformer\"},"
-                               "{\"idx\":1,\"name\":\"1\",\"path\":\"1_Pooling\",\"type\":\"sentence_transformers.models.Pooling\"}") +
-                       (s.normalize ? ",{\"idx\":2,\"name\":\"2\",\"path\":\"2_Normalize\",\"type\":\"sentence_transformers.models.Normalize\"}]" : "]"));
+        write_file(
+            dir + "/modules.json",
+            std::string("[{\"idx\":0,\"name\":\"0\",\"path\":\"\",\"type\":\"sentence_transformers.models.Transformer\"},"
+                        "{\"idx\":1,\"name\":\"1\",\"path\":\"1_Pooling\",\"type\":\"sentence_transformers.models.Pooling\"}") +
+                (s.normalize
+                     ? ",{\"idx\":2,\"name\":\"2\",\"path\":\"2_Normalize\",\"type\":\"sentence_transformers.models.Normalize\"}]"
+                     : "]"));
         write_file(dir + "/1_Pooling/config.json", std::string("{\"pooling_mode_cls_token\": ") + (s.cls ? "true" : "false") +
                                                        ", \"pooling_mode_mean_tokens\": " + (s.cls ? "false" : "true") + "}");
     }
@@ -180,16 +185,19 @@ struct Bert {
     /** The vector of a text given as ids. */
     std::vector<double> embed(const std::vector<int> &ids) const
     {
-        const auto &words = w.at("embeddings.word_embeddings.weight").data, &places = w.at("embeddings.position_embeddings.weight").data,
+        const auto &words = w.at("embeddings.word_embeddings.weight").data,
+                   &places = w.at("embeddings.position_embeddings.weight").data,
                    &types = w.at("embeddings.token_type_embeddings.weight").data;
         const size_t n = ids.size(), hidden = size_t(s.hidden), dim = hidden / size_t(s.heads);
         Rows x(n, std::vector<double>(hidden));
         for (size_t t = 0; t < n; t++)
-            for (size_t i = 0; i < hidden; i++) x[t][i] = double(words[size_t(ids[t]) * hidden + i]) + places[t * hidden + i] + types[i];
+            for (size_t i = 0; i < hidden; i++)
+                x[t][i] = double(words[size_t(ids[t]) * hidden + i]) + places[t * hidden + i] + types[i];
         norm(x, "embeddings.LayerNorm");
         for (int layer = 0; layer < s.layers; layer++) {
             const std::string l = "encoder.layer." + std::to_string(layer) + ".";
-            const Rows q = linear(x, l + "attention.self.query"), k = linear(x, l + "attention.self.key"), v = linear(x, l + "attention.self.value");
+            const Rows q = linear(x, l + "attention.self.query"), k = linear(x, l + "attention.self.key"),
+                       v = linear(x, l + "attention.self.value");
             Rows c(n, std::vector<double>(hidden));
             for (size_t h = 0; h < hidden; h += dim)
                 for (size_t i = 0; i < n; i++) {
@@ -210,7 +218,8 @@ struct Bert {
             Rows u = linear(x, l + "intermediate.dense");
             for (auto &row : u)
                 for (double &e : row)
-                    e = s.tanh ? 0.5 * e * (1 + std::tanh(std::sqrt(2 / M_PI) * (e + 0.044715 * e * e * e))) : 0.5 * e * (1 + std::erf(e / std::sqrt(2.0)));
+                    e = s.tanh ? 0.5 * e * (1 + std::tanh(std::sqrt(2 / M_PI) * (e + 0.044715 * e * e * e)))
+                               : 0.5 * e * (1 + std::erf(e / std::sqrt(2.0)));
             u = linear(u, l + "output.dense");
             for (size_t t = 0; t < n; t++)
                 for (size_t i = 0; i < hidden; i++) x[t][i] += u[t][i];

@@ -95,7 +95,8 @@ TEST_P(Generated, AgreesWithADoubleReference)
         stm_cpu_limit(stm_cpu_level(level));
         if (stm_cpu() != level) continue; /* not this machine's */
         SCOPED_TRACE(stm_cpu_name(stm_cpu_level(level)));
-        const std::vector<float> f32 = Opened(dir.path(), MILL_PRECISION_F32).run(c.texts), bf16 = Opened(dir.path(), MILL_PRECISION_BF16).run(c.texts);
+        const std::vector<float> f32 = Opened(dir.path(), MILL_PRECISION_F32).run(c.texts),
+                                 bf16 = Opened(dir.path(), MILL_PRECISION_BF16).run(c.texts);
         for (size_t d = 0; d < c.ids.size(); d++) {
             const std::vector<double> &want = wants[d];
             for (size_t i = 0; i < want.size(); i++) /* a norm per half layer keeps values near 1: rounding of its order */
@@ -116,7 +117,8 @@ TEST_P(Generated, SameBitsInAnyCompany)
     for (int i = 0; i < 40; i++) words.push_back((i * 13) % s.positions);
     const Corpus c(s, words, s.positions);
     std::vector<std::string> backwards;
-    for (size_t i = words.size(); i-- > 0;) backwards.push_back(c.texts.data.substr(size_t(c.texts.offsets[i]), size_t(c.texts.offsets[i + 1] - c.texts.offsets[i])));
+    for (size_t i = words.size(); i-- > 0;)
+        backwards.push_back(c.texts.data.substr(size_t(c.texts.offsets[i]), size_t(c.texts.offsets[i + 1] - c.texts.offsets[i])));
     for (int precision : {MILL_PRECISION_F32, MILL_PRECISION_BF16}) {
         Opened one(dir.path(), precision, 1), three(dir.path(), precision, 3);
         const std::vector<float> all = one.run(c.texts);
@@ -138,7 +140,8 @@ TEST_P(Generated, SameBitsInAnyCompany)
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, Generated, testing::ValuesIn(kShapes), [](const auto &param) { return std::string(param.param.name); });
+INSTANTIATE_TEST_SUITE_P(Shapes, Generated, testing::ValuesIn(kShapes),
+                         [](const auto &param) { return std::string(param.param.name); });
 
 TEST(Encoder, ReadsWeightsOfOtherTypesAndPlaces)
 {
@@ -148,7 +151,8 @@ TEST(Encoder, ReadsWeightsOfOtherTypesAndPlaces)
     model.write(odd.path(), "F32", 1); /* tensors at odd addresses: whatever the header's length gives */
     mt::write_file(odd.path() + "/model.safetensors", [&] {
         auto renamed = model.w;
-        renamed["embeddings.LayerNorm.gamma"] = renamed["embeddings.LayerNorm.weight"], renamed.erase("embeddings.LayerNorm.weight");
+        renamed["embeddings.LayerNorm.gamma"] = renamed["embeddings.LayerNorm.weight"],
+        renamed.erase("embeddings.LayerNorm.weight");
         renamed["embeddings.LayerNorm.beta"] = renamed["embeddings.LayerNorm.bias"], renamed.erase("embeddings.LayerNorm.bias");
         std::string bytes = mt::safetensors(renamed, "F32", 4);
         for (int i = 0; i < 8; i++) bytes[size_t(i)] = 0;
@@ -200,7 +204,8 @@ TEST(Encoder, NullAndEmptyTextsAndSlices)
 TEST(Encoder, OptionsOverrideTheFiles)
 {
     const BertShape s = kShapes[0];
-    Bert model(s), cls(BertShape{"", s.layers, s.hidden, s.heads, s.wide, s.vocabulary, s.positions, s.types, false, true, false, s.eps});
+    Bert model(s),
+        cls(BertShape{"", s.layers, s.hidden, s.heads, s.wide, s.vocabulary, s.positions, s.types, false, true, false, s.eps});
     mt::TempDir dir;
     model.write(dir.path());
     mt::write_file(dir.path() + "/sentence_bert_config.json", "{\"max_seq_length\": 10}");
@@ -354,44 +359,105 @@ void with_tensors(const std::string &dir, const Bert &model, const std::function
 
 const Mistake kMistakes[] = {
     {"no_folder", [](auto &d, auto &) { std::filesystem::remove_all(d); }, MILL_ERR_NOT_FOUND, "does not exist"},
-    {"no_config", [](auto &d, auto &) { std::filesystem::remove(d + "/config.json"); }, MILL_ERR_NOT_FOUND, "config.json does not exist"},
-    {"config_is_a_folder", [](auto &d, auto &) { std::filesystem::remove(d + "/config.json"), std::filesystem::create_directory(d + "/config.json"); }, MILL_ERR_IO, "config.json"},
-    {"config_not_json", [](auto &d, auto &) { mt::write_file(d + "/config.json", "{\"hidden_size\": "); }, MILL_ERR_PARSE, "config.json is not valid JSON"},
-    {"config_empty", [](auto &d, auto &) { mt::write_file(d + "/config.json", ""); }, MILL_ERR_PARSE, "config.json is not valid JSON"},
-    {"other_model_type", [](auto &d, auto &) { replace(d + "/config.json", "\"bert\"", "\"roberta\""); }, MILL_ERR_UNSUPPORTED, "model_type is \"roberta\""},
-    {"other_activation", [](auto &d, auto &) { replace(d + "/config.json", "\"gelu\"", "\"relu\""); }, MILL_ERR_UNSUPPORTED, "hidden_act is \"relu\""},
-    {"relative_positions", [](auto &d, auto &) { replace(d + "/config.json", "\"absolute\"", "\"relative_key\""); }, MILL_ERR_UNSUPPORTED, "position_embedding_type"},
-    {"hidden_is_text", [](auto &d, auto &) { replace(d + "/config.json", "\"hidden_size\": 96", "\"hidden_size\": \"96\""); }, MILL_ERR_INVALID, "hidden_size must be a whole number"},
-    {"no_layers", [](auto &d, auto &) { replace(d + "/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 0"); }, MILL_ERR_INVALID, "num_hidden_layers"},
-    {"heads_do_not_divide", [](auto &d, auto &) { replace(d + "/config.json", "\"num_attention_heads\": 3", "\"num_attention_heads\": 5"); }, MILL_ERR_INVALID, "cannot be divided into 5 heads"},
-    {"config_of_another_model", [](auto &d, auto &) { replace(d + "/config.json", "\"hidden_size\": 96", "\"hidden_size\": 192"); }, MILL_ERR_INVALID, "has shape [60, 96], expected [60, 192]"},
-    {"more_layers_than_weights", [](auto &d, auto &) { replace(d + "/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"); }, MILL_ERR_NOT_FOUND, "has no tensor encoder.layer.2.attention.self.query.weight; the nearest is encoder.layer."},
-    {"max_pooling", [](auto &d, auto &) { mt::write_file(d + "/1_Pooling/config.json", "{\"pooling_mode_max_tokens\": true}"); }, MILL_ERR_UNSUPPORTED, "pooling_mode_max_tokens"},
-    {"two_poolings", [](auto &d, auto &) { mt::write_file(d + "/1_Pooling/config.json", "{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": true}"); }, MILL_ERR_UNSUPPORTED, "exactly one of mean and cls"},
-    {"dense_module", [](auto &d, auto &) { replace(d + "/modules.json", "models.Normalize", "models.Dense"); }, MILL_ERR_UNSUPPORTED, "\"Dense\""},
-    {"no_weights", [](auto &d, auto &) { std::filesystem::remove(d + "/model.safetensors"); }, MILL_ERR_NOT_FOUND, "model.safetensors does not exist"},
-    {"empty_weights", [](auto &d, auto &) { mt::write_file(d + "/model.safetensors", ""); }, MILL_ERR_PARSE, "too few for a safetensors file"},
-    {"weights_are_a_pointer_file", [](auto &d, auto &) { mt::write_file(d + "/model.safetensors", "version https://git-lfs.github.com/spec/v1\n"); }, MILL_ERR_PARSE, "is not a safetensors file"},
-    {"truncated_header", [](auto &d, auto &) { mt::write_file(d + "/model.safetensors", mt::read_file(d + "/model.safetensors").substr(0, 500)); }, MILL_ERR_PARSE, "it is truncated"},
-    {"truncated_data", [](auto &d, auto &) { auto b = mt::read_file(d + "/model.safetensors"); mt::write_file(d + "/model.safetensors", b.substr(0, b.size() - 1)); }, MILL_ERR_PARSE, "it is truncated"},
-    {"trailing_bytes", [](auto &d, auto &) { mt::write_file(d + "/model.safetensors", mt::read_file(d + "/model.safetensors") + "x"); }, MILL_ERR_PARSE, "1 bytes after the last tensor"},
-    {"wrong_dtype", [](auto &d, auto &m) {
+    {"no_config", [](auto &d, auto &) { std::filesystem::remove(d + "/config.json"); }, MILL_ERR_NOT_FOUND,
+     "config.json does not exist"},
+    {"config_is_a_folder",
+     [](auto &d, auto &) { std::filesystem::remove(d + "/config.json"), std::filesystem::create_directory(d + "/config.json"); },
+     MILL_ERR_IO, "config.json"},
+    {"config_not_json", [](auto &d, auto &) { mt::write_file(d + "/config.json", "{\"hidden_size\": "); }, MILL_ERR_PARSE,
+     "config.json is not valid JSON"},
+    {"config_empty", [](auto &d, auto &) { mt::write_file(d + "/config.json", ""); }, MILL_ERR_PARSE,
+     "config.json is not valid JSON"},
+    {"other_model_type", [](auto &d, auto &) { replace(d + "/config.json", "\"bert\"", "\"roberta\""); }, MILL_ERR_UNSUPPORTED,
+     "model_type is \"roberta\""},
+    {"other_activation", [](auto &d, auto &) { replace(d + "/config.json", "\"gelu\"", "\"relu\""); }, MILL_ERR_UNSUPPORTED,
+     "hidden_act is \"relu\""},
+    {"relative_positions", [](auto &d, auto &) { replace(d + "/config.json", "\"absolute\"", "\"relative_key\""); },
+     MILL_ERR_UNSUPPORTED, "position_embedding_type"},
+    {"hidden_is_text", [](auto &d, auto &) { replace(d + "/config.json", "\"hidden_size\": 96", "\"hidden_size\": \"96\""); },
+     MILL_ERR_INVALID, "hidden_size must be a whole number"},
+    {"no_layers", [](auto &d, auto &) { replace(d + "/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 0"); },
+     MILL_ERR_INVALID, "num_hidden_layers"},
+    {"heads_do_not_divide",
+     [](auto &d, auto &) { replace(d + "/config.json", "\"num_attention_heads\": 3", "\"num_attention_heads\": 5"); },
+     MILL_ERR_INVALID, "cannot be divided into 5 heads"},
+    {"config_of_another_model", [](auto &d, auto &) { replace(d + "/config.json", "\"hidden_size\": 96", "\"hidden_size\": 192"); },
+     MILL_ERR_INVALID, "has shape [60, 96], expected [60, 192]"},
+    {"more_layers_than_weights",
+     [](auto &d, auto &) { replace(d + "/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"); },
+     MILL_ERR_NOT_FOUND, "has no tensor encoder.layer.2.attention.self.query.weight; the nearest is encoder.layer."},
+    {"max_pooling", [](auto &d, auto &) { mt::write_file(d + "/1_Pooling/config.json", "{\"pooling_mode_max_tokens\": true}"); },
+     MILL_ERR_UNSUPPORTED, "pooling_mode_max_tokens"},
+    {"two_poolings",
+     [](auto &d, auto &) {
+         mt::write_file(d + "/1_Pooling/config.json", "{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": true}");
+     },
+     MILL_ERR_UNSUPPORTED, "exactly one of mean and cls"},
+    {"dense_module", [](auto &d, auto &) { replace(d + "/modules.json", "models.Normalize", "models.Dense"); },
+     MILL_ERR_UNSUPPORTED, "\"Dense\""},
+    {"no_weights", [](auto &d, auto &) { std::filesystem::remove(d + "/model.safetensors"); }, MILL_ERR_NOT_FOUND,
+     "model.safetensors does not exist"},
+    {"empty_weights", [](auto &d, auto &) { mt::write_file(d + "/model.safetensors", ""); }, MILL_ERR_PARSE,
+     "too few for a safetensors file"},
+    {"weights_are_a_pointer_file",
+     [](auto &d, auto &) { mt::write_file(d + "/model.safetensors", "version https://git-lfs.github.com/spec/v1\n"); },
+     MILL_ERR_PARSE, "is not a safetensors file"},
+    {"truncated_header",
+     [](auto &d, auto &) { mt::write_file(d + "/model.safetensors", mt::read_file(d + "/model.safetensors").substr(0, 500)); },
+     MILL_ERR_PARSE, "it is truncated"},
+    {"truncated_data",
+     [](auto &d, auto &) {
+         auto b = mt::read_file(d + "/model.safetensors");
+         mt::write_file(d + "/model.safetensors", b.substr(0, b.size() - 1));
+     },
+     MILL_ERR_PARSE, "it is truncated"},
+    {"trailing_bytes",
+     [](auto &d, auto &) { mt::write_file(d + "/model.safetensors", mt::read_file(d + "/model.safetensors") + "x"); },
+     MILL_ERR_PARSE, "1 bytes after the last tensor"},
+    {"wrong_dtype",
+     [](auto &d, auto &m) {
          auto b = mt::safetensors({{"embeddings.word_embeddings.weight", m.w.at("embeddings.word_embeddings.weight")}});
          mt::write_file(d + "/model.safetensors", b.replace(b.find("F32"), 3, "I32"));
-     }, MILL_ERR_TYPE, "has dtype I32, expected F32, F16 or BF16"},
-    {"unknown_dtype", [](auto &d, auto &m) {
+     },
+     MILL_ERR_TYPE, "has dtype I32, expected F32, F16 or BF16"},
+    {"unknown_dtype",
+     [](auto &d, auto &m) {
          auto b = mt::safetensors({{"embeddings.word_embeddings.weight", m.w.at("embeddings.word_embeddings.weight")}});
          mt::write_file(d + "/model.safetensors", b.replace(b.find("F32"), 3, "Q8K"));
-     }, MILL_ERR_PARSE, "has dtype Q8K"},
-    {"missing_tensor", [](auto &d, auto &m) { with_tensors(d, m, [](auto &w) { w.erase("encoder.layer.1.output.dense.bias"); }); }, MILL_ERR_NOT_FOUND, "has no tensor encoder.layer.1.output.dense.bias; the nearest is encoder.layer.0.output.dense.bias"},
-    {"misspelt_tensor", [](auto &d, auto &m) { with_tensors(d, m, [](auto &w) { auto n = w.extract("embeddings.LayerNorm.bias"); n.key() = "embeddings.LayrNorm.bias"; w.insert(std::move(n)); }); }, MILL_ERR_NOT_FOUND, "the nearest is embeddings.LayrNorm.bias"},
-    {"transposed_tensor", [](auto &d, auto &m) { with_tensors(d, m, [](auto &w) { std::swap(w["encoder.layer.0.intermediate.dense.weight"].shape[0], w["encoder.layer.0.intermediate.dense.weight"].shape[1]); }); }, MILL_ERR_INVALID, "encoder.layer.0.intermediate.dense.weight has shape [96, 384], expected [384, 96]"},
-    {"no_tokenizer", [](auto &d, auto &) { std::filesystem::remove(d + "/vocab.txt"); }, MILL_ERR_NOT_FOUND, "has neither tokenizer.json nor vocab.txt"},
-    {"vocabulary_too_large", [](auto &d, auto &m) { mt::write_file(d + "/vocab.txt", m.vocabulary() + "more\n"); }, MILL_ERR_INVALID, "has ids up to 60, but the model only 60 embeddings"},
-    {"vocabulary_without_cls", [](auto &d, auto &) { replace(d + "/vocab.txt", "[CLS]", "[XXX]"); }, MILL_ERR_PARSE, "lacks the token [CLS]"},
-    {"tokenizer_of_another_kind", [](auto &d, auto &) { mt::write_file(d + "/tokenizer.json", "{\"model\": {\"type\": \"BPE\", \"vocab\": {}}}"); }, MILL_ERR_UNSUPPORTED, "the model is BPE; only WordPiece is supported"},
-    {"tokenizer_not_json", [](auto &d, auto &) { mt::write_file(d + "/tokenizer.json", "{"); }, MILL_ERR_PARSE, "tokenizer.json is not valid JSON"},
-    {"max_tokens_too_small", [](auto &d, auto &) { mt::write_file(d + "/sentence_bert_config.json", "{\"max_seq_length\": 2}"); }, MILL_ERR_INVALID, "max_tokens is 2, of which 2 are special"},
+     },
+     MILL_ERR_PARSE, "has dtype Q8K"},
+    {"missing_tensor", [](auto &d, auto &m) { with_tensors(d, m, [](auto &w) { w.erase("encoder.layer.1.output.dense.bias"); }); },
+     MILL_ERR_NOT_FOUND, "has no tensor encoder.layer.1.output.dense.bias; the nearest is encoder.layer.0.output.dense.bias"},
+    {"misspelt_tensor",
+     [](auto &d, auto &m) {
+         with_tensors(d, m, [](auto &w) {
+             auto n = w.extract("embeddings.LayerNorm.bias");
+             n.key() = "embeddings.LayrNorm.bias";
+             w.insert(std::move(n));
+         });
+     },
+     MILL_ERR_NOT_FOUND, "the nearest is embeddings.LayrNorm.bias"},
+    {"transposed_tensor",
+     [](auto &d, auto &m) {
+         with_tensors(d, m, [](auto &w) {
+             std::swap(w["encoder.layer.0.intermediate.dense.weight"].shape[0],
+                       w["encoder.layer.0.intermediate.dense.weight"].shape[1]);
+         });
+     },
+     MILL_ERR_INVALID, "encoder.layer.0.intermediate.dense.weight has shape [96, 384], expected [384, 96]"},
+    {"no_tokenizer", [](auto &d, auto &) { std::filesystem::remove(d + "/vocab.txt"); }, MILL_ERR_NOT_FOUND,
+     "has neither tokenizer.json nor vocab.txt"},
+    {"vocabulary_too_large", [](auto &d, auto &m) { mt::write_file(d + "/vocab.txt", m.vocabulary() + "more\n"); },
+     MILL_ERR_INVALID, "has ids up to 60, but the model only 60 embeddings"},
+    {"vocabulary_without_cls", [](auto &d, auto &) { replace(d + "/vocab.txt", "[CLS]", "[XXX]"); }, MILL_ERR_PARSE,
+     "lacks the token [CLS]"},
+    {"tokenizer_of_another_kind",
+     [](auto &d, auto &) { mt::write_file(d + "/tokenizer.json", "{\"model\": {\"type\": \"BPE\", \"vocab\": {}}}"); },
+     MILL_ERR_UNSUPPORTED, "the model is BPE; only WordPiece is supported"},
+    {"tokenizer_not_json", [](auto &d, auto &) { mt::write_file(d + "/tokenizer.json", "{"); }, MILL_ERR_PARSE,
+     "tokenizer.json is not valid JSON"},
+    {"max_tokens_too_small", [](auto &d, auto &) { mt::write_file(d + "/sentence_bert_config.json", "{\"max_seq_length\": 2}"); },
+     MILL_ERR_INVALID, "max_tokens is 2, of which 2 are special"},
 };
 
 class BadModel : public testing::TestWithParam<Mistake> {};
@@ -418,7 +484,8 @@ TEST_P(BadModel, CheckAndOpenSayWhatIsWrong)
     EXPECT_EQ(mt::live(), live);
 }
 
-INSTANTIATE_TEST_SUITE_P(Mistakes, BadModel, testing::ValuesIn(kMistakes), [](const auto &param) { return std::string(param.param.name); });
+INSTANTIATE_TEST_SUITE_P(Mistakes, BadModel, testing::ValuesIn(kMistakes),
+                         [](const auto &param) { return std::string(param.param.name); });
 
 TEST(EncoderOptions, OutOfRange)
 {

@@ -106,7 +106,8 @@ protected:
     {
         model_ = mt::minilm();
         if (model_.empty()) GTEST_SKIP() << "the model all-MiniLM-L6-v2 is not there: run scripts/model.sh";
-        path_ = strcmp(GetParam(), "own") == 0 ? STEPMILL_SOURCE_DIR "/tests/data/minilm/texts.jsonl" : mt::shared("references/minilm/reference.jsonl");
+        path_ = strcmp(GetParam(), "own") == 0 ? STEPMILL_SOURCE_DIR "/tests/data/minilm/texts.jsonl"
+                                               : mt::shared("references/minilm/reference.jsonl");
         if (path_.empty()) GTEST_SKIP() << "STEPMILL_SHARED does not lead to references/minilm";
         rows_ = read_rows(path_);
         ASSERT_GE(rows_.size(), 15u);
@@ -146,6 +147,7 @@ TEST_P(MiniLM, SameBitsInAnyCompany)
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(References, MiniLM, testing::Values("own", "shared"), [](const auto &param) { return std::string(param.param); });
+INSTANTIATE_TEST_SUITE_P(References, MiniLM, testing::Values("own", "shared"),
+                         [](const auto &param) { return std::string(param.param); });
 
 } // namespace

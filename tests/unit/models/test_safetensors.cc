@@ -21,7 +21,8 @@ const struct {
     mill_status status;
     const char *says;
 } kHeaders[] = {
-    {"good", R"({"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"b":{"dtype":"U8","shape":[3],"data_offsets":[16,19]}})", 19, MILL_OK, ""},
+    {"good", R"({"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"b":{"dtype":"U8","shape":[3],"data_offsets":[16,19]}})",
+     19, MILL_OK, ""},
     {"empty", "{}", 0, MILL_OK, ""},
     {"spaces_behind", "{}      ", 0, MILL_OK, ""},
     {"scalar", R"({"a":{"dtype":"F16","shape":[],"data_offsets":[0,2]}})", 2, MILL_OK, ""},
@@ -34,21 +35,33 @@ const struct {
     {"tensor_is_number", R"({"a":1})", 0, MILL_ERR_PARSE, "tensor a lacks"},
     {"negative_size", R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4, MILL_ERR_PARSE, "impossible shape"},
     {"fraction", R"({"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,6]}})", 6, MILL_ERR_PARSE, "impossible shape"},
-    {"nine_dimensions", R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}})", 4, MILL_ERR_PARSE, "impossible shape"},
-    {"shape_overflows", R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", 4, MILL_ERR_PARSE, "impossible shape"},
-    {"bytes_overflow", R"({"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,4]}})", 4, MILL_ERR_PARSE, "impossible shape"},
-    {"offsets_backwards", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4, MILL_ERR_PARSE, "impossible data_offsets"},
-    {"offsets_negative", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}})", 4, MILL_ERR_PARSE, "impossible data_offsets"},
+    {"nine_dimensions", R"({"a":{"dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4]}})", 4, MILL_ERR_PARSE,
+     "impossible shape"},
+    {"shape_overflows", R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", 4, MILL_ERR_PARSE,
+     "impossible shape"},
+    {"bytes_overflow", R"({"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,4]}})", 4, MILL_ERR_PARSE,
+     "impossible shape"},
+    {"offsets_backwards", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", 4, MILL_ERR_PARSE,
+     "impossible data_offsets"},
+    {"offsets_negative", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}})", 4, MILL_ERR_PARSE,
+     "impossible data_offsets"},
     {"one_offset", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", 4, MILL_ERR_PARSE, "impossible data_offsets"},
     {"three_offsets", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}})", 4, MILL_ERR_PARSE, "impossible data_offsets"},
-    {"offsets_huge", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[9223372036854775803,9223372036854775807]}})", 4, MILL_ERR_PARSE, "truncated"},
-    {"offsets_past_int64", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551615]}})", 4, MILL_ERR_PARSE, "impossible data_offsets"},
-    {"past_the_end", R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 7, MILL_ERR_PARSE, "tensor a ends at byte 8 of the data, but the file has only 7"},
-    {"size_differs", R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4, MILL_ERR_PARSE, "has 4 bytes where its dtype F32 and shape need 8"},
-    {"overlap", R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8, MILL_ERR_PARSE, "tensors a and b overlap"},
-    {"gap", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[3,4]}})", 4, MILL_ERR_PARSE, "2 bytes before tensor b"},
+    {"offsets_huge", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[9223372036854775803,9223372036854775807]}})", 4,
+     MILL_ERR_PARSE, "truncated"},
+    {"offsets_past_int64", R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551615]}})", 4, MILL_ERR_PARSE,
+     "impossible data_offsets"},
+    {"past_the_end", R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 7, MILL_ERR_PARSE,
+     "tensor a ends at byte 8 of the data, but the file has only 7"},
+    {"size_differs", R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4, MILL_ERR_PARSE,
+     "has 4 bytes where its dtype F32 and shape need 8"},
+    {"overlap", R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8,
+     MILL_ERR_PARSE, "tensors a and b overlap"},
+    {"gap", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"U8","shape":[1],"data_offsets":[3,4]}})", 4,
+     MILL_ERR_PARSE, "2 bytes before tensor b"},
     {"trailing", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 4, MILL_ERR_PARSE, "3 bytes after the last tensor"},
-    {"twice", R"({"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})", 0, MILL_ERR_PARSE, "tensor a stands twice"},
+    {"twice", R"({"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})", 0,
+     MILL_ERR_PARSE, "tensor a stands twice"},
     {"nul_in_name", "{\"a\\u0000b\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0, MILL_ERR_PARSE, "unusable name"},
 };
 
@@ -90,10 +103,13 @@ TEST(Safetensors, FindNeedRead)
     const float f[] = {1.5f, -2.0f};
     const uint16_t halves[] = {0x3e00, 0xc000, 0x0001, 0x83ff, 0x7c00, 0x0400, 0x8000}; /* 1.5 -2 2^-24 -1023*2^-24 inf 2^-14 -0 */
     const uint16_t bf[] = {0x3fc0, 0xc000};
-    std::string bytes = R"({"b":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},"f":{"dtype":"F32","shape":[1,2],"data_offsets":[4,12]},"h":{"dtype":"F16","shape":[7],"data_offsets":[12,26]},"i":{"dtype":"I64","shape":[0],"data_offsets":[26,26]}})";
+    std::string bytes =
+        R"({"b":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},"f":{"dtype":"F32","shape":[1,2],"data_offsets":[4,12]},"h":{"dtype":"F16","shape":[7],"data_offsets":[12,26]},"i":{"dtype":"I64","shape":[0],"data_offsets":[26,26]}})";
     if (bytes.size() % 2 == 0) bytes += ' '; /* odd addresses */
     bytes = file(bytes, 0);
-    bytes.append(reinterpret_cast<const char *>(bf), 4).append(reinterpret_cast<const char *>(f), 8).append(reinterpret_cast<const char *>(halves), 14);
+    bytes.append(reinterpret_cast<const char *>(bf), 4)
+        .append(reinterpret_cast<const char *>(f), 8)
+        .append(reinterpret_cast<const char *>(halves), 14);
     stm_safetensors *st = nullptr;
     mill_error err = {};
     ASSERT_EQ(stm_safetensors_parse(bytes.data(), bytes.size(), "test", &st, &err), MILL_OK) << err.msg;

@@ -67,15 +67,17 @@ TEST(Unicode, Utf8RoundTripAndMalformedBytes)
             ASSERT_EQ(at, 1);
         }
     }
-    for (const char *bad : {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf0\x80\x80\x80", "\xf4\x90\x80\x80", "\xf8\x88\x80\x80", "\xff", "\xe2\x28\xa1"}) {
+    for (const char *bad : {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf0\x80\x80\x80", "\xf4\x90\x80\x80",
+                            "\xf8\x88\x80\x80", "\xff", "\xe2\x28\xa1"}) {
         int64_t at = 0;
         EXPECT_EQ(stm_utf8_read(bad, int64_t(strlen(bad)), &at), 0xfffdu);
         EXPECT_EQ(at, 1);
     }
 }
 
-const char *const kVocab[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un", "##aff", "##able", "##ab", "a", "##a", "b", "##b",
-                              "word", "##s", "!", "-", "\xe6\xb0\xb4", "e", "\xc3\xa9", "A", "##ff", "\xce\xb1", "[X]", "caf", "##\xc3\xa9"};
+const char *const kVocab[] = {"[PAD]", "[UNK]",    "[CLS]", "[SEP]", "[MASK]",   "un",  "##aff", "##able",    "##ab",
+                              "a",     "##a",      "b",     "##b",   "word",     "##s", "!",     "-",         "\xe6\xb0\xb4",
+                              "e",     "\xc3\xa9", "A",     "##ff",  "\xce\xb1", "[X]", "caf",   "##\xc3\xa9"};
 
 std::string vocab_text(const char *newline = "\n")
 {
@@ -96,7 +98,10 @@ struct Tok {
     explicit Tok(const std::string &config = "", const std::string &vocab = vocab_text())
     {
         mill_error err = {};
-        EXPECT_EQ(stm_wordpiece_from_vocab(vocab.data(), vocab.size(), config.empty() ? nullptr : config.data(), config.size(), "test", &tok, &err), MILL_OK) << err.msg;
+        EXPECT_EQ(stm_wordpiece_from_vocab(vocab.data(), vocab.size(), config.empty() ? nullptr : config.data(), config.size(),
+                                           "test", &tok, &err),
+                  MILL_OK)
+            << err.msg;
     }
     ~Tok() { stm_wordpiece_close(&tok); }
     Tok(const Tok &) = delete;
@@ -133,7 +138,10 @@ TEST(WordPiece, LongestPiecesFirst)
         {"greek", "\xce\x91", {"\xce\xb1"}},
         {"control", "wo\x01rd\xe2\x80\x8b a\xef\xbf\xbd", {"word", "a"}},
         {"malformed", "wo\xffrd \xe6\xb0", {"word"}},
-        {"no_break_space", "word\xc2\xa0" "a", {"word", "a"}},
+        {"no_break_space",
+         "word\xc2\xa0"
+         "a",
+         {"word", "a"}},
         {"special_in_text", "a[SEP]b [MASK]!", {"a", "[SEP]", "b", "[MASK]", "!"}},
         {"special_case_matters", "[sep]", {"[UNK]", "[UNK]", "[UNK]"}},
         {"special_cut_short", "[SE", {"[UNK]", "[UNK]"}},
@@ -188,10 +196,14 @@ TEST(WordPiece, ConfigurationOfVocabTxt)
 std::string json_with(const std::string &added, const std::string &post, const std::string &model_extra = "")
 {
     std::string vocab;
-    for (size_t i = 0; i < sizeof kVocab / sizeof *kVocab; i++) vocab += (i ? ",\"" : "\"") + std::string(kVocab[i]) + "\":" + std::to_string(i);
-    return "{\"normalizer\":{\"type\":\"BertNormalizer\",\"clean_text\":true,\"handle_chinese_chars\":true,\"strip_accents\":null,\"lowercase\":true},"
-           "\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"added_tokens\":[" + added + "],\"post_processor\":" + post +
-           ",\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"[UNK]\",\"continuing_subword_prefix\":\"##\"" + model_extra + ",\"vocab\":{" + vocab + "}}}";
+    for (size_t i = 0; i < sizeof kVocab / sizeof *kVocab; i++)
+        vocab += (i ? ",\"" : "\"") + std::string(kVocab[i]) + "\":" + std::to_string(i);
+    return "{\"normalizer\":{\"type\":\"BertNormalizer\",\"clean_text\":true,\"handle_chinese_chars\":true,\"strip_accents\":null,"
+           "\"lowercase\":true},"
+           "\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"added_tokens\":[" +
+           added + "],\"post_processor\":" + post +
+           ",\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"[UNK]\",\"continuing_subword_prefix\":\"##\"" + model_extra +
+           ",\"vocab\":{" + vocab + "}}}";
 }
 const std::string kBertPost = "{\"type\":\"BertProcessing\",\"sep\":[\"[SEP]\",3],\"cls\":[\"[CLS]\",2]}";
 
@@ -199,7 +211,8 @@ TEST(WordPiece, TokenizerJson)
 {
     const std::string text = json_with("{\"id\":4,\"content\":\"[MASK]\",\"single_word\":false,\"normalized\":false},"
                                        "{\"id\":23,\"content\":\"XY\",\"single_word\":true,\"normalized\":false},"
-                                       "{\"id\":22,\"content\":\"XYZ\",\"single_word\":false,\"normalized\":false}", kBertPost);
+                                       "{\"id\":22,\"content\":\"XYZ\",\"single_word\":false,\"normalized\":false}",
+                                       kBertPost);
     stm_wordpiece *tok = nullptr;
     mill_error err = {};
     ASSERT_EQ(stm_wordpiece_from_json(text.data(), text.size(), "test", &tok, &err), MILL_OK) << err.msg;
@@ -250,12 +263,20 @@ TEST(WordPiece, TokenizersThatAreNotSupportedOrDamaged)
         {"huge_id", with("\"un\":5", "\"un\":1099511627776"), MILL_ERR_PARSE, "an id is out of range"},
         {"text_id", with("\"un\":5", "\"un\":\"5\""), MILL_ERR_PARSE, "an id is out of range"},
         {"no_unknown", with("\"[UNK]\":1", "\"[UNX]\":1"), MILL_ERR_PARSE, "lacks its unknown token [UNK]"},
-        {"word_limit", json_with("", kBertPost, ",\"max_input_chars_per_word\":100000"), MILL_ERR_UNSUPPORTED, "max_input_chars_per_word"},
-        {"normalized_token", json_with("{\"id\":4,\"content\":\"Q\",\"normalized\":true}", kBertPost), MILL_ERR_UNSUPPORTED, "normalized"},
+        {"word_limit", json_with("", kBertPost, ",\"max_input_chars_per_word\":100000"), MILL_ERR_UNSUPPORTED,
+         "max_input_chars_per_word"},
+        {"normalized_token", json_with("{\"id\":4,\"content\":\"Q\",\"normalized\":true}", kBertPost), MILL_ERR_UNSUPPORTED,
+         "normalized"},
         {"no_content", json_with("{\"id\":4}", kBertPost), MILL_ERR_PARSE, "no content"},
-        {"template_without_text", json_with("", "{\"type\":\"TemplateProcessing\",\"single\":[],\"special_tokens\":{}}"), MILL_ERR_PARSE, "no place for the text"},
-        {"template_of_unknown", json_with("", "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"[Q]\"}}],\"special_tokens\":{}}"), MILL_ERR_PARSE, "unknown special token: [Q]"},
-        {"template_too_long", json_with("", "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"Q\"}}],\"special_tokens\":{\"Q\":{\"ids\":[1,1,1,1,1]}}}"), MILL_ERR_UNSUPPORTED, "too many tokens"},
+        {"template_without_text", json_with("", "{\"type\":\"TemplateProcessing\",\"single\":[],\"special_tokens\":{}}"),
+         MILL_ERR_PARSE, "no place for the text"},
+        {"template_of_unknown",
+         json_with("", "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"[Q]\"}}],\"special_tokens\":{}}"),
+         MILL_ERR_PARSE, "unknown special token: [Q]"},
+        {"template_too_long",
+         json_with("", "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"Q\"}}],\"special_tokens\":{\"Q\":{"
+                       "\"ids\":[1,1,1,1,1]}}}"),
+         MILL_ERR_UNSUPPORTED, "too many tokens"},
     };
     for (const auto &c : table) {
         stm_wordpiece *tok = nullptr;

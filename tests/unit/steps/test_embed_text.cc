@@ -75,7 +75,8 @@ Outcome run(const std::string &model, const std::string &in, const Params &more 
     reader.batch_rows = batch_rows, step.replicas = replicas;
     Params p = {{"model", model}};
     p.insert(p.end(), more.begin(), more.end());
-    c.add("in", "read_jsonl", {{"path", f.put("in.jsonl", in)}, {"extra", ""}, {"columns", Value::map({{"text", "utf8"}})}}, reader);
+    c.add("in", "read_jsonl", {{"path", f.put("in.jsonl", in)}, {"extra", ""}, {"columns", Value::map({{"text", "utf8"}})}},
+          reader);
     c.add("embed", "embed_text", p, step).add("out", "write_jsonl", {{"path", "out.jsonl"}});
     o.error = c.error;
     if (c.error.status != MILL_OK) return o;
@@ -135,7 +136,13 @@ TEST(EmbedText, FaultsNameTheParameter)
     std::string other = bytes;
     for (size_t at = 0; (at = other.find("\"F32\"", at)) != std::string::npos;) other.replace(at, 5, "\"I32\"");
     mt::write_file(typed.path() + "/model.safetensors", other);
-    const struct { const char *name; std::string dir; Params params; mill_status status; const char *field, *says; } cases[] = {
+    const struct {
+        const char *name;
+        std::string dir;
+        Params params;
+        mill_status status;
+        const char *field, *says;
+    } cases[] = {
         {"no folder", "/nowhere/model", {}, MILL_ERR_NOT_FOUND, "model", "cannot find /nowhere/model"},
         {"truncated", truncated.path(), {}, MILL_ERR_PARSE, "model", "it is truncated"},
         {"wrong dtype", typed.path(), {}, MILL_ERR_TYPE, "model", "has dtype I32, expected F32, F16 or BF16"},
