@@ -198,9 +198,9 @@ int main(int argc, char **argv)
 {
     if (argc != 7) die("usage: bench_embed MODE MODEL TEXTS PRECISION THREADS BATCH");
     const char *mode = argv[1], *model = argv[2], *precision = argv[4];
-    const int threads = atoi(argv[5]), inside = strcmp(mode, "inside") == 0;
+    const int threads = (int)strtol(argv[5], NULL, 10), inside = strcmp(mode, "inside") == 0;
     corpus texts = read_texts(argv[3]);
-    job j = {.texts = &texts, .batch = atoll(argv[6])};
+    job j = {.texts = &texts, .batch = strtoll(argv[6], NULL, 10)};
 
     if (threads < 1 || threads > THREADS_MAX || j.batch < 1) die("THREADS or BATCH is out of range");
     if (strcmp(mode, "tokens") == 0) {

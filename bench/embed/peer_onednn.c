@@ -109,9 +109,9 @@ static double timed(int threads, long groups, int bf16)
 int main(int argc, char **argv)
 {
     if (argc != 4) return 2;
-    const int bf16 = strcmp(argv[1], "bf16") == 0, threads = atoi(argv[2]) < 64 ? atoi(argv[2]) : 64;
+    const int bf16 = strcmp(argv[1], "bf16") == 0, threads = (int)(strtol(argv[2], NULL, 10) % 64);
 
-    rows = atol(argv[3]);
+    rows = strtol(argv[3], NULL, 10);
     omp_set_num_threads(1);
     check(dnnl_engine_create(&engine, dnnl_cpu, 0));
     make(bf16);

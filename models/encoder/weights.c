@@ -241,7 +241,7 @@ mill_status stm_encoder_weights_get(const char *path, const stm_encoder_config *
             break;
     if (w != NULL) {
         w->refs++;
-    } else if ((st = load(&file, c, type, &w, err)) == MILL_OK) {
+    } else if (st = load(&file, c, type, &w, err), w != NULL) { /* set on success only */
         w->next = in_use;
         in_use = w;
     }
