@@ -101,6 +101,8 @@ static mill_status build_step(builder *b, int32_t i, mill_error *err)
     int32_t node;
     const int32_t kind = step->type->kind;
 
+    if (step->n_branches > STM_MAX_BRANCHES)
+        return mill_fail(err, MILL_ERR_UNSUPPORTED, "router %s has %d branches; at most %d are possible", step->name, (int)step->n_branches, STM_MAX_BRANCHES);
     if (ps->n_inputs > 64) return mill_fail(err, MILL_ERR_UNSUPPORTED, "step %s has %d inputs; at most 64 are possible", step->name, (int)ps->n_inputs);
     for (int32_t k = 0; k < ps->n_inputs; k++)
         if (source_for(b, ps->inputs[k].from, ps->inputs[k].branch, ps->stage, &edges[k]) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
@@ -185,6 +187,7 @@ static void set_credit(builder *b)
             const int64_t batch = b->nodes[i].batch_rows > own ? b->nodes[i].batch_rows : own;
             if (s->stage == root->stage && b->nodes[i].n_inputs > 0) rows += (replicas_of(b->run, s) + 1) * batch;
         }
+        if (b->nodes[r].kind == STM_NODE_GENERATOR) b->nodes[r].batch_rows = own; /* grants are for whole batches */
         b->nodes[r].credit_rows = rows > 16 * own ? rows : 16 * own;
     }
 }
@@ -246,6 +249,7 @@ static mill_status add_wrappers(stm_run *run, mill_error *err)
         if (s->plan_step < 0 || s->kind == STM_AT_READER) continue;
         mill_step *step = run->plan->steps[s->plan_step].step;
         s->own_threads = (step->type->flags & MILL_BLOCKS) != 0 || (step->policy.retry_times > 0 && step->policy.retry_backoff_s > 0.0);
+        run->own_roots = run->own_roots || (s->own_threads && s->root >= 0);
         for (int32_t k = 0; k < s->n_slots; k++) {
             const stm_wrapper_opts o = {.step = step,
                                         .index = k,
@@ -257,8 +261,12 @@ static mill_status add_wrappers(stm_run *run, mill_error *err)
                                         .owner = s};
             mill_status st = stm_wrapper_create(&o, &s->slots[k].wrapper, err);
             if (st != MILL_OK) return st;
-            if (s->kind == STM_AT_GENERATOR && run->opts.limit > 0) stm_wrapper_limit(s->slots[k].wrapper, run->opts.limit);
-            if (s->kind == STM_AT_GENERATOR && run->opts.dry_run) stm_wrapper_limit(s->slots[k].wrapper, step->batch_rows > 0 ? step->batch_rows : 64);
+            if (s->kind == STM_AT_GENERATOR) {
+                const int64_t batch = step->batch_rows > 0 ? step->batch_rows : 64;
+                int64_t limit = run->opts.limit > 0 ? run->opts.limit : INT64_MAX;
+                if (run->opts.dry_run && batch < limit) limit = batch;
+                stm_wrapper_limit(s->slots[k].wrapper, limit);
+            }
         }
     }
     return MILL_OK;

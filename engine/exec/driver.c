@@ -84,7 +84,7 @@ static bool look_at_rest(stm_run *run)
 {
     bool moved = false;
 
-    if (atomic_load(&run->idle) != atomic_load(&run->threads)) return false;
+    if (atomic_load(&run->stage_left) <= 0 || atomic_load(&run->idle) != atomic_load(&run->threads)) return false;
     if (atomic_exchange(&run->quiescing, 1) != 0) return false;
     /* From here on nobody leaves its idle state: a thread that wakes waits for quiescing to fall. */
     if (atomic_load(&run->idle) == atomic_load(&run->threads) && atomic_load(&run->stage_left) > 0 && !atomic_load(&run->rested)) {
@@ -170,6 +170,7 @@ static void park(stm_run *run, bool leave)
     const uint32_t seen = atomic_load(&run->epoch);
     bool stay;
 
+    atomic_store(&run->waking, 0); /* a ring for somebody who was on the way out anyway must not keep others asleep */
     atomic_fetch_add(&run->sleepers, 1);
     stay = atomic_fetch_add(&run->idle, 1) + 1 >= atomic_load(&run->threads) || !leave || atomic_load(&run->sleepers) >= run->n_drivers;
     atomic_thread_fence(memory_order_seq_cst);
@@ -188,6 +189,7 @@ static void *driver_main(void *arg)
     uint64_t idle_since = 0, beats = 0;
     int pause = 1;
 
+    while (atomic_load(&run->quiescing) != 0) sched_yield(); /* a thread that starts leaves idleness, too */
     stm_pool_attach(run->pool);
     while (!atomic_load_explicit(&run->quit, memory_order_relaxed)) {
         if (s != NULL && !s->own_threads && stm_station_run(s) > 0) {
@@ -270,6 +272,7 @@ void stm_drivers_relieve(stm_run *run)
         return;
     }
     atomic_fetch_add(&run->threads, 1);
+    while (atomic_load(&run->quiescing) != 0) sched_yield();
     if (start_driver(&run->drivers[n]) != 0) {
         atomic_fetch_sub(&run->threads, 1);
         return;
@@ -294,6 +297,7 @@ static void *own_main(void *arg)
     stm_station *s = arg;
     stm_run *run = s->run;
 
+    while (atomic_load(&run->quiescing) != 0) sched_yield();
     stm_pool_attach(run->pool);
     while (!atomic_load(&s->done) && !atomic_load(&run->quit) && !atomic_load(&run->rested)) {
         const uint32_t seen = atomic_load(&s->bell);

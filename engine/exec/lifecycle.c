@@ -47,7 +47,7 @@ static void load_one(stm_station *s, stm_replica_slot *slot)
 
     pthread_mutex_lock(&run->mutex);
     slot->load_status = st;
-    if (st != MILL_OK && !run->load_failed) {
+    if (st != MILL_OK && !run->load_failed && !(st == MILL_ERR_STOPPED && atomic_load(&run->stop) != 0)) {
         run->failed = run->load_failed = true;
         run->first_error = err;
         stm_errors_add(run->errors, &err, 0, "", "");
@@ -122,7 +122,7 @@ static bool load_stage(stm_run *run, int32_t stage)
                     run->first_error.replica = k;
                     stm_errors_add(run->errors, &run->first_error, 0, "", "");
                 }
-                if (late || run->load_failed || atomic_load(&run->stop) != 0) stm_wrapper_cancel(slot->wrapper, true);
+                if (late || run->load_failed || atomic_load(&run->stop) != 0) stm_wrapper_cancel(slot->wrapper);
             }
         }
         if (waiting) wait_ns(run, TICK_NS);
@@ -195,11 +195,10 @@ static void look_at_deadlines(stm_run *run)
             if (w == NULL) continue;
             const double limit = stm_wrapper_step(w)->policy.batch_timeout_s;
             const int64_t since = stm_wrapper_call_since(w);
-            if (atomic_load(&run->stop) == 2)
-                stm_wrapper_cancel(w, true);
-            else if (limit >= 0.0)
-                stm_wrapper_cancel(w, since != 0 && (double)(now - since) > limit * 1e9);
+            if (atomic_load(&run->stop) == 2) stm_wrapper_cancel(w);
+            if (limit >= 0.0 && since != 0 && (double)(now - since) > limit * 1e9) stm_wrapper_expire(w, since);
             if (s->kind == STM_AT_SUBMIT && atomic_load(&s->slots[k].claimed) == 0 && !atomic_load(&s->done)) {
+                atomic_store(&s->slots[k].flush_due, 1); /* a tick without news: what waits for company goes now */
                 atomic_store(&s->slots[k].poll, 1);
                 ring = true;
             }
@@ -215,6 +214,7 @@ static void activate(stm_run *run, int32_t stage)
 {
     int32_t n = 0;
 
+    atomic_fetch_add(&run->threads, 1); /* counted as at work until everything is in place: a half-made stage is not at rest */
     for (int32_t i = 0; i < run->n_stations; i++) n += in_stage(&run->stations[i], stage) && !atomic_load(&run->stations[i].done);
     atomic_store(&run->stage_left, n);
     atomic_store(&run->stage, stage);
@@ -233,6 +233,7 @@ static void activate(stm_run *run, int32_t stage)
         if (stm_own_threads_start(run, s, &err) != MILL_OK) stm_station_fail(s, &err);
         if (atomic_load(&s->dead)) stm_station_check_done(s); /* failed or pointless since an earlier group */
     }
+    atomic_fetch_sub(&run->threads, 1);
     stm_run_ring(run, true);
 }
 

@@ -22,6 +22,7 @@
 #define STM_MAX_DRIVERS 256
 #define STM_SPARE_DRIVERS 16 /* started in place of drivers that are stuck in a step */
 #define STM_MAX_STATIONS 4096
+#define STM_MAX_BRANCHES 256
 
 typedef struct stm_station stm_station;
 
@@ -79,6 +80,7 @@ typedef enum stm_station_kind {
 typedef struct stm_replica_slot {
     _Alignas(64) _Atomic uint32_t claimed; /* 1 while a thread works with the wrapper */
     _Atomic uint32_t poll;                 /* submit: a poll is due */
+    _Atomic uint32_t flush_due;            /* submit: nothing new came for a tick */
     stm_wrapper *wrapper;
     pthread_t loader;
     bool loading;           /* run->mutex */
@@ -146,6 +148,7 @@ struct stm_run {
     stm_wrapper_env env;
     stm_station *stations; /* in topological order, as the nodes of the flow */
     int32_t n_stations;
+    bool own_roots; /* some generator has a thread of its own */
     int32_t *step_station; /* [plan steps] */
     stm_driver *drivers;
     _Atomic int32_t n_drivers; /* grows when steps block drivers without having said so */

@@ -118,7 +118,9 @@ void stm_station_fail(stm_station *s, const mill_error *err)
     if (e.step[0] == '\0') strncpy(e.step, s->name, sizeof e.step - 1);
     if (e.phase == MILL_PHASE_NONE) e.phase = MILL_PHASE_PROCESS;
     pthread_mutex_lock(&run->mutex);
-    if (!s->failed) {
+    if (e.status == MILL_ERR_STOPPED && atomic_load(&run->stop) == 2) {
+        /* it did as it was told: no failure */
+    } else if (!s->failed) {
         s->failed = true;
         stm_errors_add(run->errors, &e, 0, "", "");
         if (!run->failed) {
@@ -176,6 +178,7 @@ static stm_replica_slot *claim(stm_station *s)
         if (__builtin_expect(!atomic_load(&s->closing), 1)) return slot;
         atomic_store_explicit(&slot->claimed, 0, memory_order_release);
         atomic_fetch_sub(&s->running, 1);
+        stm_station_check_done(s); /* whoever is closing may have seen this claim and left it to us */
         return NULL;
     }
     return NULL;
@@ -234,14 +237,26 @@ static int64_t room_at(stm_station *s)
 {
     stm_run *run = s->run;
 
-    if (atomic_load_explicit(&run->stop, memory_order_relaxed) != 0) return 0;
-    return stm_memory_admits(s) ? stm_credit_room(run->flow, s->root) : 0;
+    int64_t room;
+
+    if (atomic_load_explicit(&run->stop, memory_order_relaxed) != 0 || !stm_memory_admits(s)) return 0;
+    room = stm_credit_room(run->flow, s->root);
+    /* whole batches only: their borders must not depend on when credit came back */
+    return s->kind != STM_AT_GENERATOR || room >= s->batch_rows ? room : 0;
 }
 
 static void admit(stm_station *s, int64_t rows)
 {
     atomic_store_explicit(&s->pass, atomic_load_explicit(&s->run->pass, memory_order_relaxed), memory_order_relaxed);
     stm_credit_admit(s->run->flow, s->root, rows);
+}
+
+/* A record that reads as empty: clearing all 1.5 KiB per burst would show. */
+static void error_reset(mill_error *e)
+{
+    e->status = MILL_OK;
+    e->phase = e->error_class = e->replica = e->attempt = e->line = e->column = e->origin_line = 0;
+    e->msg[0] = e->context[0] = e->remedy[0] = e->file[0] = e->field[0] = e->step[0] = e->origin[0] = '\0';
 }
 
 static int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t want)
@@ -257,7 +272,7 @@ static int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t wan
         mill_batch *b = NULL;
         mill_status st;
         if (room <= 0) break;
-        err.status = MILL_OK;
+        error_reset(&err);
         st = stm_wrapper_generate(slot->wrapper, room, &b, &err);
         if (st != MILL_OK) {
             hand_on(s, made, n);
@@ -340,7 +355,7 @@ static int32_t run_step(stm_station *s, stm_replica_slot *slot, int32_t want)
 
     for (int32_t i = 0; i < n; i++) {
         mill_status st;
-        err.status = MILL_OK;
+        error_reset(&err);
         st = stm_wrapper_map(slot->wrapper, &items[i], &made[i], &err);
         if (__builtin_expect(st != MILL_OK, 0)) {
             hand_on(s, made, i);
@@ -365,9 +380,13 @@ static int32_t run_submit(stm_station *s, stm_replica_slot *slot, int32_t want)
     atomic_store_explicit(&slot->poll, 0, memory_order_relaxed);
     while (n < want && !stm_wrapper_full(slot->wrapper) && st == MILL_OK && take(s, &item, 1) == 1) {
         st = stm_wrapper_submit(slot->wrapper, &item, &err);
+        if (st != MILL_OK) stm_ready_discard(&item); /* nothing is left of it if it was consumed */
         n++;
     }
-    if (st == MILL_OK && atomic_load_explicit(&s->inlet_done, memory_order_acquire)) st = stm_wrapper_flush(slot->wrapper, &err);
+    if (n > 0) atomic_store_explicit(&slot->flush_due, 0, memory_order_relaxed);
+    if (st == MILL_OK && (atomic_load_explicit(&s->inlet_done, memory_order_acquire) ||
+                          (atomic_exchange(&slot->flush_due, 0) != 0 && stm_wrapper_in_flight(slot->wrapper) > 0)))
+        st = stm_wrapper_flush(slot->wrapper, &err);
     while (st == MILL_OK) {
         st = stm_wrapper_poll(slot->wrapper, made, STM_BURST, &done, &err);
         hand_on(s, made, done);
@@ -384,23 +403,12 @@ static int32_t run_router(stm_station *s, stm_replica_slot *slot, int32_t want)
     mill_batch *in = NULL, *copy;
     mill_error err = {0};
     const int32_t n = take(s, items, want), n_branches = stm_wrapper_step(slot->wrapper)->n_branches;
-    bool taken[256] = {0};
+    bool taken[STM_MAX_BRANCHES] = {0};
 
     for (int32_t i = 0; i < n; i++) {
         mill_status st = MILL_OK;
-        in = items[i].batch;
-        items[i].batch = NULL;
-        if (items[i].recipe != NULL) {
-            const mill_step *step = stm_wrapper_step(slot->wrapper);
-            const mill_type **types = stm_malloc(((size_t)step->inputs[0].schema.n + 1) * sizeof *types);
-            const mill_type *const *all[1] = {types};
-            items[i].batch = in;
-            in = NULL;
-            if (types == NULL) st = mill_fail(&err, MILL_ERR_NOMEM, "router %s", s->name);
-            for (int32_t c = 0; c < step->inputs[0].schema.n && types != NULL; c++) types[c] = step->inputs[0].schema.fields[c].type;
-            if (st == MILL_OK) st = stm_ready_build(&items[i], s->run->pool, all, &step->inputs[0].schema.n, &in, &err);
-            stm_free(types);
-        }
+        in = NULL;
+        st = stm_wrapper_build(slot->wrapper, &items[i], &in, &err);
         if (st == MILL_OK) st = stm_wrapper_route(slot->wrapper, in, taken, &err);
         for (int32_t o = 0; o < s->n_outs && st == MILL_OK; o++) {
             const int32_t br = s->outs[o].branch;
@@ -457,16 +465,12 @@ static int32_t run_sink(stm_station *s, stm_replica_slot *slot, int32_t want)
     mill_status st = MILL_OK;
     const int32_t n = take(s, items, want);
 
-    err.status = MILL_OK;
+    error_reset(&err);
     for (int32_t i = 0; i < n; i++) {
         built = items[i].batch;
         if (items[i].recipe != NULL) {
-            const mill_step *step = stm_wrapper_step(slot->wrapper);
-            const mill_type *types[512];
-            const mill_type *const *all[1] = {types};
-            for (int32_t c = 0; c < step->inputs[0].schema.n && c < 512; c++) types[c] = step->inputs[0].schema.fields[c].type;
             built = NULL;
-            st = stm_ready_build(&items[i], s->run->pool, all, &step->inputs[0].schema.n, &built, &err);
+            st = stm_wrapper_build(slot->wrapper, &items[i], &built, &err);
         }
         if (st == MILL_OK) st = stm_wrapper_write(slot->wrapper, built, &err);
         if (st == MILL_OK) stm_credit_return(s->run->flow, s->node, built);
@@ -530,6 +534,15 @@ bool stm_station_runnable(const stm_station *s)
     return atomic_load_explicit(&s->running, memory_order_relaxed) < s->n_slots;
 }
 
+/* Generators with threads of their own sleep for credit, and no driver looks after them. */
+static void ring_roots(stm_run *run)
+{
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *r = &run->stations[i];
+        if (r->own_threads && r->root >= 0 && atomic_load_explicit(&r->asleep, memory_order_relaxed) > 0 && stm_station_runnable(r)) stm_station_ring(r);
+    }
+}
+
 int32_t stm_station_run(stm_station *s)
 {
     stm_replica_slot *slot;
@@ -563,6 +576,7 @@ int32_t stm_station_run(stm_station *s)
         stm_wrapper_busy(slot->wrapper, cost * n);
     }
     release(s, slot);
+    if (__builtin_expect(s->run->own_roots, 0) && n > 0 && s->inlet != NULL && s->n_outs == 0) ring_roots(s->run); /* credit came back */
     if (__builtin_expect(tight, 0)) stm_run_ring_held(s->run);
     return n;
 }

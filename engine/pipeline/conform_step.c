@@ -376,9 +376,8 @@ void stm_conform_check_cancelled(stm_conform *k)
 
     if (!stm_conform_open(k, &b)) return;
     if (stm_conform_load(k, &b) && stm_conform_rows_init(&rows, STM_CONFORM_ROWS) == MILL_OK) {
-        stm_wrapper_cancel(b.w, true);
+        stm_wrapper_cancel(b.w);
         step_rows(k, &b, 0, 64, 0, false, &rows, NULL);
-        stm_wrapper_cancel(b.w, false);
         stm_conform_rows_fini(&rows);
     }
     stm_conform_close(k, &b, "a cancelled batch");

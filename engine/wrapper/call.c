@@ -32,9 +32,9 @@ mill_status stm_call_blame(stm_wrapper *w, mill_error *err, mill_status st, int3
     if (err->step[0] == '\0') {
         snprintf(err->step, sizeof err->step, "%s", w->step->name);
         err->replica = w->replica.index;
+        err->attempt = attempt;
     }
     if (err->phase == MILL_PHASE_NONE) err->phase = phase;
-    err->attempt = attempt;
     return st;
 }
 
@@ -73,6 +73,7 @@ static mill_status check_emitted(stm_wrapper *w, int64_t rows, mill_error *err)
 mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *err)
 {
     mill_status st;
+    bool late = false;
 
     stm_emit_begin(&w->emit, &w->replica, in[0]->rows, INT64_MAX);
     if (stm_fault_fires(STM_FAULT_PROCESS)) {
@@ -80,17 +81,22 @@ mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *
     } else {
         stm_call_enter(w);
         st = w->step->type->process(&w->replica, in, (size_t)w->step->n_inputs, &w->emit, err);
+        late = st == MILL_ERR_STOPPED && !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed) && mill_replica_cancelled(&w->replica);
         stm_call_leave(w);
         if (st == MILL_OK) st = check_emitted(w, in[0]->rows, err);
     }
     if (__builtin_expect(st == MILL_OK, 1)) return MILL_OK;
     stm_emit_drop(&w->emit);
-    if (atomic_load_explicit(&w->replica.cancelled, memory_order_relaxed) && st == MILL_ERR_STOPPED &&
-        w->step->policy.batch_timeout_s >= 0.0) {
+    if (late) {
         memset(err, 0, sizeof *err);
         st = mill_fail(err, MILL_ERR_TIMEOUT, "no result within the timeout of %g s", w->step->policy.batch_timeout_s);
     }
     return st;
+}
+
+bool stm_call_told_to_stop(const stm_wrapper *w, mill_status st)
+{
+    return st == MILL_ERR_STOPPED && atomic_load_explicit(&w->replica.stopped, memory_order_relaxed);
 }
 
 bool stm_call_retry(stm_wrapper *w, const mill_error *err, int32_t attempt)
@@ -99,17 +105,17 @@ bool stm_call_retry(stm_wrapper *w, const mill_error *err, int32_t attempt)
     double left;
 
     if (attempt >= p->retry_times || (p->retry_classes >> err->error_class & 1u) == 0) return false;
-    if (atomic_load_explicit(&w->replica.cancelled, memory_order_relaxed)) return false;
+    if (atomic_load_explicit(&w->replica.stopped, memory_order_relaxed)) return false;
     stm_count(&w->retries, 1);
     left = p->retry_backoff_s;
     for (int32_t i = 0; i < attempt && left < 3600.0; i++) left *= 2.0;
-    while (left > 0.0 && !atomic_load_explicit(&w->replica.cancelled, memory_order_relaxed)) {
+    while (left > 0.0 && !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed)) {
         const double slice = left < 0.05 ? left : 0.05;
         const struct timespec t = {0, (long)(slice * 1e9)};
         nanosleep(&t, NULL);
         left -= slice;
     }
-    return !atomic_load_explicit(&w->replica.cancelled, memory_order_relaxed);
+    return !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed);
 }
 
 static void show_key(const stm_wrapper *w, const mill_batch *b, int64_t r, char *buf, size_t size)
@@ -127,7 +133,7 @@ static void show_key(const stm_wrapper *w, const mill_batch *b, int64_t r, char 
 
 int64_t stm_call_record(stm_wrapper *w, const mill_error *err, const mill_batch *b, int64_t first, int64_t last)
 {
-    char a[64] = "", z[64] = "";
+    char a[96] = "", z[96] = "";
 
     if (b != NULL && first <= last) {
         show_key(w, b, first, a, sizeof a);

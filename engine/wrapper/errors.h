@@ -16,7 +16,7 @@ typedef struct stm_error_record {
     int64_t id;        /* 1, 2, ...: what marks in batches refer to */
     mill_error error;  /* step, replica, attempt, class, message */
     int64_t rows;      /* rows imputed for it */
-    char first_key[64], last_key[64]; /* "packages:12.0"; empty when no rows are concerned */
+    char first_key[96], last_key[96]; /* "packages:12.0"; empty when no rows are concerned */
 } stm_error_record;
 
 typedef struct stm_errors stm_errors;

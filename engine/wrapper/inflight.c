@@ -47,13 +47,17 @@ static void fail_rest(stm_wrapper *w, stm_ticket *t, mill_error *e, mill_status 
     int64_t id;
 
     stm_call_blame(w, e, st, MILL_PHASE_PROCESS, 0);
-    id = stm_errors_add(w->env->errors, e, t->left, "", "");
-    stm_count(&w->rows_failed, t->left);
-    for (size_t i = 0; i < t->outcome.n; i++)
-        if (t->outcome.source[i] == -2) {
+    for (int64_t i = 0; i < t->rows; i++) { /* runs of rows without an answer: a record each, with their keys */
+        int64_t end = i;
+        if (t->outcome.source[i] != -2) continue;
+        while (end + 1 < t->rows && t->outcome.source[end + 1] == -2) end++;
+        id = stm_call_record(w, e, t->view[0], i, end);
+        for (; i <= end; i++) {
             t->outcome.source[i] = -1;
             t->outcome.error[i] = id != 0 ? id : -1;
         }
+        i = end;
+    }
     t->left = 0;
 }
 
@@ -122,16 +126,22 @@ static stm_ticket *find(stm_wrapper *w, uint64_t id)
     return t == w->pending ? NULL : t;
 }
 
-static mill_status check_rows(const stm_ticket *t, const int64_t *rows, int64_t n, mill_error *err)
+/* Claims the rows (source -3), so that one named twice is seen; on failure everything is as it was. */
+static mill_status claim_rows(stm_ticket *t, const int64_t *rows, int64_t n, mill_error *err)
 {
-    for (int64_t i = 0; i < n; i++) {
+    mill_status st = MILL_OK;
+    int64_t i = 0;
+
+    for (; i < n && st == MILL_OK; i++) {
         if (rows[i] < 0 || rows[i] >= t->rows)
-            return mill_fail(err, MILL_ERR_INVALID, "result for row %lld of a submit of %lld rows", (long long)rows[i], (long long)t->rows);
-        if (t->outcome.source[rows[i]] != -2) return mill_fail(err, MILL_ERR_INVALID, "second result for row %lld", (long long)rows[i]);
-        for (int64_t j = 0; j < i; j++)
-            if (rows[j] == rows[i]) return mill_fail(err, MILL_ERR_INVALID, "row %lld twice in one result", (long long)rows[i]);
+            st = mill_fail(err, MILL_ERR_INVALID, "result for row %lld of a submit of %lld rows", (long long)rows[i], (long long)t->rows);
+        else if (t->outcome.source[rows[i]] != -2)
+            st = mill_fail(err, MILL_ERR_INVALID, "second result for row %lld", (long long)rows[i]);
+        else
+            t->outcome.source[rows[i]] = -3;
     }
-    return MILL_OK;
+    for (i--; st != MILL_OK && --i >= 0;) t->outcome.source[rows[i]] = -2;
+    return st;
 }
 
 mill_status mill_results_rows(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, mill_batch **batch, mill_error *err)
@@ -149,10 +159,13 @@ mill_status mill_results_rows(mill_results *out, uint64_t ticket, const int64_t 
     for (int32_t i = 0; i < w->step->n_outputs; i++)
         if ((*batch)->columns[i] != NULL && mill_column_type((*batch)->columns[i]) != w->step->outputs[i].type)
             return mill_fail(err, MILL_ERR_TYPE, "column '%s' has another type than declared", w->step->outputs[i].name);
-    if ((st = check_rows(t, rows, n, err)) != MILL_OK) return st;
+    if ((st = claim_rows(t, rows, n, err)) != MILL_OK) return st;
     first = t->outcome.part_rows;
     part.batch = *batch;
-    if ((st = stm_outcome_part(&t->outcome, &part)) != MILL_OK) return mill_fail(err, st, "list of results");
+    if ((st = stm_outcome_part(&t->outcome, &part)) != MILL_OK) {
+        for (int64_t i = 0; i < n; i++) t->outcome.source[rows[i]] = -2;
+        return mill_fail(err, st, "list of results");
+    }
     *batch = NULL;
     for (int64_t i = 0; i < n; i++) t->outcome.source[rows[i]] = first + i;
     t->left -= n;
@@ -165,7 +178,7 @@ mill_status mill_results_fail(mill_results *out, uint64_t ticket, const int64_t 
     stm_ticket *t = find(w, ticket);
     mill_error e = *cause;
 
-    if (t == NULL || check_rows(t, rows, n, NULL) != MILL_OK) return MILL_ERR_INVALID;
+    if (t == NULL || claim_rows(t, rows, n, NULL) != MILL_OK) return MILL_ERR_INVALID;
     stm_call_blame(w, &e, e.status != MILL_OK ? e.status : MILL_ERR_STEP, MILL_PHASE_PROCESS, 0);
     for (int64_t i = 0; i < n; i++) {
         const int64_t id = stm_call_record(w, &e, t->view[0], rows[i], rows[i]);

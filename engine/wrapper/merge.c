@@ -138,7 +138,8 @@ static mill_status child_keys(stm_wrapper *w, mill_batch *b, const mill_batch *i
         child = i > 0 && o->parent[i] == o->parent[i - 1] ? child + 1 : 0;
         for (int32_t k = 0; k < to; k++) key[k] = -1;
         stm_batch_key(in, o->parent[i], key);
-        if (to > from) key[to - 1] = o->error[i] != 0 && o->source[i] < 0 ? -1 : child;
+        const bool alone = (i == 0 || o->parent[i - 1] != o->parent[i]) && (i + 1 == o->n || o->parent[i + 1] != o->parent[i]);
+        if (to > from) key[to - 1] = alone && o->error[i] != 0 && o->source[i] < 0 ? -1 : child; /* a row that was not expanded */
     }
     mill_buffer_unref(&b->keys.tuples);
     b->keys = (stm_keys){.tuples = tuples, .width = to};

@@ -15,7 +15,14 @@ mill_pool *mill_replica_pool(const mill_replica *r) { return r->env->pool; }
 bool mill_replica_dry_run(const mill_replica *r) { return r->env->dry_run; }
 const char *mill_replica_run_dir(const mill_replica *r) { return r->env->run_dir; }
 
-bool mill_replica_cancelled(const mill_replica *r) { return atomic_load_explicit(&r->cancelled, memory_order_relaxed); }
+bool mill_replica_cancelled(const mill_replica *r)
+{
+    int64_t expired;
+
+    if (atomic_load_explicit(&r->stopped, memory_order_relaxed)) return true;
+    expired = atomic_load_explicit(&r->expired, memory_order_relaxed);
+    return expired != 0 && expired == atomic_load_explicit(&r->w->call_since, memory_order_relaxed); /* this call, not an earlier one */
+}
 
 void mill_replica_wake(mill_replica *r)
 {

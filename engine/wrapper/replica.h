@@ -60,7 +60,8 @@ struct mill_replica {
     const stm_wrapper_env *env;
     struct stm_wrapper *w;
     int32_t index, count;
-    _Atomic bool cancelled;
+    _Atomic bool stopped;    /* the run is being stopped */
+    _Atomic int64_t expired; /* call_since of the call that is past its deadline; 0 = none */
 };
 
 struct stm_wrapper {
@@ -114,6 +115,8 @@ void stm_call_enter(stm_wrapper *w);
 void stm_call_leave(stm_wrapper *w);
 /** Complete an error record of this wrapper: step, replica, phase. */
 mill_status stm_call_blame(stm_wrapper *w, mill_error *err, mill_status st, int32_t phase, int32_t attempt);
+/** Whether a call gave up because the run is being stopped: no failure of rows. */
+bool stm_call_told_to_stop(const stm_wrapper *w, mill_status st);
 /** Whether this failure is to be tried again; sleeps the back-off (in slices, until cancelled). */
 bool stm_call_retry(stm_wrapper *w, const mill_error *err, int32_t attempt);
 /** Add an error record for rows @p first .. @p last of @p b; its id. */

@@ -140,10 +140,8 @@ void stm_wrapper_fail(stm_wrapper *w)
     release_step(w);
 }
 
-void stm_wrapper_cancel(stm_wrapper *w, bool cancelled)
-{
-    atomic_store_explicit(&w->replica.cancelled, cancelled, memory_order_relaxed);
-}
+void stm_wrapper_cancel(stm_wrapper *w) { atomic_store_explicit(&w->replica.stopped, true, memory_order_relaxed); }
+void stm_wrapper_expire(stm_wrapper *w, int64_t since_ns) { atomic_store_explicit(&w->replica.expired, since_ns, memory_order_relaxed); }
 
 stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w)
 {
@@ -253,6 +251,16 @@ mill_status stm_wrapper_inputs(stm_wrapper *w, stm_ready *in, mill_error *err)
     return stm_ready_build(in, w->env->pool, w->in_types, w->in_columns, w->inputs, err);
 }
 
+mill_status stm_wrapper_build(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err)
+{
+    if (in->recipe == NULL) {
+        *out = in->batch;
+        in->batch = NULL;
+        return MILL_OK;
+    }
+    return stm_ready_build(in, w->env->pool, w->in_types, w->in_columns, out, err);
+}
+
 static void drop_inputs(stm_wrapper *w)
 {
     for (int32_t i = 0; i < w->step->n_inputs; i++) mill_batch_destroy(&w->inputs[i]);
@@ -307,9 +315,10 @@ static mill_status take_emitted(stm_wrapper *w, stm_outcome *o, const int64_t *v
     return st;
 }
 
-/* Runs rows [first, first + rows) of the submitted rows, bisecting where the policy says so. view[] are whole. */
-static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *visible, int64_t first, int64_t rows, stm_outcome *o,
-                            mill_error *err)
+/* Runs rows [first, first + rows) of the submitted rows, bisecting where the policy says so. view[] are whole. @p failed: what the
+ * first call with all of them came to, when it was made already; else NULL. */
+static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *visible, int64_t first, int64_t rows, const mill_error *failed,
+                            stm_outcome *o, mill_error *err)
 {
     const int32_t n_in = w->step->n_inputs;
     const int64_t all = view[0]->rows;
@@ -330,10 +339,15 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
     }
     for (;; attempt++) {
         memset(&e, 0, sizeof e);
-        st = stm_call_process(w, in, &e);
+        if (attempt == 0 && failed != NULL) {
+            e = *failed;
+            st = e.status;
+        } else {
+            st = stm_call_process(w, in, &e);
+        }
         if (st == MILL_OK) break;
         stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, attempt);
-        if (!stm_call_retry(w, &e, attempt)) break;
+        if (stm_call_told_to_stop(w, st) || !stm_call_retry(w, &e, attempt)) break;
     }
     if (st == MILL_OK) {
         const int64_t marked = (int64_t)w->emit.n_row_errors;
@@ -342,14 +356,14 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
         if (st == MILL_OK) st = stm_call_window(w, good, rows - good, err);
         goto done;
     }
-    if (w->step->policy.on_error == STM_ON_ERROR_STOP || st == MILL_ERR_NOT_FINISHED) {
+    if (w->step->policy.on_error == STM_ON_ERROR_STOP || st == MILL_ERR_NOT_FINISHED || stm_call_told_to_stop(w, st)) {
         if (err != NULL) *err = e;
         goto done;
     }
     if (w->step->policy.on_error == STM_ON_ERROR_ISOLATE && rows > 1) {
         const int64_t half = rows / 2;
-        st = run_rows(w, view, visible, first, half, o, err);
-        if (st == MILL_OK) st = run_rows(w, view, visible, first + half, rows - half, o, err);
+        st = run_rows(w, view, visible, first, half, NULL, o, err);
+        if (st == MILL_OK) st = run_rows(w, view, visible, first + half, rows - half, NULL, o, err);
         goto done;
     }
     id = stm_call_record(w, &e, in[0], 0, rows - 1);
@@ -414,7 +428,8 @@ void stm_wrapper_count(stm_wrapper *w, const mill_batch *out, int64_t in_rows, c
 }
 
 /* The way through when the first plain call does not settle it: hidden rows, several emits, filters, failures. */
-static mill_status map_slow(stm_wrapper *w, const int64_t *visible, int64_t n_visible, mill_batch **out, mill_error *err)
+static mill_status map_slow(stm_wrapper *w, const int64_t *visible, int64_t n_visible, const mill_error *failed, mill_batch **out,
+                            mill_error *err)
 {
     const int32_t n_in = w->step->n_inputs;
     const int64_t rows = w->inputs[0]->rows;
@@ -423,7 +438,7 @@ static mill_status map_slow(stm_wrapper *w, const int64_t *visible, int64_t n_vi
     mill_status st;
 
     st = stm_view_own(w, visible, n_visible, view);
-    if (st == MILL_OK) st = run_rows(w, view, visible, 0, n_visible, &o, err);
+    if (st == MILL_OK) st = run_rows(w, view, visible, 0, n_visible, failed, &o, err);
     if (st == MILL_OK && visible != NULL) {
         stm_count(&w->rows_skipped, rows - n_visible);
         st = stm_outcome_weave(&o, rows, visible, n_visible);
@@ -441,7 +456,7 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
     mill_error e;
     mill_batch *head;
     int64_t *visible = NULL, n_visible, rows;
-    bool flagged = false;
+    bool flagged = false, failed = false;
     mill_status st;
 
     if ((st = stm_wrapper_inputs(w, in, err)) != MILL_OK) return st;
@@ -485,8 +500,10 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
             return st;
         }
         if (st == MILL_OK) { /* several emits, or rows marked as failed: once more through the general case would call twice */
+            const int64_t marked = (int64_t)w->emit.n_row_errors;
             stm_outcome o = {0};
             st = take_emitted(w, &o, NULL, 0, rows);
+            if (st == MILL_OK) st = stm_call_window(w, rows > marked ? rows - marked : 0, marked < rows ? marked : rows, err);
             if (st == MILL_OK) st = stm_merge_general(w, w->inputs, s->n_inputs, &o, out);
             if (st == MILL_OK) stm_wrapper_count(w, *out, rows, &o);
             stm_outcome_fini(&o);
@@ -495,25 +512,9 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
         }
         /* failed: the general case tries again where the policy allows, and imputes */
         stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, 0);
-        if (s->policy.on_error != STM_ON_ERROR_STOP && st != MILL_ERR_NOT_FINISHED && s->policy.retry_times == 0 &&
-            (s->policy.on_error == STM_ON_ERROR_IMPUTE || rows == 1)) {
-            stm_outcome o = {0};
-            const int64_t id = stm_call_record(w, &e, head, 0, rows - 1);
-            st = MILL_OK;
-            for (int64_t i = 0; i < rows && st == MILL_OK; i++) st = stm_outcome_add(&o, -1, i, id != 0 ? id : -1);
-            if (st == MILL_OK) st = stm_call_window(w, 0, rows, err);
-            if (st == MILL_OK) st = stm_merge_general(w, w->inputs, s->n_inputs, &o, out);
-            if (st == MILL_OK) stm_wrapper_count(w, *out, rows, &o);
-            stm_outcome_fini(&o);
-            if (st != MILL_OK) goto fail;
-            return MILL_OK;
-        }
-        if (s->policy.retry_times == 0 && (s->policy.on_error == STM_ON_ERROR_STOP || st == MILL_ERR_NOT_FINISHED)) {
-            if (err != NULL) *err = e;
-            goto fail;
-        }
+        failed = true;
     }
-    st = map_slow(w, visible, visible != NULL ? n_visible : rows, out, err);
+    st = map_slow(w, visible, visible != NULL ? n_visible : rows, failed ? &e : NULL, out, err);
     if (st != MILL_OK) goto fail;
     stm_free(visible);
     return MILL_OK;

@@ -58,8 +58,10 @@ void stm_wrapper_run(stm_wrapper *w);
 void stm_wrapper_unload(stm_wrapper *w);
 /** RUNNING → FAILED; calls unload. */
 void stm_wrapper_fail(stm_wrapper *w);
-/** Tell the step that it should return soon (mill_replica_cancelled). Threads: any. */
-void stm_wrapper_cancel(stm_wrapper *w, bool cancelled);
+/** Tell the step that the run is being stopped: it should return soon (mill_replica_cancelled), from now on. Threads: any. */
+void stm_wrapper_cancel(stm_wrapper *w);
+/** Tell the call that began at @p since_ns (stm_wrapper_call_since) that it is past its deadline; later calls are not meant. Threads: any. */
+void stm_wrapper_expire(stm_wrapper *w, int64_t since_ns);
 stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w);
 mill_step *stm_wrapper_step(const stm_wrapper *w);
 int32_t stm_wrapper_index(const stm_wrapper *w);
@@ -76,6 +78,8 @@ int64_t stm_wrapper_call_since(const stm_wrapper *w);
  */
 /** Steps: one ready item → one batch. Consumes @p in. */
 mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err);
+/** Routers and sinks: the one batch of a ready item. */
+mill_status stm_wrapper_build(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err);
 /** Generators: the next batch, at most @p max_rows rows (a batch of batch_rows or fewer). *out NULL: nothing yet. The batch is marked `end` after the last. */
 mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **out, mill_error *err);
 /** Rows a generator is still allowed (limit); counted down by generate. Default: no limit. */

@@ -677,6 +677,100 @@ TEST(FailureTable, StepPastItsDeadlineIsToldToReturnAndItsBatchImputed)
     EXPECT_STREQ(p.errors[0].first_key, "src:10");
 }
 
+TEST(FailureTable, ABatchPastItsDeadlineDoesNotSpoilTheNext)
+{
+    Pipe p;
+    Pipe::Opts o;
+    o.policy = [](stm_policy *pol) { pol->batch_timeout_s = 0.1; };
+    Behaviour b = maps([](int64_t x) { return x; });
+    auto plain = b.process;
+    b.flags = MILL_BLOCKS;
+    b.process = [plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        while (value(in[0], 0, 0) == 10 && !mill_replica_cancelled(r)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return mill_replica_cancelled(r) ? (mill_status)MILL_ERR_STOPPED : plain(r, in, n, out, e); /* every call looks */
+    };
+    p.source("src", 50, 5);
+    p.add("stuck", MILL_STEP, {{"src"}}, b, o);
+    p.sink("out", "stuck");
+    ASSERT_EQ(p.run(10), STM_END_DONE);
+    expect_rows(p, "out", 50);
+    ASSERT_EQ(p.errors.size(), 1u);
+    EXPECT_STREQ(p.errors[0].first_key, "src:10");
+    EXPECT_EQ(p.errors[0].rows, 5);
+}
+
+TEST(FailureTable, RetriesAreCountedAndNoCallIsMadeTwice)
+{
+    for (int times : {0, 1, 3})
+        for (bool transient : {false, true})
+            for (stm_on_error policy : {STM_ON_ERROR_IMPUTE, STM_ON_ERROR_ISOLATE, STM_ON_ERROR_STOP}) {
+                SCOPED_TRACE(std::to_string(times) + (transient ? " transient " : " permanent ") + std::to_string(policy));
+                Pipe p;
+                std::atomic<int> calls{0};
+                Pipe::Opts o;
+                o.policy = [=](stm_policy *pol) {
+                    pol->on_error = policy;
+                    pol->retry_times = times;
+                    pol->retry_backoff_s = 0.0;
+                    pol->retry_classes = 1u << MILL_CLASS_TRANSIENT;
+                };
+                Behaviour b = maps([](int64_t x) { return x; });
+                b.process = [&, transient](mill_replica *, mill_batch *const *, size_t, mill_emit *, mill_error *e) -> mill_status {
+                    calls++;
+                    return mill_fail(e, transient ? MILL_ERR_TIMEOUT : MILL_ERR_STEP, "no");
+                };
+                p.source("src", 1, 1);
+                p.add("fails", MILL_STEP, {{"src"}}, b, o);
+                p.sink("out", "fails");
+                EXPECT_EQ(p.run(10), policy == STM_ON_ERROR_STOP ? STM_END_FAILED : STM_END_DONE);
+                EXPECT_EQ(calls, transient ? times + 1 : 1);
+                ASSERT_EQ(p.errors.size(), 1u);
+                EXPECT_EQ(p.errors[0].error.attempt, transient ? times : 0);
+                EXPECT_EQ(p.stats("fails").retries, transient ? times : 0);
+            }
+}
+
+TEST(FailureTable, IsolationCallsEachPieceOnce)
+{
+    Pipe p;
+    std::atomic<int> calls{0};
+    Behaviour b = maps([](int64_t x) { return x; });
+    auto plain = b.process;
+    b.flags = MILL_PER_ROW;
+    b.process = [&, plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        calls++;
+        for (int64_t i = 0; i < mill_batch_rows(in[0]); i++)
+            if (value(in[0], 0, i) == 5) return mill_fail(e, MILL_ERR_DATA, "five");
+        return plain(r, in, n, out, e);
+    };
+    p.source("src", 8, 8);
+    p.add("picky", MILL_STEP, {{"src"}}, b);
+    p.sink("out", "picky");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    EXPECT_EQ(calls, 7) << "8, then 4 and 4, then 2 and 2, then 1 and 1";
+    EXPECT_EQ(p.errors.size(), 1u);
+}
+
+TEST(FailureTable, StopThatASinkObeysIsNoFailure)
+{
+    Pipe p;
+    std::atomic<bool> in_write{false};
+    Behaviour k;
+    k.flags = MILL_BLOCKS;
+    k.write = [&](mill_replica *r, const mill_batch *, mill_error *) -> mill_status {
+        in_write = true;
+        while (!mill_replica_cancelled(r)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return MILL_ERR_STOPPED;
+    };
+    p.source("src", 100, 5);
+    p.add("out", MILL_SINK, {{"src"}}, k);
+    ASSERT_EQ(p.start(), MILL_OK);
+    while (!in_write) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    stm_run_stop(p.handle(), false);
+    EXPECT_EQ(p.wait(10), STM_END_STOPPED);
+    EXPECT_EQ(p.errors.size(), 0u);
+}
+
 TEST(FailureTable, StepThatNeverReturnsIsNamed)
 {
     Pipe p;
