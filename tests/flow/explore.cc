@@ -46,7 +46,9 @@ void *arena_alloc(size_t bytes, size_t align, void *)
 void *arena_resize(void *ptr, size_t bytes, void *)
 {
     char *p = (char *)arena_alloc(bytes, 16, nullptr);
-    memcpy(p, ptr, std::min(bytes, (size_t)(p - (char *)ptr))); /* the old size is not known: at most up to the new block */
+    const size_t most = std::min(bytes, (size_t)(p - (char *)ptr)); /* the old size is not known: at most up to the new block */
+    SHOW(ptr, most); /* what lies behind the old block may be one that the pool hides */
+    memcpy(p, ptr, most);
     return p;
 }
 void arena_release(void *, void *) {}
