@@ -156,10 +156,10 @@ PROCESS(exits)
 PROCESS(keeps_pointer)
 {
     static const int64_t *before;
-    volatile int64_t sum = 0;
+    volatile int64_t sum = 0; /* read, so that the loads stay */
 
     (void)n_in;
-    if (before != NULL) sum += *before;
+    if (before != NULL) sum = sum + *before;
     if (mill_batch_column(in[0], 0) != NULL) before = mill_column_view(mill_batch_column(in[0], 0)).data;
     return emit_ints(r, in[0], ROWS, MILL_INT64, plain, out, err);
 }
@@ -186,10 +186,10 @@ PROCESS(ignores_offset)
 PROCESS(reads_past_end)
 {
     const mill_column *id = mill_batch_column(in[0], 0);
-    volatile int64_t sum = 0;
+    volatile int64_t sum = 0; /* read, so that the loads stay */
 
     (void)n_in;
-    if (id != NULL && ROWS > 0) sum += ((const int64_t *)mill_column_view(id).data)[mill_column_view(id).offset + ROWS + 8];
+    if (id != NULL && ROWS > 0) sum = sum + ((const int64_t *)mill_column_view(id).data)[mill_column_view(id).offset + ROWS + 8];
     return emit_ints(r, in[0], ROWS, MILL_INT64, plain, out, err);
 }
 
