@@ -12,7 +12,6 @@
 #include "exec/station.h"
 
 #define TICK_NS (100 * 1000000LL)  /* how often deadlines are looked at while something runs */
-#define GRACE_NS (1 * STM_NS_PER_S) /* after telling a step to return, until it counts as hung */
 
 void stm_run_note(stm_run *run)
 {
@@ -33,11 +32,6 @@ static void wait_ns(stm_run *run, int64_t ns)
 }
 
 /* ---- load -------------------------------------------------------------------------------------------------------- */
-
-typedef struct load_arg {
-    stm_station *s;
-    stm_replica_slot *slot;
-} load_arg;
 
 static void load_one(stm_station *s, stm_replica_slot *slot)
 {

@@ -180,7 +180,6 @@ struct stm_run {
     _Atomic int32_t ended; /* stm_run_end; written under mutex */
     bool load_failed, failed; /* mutex */
     mill_error first_error;   /* mutex */
-    int64_t stop_since_ns;    /* mutex */
     pthread_mutex_t print_lock;
 };
 

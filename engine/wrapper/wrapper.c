@@ -240,17 +240,6 @@ mill_status stm_visible_rows(stm_wrapper *w, mill_batch *const *in, int32_t n_in
     return MILL_OK;
 }
 
-mill_status stm_wrapper_inputs(stm_wrapper *w, stm_ready *in, mill_error *err)
-{
-    if (in->recipe == NULL) {
-        w->inputs[0] = in->batch;
-        in->batch = NULL;
-        return MILL_OK;
-    }
-    if (w->step->converge) return stm_converge(w, in, err);
-    return stm_ready_build(in, w->env->pool, w->in_types, w->in_columns, w->inputs, err);
-}
-
 mill_status stm_wrapper_build(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err)
 {
     if (in->recipe == NULL) {
@@ -259,6 +248,11 @@ mill_status stm_wrapper_build(stm_wrapper *w, stm_ready *in, mill_batch **out, m
         return MILL_OK;
     }
     return stm_ready_build(in, w->env->pool, w->in_types, w->in_columns, out, err);
+}
+
+mill_status stm_wrapper_inputs(stm_wrapper *w, stm_ready *in, mill_error *err)
+{
+    return w->step->converge && in->recipe != NULL ? stm_converge(w, in, err) : stm_wrapper_build(w, in, w->inputs, err);
 }
 
 static void drop_inputs(stm_wrapper *w)

@@ -78,7 +78,7 @@ int64_t stm_wrapper_call_since(const stm_wrapper *w);
  */
 /** Steps: one ready item → one batch. Consumes @p in. */
 mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err);
-/** Routers and sinks: the one batch of a ready item. */
+/** The batches of a ready item, one per input ([n_inputs] in out; routers and sinks have one). Consumes @p in on success. */
 mill_status stm_wrapper_build(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err);
 /** Generators: the next batch, at most @p max_rows rows (a batch of batch_rows or fewer). *out NULL: nothing yet. The batch is marked `end` after the last. */
 mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **out, mill_error *err);
