@@ -1,4 +1,5 @@
 /* Step types that each break the contract in one way, and some that look odd but keep it: what the conformance kit must tell apart. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,8 +89,8 @@ PROCESS(neighbours)
 
 static int64_t counter(mill_replica *r, const mill_batch *in, int64_t row)
 {
-    static int64_t n;
-    return (void)r, (void)in, (void)row, n++;
+    static _Atomic int64_t n; /* two replicas count at once: wrong, but no race */
+    return (void)r, (void)in, (void)row, atomic_fetch_add_explicit(&n, 1, memory_order_relaxed);
 }
 PROCESS(counts)
 {
@@ -155,20 +156,21 @@ PROCESS(exits)
 
 PROCESS(keeps_pointer)
 {
-    static const int64_t *before;
+    static _Atomic(const int64_t *) before;
+    const int64_t *last = atomic_load(&before);
     volatile int64_t sum = 0; /* read, so that the loads stay */
 
     (void)n_in;
-    if (before != NULL) sum = sum + *before;
-    if (mill_batch_column(in[0], 0) != NULL) before = mill_column_view(mill_batch_column(in[0], 0)).data;
+    if (last != NULL) sum = sum + *last;
+    if (mill_batch_column(in[0], 0) != NULL) atomic_store(&before, mill_column_view(mill_batch_column(in[0], 0)).data);
     return emit_ints(r, in[0], ROWS, MILL_INT64, plain, out, err);
 }
 
-static mill_column *kept;
+static _Atomic(mill_column *) kept;
 PROCESS(keeps_column)
 {
     (void)n_in;
-    if (kept == NULL && mill_batch_column(in[0], 0) != NULL) kept = mill_column_ref(mill_batch_column(in[0], 0));
+    if (atomic_load(&kept) == NULL && mill_batch_column(in[0], 0) != NULL) atomic_store(&kept, mill_column_ref(mill_batch_column(in[0], 0)));
     return emit_ints(r, in[0], ROWS, MILL_INT64, plain, out, err);
 }
 
@@ -339,7 +341,7 @@ static const mill_step_type t_bad_text = {HEAD(MILL_STEP, "bad_text"), .inputs =
 
 /* ---- generators ----------------------------------------------------------------------------------------------------- */
 
-static int64_t g_first;
+static _Thread_local int64_t g_first;
 static int64_t from_first(mill_replica *r, const mill_batch *in, int64_t row) { return (void)r, (void)in, g_first + row; }
 
 static mill_status generate_from(mill_replica *r, int64_t at, int64_t n, mill_emit *out, mill_error *err)
