@@ -20,6 +20,7 @@ const char *mill_status_text(mill_status status)
         {MILL_ERR_DATA, "bad data"},
         {MILL_ERR_STOPPED, "stopped"},
         {MILL_ERR_NOT_FINISHED, "not finished"},
+        {MILL_ERR_STOP_IF, "too many rows failed"},
         {MILL_ERR_INTERNAL, "internal error"},
     };
 

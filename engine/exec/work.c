@@ -136,7 +136,7 @@ void stm_station_fail(stm_station *s, const mill_error *err)
         publish_ready(s);
         stm_lock_give(&s->lock);
     }
-    if (s->plan_step >= 0 && (strncmp(e.msg, "stop_if:", 8) == 0 || run->plan->steps[s->plan_step].step->policy.on_error == STM_ON_ERROR_STOP))
+    if (s->plan_step >= 0 && (e.status == MILL_ERR_STOP_IF || run->plan->steps[s->plan_step].step->policy.on_error == STM_ON_ERROR_STOP))
         stm_run_stop(run, true); /* the user asked for the run to end, not only for this branch */
     stm_run_ring(run, true);
 }

@@ -143,6 +143,18 @@ int64_t stm_call_record(stm_wrapper *w, const mill_error *err, const mill_batch 
     return stm_errors_add(w->env->errors, err, last - first + 1, a, z);
 }
 
+mill_status stm_call_stop(stm_wrapper *w, const mill_error *cause, const mill_batch *b, int64_t first, int64_t last, mill_error *err)
+{
+    char a[96], z[96];
+
+    if (err == NULL) return cause->status;
+    *err = *cause;
+    show_key(w, b, first, a, sizeof a);
+    show_key(w, b, last, z, sizeof z);
+    mill_error_context(err, first == last ? "on_error: stop, row %s" : "on_error: stop, rows %s to %s", a, z);
+    return cause->status;
+}
+
 mill_status stm_call_window(stm_wrapper *w, int64_t good, int64_t bad, mill_error *err)
 {
     const stm_policy *p = &w->step->policy;
@@ -160,5 +172,5 @@ mill_status stm_call_window(stm_wrapper *w, int64_t good, int64_t bad, mill_erro
         w->window_seen++;
     }
     if (w->window_seen < p->stop_of || (double)w->window_failed < p->stop_failed * (double)p->stop_of) return MILL_OK;
-    return mill_fail(err, MILL_ERR_STEP, "stop_if: %lld of the last %lld rows failed", (long long)w->window_failed, (long long)p->stop_of);
+    return mill_fail(err, MILL_ERR_STOP_IF, "stop_if: %lld of the last %lld rows failed", (long long)w->window_failed, (long long)p->stop_of);
 }

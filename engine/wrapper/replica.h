@@ -121,7 +121,9 @@ bool stm_call_told_to_stop(const stm_wrapper *w, mill_status st);
 bool stm_call_retry(stm_wrapper *w, const mill_error *err, int32_t attempt);
 /** Add an error record for rows @p first .. @p last of @p b; its id. */
 int64_t stm_call_record(stm_wrapper *w, const mill_error *err, const mill_batch *b, int64_t first, int64_t last);
-/** Count rows for stop_if; MILL_ERR_STEP (err filled) when the share is passed. */
+/** on_error: stop acts on rows @p first .. @p last of @p b: @p cause with their keys becomes the error of the run; its status. */
+mill_status stm_call_stop(stm_wrapper *w, const mill_error *cause, const mill_batch *b, int64_t first, int64_t last, mill_error *err);
+/** Count rows for stop_if; MILL_ERR_STOP_IF (err filled) when the share is passed. */
 mill_status stm_call_window(stm_wrapper *w, int64_t good, int64_t bad, mill_error *err);
 
 /* merge.c: from inputs and what the step emitted to the outgoing batch */

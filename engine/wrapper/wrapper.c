@@ -262,8 +262,9 @@ static void drop_inputs(stm_wrapper *w)
 
 /* ---- map -------------------------------------------------------------------------------------------------------- */
 
-/* Rows of the first emit that the step itself marked as failed: null by imputation, with a record each. */
-static void take_row_errors(stm_wrapper *w, stm_outcome *o, size_t first)
+/* Rows of the first emit that the step itself marked as failed: null by imputation, with a record each; with on_error: stop
+ * the first of them is the failure. */
+static mill_status take_row_errors(stm_wrapper *w, stm_outcome *o, size_t first, mill_error *err)
 {
     mill_emit *e = &w->emit;
 
@@ -272,15 +273,17 @@ static void take_row_errors(stm_wrapper *w, stm_outcome *o, size_t first)
         const size_t at = first + (size_t)re->row;
         if (at >= o->n || o->source[at] < 0) continue; /* marked twice */
         stm_call_blame(w, &re->error, re->error.status, MILL_PHASE_PROCESS, 0);
+        if (w->step->policy.on_error == STM_ON_ERROR_STOP) return stm_call_stop(w, &re->error, w->inputs[0], o->parent[at], o->parent[at], err);
         const int64_t id = stm_call_record(w, &re->error, w->inputs[0], o->parent[at], o->parent[at]);
         o->source[at] = -1;
         o->error[at] = id != 0 ? id : -1;
     }
+    return MILL_OK;
 }
 
 /* Makes outcome rows of what the last successful call emitted. visible: input row of each submitted row, NULL = the
  * same; base: first submitted row. */
-static mill_status take_emitted(stm_wrapper *w, stm_outcome *o, const int64_t *visible, int64_t base, int64_t rows)
+static mill_status take_emitted(stm_wrapper *w, stm_outcome *o, const int64_t *visible, int64_t base, int64_t rows, mill_error *err)
 {
     mill_emit *e = &w->emit;
     const size_t before = o->n;
@@ -304,7 +307,7 @@ static mill_status take_emitted(stm_wrapper *w, stm_outcome *o, const int64_t *v
             if (st == MILL_OK) st = stm_outcome_part(o, &e->parts[p]);
         }
     }
-    if (st == MILL_OK && e->n_row_errors > 0) take_row_errors(w, o, before);
+    if (st == MILL_OK && e->n_row_errors > 0) st = take_row_errors(w, o, before, err);
     stm_emit_drop(e);
     return st;
 }
@@ -346,12 +349,16 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
     if (st == MILL_OK) {
         const int64_t marked = (int64_t)w->emit.n_row_errors;
         good = rows > marked ? rows - marked : 0;
-        st = take_emitted(w, o, visible, first, rows);
+        st = take_emitted(w, o, visible, first, rows, err);
         if (st == MILL_OK) st = stm_call_window(w, good, rows - good, err);
         goto done;
     }
-    if (w->step->policy.on_error == STM_ON_ERROR_STOP || st == MILL_ERR_NOT_FINISHED || stm_call_told_to_stop(w, st)) {
+    if (st == MILL_ERR_NOT_FINISHED || stm_call_told_to_stop(w, st)) {
         if (err != NULL) *err = e;
+        goto done;
+    }
+    if (w->step->policy.on_error == STM_ON_ERROR_STOP) {
+        st = stm_call_stop(w, &e, in[0], 0, rows - 1, err);
         goto done;
     }
     if (w->step->policy.on_error == STM_ON_ERROR_ISOLATE && rows > 1) {
@@ -496,7 +503,7 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
         if (st == MILL_OK) { /* several emits, or rows marked as failed: once more through the general case would call twice */
             const int64_t marked = (int64_t)w->emit.n_row_errors;
             stm_outcome o = {0};
-            st = take_emitted(w, &o, NULL, 0, rows);
+            st = take_emitted(w, &o, NULL, 0, rows, err);
             if (st == MILL_OK) st = stm_call_window(w, rows > marked ? rows - marked : 0, marked < rows ? marked : rows, err);
             if (st == MILL_OK) st = stm_merge_general(w, w->inputs, s->n_inputs, &o, out);
             if (st == MILL_OK) stm_wrapper_count(w, *out, rows, &o);
@@ -604,7 +611,11 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
         for (int32_t i = 0; result != NULL && i < s->n_outputs; i++)
             if (result->columns[i] != NULL) b->columns[s->outputs[i].column] = mill_column_ref(result->columns[i]);
     }
-    if (w->emit.n_row_errors > 0 && (st = mark_rows(w, b, err)) != MILL_OK) goto fail;
+    if ((w->emit.n_row_errors > 0) | (s->policy.stop_of > 0)) {
+        const int64_t marked = (int64_t)w->emit.n_row_errors;
+        if ((st = mark_rows(w, b, err)) != MILL_OK) goto fail;
+        if ((st = stm_call_window(w, b->rows > marked ? b->rows - marked : 0, marked, err)) != MILL_OK) goto fail;
+    }
     stm_emit_drop(&w->emit);
     copy_cursor(&w->cursor, &cursor);
     w->next_row += b->rows;
@@ -665,15 +676,12 @@ mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken,
         if (st == MILL_OK) {
             stm_count(&w->batches_out, 1);
             stm_count(&w->rows_out, in->rows);
-            return MILL_OK;
+            return w->step->policy.stop_of > 0 ? stm_call_window(w, in->rows, 0, err) : MILL_OK;
         }
         stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, attempt);
         if (!stm_call_retry(w, &e, attempt)) break;
     }
-    if (w->step->policy.on_error == STM_ON_ERROR_STOP) {
-        if (err != NULL) *err = e;
-        return st;
-    }
+    if (w->step->policy.on_error == STM_ON_ERROR_STOP) return stm_call_stop(w, &e, in, 0, in->rows - 1, err);
     /* Rows that no branch was chosen for go to the first branch, marked: dropped rows would be lost rows. */
     memset(taken, 0, route.n * sizeof *taken);
     taken[0] = true;

@@ -32,6 +32,7 @@ enum {
     MILL_ERR_DATA = -61,         /* a row is not what it should be */
     MILL_ERR_STOPPED = -62,      /* the run was told to stop */
     MILL_ERR_NOT_FINISHED = -63, /* offline batch handed out, not finished: ask again on the next run */
+    MILL_ERR_STOP_IF = -64,      /* more rows failed than the pipeline's stop_if allows */
     /* A defect of ours. */
     MILL_ERR_INTERNAL = -80
 };

@@ -1,0 +1,157 @@
+/* What a pipeline says about failures acts wherever rows can fail: batches, single rows, sources, routers. */
+#include "behaviours.h"
+
+using namespace mt;
+
+namespace {
+
+void policy_stop(stm_policy *pol) { pol->on_error = STM_ON_ERROR_STOP; }
+
+/* Emits rows as the source does and marks those that @p bad says. */
+Behaviour marking_source(int64_t rows, std::function<bool(int64_t)> bad)
+{
+    Behaviour b;
+    b.adds = {{"x", "int64"}};
+    b.generate = [=](mill_replica *r, int64_t max, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err) -> mill_status {
+        int64_t at = 0;
+        if (cursor->size) memcpy(&at, cursor->bytes, sizeof at);
+        std::vector<int64_t> v;
+        for (; at < rows && (int64_t)v.size() < max; at++) {
+            if (bad(at)) {
+                mill_error e = {};
+                mill_fail(&e, MILL_ERR_PARSE, "line %lld", (long long)at);
+                if (mill_status st = mill_emit_row_error(out, (int64_t)v.size(), &e)) return st;
+            }
+            v.push_back(at);
+        }
+        cursor->size = sizeof at;
+        memcpy(cursor->bytes, &at, sizeof at);
+        *last = at == rows;
+        return emit_int64(r, out, v, err);
+    };
+    return b;
+}
+
+/* y = x; rows that @p bad says are marked as failed. @p twice: in two emits. */
+Behaviour marking_step(std::function<bool(int64_t)> bad, bool twice)
+{
+    Behaviour b = maps([](int64_t x) { return x; });
+    b.process = [=](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *err) -> mill_status {
+        const int64_t n = mill_batch_rows(in[0]), cut = twice ? n / 2 : n;
+        std::vector<int64_t> v;
+        for (int64_t i = 0; i < n; i++) v.push_back(value(in[0], 0, i));
+        for (int64_t i = 0; i < cut; i++)
+            if (bad(v[(size_t)i])) {
+                mill_error e = {};
+                mill_fail(&e, MILL_ERR_DATA, "answer %lld", (long long)v[(size_t)i]);
+                if (mill_status st = mill_emit_row_error(out, i, &e)) return st;
+            }
+        if (mill_status st = emit_int64(r, out, std::vector<int64_t>(v.begin(), v.begin() + cut), err)) return st;
+        return twice ? emit_int64(r, out, std::vector<int64_t>(v.begin() + cut, v.end()), err) : (mill_status)MILL_OK;
+    };
+    return b;
+}
+
+} // namespace
+
+TEST(OnErrorStop, ActsOnARowThatTheStepMarks)
+{
+    for (bool twice : {false, true})
+        for (bool hidden : {false, true}) { /* rows nulled before take the other way through the wrapper */
+            SCOPED_TRACE(std::string(twice ? "two emits" : "one emit") + (hidden ? ", hidden rows" : ""));
+            Pipe p;
+            Pipe::Opts o;
+            o.policy = policy_stop;
+            p.add("src", MILL_GENERATOR, {}, marking_source(500, [=](int64_t x) { return hidden && x % 10 == 3; }), rows_per_batch(10));
+            p.add("asks", MILL_STEP, {{"src"}}, marking_step([](int64_t x) { return x == 52; }, twice), o);
+            p.sink("out", "asks");
+            EXPECT_EQ(p.run(), STM_END_FAILED);
+            EXPECT_STREQ(p.error.msg, "answer 52");
+            EXPECT_STREQ(p.error.step, "asks");
+            EXPECT_STREQ(p.error.context, "on_error: stop, row src:52");
+            EXPECT_EQ(p.error.status, MILL_ERR_DATA);
+            EXPECT_LE(p.rows("out").size(), 50u);
+            EXPECT_EQ(p.stats("asks").rows_failed, 0) << "nothing is imputed: the run ends";
+        }
+}
+
+TEST(OnErrorStop, AFailedBatchNamesItsRows)
+{
+    Pipe p;
+    Pipe::Opts o;
+    o.policy = policy_stop;
+    p.source("src", 20, 5);
+    p.add("broken", MILL_STEP, {{"src"}}, fails("no"), o);
+    p.sink("out", "broken");
+    EXPECT_EQ(p.run(), STM_END_FAILED);
+    EXPECT_STREQ(p.error.context, "on_error: stop, rows src:0 to src:4");
+}
+
+TEST(OnErrorStop, AMessageThatLooksLikeStopIfStopsNothing)
+{
+    Pipe p;
+    Behaviour k;
+    k.write = [](mill_replica *, const mill_batch *, mill_error *e) -> mill_status { return mill_fail(e, MILL_ERR_IO, "stop_if: not the engine's words"); };
+    p.source("src", 200, 5);
+    p.add("lost", MILL_SINK, {{"src"}}, k);
+    p.sink("out", "src");
+    EXPECT_EQ(p.run(), STM_END_FAILED);
+    expect_rows(p, "out", 200);
+}
+
+/* The same share of bad rows, wherever they turn up: the run ends about where the share is passed, and not where it is not. */
+TEST(StopIf, ActsWhereverRowsFail)
+{
+    const struct {
+        const char *name;
+        std::function<void(Pipe &, const Pipe::Opts &, std::function<bool(int64_t)>)> build;
+    } places[] = {
+        {"failed batches", [](Pipe &p, const Pipe::Opts &o, std::function<bool(int64_t)> bad) {
+             Behaviour b = maps([](int64_t x) { return x; });
+             auto plain = b.process;
+             b.process = [=](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+                 return bad(value(in[0], 0, 0)) ? mill_fail(e, MILL_ERR_STEP, "no") : plain(r, in, n, out, e);
+             };
+             p.source("src", 4000, 1);
+             p.add("at", MILL_STEP, {{"src"}}, b, o);
+         }},
+        {"marked rows", [](Pipe &p, const Pipe::Opts &o, std::function<bool(int64_t)> bad) {
+             p.source("src", 4000, 10);
+             p.add("at", MILL_STEP, {{"src"}}, marking_step(bad, false), o);
+         }},
+        {"a source's rows", [](Pipe &p, const Pipe::Opts &o, std::function<bool(int64_t)> bad) {
+             Pipe::Opts g = o;
+             g.batch_rows = 10;
+             p.add("at", MILL_GENERATOR, {}, marking_source(4000, bad), g);
+         }},
+        {"a router's batches", [](Pipe &p, const Pipe::Opts &o, std::function<bool(int64_t)> bad) {
+             Pipe::Opts r = o;
+             r.branches = {"a"};
+             p.source("src", 4000, 1);
+             p.add("at", MILL_ROUTER, {{"src"}}, routes([=](int64_t x) { return bad(x) ? std::vector<size_t>{} : std::vector<size_t>{0}; }), r);
+         }},
+    };
+    for (auto &place : places)
+        for (int64_t every : {10, 2}) { /* one bad row in so many */
+            SCOPED_TRACE(std::string(place.name) + ", one in " + std::to_string(every));
+            Pipe p;
+            Pipe::Opts o;
+            o.policy = [](stm_policy *pol) {
+                pol->stop_failed = 0.3;
+                pol->stop_of = 100;
+            };
+            place.build(p, o, [=](int64_t x) { return x >= 500 && x % every == 1; });
+            p.sink("out", "at");
+            const stm_run_end end = p.run();
+            if (every == 10) {
+                EXPECT_EQ(end, STM_END_DONE) << p.error.msg;
+                EXPECT_EQ(p.rows("out").size(), 4000u);
+                continue;
+            }
+            EXPECT_EQ(end, STM_END_FAILED);
+            EXPECT_EQ(p.error.status, MILL_ERR_STOP_IF);
+            EXPECT_STREQ(p.error.step, "at");
+            EXPECT_GT(p.stats("at").rows_failed, 25);
+            EXPECT_LT(p.stats("at").rows_failed, 40) << "60 rows of which every other is bad fill the share";
+        }
+}
