@@ -147,6 +147,8 @@ mill_status stm_converge(stm_wrapper *w, stm_ready *in, mill_error *err);
 void stm_tickets_drop(stm_wrapper *w);
 
 /* wrapper.c */
+/** Nulls and marks for the rows of @p b that were marked as failed before it was emitted. */
+mill_status stm_mark_rows(stm_wrapper *w, mill_batch *b, mill_error *err);
 /** Fill @p view with borrowed columns that input @p i of the step declares. */
 void stm_view_fill(stm_wrapper *w, int32_t i, const mill_batch *in, mill_batch *view);
 void stm_view_clear(mill_batch *view);

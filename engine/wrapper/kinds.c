@@ -1,0 +1,169 @@
+/* Calls into routers, globals and sinks. */
+#include <string.h>
+
+#include "core/fault.h"
+#include "wrapper/replica.h"
+
+struct mill_route {
+    bool *taken;
+    size_t n, chosen;
+};
+
+mill_status mill_route_to(mill_route *out, size_t i, mill_error *err)
+{
+    if (i >= out->n) return mill_fail(err, MILL_ERR_INVALID, "router chose branch %zu; there are %zu", i, out->n);
+    out->chosen += !out->taken[i];
+    out->taken[i] = true;
+    return MILL_OK;
+}
+
+mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken, mill_error *err)
+{
+    mill_route route = {taken, (size_t)w->step->n_branches, 0};
+    mill_status st;
+    int32_t attempt;
+    mill_error e;
+
+    stm_count(&w->batches_in, 1);
+    stm_count(&w->rows_in, in->rows);
+    for (attempt = 0;; attempt++) {
+        memset(taken, 0, route.n * sizeof *taken);
+        route.chosen = 0;
+        if (in->rows == 0) return MILL_OK;
+        stm_view_fill(w, 0, in, w->views[0]);
+        memset(&e, 0, sizeof e);
+        if (stm_fault_fires(STM_FAULT_PROCESS))
+            st = mill_fail(&e, MILL_ERR_STEP, "route failed (fault point)");
+        else {
+            stm_call_enter(w);
+            st = w->step->type->route(&w->replica, w->views[0], &route, &e);
+            stm_call_leave(w);
+        }
+        if (st == MILL_OK && route.chosen == 0) st = mill_fail(&e, MILL_ERR_STEP, "the router chose no branch");
+        if (st == MILL_OK) {
+            stm_count(&w->batches_out, 1);
+            stm_count(&w->rows_out, in->rows);
+            return w->step->policy.stop_of > 0 ? stm_call_window(w, in->rows, 0, err) : MILL_OK;
+        }
+        stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, attempt);
+        if (!stm_call_retry(w, &e, attempt)) break;
+    }
+    if (w->step->policy.on_error == STM_ON_ERROR_STOP) return stm_call_stop(w, &e, in, 0, in->rows - 1, err);
+    /* Rows that no branch was chosen for go to the first branch, marked: dropped rows would be lost rows. */
+    memset(taken, 0, route.n * sizeof *taken);
+    taken[0] = true;
+    stm_count(&w->batches_out, 1);
+    stm_count(&w->rows_out, in->rows);
+    {
+        const int64_t id = stm_call_record(w, &e, in, 0, in->rows - 1);
+        mill_batch *b = (mill_batch *)in; /* ours: the caller owns it and lends it for routing */
+        if ((st = stm_batch_impute(b, -1, 0, b->rows, id)) != MILL_OK) return mill_fail(err, st, "error marks of router %s", w->step->name);
+    }
+    return stm_call_window(w, 0, in->rows, err);
+}
+
+mill_status stm_wrapper_accept(stm_wrapper *w, int32_t input, const mill_batch *in, mill_error *err)
+{
+    mill_status st;
+
+    stm_count(&w->batches_in, 1);
+    stm_count(&w->rows_in, in->rows);
+    if (in->rows == 0) return MILL_OK;
+    stm_view_fill(w, input, in, w->views[input]);
+    if (stm_fault_fires(STM_FAULT_PROCESS))
+        st = mill_fail(err, MILL_ERR_STEP, "accept failed (fault point)");
+    else {
+        stm_call_enter(w);
+        st = w->step->type->accept(&w->replica, (size_t)input, w->views[input], err);
+        stm_call_leave(w);
+    }
+    return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+}
+
+typedef struct finish_ctx {
+    stm_wrapper *w;
+    stm_wrapper_send send;
+    void *user;
+} finish_ctx;
+
+/* A global's own batch becomes one in outgoing places, rows keyed from 0. */
+static mill_status finish_send(void *user, mill_batch **bp, mill_error *err)
+{
+    finish_ctx *c = user;
+    stm_wrapper *w = c->w;
+    mill_batch *b = NULL;
+    mill_status st = stm_batch_create(w->env->pool, (*bp)->rows, w->step->out.n, w->n_roots, &b);
+
+    if (st != MILL_OK) return mill_fail(err, st, "batch of global %s", w->step->name);
+    for (int32_t i = 0; i < w->step->n_outputs; i++)
+        if ((*bp)->columns[i] != NULL) b->columns[w->step->outputs[i].column] = mill_column_ref((*bp)->columns[i]);
+    b->keys.first = w->next_row;
+    if (w->emit.n_row_errors > 0 && (st = stm_mark_rows(w, b, err)) != MILL_OK) goto fail;
+    st = c->send(c->user, &b, err);
+    if (st != MILL_OK) goto fail;
+    w->next_row += (*bp)->rows;
+    stm_count(&w->batches_out, 1);
+    stm_count(&w->rows_out, (*bp)->rows);
+    mill_batch_destroy(bp);
+    return MILL_OK;
+fail:
+    mill_batch_destroy(&b);
+    return st;
+}
+
+mill_status stm_wrapper_finish(stm_wrapper *w, stm_wrapper_send send, void *user, mill_error *err)
+{
+    finish_ctx ctx = {w, send, user};
+    mill_status st;
+
+    stm_emit_begin(&w->emit, &w->replica, -1, INT64_MAX);
+    w->emit.send = finish_send;
+    w->emit.send_user = &ctx;
+    if (stm_fault_fires(STM_FAULT_PROCESS))
+        st = mill_fail(err, MILL_ERR_STEP, "finish failed (fault point)");
+    else {
+        stm_call_enter(w);
+        st = w->step->type->finish(&w->replica, &w->emit, err);
+        stm_call_leave(w);
+    }
+    w->emit.send = NULL;
+    stm_emit_drop(&w->emit);
+    return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+}
+
+mill_status stm_wrapper_write(stm_wrapper *w, const mill_batch *in, mill_error *err)
+{
+    mill_status st;
+
+    stm_count(&w->batches_in, 1);
+    stm_count(&w->rows_in, in->rows);
+    if (in->rows == 0) return MILL_OK;
+    stm_view_fill(w, 0, in, w->views[0]);
+    if (w->env->dry_run) {
+        if (w->env->print != NULL) w->env->print(w, w->views[0], w->env->user);
+        return MILL_OK;
+    }
+    if (stm_fault_fires(STM_FAULT_PROCESS))
+        st = mill_fail(err, MILL_ERR_STEP, "write failed (fault point)");
+    else {
+        stm_call_enter(w);
+        st = w->step->type->write(&w->replica, w->views[0], err);
+        stm_call_leave(w);
+    }
+    return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+}
+
+mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err)
+{
+    mill_status st = MILL_OK;
+
+    if (w->env->dry_run || w->step->type->finalize == NULL) return MILL_OK;
+    if (stm_fault_fires(STM_FAULT_PROCESS))
+        st = mill_fail(err, MILL_ERR_STEP, "finalize failed (fault point)");
+    else {
+        stm_call_enter(w);
+        st = w->step->type->finalize(&w->replica, err);
+        stm_call_leave(w);
+    }
+    return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+}
