@@ -85,6 +85,7 @@ mill_status stm_batch_clone_empty(const mill_batch *src, mill_batch **out)
     memcpy(b->frontier, src->frontier, sizeof b->frontier);
     if (src->n_roots > 0) memcpy(b->covered, src->covered, (size_t)src->n_roots * sizeof *b->covered);
     b->borders = src->borders;
+    b->skipped = src->skipped;
     b->end = src->end;
     b->failed = src->failed;
     *out = b;

@@ -32,7 +32,8 @@ struct mill_batch {
     int64_t frontier[2];   /* every row of this stream with a key below (frontier[0], frontier[1]) is in this batch or an
                             * earlier one; [1] is 0 unless below a union */
     int64_t *covered;      /* [n_roots], at least one per root of the plan: rows of the root completed on this stream up to and with this batch */
-    uint32_t borders;      /* bit d: the last batch of a routed batch of router depth d */
+    uint32_t borders;      /* bit d: the last batch of a routed batch of router depth d ... */
+    uint32_t skipped;      /* ... and, where borders has the bit: that routed batch did not take this branch */
     bool end;              /* the stream ends with this batch */
     bool failed;           /* made by imputation (for statistics) */
     int32_t n_roots;

@@ -26,8 +26,8 @@ typedef struct batch_head {
     uint64_t seq;
     int64_t rows, frontier[2], first;
     int32_t n_roots, n_columns, width, tuples;
-    uint32_t borders;
-    int32_t end, failed, pad;
+    uint32_t borders, skipped;
+    int32_t end, failed;
 } batch_head;
 
 static uint64_t check_of(const void *head, size_t n)
@@ -124,7 +124,7 @@ static void put_envelope(stm_stream *s, const mill_batch *b)
 {
     const stm_keys *k = &b->keys;
     batch_head h = {.seq = b->seq, .rows = b->rows, .frontier = {b->frontier[0], b->frontier[1]}, .first = k->first, .n_roots = b->n_roots,
-                    .n_columns = b->n_columns, .width = k->width, .tuples = k->tuples != NULL, .borders = b->borders, .end = b->end, .failed = b->failed};
+                    .n_columns = b->n_columns, .width = k->width, .tuples = k->tuples != NULL, .borders = b->borders, .skipped = b->skipped, .end = b->end, .failed = b->failed};
 
     h.check = check_of(&h, sizeof h);
     stm_stream_put(s, &h, sizeof h);
@@ -260,6 +260,7 @@ mill_status stm_spill_get(stm_spill *file, mill_pool *pool, uint64_t token, mill
     b->seq = h.seq;
     memcpy(b->frontier, h.frontier, sizeof b->frontier);
     b->borders = h.borders;
+    b->skipped = h.skipped;
     b->end = h.end != 0;
     b->failed = h.failed != 0;
     b->keys = (stm_keys){.first = h.first, .width = h.width};

@@ -49,6 +49,7 @@ static mill_status remap(mill_batch **bp, const stm_out *o)
     made->frontier[1] = b->frontier[1];
     memcpy(made->covered, b->covered, (size_t)b->n_roots * sizeof *b->covered);
     made->borders = b->borders;
+    made->skipped = b->skipped;
     made->end = b->end;
     made->failed = b->failed;
     if (b->imputed != NULL) {
@@ -330,7 +331,7 @@ static int32_t run_reader(stm_station *s, int32_t want)
             b->seq = s->next_seq++;
             b->frontier[0] = s->sent_rows;
             b->frontier[1] = 0;
-            b->borders = 0;
+            b->borders = b->skipped = 0;
             b->end = end;
         } else {
             end = b->end;
@@ -412,7 +413,7 @@ static int32_t run_router(stm_station *s, stm_replica_slot *slot, int32_t want)
         if (st == MILL_OK) st = stm_wrapper_route(slot->wrapper, in, taken, &err);
         for (int32_t o = 0; o < s->n_outs && st == MILL_OK; o++) {
             const int32_t br = s->outs[o].branch;
-            st = br < n_branches && taken[br] ? stm_batch_clone(in, &copy) : stm_batch_clone_empty(in, &copy);
+            st = stm_inlet_branch(s->inlet, in, br < n_branches && taken[br], &copy);
             if (st == MILL_OK)
                 push_out(&s->outs[o], &copy, 1);
             else

@@ -141,6 +141,7 @@ static mill_status cut(stm_inlet *in, int32_t lane, int64_t rows, const stm_enve
             b->frontier[0] = e->frontier[0];
             b->frontier[1] = e->frontier[1];
             b->borders = e->borders;
+            b->skipped = e->skipped;
             b->end = e->end;
         } else {
             frontier_before_head(in, lane, b->frontier);

@@ -131,6 +131,9 @@ int64_t stm_inlet_lacks(const stm_inlet *in, int32_t input);
  *  (stm_batch_park): the inlet looks at envelopes and keys only, and stm_ready_build brings contents back; a batch that is taken whole
  *  is brought back by the taker. */
 void stm_inlet_visit_waiting(stm_inlet *in, bool (*visit)(mill_batch *b, void *user), void *user);
+/** What a router hands to one branch: @p item (as taken from its inlet @p in) with its rows, or, @p taken false, without them and saying that
+ *  they went past this branch. A copy that shares columns. A routed batch without rows takes no branch. */
+mill_status stm_inlet_branch(const stm_inlet *in, const mill_batch *item, bool taken, mill_batch **out);
 /** Drop everything held and refuse nothing from now on: pushes are discarded. For descendants of a failed node. */
 void stm_inlet_close(stm_inlet *in);
 

@@ -155,6 +155,7 @@ static int step_single(stm_inlet *in, int32_t lane)
     stm_envelope e = {.covered = b->covered,
                       .frontier = {b->frontier[0], b->frontier[1]},
                       .borders = b->borders & in->borders_out[lane],
+                      .skipped = b->skipped,
                       .end = b->end};
     mill_status st = stm_assembly_finish(in, lane, &e);
     if (st != MILL_OK) return st;
@@ -348,10 +349,19 @@ bool stm_inlet_take(stm_inlet *in, stm_ready *out)
     in->now->rows -= item.recipe ? item.recipe->source_rows : b->rows;
     if (!in->unordered || in->terminal) b->seq = in->taken[item.input]++;
     b->borders = (b->borders & in->borders_out[item.input]) | in->border_own;
+    b->skipped &= b->borders & ~in->border_own;
     if (__builtin_expect(b->end, 0)) in->ends_taken++;
     if (in->taken_covered) cover_each(in, item.input, b);
     *out = item;
     return true;
+}
+
+mill_status stm_inlet_branch(const stm_inlet *in, const mill_batch *item, bool taken, mill_batch **out)
+{
+    if (taken) return stm_batch_clone(item, out);
+    mill_status st = stm_batch_clone_empty(item, out);
+    if (st == MILL_OK) (*out)->skipped |= in->border_own;
+    return st;
 }
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */

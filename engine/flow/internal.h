@@ -60,9 +60,10 @@ typedef struct stm_cursor {
     int64_t rows;        /* rows used since the start */
     int64_t frontier[2]; /* of batch scan - 1, ... */
     uint32_t borders;    /* ... its borders ... */
+    uint32_t skipped;    /* ... those of routed batches that did not take this branch ... */
     bool end;            /* ... and whether it ends the stream */
     bool closed;         /* batch scan - 1 ends a routed batch or the stream */
-    bool dropping;       /* convergence: this routed batch did not take the branch */
+    bool aside;          /* convergence: this routed batch did not take the branch: its rows are not missing */
 } stm_cursor;
 
 /* Rows put in order but not sent on: pieces [head, n) of the lane, without the first `skip` rows of piece `head`. */
@@ -162,7 +163,7 @@ static inline int64_t *stm_sent(const stm_inlet *in, int32_t lane) { return stm_
 typedef struct stm_envelope {
     const int64_t *covered;
     int64_t frontier[2];
-    uint32_t borders;
+    uint32_t borders, skipped;
     bool end;
 } stm_envelope;
 

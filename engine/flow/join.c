@@ -37,6 +37,7 @@ static void scan_one(const stm_inlet *in, int32_t i, stm_cursor *c)
     c->frontier[0] = b->frontier[0];
     c->frontier[1] = b->frontier[1];
     c->borders = b->borders & in->borders_in;
+    c->skipped = b->skipped & c->borders;
     c->end = b->end;
     c->closed = stm_closes(in, b);
 }
@@ -104,8 +105,8 @@ static mill_status fail_missing(stm_inlet *in, int32_t present, int32_t absent)
         at += snprintf(text + at, sizeof text - (size_t)at, "%s%lld", e ? "." : "", (long long)key[e]);
     const stm_vertex *v = &in->flow->nodes[in->node];
     const char *space = in->flow->nodes[in->flow->nodes[v->inputs[0].from].stream.key_space].name;
-    mill_fail(in->failure, MILL_ERR_DATA, "step '%s' joins '%s' and '%s': row %s:%s is in '%s' but not in '%s'", v->name,
-              input_name(in, 0), input_name(in, absent ? absent : present), space, text, input_name(in, present),
+    mill_fail(in->failure, MILL_ERR_DATA, "step '%s' %s '%s' and '%s': row %s:%s is in '%s' but not in '%s'", v->name,
+              in->mode == STM_INPUT_CONVERGE ? "converges" : "joins", input_name(in, 0), input_name(in, absent ? absent : present), space, text, input_name(in, present),
               input_name(in, absent));
     mill_error_remedy(in->failure, "set on_missing to 'null' or 'drop' if rows may be missing");
     in->failure->error_class = MILL_CLASS_DATA;
@@ -154,7 +155,7 @@ static mill_status merge(stm_inlet *in, const int64_t f[2], bool rest)
                 int64_t rows = at[i]->keys.tuples ? 1 : at[i]->rows - c[i].row;
                 if (!rest && rows > f[0] - key[0]) rows = f[0] > key[0] ? f[0] - key[0] : 1; /* 1: below in the second element */
                 if (rows < len) len = rows;
-            } else if (!c[i].dropping && absent < 0) {
+            } else if (!c[i].aside && absent < 0) {
                 absent = i;
             }
         }
@@ -188,17 +189,14 @@ int stm_step_key(stm_inlet *in)
     bool rest;
     if (s->done || !find_step(in, f, &rest)) return 0;
     stm_cursor *c = stm_cursors(s);
-    stm_envelope e = {.frontier = {f[0], f[1]}, .borders = c[0].borders & in->borders_out[0], .end = c[0].end};
+    stm_envelope e = {.frontier = {f[0], f[1]}, .borders = c[0].borders & in->borders_out[0], .skipped = c[0].skipped, .end = c[0].end};
     for (int32_t i = 0; i < in->n_inputs; i++) {
         if (rest && (c[i].borders != c[0].borders || c[i].end != c[0].end)) {
             mill_fail(in->failure, MILL_ERR_INTERNAL, "inputs '%s' and '%s' of step '%s' do not agree on a border",
                       input_name(in, 0), input_name(in, i), in->flow->nodes[in->node].name);
             return MILL_ERR_INTERNAL;
         }
-        if (in->mode != STM_INPUT_CONVERGE) continue;
-        int64_t rows = 0;
-        for (uint64_t k = c[i].seq; k < c[i].scan; k++) rows += stm_queue_batch(&in->queues[i], k)->rows;
-        c[i].dropping = rows == 0; /* the routed batch did not come this way */
+        if (in->mode == STM_INPUT_CONVERGE) c[i].aside = (c[i].skipped & ~in->borders_out[0]) != 0;
     }
     for (int32_t i = 1; i < in->n_inputs && e.end; i++) /* null-filled rows of another input may lie beyond the first's end */
         if (c[i].frontier[0] > e.frontier[0]) e.frontier[0] = c[i].frontier[0];

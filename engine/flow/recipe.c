@@ -50,6 +50,7 @@ static void put_envelope(mill_batch *b, const mill_batch *e)
     b->frontier[1] = e->frontier[1];
     if (e->n_roots > 0) memcpy(b->covered, e->covered, (size_t)e->n_roots * sizeof *b->covered);
     b->borders = e->borders;
+    b->skipped = e->skipped;
     b->end = e->end;
 }
 

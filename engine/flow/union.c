@@ -23,6 +23,7 @@ int stm_step_union(stm_inlet *in)
     stm_envelope e = {.covered = covered,
                       .frontier = {b->end ? i + 1 : i, b->end ? 0 : b->frontier[0]},
                       .borders = b->borders & in->borders_out[0],
+                      .skipped = b->skipped,
                       .end = b->end && i + 1 == in->n_inputs};
     mill_status st = stm_assembly_finish(in, 0, &e);
     if (st != MILL_OK) return st;

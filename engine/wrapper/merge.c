@@ -11,6 +11,7 @@ static void copy_envelope(mill_batch *out, const mill_batch *in)
     out->frontier[1] = in->frontier[1];
     memcpy(out->covered, in->covered, (size_t)(in->n_roots < out->n_roots ? in->n_roots : out->n_roots) * sizeof *in->covered);
     out->borders = in->borders;
+    out->skipped = in->skipped;
     out->end = in->end;
 }
 

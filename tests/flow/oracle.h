@@ -100,7 +100,8 @@ struct Expected {
     std::vector<std::vector<Rows>> in; /* per node, per lane (EACH: per input) */
     std::vector<Rows> out;
     std::vector<int64_t> last; /* where keys end: first elements are below, also of rows that were dropped on the way */
-    std::vector<bool> fails;   /* joins that must fail */
+    std::vector<bool> fails;   /* joins and convergences that must fail */
+    std::vector<std::vector<uint32_t>> taken; /* routers: per routed batch the branches it took */
 };
 
 inline Rows edge_rows(const Expected &x, const Graph &g, stm_flow_edge e)
@@ -111,7 +112,19 @@ inline Rows edge_rows(const Expected &x, const Graph &g, stm_flow_edge e)
     return rows;
 }
 
-inline Rows join_by_key(const std::vector<Rows> &in, stm_on_missing missing, bool *fails)
+/* Which branch of which router leads to this edge: the innermost one that has not converged on the way. */
+inline stm_flow_edge branch_of(const Graph &g, stm_flow_edge e)
+{
+    for (int closed = 0;;) {
+        const Node &n = g[(size_t)e.from];
+        if (n.kind == STM_NODE_ROUTER && closed-- == 0) return e;
+        if (n.mode == STM_INPUT_CONVERGE) closed++;
+        e = n.kind == STM_NODE_READER ? stm_flow_edge{n.source, 0} : n.in[0];
+    }
+}
+
+/* @p due: whether input i must have row r; a row that it lacks all the same is missing. */
+template <typename Due> inline Rows join_by_key(const std::vector<Rows> &in, stm_on_missing missing, bool *fails, Due due)
 {
     std::map<Key, Row, KeyLess> all;
     for (size_t i = 0; i < in.size(); i++) {
@@ -123,7 +136,8 @@ inline Rows join_by_key(const std::vector<Rows> &in, stm_on_missing missing, boo
     }
     Rows out;
     for (auto &kv : all) {
-        bool whole = std::count(kv.second.values.begin(), kv.second.values.end(), kNull) == 0;
+        bool whole = true;
+        for (size_t i = 0; i < in.size(); i++) whole = whole && (kv.second.values[i] != kNull || !due(i, kv.second));
         if (!whole && missing == STM_MISSING_ERROR) {
             *fails = true;
             return out;
@@ -155,6 +169,7 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
     x.out.resize(g.size());
     x.fails.resize(g.size());
     x.last.resize(g.size());
+    x.taken.resize(g.size());
     for (size_t i = 0; i < g.size(); i++) {
         const Node &n = g[i];
         Rows &out = x.out[i];
@@ -196,7 +211,7 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
                     rows.push_back(r);
                 }
         }
-        if (n.mode == STM_INPUT_JOIN && one_space) rows = join_by_key(in, n.on_missing, &fails);
+        if (n.mode == STM_INPUT_JOIN && one_space) rows = join_by_key(in, n.on_missing, &fails, [](size_t, const Row &) { return true; });
         int64_t &last = x.last[i];
         for (size_t k = 0; k < n.in.size(); k++)
             if (k == 0 || one_space) last = std::max(last, x.last[(size_t)n.in[k].from]);
@@ -206,7 +221,10 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
             if (rows.size() > in[0].size()) last += (int64_t)(rows.size() - in[0].size());
         }
         if (n.mode == STM_INPUT_CONVERGE) {
-            rows = join_by_key(in, STM_MISSING_NULL, &fails);
+            rows = join_by_key(in, n.on_missing, &fails, [&](size_t k, const Row &r) {
+                stm_flow_edge b = branch_of(g, n.in[k]);
+                return (x.taken[(size_t)b.from][(size_t)r.path.back()] >> b.branch & 1) != 0;
+            });
             for (Row &r : rows) r.path.pop_back();
         }
         x.fails[i] = fails;
@@ -226,6 +244,7 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
                 if (segment < 0 || r.path != path || in_segment == (size_t)n.batch_rows) {
                     segment++, in_segment = 0, path = r.path;
                     mask = route(n, r.key);
+                    x.taken[i].push_back(mask);
                 }
                 in_segment++;
                 o.path.push_back(segment);

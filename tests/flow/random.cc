@@ -195,7 +195,9 @@ private:
         counts_->convergences++;
         auto outer = s.routes;
         outer.pop_back();
-        add(vary(step("c", use(which), rows(), 1, CONVERGE)), outer, s.space, s.bases);
+        Node n = vary(step("c", use(which), rows(), 1, CONVERGE));
+        n.on_missing = chance(r_, 60) ? STM_MISSING_NULL : chance(r_, 80) ? STM_MISSING_DROP : STM_MISSING_ERROR;
+        add(n, outer, s.space, s.bases);
     }
 
     Rng &r_;

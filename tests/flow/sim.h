@@ -449,13 +449,14 @@ private:
                 out_values.push_back((int64_t)(mix((uint64_t)value, (uint64_t)c) >> 2));
             }
         }
-        *mask = n.kind == STM_NODE_ROUTER ? (keys.empty() ? 1u : route(n, keys[0])) : ~0u;
+        *mask = n.kind == STM_NODE_ROUTER ? (keys.empty() ? 0 : route(n, keys[0])) : ~0u;
         mill_batch *b = make(out_keys, out_values);
         b->seq = in[0]->seq;
         b->frontier[0] = in[0]->frontier[0];
         b->frontier[1] = in[0]->frontier[1];
         memcpy(b->covered, in[0]->covered, (size_t)roots_ * 8);
         b->borders = in[0]->borders;
+        b->skipped = in[0]->skipped;
         b->end = in[0]->end;
         return b;
     }
@@ -479,11 +480,9 @@ private:
         }
         const Edge &e = edges_[(size_t)i][(size_t)p.edge++];
         mill_batch *b = nullptr;
-        if (n.kind == STM_NODE_ROUTER && !(p.mask >> e.branch & 1)) {
-            if (stm_batch_clone_empty(p.out, &b) != MILL_OK) fail("no memory");
-        } else if (stm_batch_clone(p.out, &b) != MILL_OK) {
+        const bool router = n.kind == STM_NODE_ROUTER;
+        if ((router ? stm_inlet_branch(stm_flow_inlet(flow_, i), p.out, p.mask >> e.branch & 1, &b) : stm_batch_clone(p.out, &b)) != MILL_OK)
             fail("no memory");
-        }
         if ((size_t)p.edge == edges_[(size_t)i].size()) mill_batch_destroy(&p.out);
         mill_error err = {};
         mill_status st = stm_inlet_push(stm_flow_inlet(flow_, e.node), e.input, &b, &err);

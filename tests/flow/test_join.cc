@@ -158,6 +158,59 @@ TEST(Converge, PairsRoutedCopiesByKey)
     }
 }
 
+/* An empty branch says nothing by being empty: whether it was taken stands in the envelope. */
+TEST(Converge, FilteredIsMissingNotTakenIsNot)
+{
+    const struct {
+        const char *name;
+        bool taken;
+        stm_on_missing missing;
+        size_t rows; /* that come out; 9 = fails */
+    } cases[] = {{"taken, drop", true, STM_MISSING_DROP, 0},     {"not taken, drop", false, STM_MISSING_DROP, 2},
+                 {"taken, error", true, STM_MISSING_ERROR, 9},   {"not taken, error", false, STM_MISSING_ERROR, 2},
+                 {"taken, null", true, STM_MISSING_NULL, 2},     {"not taken, null", false, STM_MISSING_NULL, 2}};
+    for (const auto &k : cases) {
+        SCOPED_TRACE(k.name);
+        Pool pool;
+        auto r = node("r", STM_NODE_ROUTER, {{0, 0}}, 2);
+        r.n_branches = 2;
+        auto c = node("c", STM_NODE_TERMINAL, {{2, 0}, {3, 0}}, 0, STM_INPUT_CONVERGE);
+        c.on_missing = k.missing;
+        Flow f(pool, {generator("g"), r, node("a", STM_NODE_STEP, {{1, 0}}, 3), node("b", STM_NODE_STEP, {{1, 1}}, 1), c});
+        ASSERT_EQ(MILL_OK, f.status);
+        ASSERT_EQ(MILL_OK, push(f, 1, 0, pool, {.keys = keys_of(0, 2), .covered = 2, .end = true}));
+        stm_ready routed, item;
+        ASSERT_TRUE(stm_inlet_take(f.at(1), &routed));
+        mill_status st = MILL_OK;
+        for (int branch : {0, 1}) {
+            mill_batch *b = nullptr;
+            ASSERT_EQ(MILL_OK, stm_inlet_branch(f.at(1), routed.batch, branch == 0 || k.taken, &b));
+            ASSERT_EQ(MILL_OK, stm_inlet_push(f.at(2 + branch), 0, &b, nullptr));
+            while (stm_inlet_take(f.at(2 + branch), &item)) { /* branch 1 drops every row */
+                const mill_type *t = mill_type_plain(MILL_INT64);
+                const mill_type *const *types = &t;
+                const int32_t one = 1;
+                ASSERT_EQ(MILL_OK, stm_ready_build(&item, pool, &types, &one, &b, nullptr));
+                mill_batch *out = nullptr;
+                ASSERT_EQ(MILL_OK, branch == 1 ? stm_batch_clone_empty(b, &out) : stm_batch_clone(b, &out));
+                mill_batch_destroy(&b);
+                const mill_status pushed = stm_inlet_push(f.at(4), branch, &out, &f.err);
+                if (pushed != MILL_OK) st = pushed;
+            }
+        }
+        stm_ready_discard(&routed);
+        EXPECT_EQ(k.rows == 9 ? MILL_ERR_DATA : MILL_OK, st);
+        if (k.rows == 9) {
+            EXPECT_NE(nullptr, strstr(f.err.msg, "step 'c' converges 'a' and 'b': row g:0 is in 'a' but not in 'b'")) << f.err.msg;
+            continue;
+        }
+        auto got = take_all(f.at(4), pool, 2);
+        ASSERT_EQ(1u, got.size());
+        EXPECT_EQ(k.rows, got[0].keys.size());
+        EXPECT_TRUE(got[0].end);
+    }
+}
+
 namespace {
 struct Bad {
     const char *name;

@@ -243,12 +243,13 @@ TEST(BatchOps, CloneEmptyKeepsTheEnvelope)
     a.p->frontier[0] = 5, a.p->frontier[1] = 6;
     a.p->covered[0] = 1, a.p->covered[1] = 2;
     a.p->borders = 5;
+    a.p->skipped = 4;
     a.p->end = true;
     ASSERT_EQ(stm_batch_clone_empty(a.p, &e.p), MILL_OK);
     EXPECT_EQ(mill_batch_rows(e.p), 0);
     EXPECT_EQ(mill_batch_columns(e.p), 3);
     EXPECT_TRUE(e.p->seq == 9 && e.p->frontier[0] == 5 && e.p->frontier[1] == 6 && e.p->covered[0] == 1 && e.p->covered[1] == 2);
-    EXPECT_TRUE(e.p->borders == 5 && e.p->end);
+    EXPECT_TRUE(e.p->borders == 5 && e.p->skipped == 4 && e.p->end);
 }
 
 TEST(BatchOps, RefusesWhatCannotBe)

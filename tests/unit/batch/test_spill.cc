@@ -31,7 +31,7 @@ struct Spill {
 struct Picture {
     int64_t rows, frontier[2], first;
     uint64_t seq;
-    uint32_t borders;
+    uint32_t borders, skipped;
     bool end, failed;
     std::vector<int64_t> covered;
     std::vector<std::vector<int64_t>> keys;
@@ -40,7 +40,7 @@ struct Picture {
     Rows marks;
     bool operator==(const Picture &o) const
     {
-        return rows == o.rows && seq == o.seq && borders == o.borders && end == o.end && failed == o.failed && first == o.first &&
+        return rows == o.rows && seq == o.seq && borders == o.borders && skipped == o.skipped && end == o.end && failed == o.failed && first == o.first &&
                frontier[0] == o.frontier[0] && frontier[1] == o.frontier[1] && covered == o.covered && keys == o.keys && there == o.there &&
                imputed_there == o.imputed_there && marked == o.marked && columns == o.columns && imputed == o.imputed && marks == o.marks;
     }
@@ -57,6 +57,7 @@ Picture look(const mill_batch *b)
     p.rows = b->rows;
     p.seq = b->seq;
     p.borders = b->borders;
+    p.skipped = b->skipped;
     p.end = b->end;
     p.failed = b->failed;
     p.frontier[0] = b->frontier[0];
@@ -117,6 +118,7 @@ Batch random_batch(Rng &rng, mill_pool *pool, int32_t n_columns, int64_t rows)
     cut.p->frontier[0] = (int64_t)rng();
     cut.p->frontier[1] = (int64_t)rng();
     cut.p->borders = (uint32_t)rng();
+    cut.p->skipped = (uint32_t)rng();
     cut.p->end = rng() % 2;
     cut.p->failed = rng() % 2;
     for (int32_t i = 0; i < cut.p->n_roots; i++) cut.p->covered[i] = (int64_t)rng();

@@ -160,6 +160,56 @@ TEST(Defects, R8_BranchesMayChangeTheRowCount)
     for (size_t i = 0; i < want.size(); i++) EXPECT_EQ(p.rows("out")[i].values.at("x"), want[i]);
 }
 
+/* A branch that filters a whole routed batch has taken it all the same: its rows are missing, and on_missing decides. A branch that
+ * was not chosen misses nothing. Also where the branches are stored between load groups. */
+TEST(Defects, R8_WhatABranchFilteredIsMissing)
+{
+    const struct {
+        const char *name;
+        stm_on_missing missing;
+        int32_t stage;
+        int64_t batch_rows;
+    } cases[] = {{"null", STM_MISSING_NULL, 0, 0},       {"drop", STM_MISSING_DROP, 0, 0},  {"drop, larger batches", STM_MISSING_DROP, 0, 7},
+                 {"drop, stored", STM_MISSING_DROP, 1, 0}, {"error", STM_MISSING_ERROR, 0, 0}, {"error, stored", STM_MISSING_ERROR, 1, 3}};
+    for (const auto &k : cases) {
+        SCOPED_TRACE(k.name);
+        Pipe p;
+        Pipe::Opts r, f, c;
+        r.branches = {"all", "some", "never"};
+        r.batch_rows = 4;
+        r.replicas = f.replicas = 2;
+        p.source("src", 60, 10);
+        p.add("router", MILL_ROUTER, {{"src"}}, /* every third batch goes to one branch only */
+              routes([](int64_t x) { return x / 4 % 3 == 0 ? std::vector<size_t>{0} : std::vector<size_t>{0, 1}; }), r);
+        f.map_out = {{"y", "only_all"}};
+        p.add("all", MILL_STEP, {{"router", 0}}, maps([](int64_t x) { return -x; }), f);
+        f.map_out = {};
+        f.batch_rows = 3;
+        p.add("some", MILL_STEP, {{"router", 1}}, keeps([](int64_t x) { return x / 4 % 3 == 1; }), f); /* all of a batch, or nothing */
+        p.add("never", MILL_STEP, {{"router", 2}}, maps([](int64_t x) { return x; }));
+        c.mode = STM_INPUT_CONVERGE;
+        c.on_missing = k.missing;
+        c.batch_rows = k.batch_rows;
+        c.stage = k.stage;
+        p.add("meet", MILL_STEP, {{"all"}, {"some"}, {"never"}}, Behaviour(), c);
+        Pipe::Opts out;
+        out.stage = k.stage;
+        p.sink("out", "meet", out);
+        const stm_run_end end = p.run();
+        if (k.missing == STM_MISSING_ERROR) {
+            EXPECT_EQ(end, STM_END_FAILED);
+            EXPECT_NE(std::string(p.error.msg).find("row src:8 is in 'all' but not in 'some'"), std::string::npos) << std::string(p.error.msg);
+            continue;
+        }
+        ASSERT_EQ(end, STM_END_DONE);
+        std::vector<int64_t> want;
+        for (int64_t x = 0; x < 60; x++)
+            if (k.missing == STM_MISSING_NULL || x / 4 % 3 != 2) want.push_back(x);
+        ASSERT_EQ(p.rows("out").size(), want.size());
+        for (size_t i = 0; i < want.size(); i++) EXPECT_EQ(p.rows("out")[i].values.at("x"), want[i]);
+    }
+}
+
 TEST(Defects, R9_GeneratorWhoseReadersAreInLaterLoadGroups)
 {
     Pipe p;
