@@ -1,0 +1,53 @@
+# Tests on the simulated CUDA devices of tests/sim. The functions exist in every build,
+# and do nothing where the simulator is not built (tests/sim/CMakeLists.txt says why at configuration).
+
+# stm_sim_kernels(target SOURCES a.cu b.cu): .cu files compiled as C++17 for the simulator.
+function(stm_sim_kernels target)
+  if(NOT TARGET sim_cudart)
+    return()
+  endif()
+  cmake_parse_arguments(K "" "" "SOURCES" ${ARGN})
+  add_library(${target} OBJECT ${K_SOURCES})
+  set_source_files_properties(${K_SOURCES} PROPERTIES LANGUAGE CXX)
+  target_link_libraries(${target} PRIVATE sim_device)
+endfunction()
+
+# stm_sim_test(name SOURCES a.cc [KERNELS target...] [LIBS ...] [MATRIX full|orders|once] [LABELS ...] [TIMEOUT s] [ENV A=B ...]):
+# one GoogleTest program, entered into ctest once per mode: name.<order>[.lazy].
+#   full    fwd, rev and two random orders, each eager and lazy          (default; under TSan, which is slow, fwd and one lazy random)
+#   orders  the four orders, eager
+#   once    fwd, eager: for tests that set modes themselves
+function(stm_sim_test name)
+  if(NOT TARGET sim_cudart)
+    return()
+  endif()
+  cmake_parse_arguments(T "" "MATRIX;TIMEOUT" "SOURCES;KERNELS;LIBS;LABELS;ENV" ${ARGN})
+  add_executable(${name} ${T_SOURCES})
+  target_link_libraries(${name} PRIVATE ${T_KERNELS} ${T_LIBS} stepmill_flags sim_cudart GTest::gtest GTest::gtest_main)
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests ${CMAKE_SOURCE_DIR}/tests/sim ${CMAKE_SOURCE_DIR}/include
+                                             ${CMAKE_SOURCE_DIR}/engine ${CMAKE_SOURCE_DIR})
+  set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON)
+  if(NOT T_TIMEOUT)
+    set(T_TIMEOUT 120)
+  endif()
+  if(T_MATRIX STREQUAL "once")
+    set(modes fwd)
+  elseif(STEPMILL_SANITIZE STREQUAL "thread")
+    set(modes fwd rand:1.lazy)
+  elseif(T_MATRIX STREQUAL "orders")
+    set(modes fwd rev rand:1 rand:2)
+  else()
+    set(modes fwd rev rand:1 rand:2 fwd.lazy rev.lazy rand:1.lazy rand:2.lazy)
+  endif()
+  foreach(mode ${modes})
+    set(lazy 0)
+    if(mode MATCHES "\\.lazy$")
+      set(lazy 1)
+    endif()
+    string(REPLACE ".lazy" "" order ${mode})
+    string(REPLACE ":" "" tag ${mode})
+    add_test(NAME ${name}.${tag} COMMAND ${name})
+    set_tests_properties(${name}.${tag} PROPERTIES LABELS "sim;${T_LABELS}" TIMEOUT ${T_TIMEOUT} SKIP_REGULAR_EXPRESSION "ALL TESTS SKIPPED"
+                                                   ENVIRONMENT "STM_SIM_ORDER=${order};STM_SIM_LAZY=${lazy};${T_ENV}")
+  endforeach()
+endfunction()

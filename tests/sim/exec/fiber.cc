@@ -1,0 +1,148 @@
+// Fibers: a stack each, a switch that saves the callee-saved registers, and what sanitizers must be told of it.
+#include "gang.h"
+#include <cstdlib>
+#include <sys/mman.h>
+#include <unistd.h>
+
+extern "C" void stm_sim_switch(void **save_sp, void *to_sp);
+// A new stack holds six zeros, fiber_main, 0, with its top 16-aligned: `ret` then enters as a call would, rsp = 8 mod 16.
+__asm__(R"(
+.text
+.type stm_sim_switch,@function
+stm_sim_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp,(%rdi)
+    movq %rsi,%rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size stm_sim_switch,.-stm_sim_switch
+)");
+
+extern "C" {
+__thread stm_sim_thread *stm_sim_self;
+__thread uint3 threadIdx, blockIdx;
+__thread stm_sim_dim blockDim, gridDim;
+}
+
+namespace sim {
+
+__thread Gang *gang;
+__thread Fiber *fiber;
+
+void hb_release(void *tag)
+{
+    if (__tsan_release) __tsan_release(tag);
+}
+void hb_acquire(void *tag)
+{
+    if (__tsan_acquire) __tsan_acquire(tag);
+}
+bool under_asan() { return __asan_init != nullptr; }
+bool under_tsan() { return __tsan_create_fiber != nullptr; }
+
+static const size_t kPage = 4096;
+
+size_t stack_bytes()
+{
+    static const size_t bytes = [] {
+        const char *kib = getenv("STM_SIM_STACK_KIB");
+        return (kib ? strtoul(kib, nullptr, 10) : under_asan() ? 256 : 64) << 10;
+    }();
+    return bytes;
+}
+
+// Free stacks of this host thread; given back to the system when it ends.
+struct Stacks {
+    std::vector<char *> free;
+    ~Stacks()
+    {
+        for (char *s : free) munmap(s - kPage, stack_bytes() + kPage);
+    }
+};
+static thread_local Stacks stacks;
+
+static char *stack_take()
+{
+    const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (stacks.free.empty()) {
+        char *base = static_cast<char *>(mmap(nullptr, stack_bytes() + kPage, prot, flags, -1, 0));
+        if (base == MAP_FAILED) abort(); // our own limits: thousands of threads in a block of a test
+        mprotect(base, kPage, PROT_NONE);
+        stacks.free.push_back(base + kPage);
+    }
+    char *stack = stacks.free.back();
+    stacks.free.pop_back();
+    if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(stack, stack_bytes());
+    // A fiber is a thread to TSan: what the last one left on this stack must not look like a race with it.
+    if (under_tsan()) mmap(stack, stack_bytes(), prot, flags | MAP_FIXED, -1, 0);
+    return stack;
+}
+
+void fiber_prepare(Fiber *f, void (*main)())
+{
+    f->stack = stack_take();
+    void **sp = reinterpret_cast<void **>(f->stack + stack_bytes() - 64);
+    *--sp = nullptr;
+    *--sp = reinterpret_cast<void *>(main);
+    for (int i = 0; i < 6; i++) *--sp = nullptr;
+    f->sp = sp;
+    f->fake = nullptr;
+    f->tsan = under_tsan() ? __tsan_create_fiber(0) : nullptr;
+}
+
+void fiber_release(Fiber *f)
+{
+    stacks.free.push_back(f->stack);
+    if (under_tsan()) __tsan_destroy_fiber(f->tsan);
+}
+
+void to_scheduler(bool dying)
+{
+    Fiber *me = fiber;
+    if (__sanitizer_start_switch_fiber)
+        __sanitizer_start_switch_fiber(dying ? nullptr : &me->fake, gang->host_stack, gang->host_stack_bytes);
+    if (under_tsan()) __tsan_switch_to_fiber(gang->tsan_main, 1);
+    stm_sim_switch(&me->sp, gang->scheduler_sp);
+    if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(me->fake, nullptr, nullptr);
+}
+
+void to_fiber(Fiber *f)
+{
+    fiber = f;
+    stm_sim_self = &f->self;
+    threadIdx = f->tid; // real variables: macros would hit every member of that name
+    blockIdx = f->bid;
+    gang->stats.switches++;
+    if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(&gang->fake, f->stack, stack_bytes());
+    if (under_tsan()) __tsan_switch_to_fiber(f->tsan, 1); // 1: the switch itself orders nothing
+    stm_sim_switch(&gang->scheduler_sp, f->sp);
+    if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(gang->fake, nullptr, nullptr);
+    fiber = nullptr;
+    stm_sim_self = nullptr;
+}
+
+void fiber_begin()
+{
+    if (__sanitizer_finish_switch_fiber)
+        __sanitizer_finish_switch_fiber(nullptr, &gang->host_stack, &gang->host_stack_bytes);
+}
+
+} // namespace sim
+
+extern "C" void stm_sim_fence(void)
+{
+    static char tag;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    sim::hb_release(&tag);
+    sim::hb_acquire(&tag);
+}

@@ -1,0 +1,114 @@
+// The engine's own state: fibers in blocks, blocks in a gang (the blocks that are alive at once on one host thread).
+#pragma once
+#include "exec.h"
+#include "sanitizer.h"
+#include <memory>
+#include <vector>
+
+namespace sim {
+
+enum class State : uint8_t { Ready, Barrier, Warp, Grid, Spin, Done };
+enum { kBarriers = 16, kLanes = 32, kSharedLimit = 227 * 1024 };
+
+struct Block;
+struct Fiber {
+    stm_sim_thread self;
+    uint3 tid, bid;
+    void *sp;
+    char *stack;
+    Block *block;
+    void *tsan, *fake; // the sanitizers' handles
+    const char *site;  // where it waits
+    uint32_t mask;     // of the collective it waits in
+    State state;
+    int8_t barrier;
+};
+
+// bar.sync: counts arrivals; a generation ends when all are there. The tags alternate by generation, so that a fast thread,
+// already at the next barrier, does not order itself before a slow one still leaving this one.
+struct Barrier {
+    int count = 0, need = 0, generation = 0;
+    int sum = 0, result = 0, ones = 0, results[3] = {};
+    const char *site = nullptr;
+    char tag[2];
+};
+
+// A rendezvous of the lanes in `mask`. Two value buffers, since fast lanes may enter the next one while slow lanes still read.
+struct Collective {
+    uint32_t mask = 0, arrived = 0, readers = 0;
+    unsigned generation = 0;
+    const char *site = nullptr;
+    uint64_t value[2][kLanes];
+    uint32_t members[2] = {}; // who gave the values
+    char tag[2];
+};
+
+struct Warp {
+    uint32_t present = 0, exited = 0;
+    std::vector<std::unique_ptr<Collective>> collectives;
+};
+
+struct SharedVariable {
+    const void *tag;
+    char *at;
+    size_t bytes;
+    const char *name;
+};
+
+struct Block {
+    int threads = 0, live = 0;
+    std::vector<Fiber> fibers;
+    std::vector<int> order;
+    Barrier barriers[kBarriers];
+    std::vector<Warp> warps;
+    char *arena = nullptr; // shared memory: dynamic part first, then variables as they are first reached
+    size_t used = 0;
+    std::vector<SharedVariable> variables;
+};
+
+struct Gang {
+    std::vector<Block *> blocks;
+    const stm_sim_kernel *kernel;
+    void **args;
+    GridOptions opts;
+    GridStats stats = {};
+    void *scheduler_sp = nullptr;
+    void *tsan_main = nullptr, *fake = nullptr;
+    const void *host_stack = nullptr;
+    size_t host_stack_bytes = 0;
+    int live = 0, grid_count = 0, grid_generation = 0;
+    char grid_tag[2], end_tag;
+    bool dead = false;
+    cudaError_t code = cudaSuccess;
+    std::string why;
+};
+
+extern __thread Gang *gang;   // of this host thread, while a grid runs
+extern __thread Fiber *fiber; // that runs now
+
+// The first error of the gang is kept; the caller must not go on in a fiber: to_scheduler() does not come back then.
+void fail(cudaError_t code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+std::string thread_name(const Fiber &f);
+
+// fiber.cc
+void fiber_prepare(Fiber *f, void (*main)());
+void fiber_release(Fiber *f);
+void to_fiber(Fiber *f);
+void to_scheduler(bool dying = false);
+void fiber_begin(); // first thing on a new stack
+size_t stack_bytes();
+
+// segv.cc
+void catch_faults();
+
+// barrier.cc, warp.cc: what an exiting thread does to those who wait
+void barrier_exit(Block *b);
+void warp_exit(Block *b, Fiber *f);
+void barriers_reset(Block *b);
+
+// shared.cc
+void shared_begin(Block *b, size_t dynamic_bytes);
+void shared_check(Block *b); // overruns of one variable into what lies behind it
+void shared_end(Block *b);
+
+} // namespace sim

@@ -1,0 +1,22 @@
+// The sanitizer runtimes' entry points, weak: null in a process without them, so one build of the engine serves all.
+#pragma once
+#include <cstddef>
+extern "C" {
+#define STM_WEAK __attribute__((weak))
+STM_WEAK void *__tsan_create_fiber(unsigned flags);
+STM_WEAK void __tsan_destroy_fiber(void *fiber);
+STM_WEAK void __tsan_switch_to_fiber(void *fiber, unsigned flags);
+STM_WEAK void *__tsan_get_current_fiber(void);
+STM_WEAK void __tsan_acquire(void *tag);
+STM_WEAK void __tsan_release(void *tag);
+STM_WEAK void AnnotateIgnoreReadsBegin(const char *file, int line);
+STM_WEAK void AnnotateIgnoreReadsEnd(const char *file, int line);
+STM_WEAK void AnnotateIgnoreWritesBegin(const char *file, int line);
+STM_WEAK void AnnotateIgnoreWritesEnd(const char *file, int line);
+STM_WEAK void __sanitizer_start_switch_fiber(void **fake, const void *stack, size_t bytes);
+STM_WEAK void __sanitizer_finish_switch_fiber(void *fake, const void **stack, size_t *bytes);
+STM_WEAK void __asan_init(void);
+STM_WEAK void __asan_poison_memory_region(const volatile void *at, size_t bytes);
+STM_WEAK void __asan_unpoison_memory_region(const volatile void *at, size_t bytes);
+#undef STM_WEAK
+}
