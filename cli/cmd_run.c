@@ -148,7 +148,7 @@ static int watch(const cli_args *a, mill_run *run)
     v.next = now() + (v.table ? 0.25 : 10);
     while ((state = mill_run_wait(run, tick, &err)) == MILL_RUN_RUNNING) {
         draw(&v, run);
-        if (mill_run_hung(run, &hung)) leave_hung(a, run, &hung);
+        if (!signals_came() && mill_run_hung(run, &hung)) leave_hung(a, run, &hung); /* after a signal its deadlines rule */
     }
     if (v.table && v.drawn > 0) {
         v.next = 0;
@@ -184,6 +184,7 @@ int cmd_run(const cli_args *a)
         !cli_time(a, CLI_DRAIN, 60, &drain))
         return MILL_EXIT_USAGE;
     o.threads = (int32_t)(threads < 1024 ? threads : 1024);
+    o.drain_s = drain;
     if (!signals_start(drain)) {
         fprintf(stderr, "stepmill: cannot start a thread\n");
         return MILL_EXIT_LOAD;

@@ -31,6 +31,15 @@ static void wait_ns(stm_run *run, int64_t ns)
     pthread_cond_timedwait(&run->cond, &run->mutex, &t);
 }
 
+/* A drain that takes too long becomes a stop: a step that never answers must not hold up the end. */
+static void look_at_drain(stm_run *run)
+{
+    const double limit = run->opts.drain_s > 0.0 ? run->opts.drain_s : STM_DRAIN_S;
+
+    if (atomic_load(&run->stop) == 1 && (double)(stm_now_ns() - atomic_load(&run->stop_ns)) > limit * 1e9 && stm_run_raise_stop(run, 2))
+        stm_log(STM_WARN, "run", "the drain took more than %g s: what is left is dropped", limit);
+}
+
 /* ---- load -------------------------------------------------------------------------------------------------------- */
 
 static void load_one(stm_station *s, stm_replica_slot *slot)
@@ -120,6 +129,7 @@ static bool load_stage(stm_run *run, int32_t stage)
             }
         }
         if (waiting) wait_ns(run, TICK_NS);
+        look_at_drain(run);
     }
     ok = !run->load_failed && atomic_load(&run->stop) == 0;
     pthread_mutex_unlock(&run->mutex);
@@ -134,10 +144,12 @@ static void *unloader_main(void *arg)
 
     for (int32_t k = 0; k < s->n_slots; k++) {
         if (s->slots[k].wrapper == NULL) continue;
+        atomic_store(&s->slots[k].unload_since_ns, stm_now_ns()); /* so that one that never returns is named */
         if (s->failed)
             stm_wrapper_fail(s->slots[k].wrapper);
         else
             stm_wrapper_unload(s->slots[k].wrapper);
+        atomic_store(&s->slots[k].unload_since_ns, 0);
     }
     return NULL;
 }
@@ -152,7 +164,10 @@ static void unload_station(stm_station *s)
     stm_own_threads_join(s);
     atomic_store(&s->closing, true); /* a stage that was stopped: a late wake must not start a call now */
     while (atomic_load(&s->running) != 0) nanosleep(&(struct timespec){0, 100000}, NULL);
-    for (int32_t k = 0; k < s->n_slots; k++) threads = threads || (s->slots[k].wrapper != NULL && stm_wrapper_step(s->slots[k].wrapper)->type->unload != NULL);
+    for (int32_t k = 0; k < s->n_slots; k++) {
+        const mill_step_type *t = s->slots[k].wrapper != NULL ? stm_wrapper_step(s->slots[k].wrapper)->type : NULL;
+        threads = threads || (t != NULL && (t->unload != NULL || t->cancel != NULL));
+    }
     if (!threads || pthread_create(&s->unloader, NULL, unloader_main, s) != 0) {
         unloader_main(s);
         s->unloader = pthread_self();
@@ -179,6 +194,7 @@ static void look_at_deadlines(stm_run *run)
 {
     const int64_t now = stm_now_ns();
 
+    look_at_drain(run);
     stm_memory_settle(run);
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];

@@ -128,12 +128,19 @@ stm_run_end stm_run_wait(stm_run *run, double timeout_s, mill_error *err)
     return end;
 }
 
-void stm_run_stop(stm_run *run, bool drain)
+bool stm_run_raise_stop(stm_run *run, int32_t to)
 {
     int32_t was = atomic_load(&run->stop);
-    const int32_t want = drain ? 1 : 2;
 
-    while (was < want && !atomic_compare_exchange_weak(&run->stop, &was, want)) {}
+    if (was >= to) return false;
+    atomic_store(&run->stop_ns, stm_now_ns()); /* before anybody can see that it was raised */
+    while (was < to && !atomic_compare_exchange_weak(&run->stop, &was, to)) {}
+    return was < to;
+}
+
+void stm_run_stop(stm_run *run, bool drain)
+{
+    stm_run_raise_stop(run, drain ? 1 : 2);
     stm_run_ring(run, true);
     stm_run_note(run);
 }
@@ -195,40 +202,59 @@ int64_t stm_run_errors(const stm_run *run) { return stm_errors_count(run->errors
 const stm_error_record *stm_run_error(const stm_run *run, int64_t id) { return stm_errors_get(run->errors, id); }
 int64_t stm_run_imputed_rows(const stm_run *run) { return stm_errors_rows(run->errors); }
 
+/* How long the replica has been inside a call beyond what it may, in s; <= 0: it is not late. *phase, *limit: of which call; *inside: for
+ * how long it has been there at most (calls of steps without a deadline are not timed), 0 = not at all. */
+static double overdue(stm_run *run, stm_station *s, int32_t k, int64_t now, mill_phase *phase, double *limit, double *inside)
+{
+    const stm_policy *p = &stm_wrapper_step(s->slots[k].wrapper)->policy;
+    int64_t since = atomic_load(&s->slots[k].unload_since_ns);
+
+    *phase = MILL_PHASE_UNLOAD;
+    *limit = p->unload_timeout_s;
+    if (since == 0) {
+        *phase = MILL_PHASE_LOAD;
+        *limit = p->load_timeout_s;
+        pthread_mutex_lock(&run->mutex);
+        if (s->slots[k].loading) since = s->slots[k].load_since_ns;
+        pthread_mutex_unlock(&run->mutex);
+    }
+    if (since == 0) {
+        *phase = MILL_PHASE_PROCESS;
+        *limit = p->batch_timeout_s;
+        since = stm_wrapper_call_since(s->slots[k].wrapper);
+    }
+    *inside = since != 0 ? (double)(now - since) / 1e9 : atomic_load(&s->slots[k].claimed) != 0 ? 1e9 : 0.0;
+    return *limit >= 0.0 && since != 0 ? *inside - *limit : 0.0;
+}
+
 bool stm_run_hung(const stm_run *run, mill_error *err)
 {
+    static const char *const calls[] = {[MILL_PHASE_LOAD] = "load", [MILL_PHASE_PROCESS] = "process", [MILL_PHASE_UNLOAD] = "unload"};
     const int64_t now = stm_now_ns();
-    stm_run *r = (stm_run *)run;
-    bool hung = false;
+    const double stopped = atomic_load(&run->stop) == 2 ? (double)(now - atomic_load(&run->stop_ns)) / 1e9 : 0.0;
 
-    for (int32_t i = 0; i < run->n_stations && !hung; i++) {
+    for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
-        for (int32_t k = 0; k < s->n_slots && !hung; k++) {
-            double limit, late = 0.0;
-            const char *what = "process";
+        for (int32_t k = 0; k < s->n_slots; k++) {
+            mill_phase phase;
+            double limit, late, inside;
             if (s->slots[k].wrapper == NULL) continue;
-            limit = stm_wrapper_step(s->slots[k].wrapper)->policy.batch_timeout_s;
-            const int64_t since = stm_wrapper_call_since(s->slots[k].wrapper);
-            if (limit >= 0.0 && since != 0) late = (double)(now - since) / 1e9 - limit;
-            pthread_mutex_lock(&r->mutex);
-            if (s->slots[k].loading) {
-                const double load_limit = stm_wrapper_step(s->slots[k].wrapper)->policy.load_timeout_s;
-                what = "load";
-                limit = load_limit;
-                if (load_limit >= 0.0) late = (double)(now - s->slots[k].load_since_ns) / 1e9 - load_limit;
-            }
-            pthread_mutex_unlock(&r->mutex);
-            if (late <= 1.0) continue;
-            hung = true;
-            mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after its timeout of %g s, nor after being told to", what, late, limit);
+            late = overdue((stm_run *)run, s, k, now, &phase, &limit, &inside);
+            if (late > 1.0)
+                mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after its timeout of %g s, nor after being told to", calls[phase], late, limit);
+            else if (inside > STM_STOP_GRACE_S && stopped > STM_STOP_GRACE_S)
+                mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after being told that the run is stopped", calls[phase], stopped);
+            else
+                continue;
             if (err != NULL) {
                 snprintf(err->step, sizeof err->step, "%s", s->name);
                 err->replica = k;
-                err->phase = strcmp(what, "load") == 0 ? MILL_PHASE_LOAD : MILL_PHASE_PROCESS;
+                err->phase = phase;
             }
+            return true;
         }
     }
-    return hung;
+    return false;
 }
 
 void stm_run_destroy(stm_run **runp)

@@ -9,11 +9,15 @@
 
 typedef struct stm_run stm_run;
 
+#define STM_DRAIN_S 60.0     /* default of drain_s */
+#define STM_STOP_GRACE_S 3.0 /* a call that does not return within so long after it was told to stop counts as hung */
+
 typedef struct stm_run_opts {
     size_t struct_size;
     int32_t threads;       /* drivers; 0 = processors available to the process */
     bool dry_run;          /* one batch of each generator; sinks print */
     int64_t limit;         /* rows per generator; 0 = all */
+    double drain_s;        /* longest drain; 0 = STM_DRAIN_S */
     const char *run_dir;   /* absolute; NULL = none */
     /* Called for every error record as it happens, from any driver, never two at once. NULL = none. */
     void (*on_error)(const stm_error_record *rec, void *user);
@@ -65,7 +69,8 @@ void stm_run_memory(const stm_run *run, stm_memory_stats *out);
 int64_t stm_run_errors(const stm_run *run);
 const stm_error_record *stm_run_error(const stm_run *run, int64_t id);
 int64_t stm_run_imputed_rows(const stm_run *run);
-/** A replica that did not return within its deadline: names step, replica and batch; false = none. The process must end then. */
+/** A replica whose load, call or unload did not return within its deadline, or STM_STOP_GRACE_S after a stop: names step, replica and
+ *  phase; false = none. The process must end then. */
 bool stm_run_hung(const stm_run *run, mill_error *err);
 /** Joins the threads; waits for nothing but calls that are due to return. */
 void stm_run_destroy(stm_run **run);

@@ -88,6 +88,7 @@ typedef struct stm_replica_slot {
     mill_status load_status; /* run->mutex */
     pthread_t own;          /* thread of a blocking step */
     bool own_started;       /* coordinator */
+    _Atomic int64_t unload_since_ns; /* the unload that is under way began; 0 = none is */
 } stm_replica_slot;
 
 struct stm_station {
@@ -164,6 +165,7 @@ struct stm_run {
     _Atomic int32_t threads;              /* drivers and own threads */
     _Atomic int32_t quiescing;            /* somebody looks at a run at rest: nobody else may start */
     _Atomic int32_t stop;                 /* 0, 1 drain, 2 now */
+    _Atomic int64_t stop_ns;              /* when it was last raised */
     _Atomic bool quit;                    /* drivers end */
     _Atomic bool rested;                  /* stopped and at rest, or stuck: the stage is over */
     _Atomic int32_t stage_left;           /* stations of the stage not done */
@@ -239,6 +241,9 @@ void stm_store_free(stm_run *run, stm_store *store);
 bool stm_memory_relieve(stm_run *run);
 /** Now and then, by the coordinator: back to the limit once it can be kept. */
 void stm_memory_settle(stm_run *run);
+
+/** Raise `stop`, without telling anybody. Whether it was lower. Any thread. */
+bool stm_run_raise_stop(stm_run *run, int32_t to);
 
 /* lifecycle.c */
 void *stm_coordinator_main(void *arg);

@@ -66,7 +66,7 @@ typedef struct stm_step_keys {
     int64_t retry_times;
     double retry_backoff;
     uint32_t retry_classes;
-    double load_timeout, batch_timeout;
+    double load_timeout, batch_timeout, unload_timeout;
     double stop_failed;
     int64_t stop_of;
     int32_t nulls, cache, order;

@@ -70,6 +70,7 @@ static const stm_key retry_keys[] = {
 static const stm_key timeout_keys[] = {
     {"load", STM_SHAPE_DURATION, "600s", -1, 1e9, .offset = S(load_timeout), .text = "longest load of a replica, or none"},
     {"batch", STM_SHAPE_DURATION, "none", -1, 1e9, .offset = S(batch_timeout), .text = "longest time for one batch, or none"},
+    {"unload", STM_SHAPE_DURATION, "60s", -1, 1e9, .offset = S(unload_timeout), .text = "longest unload of a replica, or none"},
 };
 static const stm_key stop_keys[] = {
     {"failed", STM_SHAPE_FLOAT, "0.5", 0, 1, .offset = S(stop_failed), .text = "share of rows"},

@@ -42,6 +42,7 @@ static stm_policy policy_of(const stm_graph *g, const stm_graph_step *s)
     p.retry_backoff_s = k->retry_backoff;
     p.retry_classes = k->retry_classes;
     p.load_timeout_s = k->load_timeout;
+    p.unload_timeout_s = k->unload_timeout;
     p.batch_timeout_s = k->batch_timeout;
     p.stop_failed = k->stop_failed;
     p.stop_of = k->stop_of;

@@ -124,6 +124,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     ro.threads = r->opts.threads;
     ro.dry_run = r->opts.dry_run;
     ro.limit = r->opts.limit;
+    ro.drain_s = r->opts.drain_s;
     ro.run_dir = r->dir;
     if (r->opts.on_sink_row != NULL) {
         ro.on_sink_batch = hand_out_rows;
@@ -267,14 +268,14 @@ static void json_field(stm_text *t, const char *key, const char *value)
 
 static void error_line(const mill_run_error *e, int64_t id, stm_text *t)
 {
-    static const char *const phases[] = {"none", "load", "process", "check"};
+    static const char *const phases[] = {"none", "load", "process", "check", "unload"};
     static const char *const classes[] = {"permanent", "transient", "data", "device"};
     const mill_error *x = &e->error;
 
     stm_text_addf(t, "{\"id\":%lld", (long long)id);
     json_field(t, "step", x->step);
     stm_text_addf(t, ",\"replica\":%d,\"attempt\":%d,\"phase\":\"%s\",\"class\":\"%s\"", x->replica, x->attempt,
-                  phases[x->phase >= 0 && x->phase <= 3 ? x->phase : 0],
+                  phases[x->phase >= 0 && x->phase <= 4 ? x->phase : 0],
                   classes[x->error_class >= 0 && x->error_class <= 3 ? x->error_class : 0]);
     json_field(t, "status", mill_status_text(x->status));
     json_field(t, "message", x->msg);

@@ -14,6 +14,7 @@ stm_policy stm_policy_default(const mill_step_type *type)
         .retry_backoff_s = 1,
         .retry_classes = 1u << MILL_CLASS_TRANSIENT,
         .load_timeout_s = 600,
+        .unload_timeout_s = 60,
         .batch_timeout_s = -1,
         .replicas = 1,
         .cpus = 1,

@@ -74,6 +74,7 @@ typedef struct stm_policy {
     uint32_t retry_classes; /* bit mill_error_class */
     double load_timeout_s;  /* < 0: none */
     double batch_timeout_s; /* < 0: none (default) */
+    double unload_timeout_s; /* < 0: none */
     double stop_failed;     /* stop_if: this share of ... */
     int64_t stop_of;        /* ... the last so many rows failed; 0 = off */
     bool nulls_pass;        /* see rows whose inputs are null by imputation */

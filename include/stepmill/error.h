@@ -11,7 +11,7 @@
 MILL_BEGIN_DECLS
 
 /** When it failed, as in the exit codes of the command. */
-typedef enum mill_phase { MILL_PHASE_NONE = 0, MILL_PHASE_LOAD = 1, MILL_PHASE_PROCESS = 2, MILL_PHASE_CHECK = 3 } mill_phase;
+typedef enum mill_phase { MILL_PHASE_NONE = 0, MILL_PHASE_LOAD = 1, MILL_PHASE_PROCESS = 2, MILL_PHASE_CHECK = 3, MILL_PHASE_UNLOAD = 4 } mill_phase;
 
 /** Whether trying again can help; decides about `retries: {classes: [...]}`. */
 typedef enum mill_error_class {

@@ -18,10 +18,12 @@ typedef struct mill_run_options {
     /** A dry run's rows: one JSON object, no newline. One call at a time, from any thread. */
     void (*on_sink_row)(const char *step, const char *json, size_t bytes, void *user);
     void *user;
+    double drain_s; /* longest time a drain may take before what is left is dropped, also one that the run itself begins (on_error: stop,
+                     * stop_if); 0 = 60 */
 } mill_run_options;
-#define MILL_RUN_OPTIONS_INIT                                          \
-    {                                                                  \
-        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL \
+#define MILL_RUN_OPTIONS_INIT                                               \
+    {                                                                       \
+        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0 \
     }
 
 typedef enum mill_run_state {
@@ -53,11 +55,12 @@ MILL_API mill_status mill_run_start(mill_pipeline *p, const mill_run_options *op
 /** Wait until it has ended or @p timeout_s passed (< 0: no limit). Threads: one at a time.
  *  @p err: why it failed, when it did. */
 MILL_API mill_run_state mill_run_wait(mill_run *run, double timeout_s, mill_error *err);
-/** Ask it to end. drain: take no more rows, finish those in the pipeline; else drop what is not being worked on. Threads:
- *  any; not from a signal handler. */
+/** Ask it to end. drain: take no more rows, finish those in the pipeline (for options.drain_s at most); else drop what is not
+ *  being worked on. Threads: any; not from a signal handler. */
 MILL_API void mill_run_stop(mill_run *run, bool drain);
-/** A replica that did not come back by its deadline: @p err names it; the process should end, since nothing can take
- *  the replica's thread back. false = none. */
+/** A replica that did not come back by its deadline (timeout: load, batch, unload), or 3 s after it was told that the run is being
+ *  stopped: @p err names step, replica and phase; the process should end, since nothing can take the replica's thread back, and
+ *  mill_run_destroy would wait for it. false = none. */
 MILL_API bool mill_run_hung(const mill_run *run, mill_error *err);
 /** After the end: write errors.jsonl into the run directory (not on a dry run). Once. */
 MILL_API mill_status mill_run_finish(mill_run *run, mill_error *err);

@@ -61,7 +61,11 @@ static mill_status t_finalize(mill_replica *r, mill_error *e) { return of(r).fin
 static mill_status t_route(mill_replica *r, const mill_batch *in, mill_route *out, mill_error *e) { return of(r).route(r, in, out, e); }
 static mill_status t_submit(mill_replica *r, uint64_t t, mill_batch *const *in, size_t n, mill_error *e) { return of(r).submit(r, t, in, n, e); }
 static mill_status t_poll(mill_replica *r, mill_results *out, mill_error *e) { return of(r).poll(r, out, e); }
-static void t_cancel(mill_replica *, uint64_t) {}
+static void t_cancel(mill_replica *r, uint64_t t)
+{
+    if (of(r).cancel) of(r).cancel(r, t);
+}
+static mill_status t_flush(mill_replica *r, mill_error *e) { return of(r).flush(r, e); }
 
 struct Pipe::Step {
     std::string name;
@@ -103,6 +107,7 @@ int Pipe::add(const std::string &name, int32_t kind, const std::vector<From> &fr
     if (kind == MILL_GENERATOR) t.generate = t_generate;
     if (kind == MILL_STEP && !b.submit) t.process = t_process;
     if (kind == MILL_STEP && b.submit) t.submit = t_submit, t.poll = t_poll, t.cancel = t_cancel;
+    if (b.flush) t.flush = t_flush;
     if (kind == MILL_GLOBAL) t.accept = t_accept, t.finish = t_finish;
     if (kind == MILL_SINK) t.write = t_write, t.finalize = t_finalize;
     if (kind == MILL_ROUTER) t.route = t_route;
@@ -248,6 +253,7 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
     o.threads = threads;
     o.dry_run = dry_run;
     o.limit = limit;
+    o.drain_s = drain_s;
     o.run_dir = run_dir.empty() ? nullptr : run_dir.c_str();
     o.on_error = keep_error;
     o.user = this;

@@ -30,6 +30,8 @@ struct Behaviour {
     std::function<mill_status(mill_replica *, const mill_batch *in, mill_route *, mill_error *)> route;
     std::function<mill_status(mill_replica *, uint64_t ticket, mill_batch *const *in, size_t n, mill_error *)> submit;
     std::function<mill_status(mill_replica *, mill_results *, mill_error *)> poll;
+    std::function<void(mill_replica *, uint64_t ticket)> cancel;
+    std::function<mill_status(mill_replica *, mill_error *)> flush;
 };
 
 /** A row as a sink saw it: key text and the values of its int64 columns (INT64_MIN = null), by name. */
@@ -84,6 +86,7 @@ public:
     stm_memory_stats memory();
 
     int64_t memory_limit = 0; /* bytes; 0 = the engine's default */
+    double drain_s = 0;       /* longest drain; 0 = the engine's default */
     std::string run_dir;      /* empty = none */
     mill_error error = {};
     std::vector<stm_error_record> errors;

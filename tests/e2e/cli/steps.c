@@ -87,10 +87,10 @@ static const mill_step_type count_type = {
 
 /* ---- e2e_work: lets rows through, or does not ------------------------------------------------------------------------ */
 
-enum { FINE, FAIL, HANG, LOAD_FAIL, LOAD_HANG };
+enum { FINE, FAIL, HANG, LOAD_FAIL, LOAD_HANG, UNLOAD_HANG };
 static const mill_param work_params[] = {
-    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|fail|hang|load_fail|load_hang", "what it does"},
-    {"at", MILL_PARAM_INT, 0, "0", 0, 1e9, NULL, "fail, hang: the row at which it does"},
+    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|fail|hang|load_fail|load_hang|unload_hang", "what it does"},
+    {"at", MILL_PARAM_INT, 0, "0", 0, 1e9, NULL, "fail, hang: the row at which it does; unload_hang: the replica"},
     {"pause", MILL_PARAM_DURATION, 0, "0s", 0, 60, NULL, "per batch"},
 };
 static const mill_column_decl id_in[] = {{"id", "int64", "row number"}};
@@ -104,7 +104,7 @@ struct work {
 
 static mill_status work_configure(mill_step *s, const mill_config *c, mill_io *io, mill_error *err)
 {
-    static const char *const modes[] = {"fine", "fail", "hang", "load_fail", "load_hang"};
+    static const char *const modes[] = {"fine", "fail", "hang", "load_fail", "load_hang", "unload_hang"};
     struct work *w = calloc(1, sizeof *w);
 
     (void)io;
@@ -123,6 +123,13 @@ static mill_status work_load(mill_replica *r, mill_error *err)
     if (w->mode == LOAD_FAIL) return mill_fail(err, MILL_ERR_NOT_FOUND, "there is no model");
     while (w->mode == LOAD_HANG) pause_for(0.1); /* for ever, and deaf to mill_replica_cancelled */
     return MILL_OK;
+}
+
+static void work_unload(mill_replica *r)
+{
+    const struct work *w = mill_step_state(mill_replica_step(r));
+
+    while (w->mode == UNLOAD_HANG && mill_replica_index(r) == w->at) pause_for(0.1);
 }
 
 static mill_status work_process(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err)
@@ -169,6 +176,7 @@ static const mill_step_type work_type = {
     .n_outputs = 1,
     .configure = work_configure,
     .load = work_load,
+    .unload = work_unload,
     .process = work_process,
 };
 

@@ -109,6 +109,7 @@ const Failing kFailing[] = {
     {"load_hangs", "rows: 10", "mode: load_hang, timeout: {load: 500ms}", 1, "work"},
     {"generator_fails", "rows: 100, batch_size: 10, fail_at: 55", "", 2, "count[0]: the source broke at row 55"},
     {"batch_hangs", "rows: 10", "mode: hang, at: 5, timeout: {batch: 500ms}", 2, "work[0]"},
+    {"unload_hangs", "rows: 10", "mode: unload_hang, at: 1, replicas: 2, timeout: {unload: 500ms}", 2, "work[1]: unload has not returned"},
     {"on_error_stop", "rows: 10", "mode: fail, at: 5, on_error: stop", 2, "work[0]: row 5 is bad"},
     {"stop_if", "rows: 1000, batch_size: 1, pause: 1ms", "mode: fail, at: 0, stop_if: {failed: 0.1, of: 1}", 2, "work"},
 };
@@ -170,6 +171,7 @@ TEST(CliSignals, TermEndsAHungStepAtTheDeadline)
     EXPECT_TRUE(c.ended(6));
     EXPECT_EQ(c.wait(30), 75) << c.err();
     EXPECT_NE(c.err().find("stopped at the deadline"), std::string::npos) << c.err();
+    EXPECT_NE(c.err().find("work[0]: process has not returned"), std::string::npos) << c.err();
 }
 
 TEST(CliSignals, ASecondSignalIsGoneWithinOneSecond)
@@ -195,6 +197,20 @@ TEST(CliSignals, DuringALoadToo)
     c.signal(SIGTERM);
     EXPECT_TRUE(c.ended(6));
     EXPECT_EQ(c.wait(30), 75) << c.err();
+    EXPECT_NE(c.err().find("work[0]: load has not returned"), std::string::npos) << c.err();
+}
+
+TEST(CliSignals, DuringAnUnloadToo)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 10", "mode: unload_hang"));
+    Command c(f, {"run", "t.yaml"});
+    until_it_runs(f);
+    c.signal(SIGTERM);
+    EXPECT_TRUE(c.ended(6));
+    EXPECT_EQ(c.wait(30), 75) << c.err();
+    EXPECT_NE(c.err().find("work[0]: unload has not returned"), std::string::npos) << c.err();
+    EXPECT_EQ(lines(f.read("runs/t/out.jsonl")), 10) << "the sink was complete before";
 }
 
 /* ---- run directory, startup --------------------------------------------------------------------------------------------- */

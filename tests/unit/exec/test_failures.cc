@@ -406,6 +406,66 @@ TEST(FailureTable, StepThatNeverReturnsIsNamed)
     p.wait(10);
 }
 
+TEST(FailureTable, UnloadThatNeverReturnsIsNamed)
+{
+    for (bool fails_first : {false, true}) {
+        Pipe p;
+        std::atomic<bool> let_go{false};
+        Pipe::Opts o = rows_per_batch(0, 3);
+        o.policy = [=](stm_policy *pol) {
+            pol->unload_timeout_s = 0.1;
+            if (fails_first) pol->on_error = STM_ON_ERROR_STOP;
+        };
+        Behaviour b = fails_first ? fails("no") : maps([](int64_t x) { return x; });
+        b.unload = [&](mill_replica *r) {
+            while (mill_replica_index(r) == 2 && !let_go) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        };
+        p.source("src", 50, 5);
+        p.add("stuck", MILL_STEP, {{"src"}}, b, o);
+        p.sink("out", "stuck");
+        ASSERT_EQ(p.start(), MILL_OK);
+        mill_error e = {};
+        for (int i = 0; i < 100 && !stm_run_hung(p.handle(), &e); i++) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        EXPECT_EQ(e.status, MILL_ERR_TIMEOUT);
+        EXPECT_STREQ(e.step, "stuck");
+        EXPECT_EQ(e.replica, 2);
+        EXPECT_EQ(e.phase, MILL_PHASE_UNLOAD);
+        EXPECT_EQ(stm_run_wait(p.handle(), 0.0, nullptr), STM_END_RUNNING) << "it has not ended, and does not say so";
+        if (!fails_first) { EXPECT_TRUE(p.finalized("out")) << "the sink did not wait for it"; }
+        let_go = true;
+        EXPECT_EQ(p.wait(10), fails_first ? STM_END_FAILED : STM_END_DONE);
+        EXPECT_FALSE(stm_run_hung(p.handle(), &e));
+    }
+}
+
+TEST(FailureTable, StopOfAStuckStepWithoutADeadlineIsNamed)
+{
+    Pipe p;
+    std::atomic<bool> let_go{false}, inside{false};
+    Behaviour b = maps([](int64_t x) { return x; });
+    auto plain = b.process;
+    b.flags = MILL_BLOCKS;
+    b.process = [&, plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        inside = true;
+        while (!let_go) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return plain(r, in, n, out, e);
+    };
+    p.source("src", 50, 5);
+    p.add("stuck", MILL_STEP, {{"src"}}, b);
+    p.sink("out", "stuck");
+    p.drain_s = 0.2; /* then the drain becomes a stop, and a call that goes on is hung 3 s later */
+    ASSERT_EQ(p.start(), MILL_OK);
+    while (!inside) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    stm_run_stop(p.handle(), true);
+    mill_error e = {};
+    EXPECT_FALSE(stm_run_hung(p.handle(), &e)) << "it has time to come back";
+    for (int i = 0; i < 200 && !stm_run_hung(p.handle(), &e); i++) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_STREQ(e.step, "stuck");
+    EXPECT_EQ(e.phase, MILL_PHASE_PROCESS);
+    let_go = true;
+    EXPECT_EQ(p.wait(10), STM_END_STOPPED);
+}
+
 /* 6.1, 6.2 */
 TEST(FailureTable, StopEndsInEveryPhase)
 {
