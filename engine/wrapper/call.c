@@ -70,27 +70,32 @@ static mill_status check_emitted(stm_wrapper *w, int64_t rows, mill_error *err)
     return MILL_OK;
 }
 
+static inline mill_status over(stm_wrapper *w, mill_status st, mill_error *err)
+{
+    const bool late = st == MILL_ERR_STOPPED && !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed) && mill_replica_cancelled(&w->replica);
+
+    stm_call_leave(w);
+    if (__builtin_expect(!late, 1)) return st;
+    memset(err, 0, sizeof *err);
+    return mill_fail(err, MILL_ERR_TIMEOUT, "no result within the timeout of %g s", w->step->policy.batch_timeout_s);
+}
+
+mill_status stm_call_over(stm_wrapper *w, mill_status st, mill_error *err) { return over(w, st, err); }
+
 mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *err)
 {
     mill_status st;
-    bool late = false;
 
     stm_emit_begin(&w->emit, &w->replica, in[0]->rows, INT64_MAX);
     if (stm_fault_fires(STM_FAULT_PROCESS)) {
         st = mill_fail(err, MILL_ERR_STEP, "process failed (fault point)");
     } else {
         stm_call_enter(w);
-        st = w->step->type->process(&w->replica, in, (size_t)w->step->n_inputs, &w->emit, err);
-        late = st == MILL_ERR_STOPPED && !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed) && mill_replica_cancelled(&w->replica);
-        stm_call_leave(w);
+        st = over(w, w->step->type->process(&w->replica, in, (size_t)w->step->n_inputs, &w->emit, err), err);
         if (st == MILL_OK) st = check_emitted(w, in[0]->rows, err);
     }
     if (__builtin_expect(st == MILL_OK, 1)) return MILL_OK;
     stm_emit_drop(&w->emit);
-    if (late) {
-        memset(err, 0, sizeof *err);
-        st = mill_fail(err, MILL_ERR_TIMEOUT, "no result within the timeout of %g s", w->step->policy.batch_timeout_s);
-    }
     return st;
 }
 
@@ -99,16 +104,29 @@ bool stm_call_told_to_stop(const stm_wrapper *w, mill_status st)
     return st == MILL_ERR_STOPPED && atomic_load_explicit(&w->replica.stopped, memory_order_relaxed);
 }
 
-bool stm_call_retry(stm_wrapper *w, const mill_error *err, int32_t attempt)
+bool stm_call_may_retry(const stm_wrapper *w, const mill_error *err, int32_t attempt)
 {
     const stm_policy *p = &w->step->policy;
-    double left;
 
     if (attempt >= p->retry_times || (p->retry_classes >> err->error_class & 1u) == 0) return false;
-    if (atomic_load_explicit(&w->replica.stopped, memory_order_relaxed)) return false;
+    return !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed);
+}
+
+double stm_call_backoff_s(const stm_wrapper *w, int32_t attempt)
+{
+    double pause = w->step->policy.retry_backoff_s;
+
+    for (int32_t i = 0; i < attempt && pause < 3600.0; i++) pause *= 2.0;
+    return pause;
+}
+
+bool stm_call_retry(stm_wrapper *w, const mill_error *err, int32_t attempt)
+{
+    double left;
+
+    if (!stm_call_may_retry(w, err, attempt)) return false;
     stm_count(&w->retries, 1);
-    left = p->retry_backoff_s;
-    for (int32_t i = 0; i < attempt && left < 3600.0; i++) left *= 2.0;
+    left = stm_call_backoff_s(w, attempt);
     while (left > 0.0 && !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed)) {
         const double slice = left < 0.05 ? left : 0.05;
         const struct timespec t = {0, (long)(slice * 1e9)};

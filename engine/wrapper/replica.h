@@ -43,14 +43,30 @@ typedef struct stm_outcome {
     int64_t part_rows;
 } stm_outcome;
 
-/* A batch handed to a step with submit. */
+/* A batch on its way through a step with submit. */
+typedef struct stm_flight {
+    mill_batch **in;    /* [n_inputs] whole inputs, owned */
+    mill_batch **view;  /* [n_inputs] the rows that the step may see, owned */
+    int64_t rows, left; /* rows of view; those not settled yet */
+    int64_t *visible;   /* [rows] input row of each; NULL = all */
+    uint64_t *owner;    /* [rows] ticket that may answer for the row; 0 = settled; or one of: */
+    stm_outcome outcome; /* [rows] */
+    struct stm_flight *next;
+} stm_flight;
+#define STM_ROW_AGAIN UINT64_MAX         /* failed, to be tried again */
+#define STM_ROW_CLAIMED (UINT64_MAX - 1) /* named in the call in hand */
+
+/* What a step knows as a ticket: all rows of a flight, or some that are tried again or apart. */
 typedef struct stm_ticket {
     uint64_t id;
-    mill_batch **in;      /* [n_in] whole inputs, owned */
-    mill_batch **view;    /* [n_in] what the step sees, owned */
-    int64_t rows, left;   /* rows submitted, rows without a result */
-    int64_t *visible;     /* [rows] input row of each submitted row; NULL = all */
-    stm_outcome outcome;  /* one entry per submitted row; source -2 = no result yet */
+    stm_flight *flight;
+    mill_batch **view; /* [n_inputs] what the step sees; owned when rows is set */
+    int64_t *rows;     /* [n] rows of the flight, ascending; NULL = all of it */
+    int64_t n, left;   /* rows; those without an answer */
+    int64_t n_again;   /* STM_ROW_AGAIN */
+    int32_t attempt;
+    int64_t since_ns;      /* the deadline counts from here; 0 = does not yet */
+    int64_t not_before_ns; /* end of its back-off */
     struct stm_ticket *next;
 } stm_ticket;
 
@@ -87,11 +103,14 @@ struct stm_wrapper {
     int64_t next_row, rows_left; /* generators: next row number of the root; limit */
     bool ended;
     mill_batch *held;           /* generators: a batch made one ahead to know the end; NULL = none */
-    stm_ticket *tickets;        /* submitted, oldest first, and the pending one */
-    stm_ticket *pending;        /* refused with MILL_ERR_AGAIN: offered again after a poll */
+    stm_flight *flights;        /* oldest first */
+    stm_ticket *tickets;        /* with the step, oldest first */
+    stm_ticket *waiting;        /* to be offered, in this order: new, refused with MILL_ERR_AGAIN, in their back-off */
+    int64_t *failing;           /* scratch: rows that failed together */
+    size_t cap_failing;
     uint64_t next_ticket;
-    _Atomic int32_t n_tickets;  /* driving thread; read by anybody */
-    _Atomic bool full;          /* pending != NULL, for anybody */
+    _Atomic int32_t n_flights;  /* driving thread; read by anybody */
+    _Atomic bool full;          /* the step refused a ticket; driving thread; read by anybody */
     uint8_t *window;            /* stop_if: last results, ring */
     int64_t window_at, window_seen, window_failed;
     /* statistics; written by the driving thread, relaxed */
@@ -117,8 +136,13 @@ void stm_call_leave(stm_wrapper *w);
 mill_status stm_call_blame(stm_wrapper *w, mill_error *err, mill_status st, int32_t phase, int32_t attempt);
 /** Whether a call gave up because the run is being stopped: no failure of rows. */
 bool stm_call_told_to_stop(const stm_wrapper *w, mill_status st);
+/** Whether this failure is worth another attempt and the run goes on; the pause before it. */
+bool stm_call_may_retry(const stm_wrapper *w, const mill_error *err, int32_t attempt);
+double stm_call_backoff_s(const stm_wrapper *w, int32_t attempt);
 /** Whether this failure is to be tried again; sleeps the back-off (in slices, until cancelled). */
 bool stm_call_retry(stm_wrapper *w, const mill_error *err, int32_t attempt);
+/** stm_call_leave for a call that returned @p st: MILL_ERR_TIMEOUT (err filled) when it gave up because it was told that it is late. */
+mill_status stm_call_over(stm_wrapper *w, mill_status st, mill_error *err);
 /** Add an error record for rows @p first .. @p last of @p b; its id. */
 int64_t stm_call_record(stm_wrapper *w, const mill_error *err, const mill_batch *b, int64_t first, int64_t last);
 /** on_error: stop acts on rows @p first .. @p last of @p b: @p cause with their keys becomes the error of the run; its status. */
@@ -142,7 +166,23 @@ mill_status stm_merge_marks(stm_wrapper *w, mill_batch *const *in, int32_t n_in,
 /** Build the branches of a convergence into w->inputs, each shared column with the values of the first branch that a row took. */
 mill_status stm_converge(stm_wrapper *w, stm_ready *in, mill_error *err);
 
-/* inflight.c */
+/* flight.c */
+static inline int64_t stm_ticket_row(const stm_ticket *t, int64_t i) { return t->rows != NULL ? t->rows[i] : i; }
+void stm_flight_free(stm_wrapper *w, stm_flight *f);
+/** A ticket for rows @p rows [n] of @p f (NULL: for all), to be offered at @p not_before_ns. */
+mill_status stm_ticket_add(stm_wrapper *w, stm_flight *f, const int64_t *rows, int64_t n, int32_t attempt, int64_t not_before_ns);
+/** Rows of @p t failed for @p e: they are tried again, apart, or given up, as the policy says. @p rows [n]: of the ticket, any order, all
+ *  with owner @p owner in the flight; with n != 1 those are looked up. MILL_OK unless the run must hear of it. */
+mill_status stm_ticket_rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t *rows, int64_t n, uint64_t owner, mill_error *e, mill_status st,
+                                   mill_error *err);
+/** The same for all its rows without an answer; the step has forgotten the ticket or never had it. */
+mill_status stm_ticket_failed(stm_wrapper *w, stm_ticket *t, const mill_error *cause, mill_status st, mill_error *err);
+/** After calls: tickets for rows to be tried again; answered ones are released. */
+mill_status stm_tickets_settle(stm_wrapper *w, mill_error *err);
+/** Offer what waits to the step, until it is full. */
+mill_status stm_tickets_offer(stm_wrapper *w, mill_error *err);
+/** Cancel what is past its deadline. Settles. */
+mill_status stm_tickets_expire(stm_wrapper *w, mill_error *err);
 /** Cancel and release everything in flight. */
 void stm_tickets_drop(stm_wrapper *w);
 
@@ -157,6 +197,8 @@ mill_status stm_visible_rows(stm_wrapper *w, mill_batch *const *in, int32_t n_in
 mill_status stm_wrapper_inputs(stm_wrapper *w, stm_ready *in, mill_error *err); /* builds recipes into w->inputs */
 /** Batches of what the step sees, with references of their own: all rows, or the @p n of @p visible. [n_inputs] in out. */
 mill_status stm_view_own(stm_wrapper *w, const int64_t *visible, int64_t n, mill_batch **out);
+/** Rows @p index [n] of @p src, a batch of what the step sees of input @p i. */
+mill_status stm_view_gather(stm_wrapper *w, int32_t i, const mill_batch *src, const int64_t *index, int64_t n, mill_batch **out);
 /** Give rows that were not shown to the step (not in @p visible) their place in the outcome, null by imputation. */
 mill_status stm_outcome_weave(stm_outcome *o, int64_t rows, const int64_t *visible, int64_t n_visible);
 void stm_wrapper_count(stm_wrapper *w, const mill_batch *out, int64_t in_rows, const stm_outcome *o);

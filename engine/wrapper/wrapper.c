@@ -97,6 +97,7 @@ void stm_wrapper_destroy(stm_wrapper **wp)
     stm_free(w->in_types);
     stm_free(w->in_columns);
     stm_free(w->type_pool);
+    stm_free(w->failing);
     stm_free(w->window);
     stm_free(w);
     *wp = NULL;
@@ -136,6 +137,7 @@ void stm_wrapper_unload(stm_wrapper *w)
 
 void stm_wrapper_fail(stm_wrapper *w)
 {
+    stm_tickets_drop(w);
     move(w, STM_ON_FAULT);
     release_step(w);
 }
@@ -183,6 +185,19 @@ void stm_view_clear(mill_batch *view)
     for (int32_t c = 0; c < view->n_columns; c++) view->columns[c] = NULL;
 }
 
+mill_status stm_view_gather(stm_wrapper *w, int32_t i, const mill_batch *src, const int64_t *index, int64_t n, mill_batch **out)
+{
+    const stm_step_input *si = &w->step->inputs[i];
+    const mill_type **types = stm_malloc(((size_t)si->n_used + 1) * sizeof *types);
+    mill_status st;
+
+    if (types == NULL) return MILL_ERR_NOMEM;
+    for (int32_t c = 0; c < si->n_used; c++) types[c] = si->used[c].type;
+    st = stm_batch_gather(w->env->pool, src, index, n, types, out);
+    stm_free(types);
+    return st;
+}
+
 mill_status stm_view_own(stm_wrapper *w, const int64_t *visible, int64_t n, mill_batch **out)
 {
     const int32_t n_in = w->step->n_inputs;
@@ -191,16 +206,7 @@ mill_status stm_view_own(stm_wrapper *w, const int64_t *visible, int64_t n, mill
     for (int32_t i = 0; i < n_in; i++) out[i] = NULL;
     for (int32_t i = 0; i < n_in && st == MILL_OK; i++) {
         stm_view_fill(w, i, w->inputs[i], w->views[i]);
-        if (visible == NULL)
-            st = stm_batch_clone(w->views[i], &out[i]);
-        else {
-            const stm_step_input *si = &w->step->inputs[i];
-            const mill_type **types = stm_malloc(((size_t)si->n_used + 1) * sizeof *types);
-            if (types == NULL) st = MILL_ERR_NOMEM;
-            for (int32_t c = 0; c < si->n_used && types != NULL; c++) types[c] = si->used[c].type;
-            if (st == MILL_OK) st = stm_batch_gather(w->env->pool, w->views[i], visible, n, types, &out[i]);
-            stm_free(types);
-        }
+        st = visible == NULL ? stm_batch_clone(w->views[i], &out[i]) : stm_view_gather(w, i, w->views[i], visible, n, &out[i]);
     }
     if (st != MILL_OK)
         for (int32_t i = 0; i < n_in; i++) mill_batch_destroy(&out[i]);

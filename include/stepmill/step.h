@@ -143,11 +143,14 @@ typedef struct mill_step_type {
     mill_status (*process)(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err);
 
     /** Steps with many rows in flight (instead of process). submit: take a batch; it stays alive and unchanged until
-     *  every row of @p ticket got a result or was cancelled. MILL_ERR_AGAIN: full, ask later. */
+     *  every row of @p ticket got a result or was cancelled. MILL_ERR_AGAIN: full, ask later; another failure: the ticket was not
+     *  taken. Rows that failed may come again under a new ticket (retries, on_error: isolate). */
     mill_status (*submit)(mill_replica *r, uint64_t ticket, mill_batch *const *in, size_t n_in, mill_error *err);
-    /** Hand over what is finished (mill_results_*). Called after mill_replica_wake, and now and then. */
+    /** Hand over what is finished (mill_results_*). Called after mill_replica_wake, and ten times a second while rows are in
+     *  flight. A failure is one of every ticket in flight: each is cancelled. */
     mill_status (*poll)(mill_replica *r, mill_results *out, mill_error *err);
-    /** Forget a ticket: no results for it any more. */
+    /** Forget a ticket whose rows are not all answered: it is past its deadline (timeout: {batch}), poll failed, or the run ends. Once per
+     *  ticket. No results for it any more, and its batch may be gone when this returns. */
     void (*cancel)(mill_replica *r, uint64_t ticket);
     /** No more submits for now: send what waits for company. Optional. */
     mill_status (*flush)(mill_replica *r, mill_error *err);
@@ -285,7 +288,8 @@ MILL_API mill_status mill_emit_row_error(mill_emit *out, int64_t row, const mill
 
 /** submit/poll: rows rows[0..n-1] of @p ticket are done; *batch holds one row each. Taken over on success. */
 MILL_API mill_status mill_results_rows(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, mill_batch **batch, mill_error *err);
-/** submit/poll: those rows failed. */
+/** submit/poll: those rows failed. Rows of one call are taken to have failed together: with on_error: isolate they come again apart, a
+ *  single one is given up (after retries). @retval MILL_ERR_INVALID  no such ticket in flight, or a row that has its answer. */
 MILL_API mill_status mill_results_fail(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, const mill_error *cause);
 
 /** Routers: this batch goes to branch @p i (an index of mill_io_branch_name), too. */
