@@ -54,6 +54,7 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     s->options.precision = choice(c, "precision", precisions);
     s->options.pooling = choice(c, "pooling", poolings);
     s->options.normalize = choice(c, "normalize", normalizes);
+    s->options.numerics = mill_step_numerics(step);
     if (s->options.precision == MILL_PRECISION_F16) {
         mill_config_fail(c, "precision", err, MILL_ERR_UNSUPPORTED, "f16 is for GPUs, and there is none in this build");
         mill_error_remedy(err, "Use bf16 (fast) or f32 (exact)");

@@ -54,6 +54,7 @@ mill_status stm_graph_read_file_keys(const stm_value *root, stm_file_keys *out, 
                      mill_fail(err, MILL_ERR_INVALID, "the file is empty: expected a map with the keys stepmill and steps"));
     if (root->kind != STM_VALUE_MAP) return stm_key_expected(root, "pipeline", "a map with the keys stepmill and steps", err);
     stm_keys_default(stm_file_table, stm_file_table_count, &keys);
+    keys.numerics = -1;
     for (size_t i = 0; i < root->n_items; i++) {
         const stm_value *v = &root->items[i];
         const stm_key *k = stm_key_find(stm_file_table, stm_file_table_count, v->key);

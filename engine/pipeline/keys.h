@@ -43,7 +43,6 @@ typedef struct stm_key {
 
 enum { STM_PLACEMENT_AUTO, STM_PLACEMENT_EXTERNAL, STM_PLACEMENT_EXPLICIT };
 enum { STM_ORDER_INPUT, STM_ORDER_ANY };
-enum { STM_NUMERICS_INVARIANT, STM_NUMERICS_FAST };
 enum { STM_CACHE_AUTO, STM_CACHE_TRUE, STM_CACHE_FALSE };
 enum { STM_NULLS_SKIP, STM_NULLS_PASS };
 
@@ -52,7 +51,7 @@ typedef struct stm_file_keys {
     const char *name; /* NULL = not given */
     int64_t memory_host, memory_pinned;
     double memory_cuda, commit_interval;
-    int32_t placement, order, numerics;
+    int32_t placement, order, numerics; /* numerics: mill_numerics, -1 = not given */
     const stm_value *plugins, *load_groups, *steps;
 } stm_file_keys;
 

@@ -52,7 +52,7 @@ static stm_policy policy_of(const stm_graph *g, const stm_graph_step *s)
     p.cpus = (int32_t)k->cpus;
     p.gpus = (int32_t)k->gpus;
     p.memory_bytes = k->memory;
-    (void)g;
+    p.numerics = g->keys.numerics >= 0 ? (mill_numerics)g->keys.numerics : p.gpus > 0 ? MILL_NUMERICS_FAST : MILL_NUMERICS_INVARIANT;
     return p;
 }
 

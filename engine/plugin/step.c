@@ -23,6 +23,8 @@ stm_policy stm_policy_default(const mill_step_type *type)
 
 const char *mill_step_name(const mill_step *s) { return s->name; }
 
+mill_numerics mill_step_numerics(const mill_step *s) { return s->policy.numerics; }
+
 void *mill_step_state(const mill_step *s) { return s->state; }
 
 void mill_step_set_state(mill_step *s, void *state, void (*destroy)(void *state))

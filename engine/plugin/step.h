@@ -79,6 +79,7 @@ typedef struct stm_policy {
     int64_t stop_of;        /* ... the last so many rows failed; 0 = off */
     bool nulls_pass;        /* see rows whose inputs are null by imputation */
     bool sink_errors;       /* sinks: column _error */
+    mill_numerics numerics;
     int32_t replicas, cpus, gpus;
     int64_t memory_bytes; /* 0 = not said */
 } stm_policy;

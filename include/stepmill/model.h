@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "stepmill/error.h"
+#include "stepmill/numerics.h"
 
 MILL_BEGIN_DECLS
 
@@ -34,10 +35,12 @@ typedef struct mill_encoder_options {
     int32_t threads;               /* host threads that work on one call, the caller's included; < 1 means 1 */
     bool (*cancelled)(void *user); /* asked now and then, from any of the threads; NULL = never */
     void *user;
+    int32_t numerics; /* mill_numerics */
 } mill_encoder_options;
 #define MILL_ENCODER_INIT                                                                                \
     {                                                                                                    \
-        sizeof(mill_encoder_options), MILL_PRECISION_F32, 0, MILL_POOLING_AUTO, MILL_AUTO, 1, NULL, NULL \
+        sizeof(mill_encoder_options), MILL_PRECISION_F32, 0, MILL_POOLING_AUTO, MILL_AUTO, 1, NULL, NULL, \
+            MILL_NUMERICS_INVARIANT                                                                      \
     }
 
 typedef struct mill_encoder_info {
@@ -47,6 +50,7 @@ typedef struct mill_encoder_info {
     int32_t pooling; /* in force: mean or cls */
     bool normalize;  /* in force */
     int64_t parameters;
+    int32_t numerics; /* as asked; on the CPU both give the same bits */
 } mill_encoder_info;
 
 /**
@@ -82,7 +86,7 @@ typedef struct mill_texts {
 } mill_texts;
 
 /**
- * One vector per text into out [rows][dim]; zeros for a text that is absent. The bits of a vector depend on its text, the
+ * One vector per text into out [rows][dim]; zeros for a text that is absent. On the CPU, whatever `numerics` says, the bits of a vector depend on its text, the
  * model, the precision and the processor's instruction set only: not on the other texts, their order, or the number of
  * threads. Allocates nothing after the first calls.
  * @retval MILL_ERR_NOMEM    out of memory (first calls only).

@@ -18,6 +18,7 @@
 #define STEPMILL_STEP_H
 
 #include "stepmill/batch.h"
+#include "stepmill/numerics.h"
 
 MILL_BEGIN_DECLS
 
@@ -240,6 +241,9 @@ MILL_API const char *mill_io_branch_name(const mill_io *io, size_t i);
 /* ---- the step and its replicas ----------------------------------------------------------------------------- */
 
 MILL_API const char *mill_step_name(const mill_step *s);
+/** What the pipeline's `numerics` asks of this step, also inside configure; when it says nothing, MILL_NUMERICS_INVARIANT on the CPU and
+ *  MILL_NUMERICS_FAST for a step with GPUs. */
+MILL_API mill_numerics mill_step_numerics(const mill_step *s);
 /** What configure worked out, shared by the replicas, read only afterwards. @p destroy (may be NULL) runs when the step goes. */
 MILL_API void mill_step_set_state(mill_step *s, void *state, void (*destroy)(void *state));
 MILL_API void *mill_step_state(const mill_step *s);

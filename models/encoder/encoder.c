@@ -22,6 +22,7 @@ struct mill_encoder {
     stm_workers *workers;
     stm_encoder_work **work; /* [threads] */
     int32_t threads;
+    int32_t numerics; /* mill_numerics; says what may be done, not what is: both give the same bits here */
     int64_t group_rows;
     bool (*cancelled)(void *user);
     void *user;
@@ -46,7 +47,8 @@ static mill_status check_options(const mill_encoder_options *o, mill_error *err)
         return MILL_ERR_UNSUPPORTED;
     }
     if ((o->precision != MILL_PRECISION_F32 && o->precision != MILL_PRECISION_BF16) || o->pooling < MILL_POOLING_AUTO ||
-        o->pooling > MILL_POOLING_CLS || o->normalize < MILL_AUTO || o->normalize > MILL_NO)
+        o->pooling > MILL_POOLING_CLS || o->normalize < MILL_AUTO || o->normalize > MILL_NO || o->numerics < MILL_NUMERICS_INVARIANT ||
+        o->numerics > MILL_NUMERICS_FAST)
         return mill_fail(err, MILL_ERR_INVALID, "an option of the encoder is out of range");
     return MILL_OK;
 }
@@ -84,7 +86,7 @@ static mill_status weights_path(const char *dir, char *path, size_t size, mill_e
     return MILL_ERR_NOT_FOUND;
 }
 
-static mill_encoder_info describe(const stm_encoder_config *c, int64_t parameters)
+static mill_encoder_info describe(const stm_encoder_config *c, int64_t parameters, int32_t numerics)
 {
     return (mill_encoder_info){.dim = c->hidden,
                                .max_tokens = c->max_tokens,
@@ -94,7 +96,8 @@ static mill_encoder_info describe(const stm_encoder_config *c, int64_t parameter
                                .positions = c->positions,
                                .pooling = (int32_t)c->pooling,
                                .normalize = c->normalize,
-                               .parameters = parameters};
+                               .parameters = parameters,
+                               .numerics = numerics};
 }
 
 mill_status mill_encoder_check(const char *dir, const mill_encoder_options *options, mill_encoder_info *info, mill_error *err)
@@ -111,7 +114,7 @@ mill_status mill_encoder_check(const char *dir, const mill_encoder_options *opti
     if (st == MILL_OK) st = stm_safetensors_open(path, &file, err);
     if (st == MILL_OK) st = stm_encoder_weights_check(file, &c, &parameters, err);
     if (st == MILL_OK) st = open_tokenizer(dir, &c, &tok, err);
-    if (st == MILL_OK && info != NULL) *info = describe(&c, parameters);
+    if (st == MILL_OK && info != NULL) *info = describe(&c, parameters, options->numerics);
     stm_wordpiece_close(&tok);
     stm_safetensors_close(&file);
     return st;
@@ -146,6 +149,7 @@ mill_status mill_encoder_open(const char *dir, const mill_encoder_options *optio
     if ((e = stm_calloc(sizeof *e)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for an encoder");
     e->threads = options->threads < 1 ? 1 : options->threads > THREADS_MAX ? THREADS_MAX : options->threads;
     e->cancelled = options->cancelled, e->user = options->user;
+    e->numerics = options->numerics;
     if ((st = open_all(e, dir, options, err)) != MILL_OK)
         mill_encoder_close(&e);
     else
@@ -167,7 +171,7 @@ void mill_encoder_close(mill_encoder **enc)
     *enc = NULL;
 }
 
-mill_encoder_info mill_encoder_info_of(const mill_encoder *enc) { return describe(&enc->config, enc->weights->parameters); }
+mill_encoder_info mill_encoder_info_of(const mill_encoder *enc) { return describe(&enc->config, enc->weights->parameters, enc->numerics); }
 
 static void stop(run_state *s, mill_status st, const mill_error *cause)
 {

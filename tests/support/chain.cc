@@ -93,6 +93,7 @@ Chain &Chain::add(const std::string &name, const std::string &type, const Params
     spec.policy.replicas = o.replicas;
     spec.policy.sink_errors = o.errors;
     spec.policy.batch_timeout_s = o.batch_timeout_s;
+    spec.policy.numerics = o.numerics;
     if (o.on_error_set) spec.policy.on_error = o.on_error;
     spec.run_seed = 7;
     if (stm_step_create(&spec, &ps->step, &error) != MILL_OK) return *this;
@@ -155,45 +156,57 @@ static std::string lines(const mill_batch *b, const stm_schema &schema)
     return out;
 }
 
-std::string Chain::generate(const std::string &step, int64_t max_rows, const mill_cursor *from, std::vector<Mark> *marks)
+void Chain::with_replica(const std::string &step, const std::function<void(stm_wrapper *)> &use)
 {
-    mill_step *s = plan_->steps[index_.at(step)].step;
     stm_wrapper_env env = {};
     stm_wrapper_opts o = {};
     stm_wrapper *w = nullptr;
     mill_error e = {};
-    std::string out;
-    bool end = false;
 
     EXPECT_EQ(stm_pool_create(0, &env.pool), MILL_OK);
     EXPECT_EQ(stm_errors_create(nullptr, nullptr, &env.errors), MILL_OK);
     env.n_roots = 1;
-    o.step = s;
+    o.step = plan_->steps[index_.at(step)].step;
     o.count = 1;
     o.env = &env;
     o.root_name = "root";
     o.key_width = 1;
     EXPECT_EQ(stm_wrapper_create(&o, &w, &e), MILL_OK) << e.msg;
-    EXPECT_EQ(stm_wrapper_load(w, &e), MILL_OK) << e.msg;
-    stm_wrapper_run(w);
-    if (from != nullptr) *mt_wrapper_cursor(w) = *from;
-    while (!end) {
-        mill_batch *b = nullptr;
-        const mill_status st = stm_wrapper_generate(w, max_rows, &b, &e);
-        EXPECT_EQ(st, MILL_OK) << e.msg;
-        if (st != MILL_OK) break;
-        if (b == nullptr) continue;
-        EXPECT_LE(b->rows, max_rows);
-        end = b->end;
-        out += lines(b, s->out);
-        mill_batch_destroy(&b);
-        /* one batch may have been made ahead, to know the end: the cursor is behind that one */
-        if (marks != nullptr) marks->push_back({*mt_wrapper_cursor(w), out.size() + (mt_wrapper_held(w) != nullptr ? lines(mt_wrapper_held(w), s->out).size() : 0)});
+    const mill_status st = stm_wrapper_load(w, &e);
+    EXPECT_EQ(st, MILL_OK) << e.msg;
+    if (st == MILL_OK) {
+        stm_wrapper_run(w);
+        use(w);
     }
     stm_wrapper_destroy(&w);
     stm_errors_destroy(&env.errors);
     EXPECT_EQ(stm_pool_counts(env.pool).live_bytes, 0);
     stm_pool_release(&env.pool);
+}
+
+std::string Chain::generate(const std::string &step, int64_t max_rows, const mill_cursor *from, std::vector<Mark> *marks)
+{
+    const mill_step *s = plan_->steps[index_.at(step)].step;
+    std::string out;
+
+    with_replica(step, [&](stm_wrapper *w) {
+        mill_error e = {};
+        bool end = false;
+        if (from != nullptr) *mt_wrapper_cursor(w) = *from;
+        while (!end) {
+            mill_batch *b = nullptr;
+            const mill_status st = stm_wrapper_generate(w, max_rows, &b, &e);
+            EXPECT_EQ(st, MILL_OK) << e.msg;
+            if (st != MILL_OK) break;
+            if (b == nullptr) continue;
+            EXPECT_LE(b->rows, max_rows);
+            end = b->end;
+            out += lines(b, s->out);
+            mill_batch_destroy(&b);
+            /* one batch may have been made ahead, to know the end: the cursor is behind that one */
+            if (marks != nullptr) marks->push_back({*mt_wrapper_cursor(w), out.size() + (mt_wrapper_held(w) != nullptr ? lines(mt_wrapper_held(w), s->out).size() : 0)});
+        }
+    });
     return out;
 }
 

@@ -1,5 +1,6 @@
 /* Pipelines of real step types with parameters as a pipeline file would give them: made, run, and looked at. */
 #pragma once
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -8,6 +9,7 @@
 
 extern "C" {
 #include "exec/run.h"
+#include "wrapper/wrapper.h"
 }
 
 namespace mt {
@@ -54,6 +56,7 @@ public:
         double batch_timeout_s = -1;
         stm_on_error on_error = STM_ON_ERROR_IMPUTE;
         bool on_error_set = false;
+        mill_numerics numerics = MILL_NUMERICS_INVARIANT;
         std::vector<std::string> branches;
     };
     /** Add a step; the first error is kept in `error` and makes the run fail. */
@@ -72,6 +75,8 @@ public:
     /** Rows of generator @p step from @p from (NULL = the beginning) to its end as JSON lines, without a run; *marks
      *  gets every cursor on the way. */
     std::string generate(const std::string &step, int64_t max_rows, const mill_cursor *from = nullptr, std::vector<Mark> *marks = nullptr);
+    /** A loaded replica of @p step, without a run. */
+    void with_replica(const std::string &step, const std::function<void(stm_wrapper *)> &use);
     void release(); /* the run or plan; also done by the destructor */
 
     std::string dir = "/tmp"; /* where relative paths start, and the run directory */

@@ -100,6 +100,27 @@ TEST(Plan, CarriesEveryKey)
     EXPECT_GT(plan.step.at("src")->credit_rows, 2 * 32);
 }
 
+TEST(Plan, NumericsAreWhatTheFileSaysElseWhatTheDeviceIs)
+{
+    const struct {
+        const char *head, *map;
+        mill_numerics expected;
+    } cases[] = {
+        {"", "", MILL_NUMERICS_INVARIANT},
+        {"numerics: invariant\n", "", MILL_NUMERICS_INVARIANT},
+        {"numerics: fast\n", "", MILL_NUMERICS_FAST},
+        {"", ", resources: {gpus: 1}", MILL_NUMERICS_FAST},
+        {"numerics: invariant\n", ", resources: {gpus: 1}", MILL_NUMERICS_INVARIANT},
+    };
+    for (auto &c : cases) {
+        SCOPED_TRACE(std::string(c.head) + c.map);
+        Pipeline p(std::string("stepmill: 1\n") + c.head + "steps:\n  src: {type: t_source}\n  map: {type: t_map, from: src" + c.map + "}\n");
+        const Plan plan(p);
+        EXPECT_EQ(mill_step_numerics(plan.step.at("map")->step), c.expected);
+        EXPECT_EQ(mill_step_numerics(plan.step.at("src")->step), !strcmp(c.head, "numerics: fast\n") ? MILL_NUMERICS_FAST : MILL_NUMERICS_INVARIANT);
+    }
+}
+
 TEST(Plan, DefaultsAreThoseOfTheTables)
 {
     Pipeline p(

@@ -6,6 +6,11 @@
 
 #include "support/chain.h"
 
+extern "C" {
+#include "stepmill/model.h"
+#include "support/wrapper_peek.h"
+}
+
 using mt::Bert;
 using mt::BertShape;
 using mt::Chain;
@@ -156,6 +161,26 @@ TEST(EmbedText, FaultsNameTheParameter)
         EXPECT_EQ(o.error.status, c.status) << o.error.msg;
         EXPECT_NE(std::string(o.error.msg).find(c.says), std::string::npos) << o.error.msg;
         EXPECT_STREQ(o.error.field, c.field);
+    }
+}
+
+TEST(EmbedText, NumericsReachTheEncoder)
+{
+    Bert model(kShape);
+    mt::TempDir dir;
+    model.write(dir.path());
+    for (mill_numerics asked : {MILL_NUMERICS_INVARIANT, MILL_NUMERICS_FAST}) {
+        Folder f;
+        Chain c;
+        Chain::Opts step;
+        c.dir = f.path;
+        step.numerics = asked;
+        c.add("in", "read_jsonl", {{"path", f.put("in.jsonl", rows(3))}});
+        c.add("embed", "embed_text", {{"model", dir.path()}}, step);
+        ASSERT_EQ(c.error.status, MILL_OK) << c.error.msg;
+        int32_t found = -1;
+        c.with_replica("embed", [&](stm_wrapper *w) { found = mill_encoder_info_of(static_cast<mill_encoder *>(mt_wrapper_state(w))).numerics; });
+        EXPECT_EQ(found, asked);
     }
 }
 
