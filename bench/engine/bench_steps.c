@@ -2,8 +2,8 @@
  * Steps that measure the engine, through the public plugin interface. What they see is written as one line of JSON to the
  * file BENCH_REPORT when the sink's output is complete.
  *
- *   bench_source  batches of one int64 column whose first value is the batch's number; one_at_a_time: the next one only when
- *                 the sink has had the last (latency)
+ *   bench_source  batches of one int64 column whose first value is the batch's number; timed: notes when it made a batch, for the
+ *                 latency of a pipeline whose credit lets one batch in at a time
  *   bench_idle    makes one row, waits, ends
  *   bench_work    steps of a dependent chain of multiplications per batch
  *   bench_sleep   sleeps per batch
@@ -56,7 +56,7 @@ static int64_t mallocs(void)
 
 typedef struct source {
     int64_t batches, sleep_ns;
-    bool one_at_a_time;
+    bool timed;
     const mill_type *type;
 } source;
 
@@ -67,7 +67,7 @@ static mill_status source_configure(mill_step *step, const mill_config *c, mill_
     if (s == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory");
     mill_step_set_state(step, s, free);
     s->batches = mill_config_int(c, "batches");
-    s->one_at_a_time = mill_config_bool(c, "one_at_a_time");
+    s->timed = mill_config_bool(c, "timed");
     s->sleep_ns = (int64_t)(mill_config_float(c, "sleep") * 1e9);
     s->type = mill_type_plain(MILL_INT64);
     return mill_io_add(io, "row", s->type, NULL, err);
@@ -78,7 +78,7 @@ static mill_status source_load(mill_replica *r, mill_error *err)
     const source *s = mill_step_state(mill_replica_step(r));
 
     all.batches = s->batches;
-    all.timed = s->one_at_a_time;
+    all.timed = s->timed;
     all.times = calloc((size_t)s->batches + 1, sizeof *all.times);
     return all.times != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "no memory");
 }
@@ -126,7 +126,7 @@ static mill_status source_generate(mill_replica *r, int64_t max_rows, mill_curso
     const int64_t ahead = made - atomic_load_explicit(&all.rows_taken, memory_order_acquire);
     mill_status st;
 
-    if (s->one_at_a_time && ahead > 0) return MILL_OK; /* ask again */
+    if (s->timed && ahead > 0) return mill_fail(err, MILL_ERR_INVALID, "a batch is still under way: set credit to batch_size");
     if (ahead > atomic_load_explicit(&all.most_rows, memory_order_relaxed))
         atomic_store_explicit(&all.most_rows, ahead, memory_order_relaxed);
     if (number == s->batches / 5) {
@@ -134,7 +134,7 @@ static mill_status source_generate(mill_replica *r, int64_t max_rows, mill_curso
         getrusage(RUSAGE_SELF, &all.mark);
         all.mark_ns = now_ns();
     }
-    if (s->one_at_a_time) all.made_ns = now_ns();
+    if (s->timed) all.made_ns = now_ns();
     if ((st = emit_rows(r, s->type, number, max_rows, out, err)) != MILL_OK) return st;
     atomic_store_explicit(&all.rows_made, made + max_rows, memory_order_release);
     cursor_set(cursor, number + 1);
@@ -162,7 +162,7 @@ static mill_status idle_generate(mill_replica *r, int64_t max_rows, mill_cursor 
 
 static const mill_param source_params[] = {
     {"batches", MILL_PARAM_INT, 0, "1", 1, 1e12, NULL, "how many"},
-    {"one_at_a_time", MILL_PARAM_BOOL, 0, "false", 0, 0, NULL, "the next batch only when the sink has had the last"},
+    {"timed", MILL_PARAM_BOOL, 0, "false", 0, 0, NULL, "take the time from a batch's making to the sink; one batch under way at a time"},
     {"sleep", MILL_PARAM_DURATION, 0, "3s", 0, 1000, NULL, "how long bench_idle waits"},
 };
 
@@ -251,6 +251,7 @@ static mill_status sink_finalize(mill_replica *r, mill_error *err)
     (void)r;
     getrusage(RUSAGE_SELF, &end);
     if (path == NULL) return MILL_OK;
+    if (all.batches > 0 && all.taken < skip + 1) return mill_fail(err, MILL_ERR_INVALID, "only %lld of %lld batches came", (long long)all.taken, (long long)all.batches);
     if ((f = fopen(path, "w")) == NULL) return mill_fail(err, MILL_ERR_IO, "cannot write %s", path);
     if (all.timed) qsort(all.times + skip, (size_t)n, sizeof *all.times, by_size);
     fprintf(f,

@@ -188,7 +188,10 @@ static void set_credit(builder *b)
             if (s->stage == root->stage && b->nodes[i].n_inputs > 0) rows += (replicas_of(b->run, s) + 1) * batch;
         }
         if (b->nodes[r].kind == STM_NODE_GENERATOR) b->nodes[r].batch_rows = own; /* grants are for whole batches */
-        b->nodes[r].credit_rows = rows > 16 * own ? rows : 16 * own;
+        const int64_t asked = root->plan_step >= 0 ? b->run->plan->steps[root->plan_step].credit_asked : 0;
+        if (asked > 0) rows = asked > own ? asked / own * own : own; /* what starves by it is granted its shortfall */
+        else if (rows < 16 * own) rows = 16 * own;
+        b->nodes[r].credit_rows = rows;
     }
 }
 

@@ -15,6 +15,7 @@ typedef struct stm_plan_step {
     int32_t stage; /* load group it belongs to: 0 .. n_stages-1, never below that of a producer */
     bool any_order;      /* sinks: rows may come in any order */
     int64_t credit_rows; /* generators and globals: rows in the pipeline at once; filled by stm_plan_try */
+    int64_t credit_asked; /* generators: credit_rows as the pipeline wants it, 0 = worked out */
 } stm_plan_step;
 
 typedef struct stm_plan {

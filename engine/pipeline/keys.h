@@ -58,7 +58,7 @@ typedef struct stm_file_keys {
 typedef struct stm_step_keys {
     const char *type;
     const stm_value *from, *to, *inputs, *outputs, *devices;
-    int64_t batch_size, input_batch_size, budget_tokens, budget_bytes;
+    int64_t batch_size, credit, input_batch_size, budget_tokens, budget_bytes;
     int64_t replicas, gpus, cpus, memory;
     bool share, errors;
     int32_t on_error; /* -1 = not given */

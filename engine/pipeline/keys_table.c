@@ -89,6 +89,8 @@ const stm_key stm_step_table[] = {
     {"outputs", STM_SHAPE_MAP, NULL, .offset = S(outputs), .kinds = GEN | STEP | GLOBAL | ROUTER,
      .text = "the step type's name of a column: the name to write"},
     {"batch_size", STM_SHAPE_INT, "64", 1, 1 << 24, .offset = S(batch_size), .kinds = GEN, .text = "generators: rows per batch"},
+    {"credit", STM_SHAPE_INT, "0", 0, 1e12, .offset = S(credit), .kinds = GEN,
+     .text = "generators: rows that may be in the pipeline at once, in whole batches; 0 = what keeps every replica busy"},
     {"input_batch_size", STM_SHAPE_INT, "0", 0, 1 << 24, .offset = S(input_batch_size), .kinds = FED,
      .text = "exactly so many rows per batch, whatever the batches before; 0 = as they come"},
     {"budget", STM_SHAPE_OBJECT, NULL, .kinds = FED, SUB(budget_keys), .text = "batches of equal cost instead of input_batch_size"},

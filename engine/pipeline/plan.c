@@ -141,6 +141,7 @@ static mill_status fill_step(const mill_pipeline *p, stm_arena *a, const stm_gra
     out->on_missing = s->on_missing;
     out->on_uneven = s->on_uneven;
     out->stage = s->stage;
+    out->credit_asked = s->keys.credit;
     out->any_order =
         s->type->kind == MILL_SINK && (s->keys.order == STM_ORDER_ANY || (s->keys.order < 0 && g->keys.order == STM_ORDER_ANY));
     if ((st = make_step(p, a, g, s, index, plan, run_dir, &out->step, err)) != MILL_OK) {

@@ -12,12 +12,14 @@
 #include <zstd.h>
 
 #define PACKED_BYTES ((size_t)128 << 10)
+#define WRITEBACK_BYTES ((uint64_t)4 << 20) /* how much waits in the page cache before the device is told to begin */
 
 enum { PLAIN, GZIP, ZSTD };
 
 struct stm_output {
     int fd, kind;
     uint64_t size;   /* bytes given to the file */
+    uint64_t begun;  /* bytes whose writing to the device has begun */
     bool inside;     /* a compressed stream is open */
     bool deflate_ready;
     z_stream z;
@@ -91,7 +93,7 @@ mill_status stm_output_open(const char *path, uint64_t resume, stm_output **out,
             st = mill_fail(err, MILL_ERR_IO, "cannot cut %s: %s", o->temporary, strerror(errno));
             goto fail;
         }
-        o->size = resume;
+        o->size = o->begun = resume;
     }
     *out = o;
     return MILL_OK;
@@ -126,6 +128,11 @@ static mill_status write_all(stm_output *o, const void *bytes, size_t n, mill_er
         p += w;
         n -= (size_t)w;
         o->size += (uint64_t)w;
+    }
+    /* The device works while rows are still made: the wait at the next sync is short. A hint; durability comes from the sync alone. */
+    if (o->size - o->begun >= WRITEBACK_BYTES) {
+        (void)sync_file_range(o->fd, (off64_t)o->begun, (off64_t)(o->size - o->begun), SYNC_FILE_RANGE_WRITE);
+        o->begun = o->size;
     }
     return MILL_OK;
 }

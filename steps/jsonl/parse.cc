@@ -6,57 +6,12 @@
 #include <cstdio>
 #include <new>
 
-#include "steps/jsonl/scan.h"
+#include "steps/jsonl/columns.h"
 
 using namespace stm_jsonl_scan;
 using simdjson::error_code;
 
-namespace {
-
-/* A column of the batch in the making. Fixed-width values go straight into pool buffers; text gathers in memory that is
- * kept, and is copied once into a buffer of the right size; nested types go through a builder. */
-struct Column {
-    char *name = nullptr;
-    size_t name_bytes = 0;
-    uint64_t word = 0, mask = 0; /* the name and its closing quote, where they fit into eight bytes; mask 0 = not so */
-    bool plain = false; /* the name stands in JSON as it is: no quote, backslash or control character */
-    const mill_type *type = nullptr;
-    int64_t seen = -1; /* the last row that gave a value */
-    int64_t nulls = 0;
-    uint8_t *valid = nullptr; /* [rows_cap / 8] */
-    mill_buffer *offsets = nullptr, *data = nullptr;
-    int64_t *off = nullptr;  /* contents of offsets */
-    void *values = nullptr;  /* contents of data */
-    mill_builder *builder = nullptr;
-    Bytes text;
-
-    bool is_text() const { return type->id == MILL_UTF8 || type->id == MILL_JSON; }
-    bool is_built() const { return type->id >= MILL_LIST || type->id == MILL_FLOAT16; }
-};
-
-/* Why a row was given up: an error of JSON, a value that does not fit, or memory. */
-enum class Out { ok, json, misfit, repeated, memory };
-
-} // namespace
-
-struct stm_jsonl {
-    mill_pool *pool = nullptr;
-    Column *cols = nullptr;
-    int32_t n = 0;      /* columns by name */
-    int32_t n_all = 0;  /* with `extra` */
-    int64_t max_rows = 0, rows = 0, rows_cap = 0;
-    int64_t bytes = 0;
-    od::parser parser;
-    Checker checker;
-    Bytes key;
-    error_code error = simdjson::SUCCESS;
-    /* the line in hand */
-    const char *end = nullptr;
-    const Column *at = nullptr; /* column at fault */
-    char found[64] = "";
-
-    ~stm_jsonl();
-};
+#define QUICK_PATIENCE 64 /* rows in vain until a file of another form is read without the try */
 
 static void drop_buffers(stm_jsonl *p)
 {
@@ -110,6 +65,7 @@ mill_status stm_jsonl_create(mill_pool *pool, const mill_field *fields, int32_t 
     }
     p->n = n;
     p->n_all = n + extra;
+    p->can_quick = true;
     for (int32_t i = 0; i < p->n_all; i++) {
         Column &c = p->cols[i];
         c.type = i < n ? fields[i].type : mill_type_plain(MILL_JSON);
@@ -118,6 +74,7 @@ mill_status stm_jsonl_create(mill_pool *pool, const mill_field *fields, int32_t 
             delete p;
             return MILL_ERR_NOMEM;
         }
+        if (i < n && !c.is_quick()) p->can_quick = false;
         c.name_bytes = strlen(c.name);
         c.plain = plain_name(c.name);
         if (c.plain && c.name_bytes < 8) {
@@ -176,21 +133,6 @@ mill_status stm_jsonl_begin(stm_jsonl *p, int64_t max_rows)
     if (grow) p->rows_cap = max_rows;
     p->max_rows = max_rows;
     return MILL_OK;
-}
-
-/* A null in row r of a column that has r rows. Only builders can fail. */
-static bool put_null(Column &c, int64_t r)
-{
-    c.valid[r >> 3] &= static_cast<uint8_t>(~(1u << (r & 7)));
-    c.nulls++;
-    if (c.is_built()) return mill_builder_null(c.builder) == MILL_OK;
-    if (c.is_text()) {
-        c.off[r + 1] = c.off[r];
-        c.text.size = static_cast<size_t>(c.off[r]);
-    } else if (c.type->width > 0) {
-        memset(static_cast<char *>(c.values) + r * c.type->width, 0, static_cast<size_t>(c.type->width));
-    }
-    return true;
 }
 
 /* A value is JSON but not of the column's type: remember what stands there. */
@@ -345,7 +287,7 @@ static Out put(stm_jsonl *p, Column &c, od::value &v, int64_t r)
     }
     bool null = false;
     if (v.is_null().get(null) != simdjson::SUCCESS) return misfit(p, v);
-    if (null) return put_null(c, r) ? Out::ok : Out::memory;
+    if (null) return c.put_null(r) ? Out::ok : Out::memory;
     switch (c.type->id) {
     case MILL_UTF8: {
         const Out o = add_string(p, v, c.text);
@@ -448,17 +390,6 @@ static int32_t find_column(stm_jsonl *p, const char *key, const char *key_end, b
     return -1;
 }
 
-/* Whether the key at `key`, behind its opening quote, is c's name as it stands. */
-static bool is_key(const stm_jsonl *p, const Column &c, const char *key)
-{
-    if (c.mask != 0) { /* the line has padding behind it */
-        uint64_t w;
-        memcpy(&w, key, 8);
-        return (w & c.mask) == c.word;
-    }
-    return c.plain && static_cast<size_t>(p->end - key) > c.name_bytes && memcmp(key, c.name, c.name_bytes) == 0 && key[c.name_bytes] == '"';
-}
-
 static Out parse(stm_jsonl *p, const char *line, size_t bytes, od::document &doc)
 {
     const int64_t r = p->rows;
@@ -474,7 +405,7 @@ static Out parse(stm_jsonl *p, const char *line, size_t bytes, od::document &doc
         const char *key = f.key().raw();
         int32_t i = next;
         if (i < p->n) {
-            if (!is_key(p, p->cols[i], key)) i = p->n;
+            if (!p->cols[i].is_named(key, p->end)) i = p->n;
         }
         if (i >= p->n) {
             bool escaped = false;
@@ -500,14 +431,14 @@ static Out parse(stm_jsonl *p, const char *line, size_t bytes, od::document &doc
     }
     if (!at_end(doc)) return json_error(p, simdjson::TRAILING_CONTENT);
     for (int32_t i = 0; i < p->n; i++)
-        if (p->cols[i].seen != r && !put_null(p->cols[i], r)) return Out::memory;
+        if (p->cols[i].seen != r && !p->cols[i].put_null(r)) return Out::memory;
     if (p->n_all > p->n) {
         Column &c = p->cols[p->n];
         if (c.seen == r) {
             c.text.data[c.text.size++] = '}'; /* put_extra kept room */
             c.off[r + 1] = static_cast<int64_t>(c.text.size);
         } else {
-            put_null(c, r);
+            c.put_null(r);
         }
     }
     return Out::ok;
@@ -536,7 +467,7 @@ void stm_jsonl_null_row(stm_jsonl *p)
 {
     cut_row(p);
     /* A builder that cannot append stays short, and finish says so. */
-    for (int32_t i = 0; i < p->n_all; i++) (void)put_null(p->cols[i], p->rows);
+    for (int32_t i = 0; i < p->n_all; i++) (void)p->cols[i].put_null(p->rows);
     p->rows++;
 }
 
@@ -602,6 +533,16 @@ mill_status stm_jsonl_row(stm_jsonl *p, const char *line, size_t bytes, stm_json
     p->at = nullptr;
     p->error = simdjson::SUCCESS;
     p->end = line + bytes;
+    if (p->can_quick && p->quick_luck > -QUICK_PATIENCE) {
+        if (stm_jsonl_quick(p, line, bytes)) {
+            if (p->quick_luck < QUICK_PATIENCE) p->quick_luck++;
+            p->rows++;
+            p->bytes += static_cast<int64_t>(bytes);
+            return MILL_OK;
+        }
+        p->quick_luck -= 2;
+        cut_row(p);
+    }
     const Out o = parse(p, line, bytes, doc);
     if (o == Out::ok) {
         p->rows++;
@@ -616,6 +557,8 @@ mill_status stm_jsonl_row(stm_jsonl *p, const char *line, size_t bytes, stm_json
     stm_jsonl_null_row(p);
     return MILL_ERR_DATA;
 }
+
+void stm_jsonl_no_quick(stm_jsonl *p) { p->can_quick = false; }
 
 int64_t stm_jsonl_rows(const stm_jsonl *p) { return p->rows; }
 int64_t stm_jsonl_bytes(const stm_jsonl *p) { return p->bytes; }

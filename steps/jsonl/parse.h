@@ -37,6 +37,8 @@ mill_status stm_jsonl_begin(stm_jsonl *p, int64_t max_rows);
  * MILL_ERR_NOMEM: nothing was appended. No allocation in the steady state.
  */
 mill_status stm_jsonl_row(stm_jsonl *p, const char *line, size_t bytes, stm_jsonl_fault *fault);
+/** Lines of the common form are read in one pass of our own, all others by simdjson: from now on all by simdjson. Tests compare. */
+void stm_jsonl_no_quick(stm_jsonl *p);
 /** Append a row of nulls. */
 void stm_jsonl_null_row(stm_jsonl *p);
 int64_t stm_jsonl_rows(const stm_jsonl *p);

@@ -18,7 +18,8 @@ int hex4(const char *p)
     return v;
 }
 
-/* The escape at *src == '\\'; moves src behind it. At most as many bytes are written as were read. */
+} // namespace
+
 bool escape(const char *&src, char *&dst)
 {
     char c = src[1];
@@ -66,8 +67,6 @@ bool escape(const char *&src, char *&dst)
     src += 2;
     return true;
 }
-
-} // namespace
 
 const char *unescape(const char *src, const char *end, char *&dst)
 {

@@ -44,6 +44,8 @@ struct Bytes {
     }
 };
 
+/** The escape at *@p src, a backslash: moves src behind it and dst behind what was written, at most as many bytes as were read. */
+bool escape(const char *&src, char *&dst);
 /**
  * Unescape the inside of a string: @p src behind the opening quote, @p end the end of the line (64 bytes behind it are
  * readable), @p dst with room for end - src + 16 bytes. Moves dst behind what was written and gives the closing quote;

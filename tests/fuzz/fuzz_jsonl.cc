@@ -1,6 +1,6 @@
 /*
  * JSON lines: any bytes as a file. Every line that is not blank is one row, good or bad; a row that was let through is valid
- * JSON to simdjson's own full parser; written again it reads back as the same row, byte for byte.
+ * JSON to simdjson's own full parser; the quick way and simdjson's read the same; written again it reads back as the same row, byte for byte.
  */
 #include <simdjson.h>
 #include <sys/mman.h>
@@ -62,8 +62,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1) return 0;
-    /* The first byte chooses: columns from the lines, or given ones of every kind. */
+    /* The first byte chooses: columns from the lines, or given ones of every kind, or those of them that have a quick way. */
     const bool guessed = data[0] & 1;
+    const size_t n_given = data[0] & 2 ? 4 : 10;
     const char *bytes = reinterpret_cast<const char *>(data) + 1;
     size--;
     /* Compressed input is the business of other libraries. */
@@ -90,33 +91,40 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (guessed) {
         for (int32_t i = 0; i < stm_jsonl_guess_count(guess); i++) fields.push_back(stm_jsonl_guess_field(guess, i));
     } else {
-        for (const auto &g : given) {
+        for (size_t i = 0; i < n_given; i++) {
             const mill_type *type = nullptr;
-            require(mill_type_parse(g[1], &type, &err) == MILL_OK, "type");
-            fields.push_back(mill_field{g[0], type});
+            require(mill_type_parse(given[i][1], &type, &err) == MILL_OK, "type");
+            fields.push_back(mill_field{given[i][0], type});
         }
     }
     bool extra = true; /* a column of that name cannot be told apart when read again */
     for (const mill_field &f : fields) extra = extra && strcmp(f.name, "extra!") != 0;
 
     mill_pool *pool = nullptr;
-    stm_jsonl *parser = nullptr;
-    mill_batch *batch = nullptr, *again = nullptr;
+    stm_jsonl *parser = nullptr, *slow = nullptr;
+    mill_batch *batch = nullptr, *same = nullptr, *again = nullptr;
     const stm_place_in_files start = {0, 0, 0};
     const size_t expected = count_lines(bytes, size);
     require(stm_pool_create(0, &pool) == MILL_OK, "pool");
     require(stm_jsonl_create(pool, fields.data(), static_cast<int32_t>(fields.size()), extra, &parser) == MILL_OK, "parser");
+    require(stm_jsonl_create(pool, fields.data(), static_cast<int32_t>(fields.size()), extra, &slow) == MILL_OK, "parser");
+    stm_jsonl_no_quick(slow);
     require(stm_jsonl_begin(parser, static_cast<int64_t>(expected) + 1) == MILL_OK, "begin");
+    require(stm_jsonl_begin(slow, static_cast<int64_t>(expected) + 1) == MILL_OK, "begin");
     stm_lines_goto(lines, &start);
     simdjson::dom::parser dom;
     for (end = false; stm_lines_next(lines, &line, &end, &err) == MILL_OK && !end;) {
         stm_jsonl_fault fault = {};
         if (line.too_long) {
             stm_jsonl_null_row(parser);
+            stm_jsonl_null_row(slow);
             continue;
         }
         const mill_status st = stm_jsonl_row(parser, line.text, line.bytes, &fault);
         require(st == MILL_OK || st == MILL_ERR_DATA, "status of a row");
+        stm_jsonl_fault other = {};
+        require(stm_jsonl_row(slow, line.text, line.bytes, &other) == st, "the quick way and the other disagree about a row");
+        require(fault.byte == other.byte && strcmp(fault.cause, other.cause) == 0, "the quick way and the other give different causes");
         require(st == MILL_OK || fault.cause[0] != 0, "a bad row without a cause");
         require(fault.byte >= 0 && fault.byte <= static_cast<int64_t>(line.bytes) + 1, "a byte outside of the line");
         if (st == MILL_OK) {
@@ -126,12 +134,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     require(stm_jsonl_rows(parser) == static_cast<int64_t>(expected), "a row was lost or made up");
     require(stm_jsonl_finish(parser, &batch, &err) == MILL_OK, err.msg);
+    require(stm_jsonl_finish(slow, &same, &err) == MILL_OK, err.msg);
     for (int32_t i = 0; i < mill_batch_columns(batch); i++)
         require(stm_column_validate(mill_batch_column(batch, i), &err) == MILL_OK, err.msg);
 
     /* Out and in again. */
     std::vector<const char *> names;
     for (const mill_field &f : fields) names.push_back(f.name);
+    if (extra) names.push_back("extra!");
+    require(as_json(batch, names) == as_json(same, names), "the quick way and the other read different rows");
+    if (extra) names.pop_back();
     const std::string once = as_json(batch, names) + std::string(64, ' ');
     stm_jsonl *second = nullptr;
     require(stm_jsonl_create(pool, fields.data(), static_cast<int32_t>(fields.size()), false, &second) == MILL_OK, "parser");
@@ -147,6 +159,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     mill_batch_destroy(&again);
     mill_batch_destroy(&batch);
+    mill_batch_destroy(&same);
+    stm_jsonl_destroy(&slow);
     stm_jsonl_destroy(&second);
     stm_jsonl_destroy(&parser);
     require(stm_pool_counts(pool).live_bytes == 0, "memory of the pool is lost");

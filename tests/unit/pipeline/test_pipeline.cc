@@ -121,6 +121,14 @@ TEST(Plan, NumericsAreWhatTheFileSaysElseWhatTheDeviceIs)
     }
 }
 
+TEST(Plan, CreditIsWholeBatches)
+{
+    for (const auto &[asked, rows] : std::map<int, int>{{16, 16}, {40, 32}, {5, 16}, {64, 64}}) {
+        Pipeline p("stepmill: 1\nsteps:\n  src: {type: t_source, batch_size: 16, credit: " + std::to_string(asked) + "}\n  map: {type: t_map, from: src}\n");
+        EXPECT_EQ(Plan(p).step.at("src")->credit_rows, rows) << asked;
+    }
+}
+
 TEST(Plan, DefaultsAreThoseOfTheTables)
 {
     Pipeline p(
