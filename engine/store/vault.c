@@ -39,6 +39,13 @@ static uint64_t segment_epoch_of(const char *name)
     return i > 1 && name[i - 1] == '.' ? epoch : 0;
 }
 
+static uint64_t epoch_of(const char *name)
+{
+    const uint64_t journal = stm_journal_epoch_of(name);
+
+    return journal != 0 ? journal : segment_epoch_of(name);
+}
+
 typedef struct listing {
     uint64_t *journals;
     size_t n, cap;
@@ -49,7 +56,7 @@ typedef struct listing {
 static void note_name(const char *name, void *ctx)
 {
     listing *l = ctx;
-    const uint64_t j = stm_journal_epoch_of(name), e = j != 0 ? j : segment_epoch_of(name);
+    const uint64_t j = stm_journal_epoch_of(name), e = epoch_of(name);
 
     if (e > l->highest) l->highest = e;
     if (j == 0) return;
@@ -96,11 +103,11 @@ static mill_status find(stm_vault *v, bool fresh, mill_error *err)
         st = mill_fail(err, MILL_ERR_NOMEM, "no memory to read the run directory");
     v->highest = l.highest;
     if (st == MILL_OK && l.n > 0) qsort(l.journals, l.n, sizeof *l.journals, newest_first);
-    for (size_t i = 0; i < l.n && st == MILL_OK && !fresh; i++) {
+    for (size_t i = 0; i < l.n && st == MILL_OK; i++) {
         mill_error why = {0};
         st = read_epoch(v, l.journals[i], &why);
         if (st == MILL_OK) break;
-        if (st == MILL_ERR_NOT_FOUND) { /* its writer was gone before it had begun; the epoch before it counts */
+        if (st == MILL_ERR_NOT_FOUND || (fresh && st == MILL_ERR_DATA)) { /* its writer was gone before it had begun; the epoch before it counts */
             st = MILL_OK;
             continue;
         }
@@ -108,6 +115,12 @@ static mill_status find(stm_vault *v, bool fresh, mill_error *err)
         if (err != NULL) *err = why;
     }
     stm_free(l.journals);
+    if (fresh) { /* who wrote it still counts */
+        stm_text who = v->tables.who;
+        v->tables.who = (stm_text){0};
+        stm_tables_fini(&v->tables);
+        v->tables.who = who;
+    }
     return st;
 }
 
@@ -146,6 +159,7 @@ void stm_vault_close(stm_vault **vault)
 /* ---- looking ------------------------------------------------------------------------------------------------------ */
 
 uint64_t stm_vault_epoch(const stm_vault *v) { return v->epoch; }
+uint64_t stm_vault_next_epoch(const stm_vault *v) { return v->highest + 1; }
 const char *stm_vault_who(const stm_vault *v) { return v->tables.who.data != NULL ? v->tables.who.data : ""; }
 int64_t stm_vault_commits(const stm_vault *v) { return v->commits; }
 int64_t stm_vault_journal_bytes(const stm_vault *v) { return v->journal_bytes; }
@@ -377,10 +391,11 @@ static bool counts(const stm_vault *v, const char *name)
 static void note_old(const char *name, void *ctx)
 {
     sweep *s = ctx;
-    const uint64_t j = stm_journal_epoch_of(name), e = j != 0 ? j : segment_epoch_of(name);
+    const bool owner = strncmp(name, "owner.", 6) == 0; /* a heartbeat of somebody who was killed */
+    const uint64_t e = owner ? strtoull(name + 6, NULL, 10) : epoch_of(name);
 
     if (e == 0 || e >= s->v->epoch || strlen(name) >= sizeof s->names[0]) return;
-    if (j == 0 && counts(s->v, name)) return;
+    if (!owner && counts(s->v, name)) return;
     if (stm_grow(&s->names, &s->cap, s->n + 1, sizeof *s->names) != 0) return;
     strcpy(s->names[s->n++], name);
 }

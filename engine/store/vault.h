@@ -42,7 +42,7 @@ typedef struct stm_vault_stream {
 typedef struct stm_vault_opts {
     const stm_files *files; /* copied; its `user` must outlive the vault */
     uint64_t nonce;         /* of the next epoch; 0 = drawn */
-    bool fresh;             /* take over nothing */
+    bool fresh;             /* take over nothing, not even a damaged journal's complaint */
 } stm_vault_opts;
 
 /** Find out what is there. Changes nothing. @retval MILL_ERR_DATA  the journal is damaged beyond what a crash can do. Blocks: on the disk. */
@@ -52,6 +52,8 @@ void stm_vault_close(stm_vault **v);
 /** Epoch found (before begin; 0 = none) or of this opening (after). Who wrote that epoch, as given to begin; "" = nobody. */
 uint64_t stm_vault_epoch(const stm_vault *v);
 const char *stm_vault_who(const stm_vault *v);
+/** Epoch that begin would open: past everything there. */
+uint64_t stm_vault_next_epoch(const stm_vault *v);
 /** Commits of the epoch found, or of this one; bytes of its journal. */
 int64_t stm_vault_commits(const stm_vault *v);
 int64_t stm_vault_journal_bytes(const stm_vault *v);
