@@ -9,7 +9,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 CORE_PACKAGES=(build-essential ca-certificates ccache cmake ninja-build pkg-config python3 python3-venv
-    libfyaml-dev libjemalloc-dev libpcre2-dev libsimdjson-dev libutf8proc-dev libzstd-dev zlib1g-dev)
+    libfyaml-dev libhwloc-dev libjemalloc-dev libpcre2-dev libsimdjson-dev libutf8proc-dev libzstd-dev zlib1g-dev)
 TEST_PACKAGES=(clang clang-format clang-tidy git libclang-rt-14-dev libgtest-dev llvm shellcheck time)
 BENCH_PACKAGES=(libbenchmark-dev libdnnl-dev libgstreamer1.0-dev libstarpu-dev libtbb-dev time)
 REQ=scripts/requirements
