@@ -180,7 +180,6 @@ static mill_status route(mill_replica *r, const mill_batch *in, mill_route *out,
     size_t best = 0;
     mill_status st;
 
-    if (rows == 0) return mill_route_to(out, 0, err);
     if (s->by == BY_RANDOM) return mill_route_to(out, mill_replica_seed(r, in, 0) % s->n, err);
     if (rows > me->cap) {
         int32_t *bigger = realloc(me->choice, (size_t)rows * sizeof *bigger);

@@ -44,7 +44,6 @@ const stm_conform_check stm_conform_checks[] = {
     {"load", G | S | A | K | R, NULL, stm_conform_check_load},
     {"load that fails", G | S | A | K | R, NULL, stm_conform_check_load_fails},
     {"batches", S, has_process, stm_conform_check_batches},
-    {"no rows", S, has_process, stm_conform_check_empty},
     {"absent columns", S, has_process, stm_conform_check_absent},
     {"repeat", S, repeats, stm_conform_check_repeat},
     {"row by row", S, row_by_row, stm_conform_check_per_row},

@@ -128,7 +128,6 @@ void stm_conform_check_configure(stm_conform *k);
 void stm_conform_check_load(stm_conform *k);
 void stm_conform_check_load_fails(stm_conform *k);
 void stm_conform_check_batches(stm_conform *k);
-void stm_conform_check_empty(stm_conform *k);
 void stm_conform_check_absent(stm_conform *k);
 void stm_conform_check_repeat(stm_conform *k);
 void stm_conform_check_per_row(stm_conform *k);

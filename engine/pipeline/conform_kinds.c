@@ -200,7 +200,7 @@ static mill_status collect(void *user, mill_batch **b, mill_error *err)
 }
 
 /* All rows in batches of @p size, then finish. */
-static bool run_global(stm_conform *k, int64_t rows, int64_t size, bool empties, collected *c)
+static bool run_global(stm_conform *k, int64_t rows, int64_t size, collected *c)
 {
     stm_conform_bench b;
     mill_error e = {0};
@@ -219,11 +219,6 @@ static bool run_global(stm_conform *k, int64_t rows, int64_t size, bool empties,
         stm_conform_now(k, "accept of a batch of %lld row%s", (long long)n, n == 1 ? "" : "s");
         st = stm_probe_accept(b.w, 0, in, &e);
         mill_batch_destroy(&in);
-        if (st == MILL_OK && empties && (in = stm_conform_batch(k, b.pool, 0, 0, 0, false)) != NULL) {
-            stm_conform_now(k, "accept of a batch of 0 rows");
-            st = stm_probe_accept(b.w, 0, in, &e);
-            mill_batch_destroy(&in);
-        }
     }
     if (st != MILL_OK) {
         stm_conform_skip(k, "accept failed: %s", e.msg);
@@ -249,7 +244,7 @@ void stm_conform_check_global_empty(stm_conform *k)
 {
     collected c = {0};
 
-    run_global(k, 0, 1, false, &c);
+    run_global(k, 0, 1, &c);
     stm_conform_rows_fini(&c.rows);
     stm_conform_did(k, "finish without any accept");
 }
@@ -259,9 +254,9 @@ void stm_conform_check_global(stm_conform *k)
     static const int64_t sizes[] = {1, 3, STM_CONFORM_ROWS};
     collected base = {0}, other = {0};
 
-    if (!run_global(k, STM_CONFORM_ROWS, 64, false, &base)) return;
+    if (!run_global(k, STM_CONFORM_ROWS, 64, &base)) return;
     for (size_t i = 0; i < 3; i++) {
-        if (run_global(k, STM_CONFORM_ROWS, sizes[i], i == 0, &other) &&
+        if (run_global(k, STM_CONFORM_ROWS, sizes[i], &other) &&
             (k->type->flags & (MILL_NONDETERMINISTIC | MILL_BATCH_SENSITIVE)) == 0)
             differ(k, &base.rows, "when accepted in batches of 64 rows", &other.rows, sizes[i] == 1 ? "in batches of 1" : "in batches of another size",
                    "a global's output does not depend on how its rows were cut into batches");
@@ -275,7 +270,7 @@ void stm_conform_check_global_emit(stm_conform *k)
 {
     collected c = {.failing = true};
 
-    run_global(k, STM_CONFORM_ROWS, 64, false, &c);
+    run_global(k, STM_CONFORM_ROWS, 64, &c);
     stm_conform_rows_fini(&c.rows);
     for (int64_t nth = 0; nth < 32; nth++) {
         stm_conform_bench b;

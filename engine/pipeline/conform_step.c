@@ -225,23 +225,6 @@ void stm_conform_check_batches(stm_conform *k)
     stm_conform_close(k, &b, "batches");
 }
 
-void stm_conform_check_empty(stm_conform *k)
-{
-    stm_conform_bench b;
-    stm_conform_rows rows = {0};
-
-    if (!stm_conform_open(k, &b)) return;
-    if (stm_conform_load(k, &b) && stm_conform_rows_init(&rows, 0) == MILL_OK) {
-        mill_error e = {0};
-
-        if (step_rows(k, &b, 0, 0, 0, false, &rows, &e) != MILL_OK && k->note->n_findings == 0)
-            stm_conform_find(k, "process on a batch of 0 rows fails: %s", e.msg);
-        stm_conform_rows_fini(&rows);
-        stm_conform_did(k, "a batch of 0 rows");
-    }
-    stm_conform_close(k, &b, "a batch of 0 rows");
-}
-
 void stm_conform_check_absent(stm_conform *k)
 {
     stm_conform_bench b;

@@ -11,6 +11,9 @@
  *                 always from the same thread); calls on different replicas overlap.
  *   mill_emit     where a call puts its output. Valid during that call.
  *
+ * A batch that is handed to process, submit, accept, write or route has at least one row: where none is left, there is no call. finish
+ * and finalize are called all the same. What a step emits may be empty.
+ *
  * Who may call what: functions on a replica or emit, only from inside a call for that replica, except
  * mill_replica_wake and mill_replica_cancelled (any thread).
  */
@@ -134,7 +137,7 @@ typedef struct mill_step_type {
     /** Release it; also a half-loaded replica. Once per load, whatever happened. Optional. Cannot fail. */
     void (*unload)(mill_replica *r);
 
-    /** Generators: emit the next rows, at most @p max_rows, as one batch (mill_emit_batch). @p cursor holds where to
+    /** Generators: emit the next rows, at most @p max_rows (>= 1), as one batch (mill_emit_batch). @p cursor holds where to
      *  go on (size 0 = the beginning) and is moved past what was emitted; it is the only state that survives a
      *  restart. *last = true: there is nothing after this. Emitting nothing ends the stream, too; an emitted batch of no rows does not. */
     mill_status (*generate)(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err);

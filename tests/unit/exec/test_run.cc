@@ -385,6 +385,73 @@ TEST(Run, DryRunTakesOneBatchOfEachGenerator)
     EXPECT_TRUE(p.rows("out").empty()) << "a dry run writes nothing";
 }
 
+/* The contract of step.h: a call has rows, or is not made; ends and coverage go on all the same. */
+TEST(Run, NoStepIsShownABatchOfNoRows)
+{
+    static std::atomic<int> calls;
+    const auto sees_rows = [](Behaviour b) {
+        auto process = b.process;
+        b.process = [process](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+            calls++;
+            for (size_t i = 0; i < n; i++) EXPECT_GT(mill_batch_rows(in[i]), 0);
+            return process(r, in, n, out, e);
+        };
+        return b;
+    };
+    for (int64_t keep : {0, 1, 30}) { /* rows that the filter lets through, of 30 */
+        SCOPED_TRACE(keep);
+        Pipe p;
+        Behaviour all, copies = doubles(), route, sink, empties;
+        bool finished = false, finalized = false;
+        Pipe::Opts branches, join, five;
+        empties.adds = {{"x", "int64"}}; /* every other batch that it emits has no rows */
+        empties.generate = [](mill_replica *r, int64_t, mill_cursor *c, bool *last, mill_emit *out, mill_error *e) -> mill_status {
+            const int64_t k = c->size++;
+            *last = k == 59;
+            return emit_int64(r, out, k % 2 == 0 ? std::vector<int64_t>{k / 2} : std::vector<int64_t>{}, e);
+        };
+        all.adds = {{"n", "int64"}};
+        all.accept = [](mill_replica *, size_t, const mill_batch *in, mill_error *) -> mill_status {
+            calls++;
+            EXPECT_GT(mill_batch_rows(in), 0);
+            return MILL_OK;
+        };
+        all.finish = [&](mill_replica *, mill_emit *, mill_error *) -> mill_status { finished = true; return MILL_OK; };
+        route.uses = {{"x", "int64"}};
+        route.route = [](mill_replica *, const mill_batch *in, mill_route *out, mill_error *e) -> mill_status {
+            calls++;
+            EXPECT_GT(mill_batch_rows(in), 0);
+            return mill_route_to(out, 1, e);
+        };
+        sink.write = [](mill_replica *, const mill_batch *in, mill_error *) -> mill_status {
+            calls++;
+            EXPECT_GT(mill_batch_rows(in), 0);
+            return MILL_OK;
+        };
+        sink.finalize = [&](mill_replica *, mill_error *) -> mill_status { finalized = true; return MILL_OK; };
+        branches.branches = {"never", "always"};
+        join.mode = STM_INPUT_JOIN;
+        join.on_missing = STM_MISSING_DROP;
+        five.batch_rows = 5;
+        calls = 0;
+        p.add("src", MILL_GENERATOR, {}, empties, five);
+        p.add("filter", MILL_STEP, {{"src"}}, sees_rows(keeps([keep](int64_t x) { return x < keep; })));
+        p.add("after", MILL_STEP, {{"filter"}}, sees_rows(copies));
+        p.add("fives", MILL_STEP, {{"filter"}}, sees_rows(copies), five);
+        p.add("both", MILL_STEP, {{"src"}, {"filter"}}, sees_rows(copies), join);
+        p.add("router", MILL_ROUTER, {{"filter"}}, route, branches);
+        p.add("never", MILL_STEP, {{"router", 0}}, sees_rows(copies));
+        p.add("always", MILL_STEP, {{"router", 1}}, sees_rows(copies));
+        p.add("all", MILL_GLOBAL, {{"filter"}}, all);
+        p.add("rest", MILL_STEP, {{"all"}}, [] { Behaviour b; b.uses = {{"n", "int64"}}; return b; }());
+        for (const char *from : {"after", "fives", "both", "never", "always", "rest"}) p.add(std::string("out_") + from, MILL_SINK, {{from}}, sink);
+        ASSERT_EQ(p.run(), STM_END_DONE) << p.error.msg;
+        EXPECT_TRUE(finished && finalized);
+        EXPECT_GE(calls, 30) << "the filter's own";
+        p.destroy();
+    }
+}
+
 TEST(Run, LimitCountsRows)
 {
     Pipe p;
