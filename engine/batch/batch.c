@@ -81,12 +81,7 @@ mill_status stm_batch_clone_empty(const mill_batch *src, mill_batch **out)
     const mill_status st = stm_batch_create(src->pool, 0, src->n_columns, src->n_roots, &b);
 
     if (st != MILL_OK) return st;
-    b->seq = src->seq;
-    memcpy(b->frontier, src->frontier, sizeof b->frontier);
-    if (src->n_roots > 0) memcpy(b->covered, src->covered, (size_t)src->n_roots * sizeof *b->covered);
-    b->borders = src->borders;
-    b->skipped = src->skipped;
-    b->end = src->end;
+    stm_batch_copy_envelope(b, src);
     b->failed = src->failed;
     *out = b;
     return MILL_OK;

@@ -51,6 +51,17 @@ struct mill_batch {
 #define STM_BATCH_ROOTS 2
 /** As mill_batch_create with room for @p n_roots coverages (zeroed). Envelope zeroed, keys consecutive from 0. */
 mill_status stm_batch_create(mill_pool *pool, int64_t rows, int32_t n_columns, int32_t n_roots, mill_batch **out);
+/** What the flow reads of @p src but its keys and `failed`; coverages that only one of them has room for stay as they are. */
+static inline void stm_batch_copy_envelope(mill_batch *b, const mill_batch *src)
+{
+    b->seq = src->seq;
+    b->frontier[0] = src->frontier[0];
+    b->frontier[1] = src->frontier[1];
+    for (int32_t i = 0; i < src->n_roots && i < b->n_roots; i++) b->covered[i] = src->covered[i]; /* few: a call costs more */
+    b->borders = src->borders;
+    b->skipped = src->skipped;
+    b->end = src->end;
+}
 /** A second batch with the same contents and envelope (columns shared). */
 mill_status stm_batch_clone(const mill_batch *src, mill_batch **out);
 /** Zero rows, no columns filled, same envelope: what a branch not taken gets. */

@@ -44,13 +44,7 @@ static mill_status remap(mill_batch **bp, const stm_out *o)
     mill_status st = stm_batch_create(b->pool, b->rows, o->n_remap, b->n_roots, &made);
 
     if (st != MILL_OK) return st;
-    made->seq = b->seq;
-    made->frontier[0] = b->frontier[0];
-    made->frontier[1] = b->frontier[1];
-    memcpy(made->covered, b->covered, (size_t)b->n_roots * sizeof *b->covered);
-    made->borders = b->borders;
-    made->skipped = b->skipped;
-    made->end = b->end;
+    stm_batch_copy_envelope(made, b);
     made->failed = b->failed;
     if (b->imputed != NULL) {
         made->imputed = stm_pool_take(b->pool, (size_t)o->n_remap * sizeof *made->imputed);

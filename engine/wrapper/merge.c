@@ -4,17 +4,6 @@
 #include "core/alloc.h"
 #include "wrapper/replica.h"
 
-static void copy_envelope(mill_batch *out, const mill_batch *in)
-{
-    out->seq = in->seq;
-    out->frontier[0] = in->frontier[0];
-    out->frontier[1] = in->frontier[1];
-    memcpy(out->covered, in->covered, (size_t)(in->n_roots < out->n_roots ? in->n_roots : out->n_roots) * sizeof *in->covered);
-    out->borders = in->borders;
-    out->skipped = in->skipped;
-    out->end = in->end;
-}
-
 /* Moves the imputation flags of a passed column along. */
 static mill_status pass_imputed(mill_batch *out, int32_t to, mill_batch *in, int32_t from)
 {
@@ -66,7 +55,7 @@ mill_status stm_merge_fast(stm_wrapper *w, mill_batch **in, int32_t n_in, mill_b
 
     st = stm_batch_create(w->env->pool, head->rows, s->out.n, w->n_roots, &b);
     if (st != MILL_OK) return st;
-    copy_envelope(b, head);
+    stm_batch_copy_envelope(b, head);
     b->keys = head->keys;
     if (b->keys.tuples != NULL) mill_buffer_ref(b->keys.tuples);
     for (int32_t i = 0; i < s->n_pass; i++) {
@@ -200,7 +189,7 @@ mill_status stm_merge_general(stm_wrapper *w, mill_batch **in, int32_t n_in, stm
         st = same_rows ? stm_batch_clone(in[i], &picked[i])
                        : stm_batch_gather(w->env->pool, in[i], o->parent, n, w->in_types[i], &picked[i]);
         if (st != MILL_OK) goto fail;
-        copy_envelope(picked[i], in[i]);
+        stm_batch_copy_envelope(picked[i], in[i]);
     }
     st = stm_merge_fast(w, picked, n_in, NULL, &b); /* consumes picked on success */
     if (st != MILL_OK) goto fail;
