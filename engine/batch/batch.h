@@ -104,6 +104,8 @@ mill_status stm_column_slice(mill_column *col, int64_t first, int64_t rows, mill
 mill_status stm_column_concat(mill_pool *pool, mill_column *const *cols, size_t n, const mill_type *type, mill_column **out);
 mill_status stm_column_gather(mill_pool *pool, const mill_column *col, const int64_t *index, int64_t n, mill_column **out);
 int64_t stm_column_bytes(const mill_column *col);
+/** Bytes of the values of rows [first, first + rows) alone, without validity and offsets: what the rows weigh, not what they keep alive. */
+int64_t stm_column_span(const mill_column *col, int64_t first, int64_t rows);
 /** Full check of a column a plugin made: offsets in range and not decreasing, UTF-8 well formed, children long enough. */
 mill_status stm_column_validate(const mill_column *col, mill_error *err);
 

@@ -271,3 +271,23 @@ int64_t stm_column_bytes(const mill_column *c)
     for (int32_t i = 0; i < c->n_children; i++) n += stm_column_bytes(c->children[i]);
     return c->base != NULL ? n + stm_column_bytes(c->base) : n;
 }
+
+int64_t stm_column_span(const mill_column *c, int64_t first, int64_t rows)
+{
+    const mill_view *v = stm_view(c);
+    const int64_t at = v->offset + first;
+    int64_t sum = 0;
+
+    switch (v->type->id) {
+    case MILL_BOOL: return (rows + 7) / 8;
+    case MILL_UTF8:
+    case MILL_BINARY:
+    case MILL_JSON: return v->offsets[at + rows] - v->offsets[at];
+    case MILL_LIST: return stm_column_span(v->children[0], v->offsets[at], v->offsets[at + rows] - v->offsets[at]);
+    case MILL_FIXED_LIST: return stm_column_span(v->children[0], at * v->type->length, rows * v->type->length);
+    case MILL_STRUCT:
+        for (int32_t i = 0; i < v->type->n_fields; i++) sum += stm_column_span(v->children[i], at, rows);
+        return sum;
+    default: return rows * v->type->width;
+    }
+}

@@ -79,6 +79,20 @@ static int add_inputs(builder *b, int32_t node, const stm_flow_edge *edges, int3
     return 0;
 }
 
+/* `budget:` in the unit of its cost; 0 = none. */
+static int64_t budget_of(const mill_step *s) { return s->budget_tokens > 0 ? s->budget_tokens : s->budget_bytes; }
+
+/* Rows of a batch that a budget may well make, for the credit of roots: cheap rows rather than dear ones. Too small a guess costs a few
+ * grants at the start, which stay. */
+static int64_t rows_in_budget(const mill_step *s)
+{
+    enum { TOKENS = 16, BYTES = 64, MOST = 1 << 14 }; /* of a row */
+    const int64_t rows = budget_of(s) / (s->budget_tokens > 0 ? TOKENS : BYTES) + 1;
+
+    if (s->batch_rows > 0 && s->batch_rows < rows) return s->batch_rows;
+    return rows < MOST ? rows : MOST;
+}
+
 /* Batches pass as they come where nobody needs their order: at sinks that gave it up, and at steps behind replicas, so that one
  * slow batch does not hold up those behind it. Order is restored further down, by sequence numbers. */
 static bool may_pass_unordered(const builder *b, const stm_plan_step *ps, int64_t batch_rows)
@@ -86,7 +100,7 @@ static bool may_pass_unordered(const builder *b, const stm_plan_step *ps, int64_
     const mill_step_type *t = ps->step->type;
     const stm_plan_step *from = ps->n_inputs == 1 ? &b->run->plan->steps[ps->inputs[0].from] : NULL;
 
-    if (from == NULL || ps->mode != STM_INPUT_SINGLE || batch_rows != 0) return false;
+    if (from == NULL || ps->mode != STM_INPUT_SINGLE || batch_rows != 0 || budget_of(ps->step) != 0) return false;
     if (t->kind == MILL_SINK) return ps->any_order;
     return t->kind == MILL_STEP && (t->flags & (MILL_STATEFUL | MILL_BATCH_SENSITIVE | MILL_ORDERED)) == 0 && from->stage == ps->stage &&
            from->step->type->kind == MILL_STEP && from->step->policy.replicas > 1;
@@ -131,6 +145,7 @@ static mill_status build_step(builder *b, int32_t i, mill_error *err)
     b->nodes[node].on_missing = ps->on_missing;
     b->nodes[node].on_uneven = ps->on_uneven;
     b->nodes[node].batch_rows = kind == MILL_GENERATOR || kind == MILL_GLOBAL ? 0 : step->batch_rows;
+    b->nodes[node].budget = kind == MILL_GENERATOR || kind == MILL_GLOBAL ? 0 : budget_of(step);
     b->nodes[node].unordered = may_pass_unordered(b, ps, b->nodes[node].batch_rows);
     if (add_inputs(b, node, edges, ps->n_inputs) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
     if (kind == MILL_GLOBAL) {
@@ -184,7 +199,8 @@ static void set_credit(builder *b)
         root->batch_rows = own;
         for (int32_t i = r + 1; i < b->n; i++) { /* every station of the same stage may be behind it: an upper bound does no harm */
             const stm_station *s = &b->stations[i];
-            const int64_t batch = b->nodes[i].batch_rows > own ? b->nodes[i].batch_rows : own;
+            int64_t batch = b->nodes[i].budget > 0 ? rows_in_budget(b->run->plan->steps[s->plan_step].step) : b->nodes[i].batch_rows;
+            if (batch < own) batch = own;
             if (s->stage == root->stage && b->nodes[i].n_inputs > 0) rows += (replicas_of(b->run, s) + 1) * batch;
         }
         if (b->nodes[r].kind == STM_NODE_GENERATOR) b->nodes[r].batch_rows = own; /* grants are for whole batches */
@@ -225,6 +241,8 @@ static mill_status connect(builder *b, mill_error *err)
         s->root = stm_flow_root_of(run->flow, i);
         if (s->root >= 0 && s->stage > 0) stm_credit_pause(run->flow, s->root, true); /* until its load group runs */
         if (b->nodes[i].n_inputs > 0) s->inlet = stm_flow_inlet(run->flow, i);
+        if (b->nodes[i].budget > 0 && stm_cost_create(run->plan->steps[s->plan_step].step, b->nodes[i].n_inputs, &s->cost) != MILL_OK)
+            return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
         s->pairs = b->nodes[i].n_inputs > 1 && b->nodes[i].mode != STM_INPUT_EACH;
     }
     for (int32_t i = 0; i < run->n_stations; i++) { /* from the end of a stream a driver goes back to the nearest root */
@@ -318,6 +336,7 @@ void stm_run_unbuild(stm_run *run)
         for (int32_t k = 0; k < s->n_slots; k++) stm_wrapper_destroy(&s->slots[k].wrapper);
         stm_free(s->slots);
         stm_free(s->outs);
+        stm_cost_destroy(&s->cost);
         if (s->store != NULL && s->kind != STM_AT_READER) stm_store_free(run, s->store); /* owned by the side that writes */
     }
     stm_free(run->stations);

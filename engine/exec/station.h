@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "batch/spill.h"
+#include "exec/cost.h"
 #include "exec/run.h"
 #include "wrapper/wrapper.h"
 
@@ -98,6 +99,7 @@ struct stm_station {
     int32_t node, plan_step, stage, root;
     stm_station_kind kind;
     stm_inlet *inlet;
+    stm_cost *cost; /* what arriving rows cost; NULL = no budget */
     stm_out *outs;
     int32_t n_outs;
     stm_station *next; /* where a driver looks first after a burst here */

@@ -14,6 +14,22 @@ static void publish_ready(stm_station *s)
     atomic_store_explicit(&s->ready, stm_inlet_ready(s->inlet), memory_order_release);
 }
 
+/* Push batches with what their rows cost. As push; the costs are worked out before the batches are parked and outside the lock. */
+static mill_status push_costed(stm_station *to, int32_t input, mill_batch **b, int32_t n, mill_error *err)
+{
+    mill_buffer *costs[STM_BURST] = {0};
+    mill_status st = MILL_OK;
+
+    for (int32_t i = 0; i < n && st == MILL_OK; i++) st = stm_cost_rows(to->cost, input, b[i], &costs[i], err);
+    if (st == MILL_OK && to->pairs && stm_memory_short(to->run)) st = stm_memory_park(to, input, b, n, err);
+    stm_lock_take(&to->lock);
+    for (int32_t i = 0; i < n && st == MILL_OK; i++) st = stm_inlet_push_costed(to->inlet, input, &b[i], &costs[i], err);
+    publish_ready(to);
+    stm_lock_give(&to->lock);
+    for (int32_t i = 0; i < n; i++) mill_buffer_unref(&costs[i]);
+    return st;
+}
+
 /* Push batches to one inlet; on return b[] holds what was not taken (only on failure). */
 static void push(stm_station *to, int32_t input, mill_batch **b, int32_t n)
 {
@@ -24,11 +40,15 @@ static void push(stm_station *to, int32_t input, mill_batch **b, int32_t n)
         for (int32_t i = 0; i < n; i++) mill_batch_destroy(&b[i]);
         return;
     }
-    if (to->pairs && stm_memory_short(to->run)) st = stm_memory_park(to, input, b, n, &err);
-    stm_lock_take(&to->lock);
-    for (int32_t i = 0; i < n && st == MILL_OK; i++) st = stm_inlet_push(to->inlet, input, &b[i], &err);
-    publish_ready(to);
-    stm_lock_give(&to->lock);
+    if (__builtin_expect(to->cost != NULL, 0)) {
+        st = push_costed(to, input, b, n, &err);
+    } else {
+        if (to->pairs && stm_memory_short(to->run)) st = stm_memory_park(to, input, b, n, &err);
+        stm_lock_take(&to->lock);
+        for (int32_t i = 0; i < n && st == MILL_OK; i++) st = stm_inlet_push(to->inlet, input, &b[i], &err);
+        publish_ready(to);
+        stm_lock_give(&to->lock);
+    }
     if (__builtin_expect(st != MILL_OK, 0)) {
         for (int32_t i = 0; i < n; i++) mill_batch_destroy(&b[i]);
         if (err.status == MILL_OK) mill_fail(&err, st, "queueing a batch for step %s", to->name);

@@ -1,7 +1,8 @@
 /*
  * Assembly: rows in order, cut into ready batches.
  *
- * Exactly `batch_rows` rows per item, except where a step ends a routed batch or the stream: there what is left is sent.
+ * Exactly `batch_rows` rows per item, or as many as a budget allows (budget.c), except where a step ends a routed batch or the stream: there
+ * what is left is sent.
  * An item without rows is made only when nothing is pending, to carry on coverage, a border or the end.
  */
 #include "flow/internal.h"
@@ -133,6 +134,7 @@ static mill_status cut(stm_inlet *in, int32_t lane, int64_t rows, const stm_enve
         item.batch = item.recipe->envelope;
     }
     consume(in, lane, rows);
+    if (in->budget > 0) stm_budget_restart(in, lane);
     if (item.recipe) {
         mill_batch *b = item.batch;
         const int64_t *covered = e ? e->covered : stm_sent(in, lane);
@@ -151,14 +153,31 @@ static mill_status cut(stm_inlet *in, int32_t lane, int64_t rows, const stm_enve
     return MILL_OK;
 }
 
+/* Rows of the next item if it is complete, else 0. */
+static int64_t complete(stm_inlet *in, int32_t lane)
+{
+    if (in->budget > 0) return stm_budget_rows(in, lane);
+    return in->batch_rows > 0 && stm_assemblies(in)[lane].pending >= in->batch_rows ? in->batch_rows : 0;
+}
+
+int64_t stm_assembly_lacks(const stm_inlet *in, int32_t lane)
+{
+    int64_t rows = in->batch_rows - stm_assemblies(in)[lane].pending;
+    if (in->budget > 0) {
+        int64_t guess = stm_budget_lacks(in, lane);
+        if (in->batch_rows == 0 || guess < rows) rows = guess;
+    }
+    return rows > 0 ? rows : 1;
+}
+
 mill_status stm_assembly_finish(stm_inlet *in, int32_t lane, const stm_envelope *e)
 {
     stm_assembly *a = &stm_assemblies(in)[lane];
-    bool flush = in->batch_rows == 0 || e->end || (e->borders & in->borders_out[lane]) != 0;
+    bool flush = (in->batch_rows == 0 && in->budget == 0) || e->end || (e->borders & in->borders_out[lane]) != 0;
     bool said = false;
-    while (in->batch_rows > 0 && a->pending >= in->batch_rows) {
-        said = a->pending == in->batch_rows;
-        mill_status st = cut(in, lane, in->batch_rows, said ? e : NULL);
+    for (int64_t rows; (rows = complete(in, lane)) > 0;) {
+        said = a->pending == rows;
+        mill_status st = cut(in, lane, rows, said ? e : NULL);
         if (st != MILL_OK) return st;
     }
     if (!said && (flush || a->pending == 0)) {
@@ -198,6 +217,7 @@ void stm_assembly_commit(stm_inlet *in)
         size_t columns = (size_t)in->n_columns;
         memmove(in->pieces[l].items, in->pieces[l].items + a->head * columns, (a->n - a->head) * columns * sizeof(stm_piece));
         a->n -= a->head;
+        a->seen -= in->budget > 0 ? a->head : 0;
         a->head = 0;
     }
 }

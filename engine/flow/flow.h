@@ -20,6 +20,8 @@
 
 #define STM_FLOW_MAX_DEPTH 32 /* bits of `borders`; one less routers nested in branches of routers */
 
+#define STM_FLOW_MAX_BUDGET ((int64_t)1 << 50)
+
 typedef enum stm_node_kind {
     STM_NODE_GENERATOR, /* a root with a key space of its own: rows 0, 1, 2, ... */
     STM_NODE_READER,    /* a root for credit that replays a stored stream: keys, frontier, borders are those of `source`
@@ -58,7 +60,9 @@ typedef struct stm_flow_node {
                           * a router); -1 = own key space */
     int64_t batch_rows; /* exactly so many rows per batch, except before an end and at a border; 0 = as they come. Generators:
                           * rows that they send at a time, so that a grant is never too small for them */
-    bool unordered;     /* batches may pass as they come (only with SINGLE or EACH and batch_rows 0) */
+    int64_t budget;     /* > 0: the rows of a batch cost at most so much together, by the costs they come with (stm_inlet_push_costed); at least one
+                         * row; batch_rows > 0 is then an upper limit of rows. 0 = none. Not of roots */
+    bool unordered;     /* batches may pass as they come (only with SINGLE or EACH, batch_rows 0 and no budget) */
     bool expands;       /* appends an element to keys */
     int64_t credit_rows; /* roots: rows that may be in the pipeline at once, >= 1 */
 } stm_flow_node;
@@ -111,6 +115,12 @@ stm_inlet *stm_flow_inlet(stm_flow *flow, int32_t node);
  * @retval MILL_ERR_INTERNAL  a sequence number came twice or behind the end, or the inputs do not agree on a border.
  */
 mill_status stm_inlet_push(stm_inlet *in, int32_t input, mill_batch **b, mill_error *err);
+/**
+ * The same for a node with a budget. @p costs: int64 [rows], what each row costs here, at least 1 (less counts as 1); taken over with the batch
+ * and *costs set to NULL. NULL = 1 each, as by stm_inlet_push. A join adds up the costs of the rows that it pairs, a convergence takes the largest.
+ * Dropped where the node has no budget.
+ */
+mill_status stm_inlet_push_costed(stm_inlet *in, int32_t input, mill_batch **b, mill_buffer **costs, mill_error *err);
 /** Items that can be taken now. */
 int64_t stm_inlet_ready(const stm_inlet *in);
 /** Rows waiting in the inlet, ready or not. */
@@ -123,7 +133,7 @@ int64_t stm_inlet_bytes(const stm_inlet *in);
 bool stm_inlet_take(stm_inlet *in, stm_ready *out);
 /** Whether the batch marked `end` (EACH: of every input) has been taken, or the inlet is closed. */
 bool stm_inlet_ended(const stm_inlet *in);
-/** Rows still missing for the next full batch, summed over starving inputs; 0 = something is ready or the inlet has ended. */
+/** Rows still missing for the next full batch (with a budget: a guess by what rows cost so far), summed over starving inputs; 0 = something is ready or the inlet has ended. */
 int64_t stm_inlet_shortfall(const stm_inlet *in);
 /** The same of one input; 0 = it holds nothing up: what arrives there now only waits. */
 int64_t stm_inlet_lacks(const stm_inlet *in, int32_t input);

@@ -27,8 +27,10 @@ static mill_status check_node(const stm_flow *f, int32_t at, mill_error *err)
     if (n->n_inputs > 64) return mill_fail(err, MILL_ERR_INVALID, "step '%s' has more than 64 inputs", v->name);
     if (n->mode == STM_INPUT_EACH && n->kind != STM_NODE_TERMINAL)
         return mill_fail(err, MILL_ERR_INVALID, "step '%s' takes its inputs one by one, so its stream must end there", v->name);
-    if (n->unordered && ((n->mode != STM_INPUT_SINGLE && n->mode != STM_INPUT_EACH) || n->batch_rows != 0))
+    if (n->unordered && ((n->mode != STM_INPUT_SINGLE && n->mode != STM_INPUT_EACH) || n->batch_rows != 0 || n->budget != 0))
         return mill_fail(err, MILL_ERR_INVALID, "step '%s' needs its input in order", v->name);
+    if (n->budget < 0 || n->budget > STM_FLOW_MAX_BUDGET || (n->budget > 0 && is_root(n->kind)))
+        return mill_fail(err, MILL_ERR_INVALID, "step '%s': a budget of %lld", v->name, (long long)n->budget);
     if (n->batch_rows < 0)
         return mill_fail(err, MILL_ERR_INVALID, "step '%s': batches of %lld rows", v->name, (long long)n->batch_rows);
     if (n->kind == STM_NODE_ROUTER && n->n_branches < 1)

@@ -21,6 +21,7 @@ mill_status stm_inlet_create(stm_flow *flow, int32_t node, stm_inlet **out)
     in->unordered = v->node.unordered;
     in->terminal = v->node.kind == STM_NODE_TERMINAL;
     in->batch_rows = v->node.batch_rows;
+    in->budget = v->node.budget;
     in->n_roots = flow->n_roots;
     in->n_inputs = v->node.n_inputs;
     in->n_lanes = in->mode == STM_INPUT_EACH ? in->n_inputs : 1;
@@ -67,7 +68,7 @@ mill_status stm_inlet_create(stm_flow *flow, int32_t node, stm_inlet **out)
     }
     for (int32_t l = 0; l < in->n_lanes; l++) in->borders_out[l] = (1u << flow->nodes[v->inputs[l].from].stream.depth) - 1u;
     if (in->mode == STM_INPUT_CONVERGE) in->borders_out[0] >>= 1;
-    in->plain = in->mode == STM_INPUT_SINGLE && !in->unordered;
+    in->plain = in->mode == STM_INPUT_SINGLE && !in->unordered && in->budget == 0;
     *out = in;
     return MILL_OK;
 }
@@ -208,21 +209,24 @@ static mill_status report(const stm_inlet *in, mill_error *err)
     return in->failure->status;
 }
 
-static mill_status push_ordered(stm_inlet *in, int32_t input, mill_batch **bp, mill_error *err)
+static mill_status push_ordered(stm_inlet *in, int32_t input, mill_batch **bp, mill_buffer **costs, mill_error *err)
 {
     mill_batch *b = *bp;
     stm_queue *q = &in->queues[input], before = *q;
     mill_status st = stm_queue_store(q, b, err);
     if (st != MILL_OK) return st;
+    if (costs) stm_queue_slot(q, b->seq)->costs = *costs;
     if (q->next == before.next) { /* ahead of others: it waits for them */
         in->now->rows += b->rows;
         *bp = NULL;
+        if (costs) *costs = NULL;
         return MILL_OK;
     }
     memcpy(in->saved, in->now, in->state_bytes);
     in->now->rows += b->rows;
     st = advance(in, input);
     if (st == MILL_ERR_NOMEM) {
+        stm_queue_slot(q, b->seq)->costs = NULL; /* still the caller's */
         stm_slot_forget(stm_queue_slot(q, b->seq));
         q->next = before.next;
         q->top = before.top;
@@ -230,6 +234,7 @@ static mill_status push_ordered(stm_inlet *in, int32_t input, mill_batch **bp, m
         return mill_fail(err, st, "no memory to assemble batches for step '%s'", in->flow->nodes[in->node].name);
     }
     *bp = NULL;
+    if (costs) *costs = NULL;
     if (q->end != STM_NO_SEQ) in->plain = false; /* nothing may come behind it */
     return st == MILL_OK ? MILL_OK : report(in, err);
 }
@@ -328,7 +333,15 @@ mill_status stm_inlet_push(stm_inlet *in, int32_t input, mill_batch **bp, mill_e
         return report(in, err);
     }
     if (input < 0 || input >= in->n_inputs) return mill_fail(err, MILL_ERR_INTERNAL, "input %d does not exist", (int)input);
-    return in->unordered ? push_unordered(in, input, bp, err) : push_ordered(in, input, bp, err);
+    return in->unordered ? push_unordered(in, input, bp, err) : push_ordered(in, input, bp, NULL, err);
+}
+
+mill_status stm_inlet_push_costed(stm_inlet *in, int32_t input, mill_batch **bp, mill_buffer **costs, mill_error *err)
+{
+    if (in->budget > 0 && !in->closed && !in->failed && input >= 0 && input < in->n_inputs)
+        return push_ordered(in, input, bp, costs, err);
+    mill_buffer_unref(costs);
+    return stm_inlet_push(in, input, bp, err);
 }
 
 /* ---- take ------------------------------------------------------------------------------------------------------- */
@@ -403,8 +416,7 @@ int64_t stm_inlet_lacks(const stm_inlet *in, int32_t input)
     if (in->mode == STM_INPUT_JOIN || in->mode == STM_INPUT_CONVERGE)
         return in->by_key ? stm_key_lacks(in, input) : stm_position_lacks(in, input);
     if (in->mode == STM_INPUT_UNION && input != in->now->lead) return 0;
-    int64_t rows = in->batch_rows - stm_assemblies(in)[in->mode == STM_INPUT_EACH ? input : 0].pending;
-    return rows > 0 ? rows : 1;
+    return stm_assembly_lacks(in, in->mode == STM_INPUT_EACH ? input : 0);
 }
 
 int64_t stm_inlet_shortfall(const stm_inlet *in)

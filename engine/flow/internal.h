@@ -39,6 +39,7 @@ typedef struct stm_held {
 typedef struct stm_slot {
     mill_batch *batch; /* NULL = not arrived, or handed on whole */
     stm_held *held;    /* NULL until the first recipe needs it */
+    mill_buffer *costs; /* int64 per row, with a budget; NULL = every row costs 1 */
 } stm_slot;
 
 /* Arrivals of one input. Batch s stands in slots[s & (cap - 1)]. base <= cursor <= next <= top. */
@@ -72,6 +73,10 @@ typedef struct stm_assembly {
     int64_t skip;
     int64_t pending;     /* rows */
     int64_t frontier[2]; /* of the last finished step */
+    /* with a budget: rows from the head on whose costs have been added up, and where the next one stands */
+    int64_t seen_rows, seen_cost;
+    size_t seen;
+    int64_t seen_row;
 } stm_assembly;
 
 /* `rows` rows of batch `seq` of input `input`; input -1 = nulls. */
@@ -123,7 +128,7 @@ struct stm_inlet {
     bool unordered;
     bool terminal;
     int32_t n_inputs, n_lanes, n_columns, n_roots;
-    int64_t batch_rows;
+    int64_t batch_rows, budget;
     uint32_t borders_in;   /* borders that end a step's routed batch on arrival */
     uint32_t *borders_out; /* [n_lanes] borders that stay on ready items; assembly never crosses one */
     uint32_t border_own;   /* a router's: set on each of its items */
@@ -191,6 +196,14 @@ static inline void stm_key_head(const mill_batch *b, int64_t row, int64_t out[2]
     out[1] = b->keys.width > 1 ? t[1] : -1;
 }
 
+/* budget.c */
+/** Rows of the item that the lane's next rows make, as far as they are there; 0 = more fit in. */
+int64_t stm_budget_rows(stm_inlet *in, int32_t lane);
+/** An item was cut off: count from the head. */
+void stm_budget_restart(stm_inlet *in, int32_t lane);
+/** Rows that an item which is not full lacks: a guess by what its rows cost so far, or less than 1. */
+int64_t stm_budget_lacks(const stm_inlet *in, int32_t lane);
+
 /* assembly.c */
 /** One more run: a row of n_columns pieces, to be filled; NULL when out of memory. */
 stm_piece *stm_assembly_add(stm_inlet *in, int32_t lane, int64_t rows);
@@ -199,6 +212,8 @@ mill_status stm_assembly_finish(stm_inlet *in, int32_t lane, const stm_envelope 
 /** Batches that a lane's pieces still need are kept: release the others. */
 void stm_assembly_commit(stm_inlet *in);
 int stm_ring_reserve(stm_inlet *in, uint64_t items);
+/** Rows that the lane lacks for its next item, at least 1. */
+int64_t stm_assembly_lacks(const stm_inlet *in, int32_t lane);
 
 /* steps: 1 = done one, 0 = must wait, else a status */
 int stm_step_union(stm_inlet *in);

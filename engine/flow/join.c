@@ -71,10 +71,7 @@ int64_t stm_key_lacks(const stm_inlet *in, int32_t input)
     uint64_t lead = c[0].scan;
     if (in->mode == STM_INPUT_CONVERGE)
         while (lead < q->next && !stm_closes(in, stm_queue_batch(q, lead))) lead++;
-    if (input == 0) {
-        int64_t rows = in->batch_rows - stm_assemblies(in)->pending;
-        return lead < q->next ? 0 : rows > 0 ? rows : 1;
-    }
+    if (input == 0) return lead < q->next ? 0 : stm_assembly_lacks(in, 0);
     if (lead == q->next) return 0; /* what it needs is not known yet */
     const mill_batch *b = stm_queue_batch(q, lead);
     if (reached(in, &c[input], b->frontier, stm_closes(in, b))) return 0;

@@ -47,10 +47,7 @@ int64_t stm_position_lacks(const stm_inlet *in, int32_t input)
 {
     const mill_batch *b;
     int64_t n = step_rows(in, &b);
-    if (input == in->now->lead) {
-        int64_t rows = in->batch_rows - stm_assemblies(in)->pending;
-        return n >= 0 ? 0 : rows > 0 ? rows : 1;
-    }
+    if (input == in->now->lead) return n >= 0 ? 0 : stm_assembly_lacks(in, 0);
     if (n < 0 || at_end(in, input)) return 0;
     const stm_cursor *c = &stm_cursors(in->now)[input];
     int64_t need = b->end ? n + 1 : n;

@@ -27,6 +27,7 @@ stm_held *stm_slot_hold(stm_slot *s)
 void stm_slot_forget(stm_slot *s)
 {
     if (s->held) stm_pool_give(s->held->pool, s->held, sizeof *s->held);
+    mill_buffer_unref(&s->costs);
     s->held = NULL;
     s->batch = NULL;
 }
@@ -68,6 +69,7 @@ void stm_queue_release(stm_queue *q, uint64_t up_to)
             stm_held_drop(s->held);
         else
             mill_batch_destroy(&s->batch);
+        if (s->costs) mill_buffer_unref(&s->costs);
         *s = (stm_slot){0};
     }
 }

@@ -136,10 +136,10 @@ static mill_status check_step_keys(const stm_graph_step *s, mill_error *err)
                          mill_fail(err, MILL_ERR_INVALID,
                                    "replicas: step type %s keeps state from batch to batch: it has one replica", s->type->name));
     }
-    if ((s->keys.budget_tokens > 0 || s->keys.budget_bytes > 0) && s->keys.input_batch_size > 0) {
-        v = stm_value_get(s->value, "budget");
-        return place(err, v->key_place,
-                     mill_fail(err, MILL_ERR_INVALID, "budget: input_batch_size is given, too: give one of them"));
+    if ((v = stm_value_get(s->value, "budget")) != NULL && (s->keys.budget_tokens > 0) == (s->keys.budget_bytes > 0)) {
+        mill_fail(err, MILL_ERR_INVALID, "budget: %s", s->keys.budget_tokens > 0 ? "tokens and bytes are given: a batch has one budget" : "neither tokens nor bytes");
+        mill_error_remedy(err, "Say what a batch may cost, {tokens: 16384} or {bytes: 1MiB}; input_batch_size limits its rows besides");
+        return place(err, v->key_place, MILL_ERR_INVALID);
     }
     return MILL_OK;
 }

@@ -49,8 +49,10 @@ const stm_key stm_file_table[] = {
 const size_t stm_file_table_count = sizeof stm_file_table / sizeof *stm_file_table;
 
 static const stm_key budget_keys[] = {
-    {"tokens", STM_SHAPE_INT, "0", 0, 1e12, .offset = S(budget_tokens), .text = "tokens per batch, by the step type's own count"},
-    {"bytes", STM_SHAPE_BYTES, "0", 0, 1e15, .offset = S(budget_bytes), .text = "bytes per batch"},
+    {"tokens", STM_SHAPE_INT, "0", 0, 1e12, .offset = S(budget_tokens),
+     .text = "tokens per batch at most, by the step type's own count"},
+    {"bytes", STM_SHAPE_BYTES, "0", 0, 1e15, .offset = S(budget_bytes),
+     .text = "bytes per batch at most, of the columns that the step reads"},
 };
 static const stm_key resource_keys[] = {
     {"gpus", STM_SHAPE_INT, "0", 0, 64, .offset = S(gpus), .text = "GPUs per replica"},
@@ -91,9 +93,10 @@ const stm_key stm_step_table[] = {
     {"batch_size", STM_SHAPE_INT, "64", 1, 1 << 24, .offset = S(batch_size), .kinds = GEN, .text = "generators: rows per batch"},
     {"credit", STM_SHAPE_INT, "0", 0, 1e12, .offset = S(credit), .kinds = GEN,
      .text = "generators: rows that may be in the pipeline at once, in whole batches; 0 = what keeps every replica busy"},
-    {"input_batch_size", STM_SHAPE_INT, "0", 0, 1 << 24, .offset = S(input_batch_size), .kinds = FED,
-     .text = "exactly so many rows per batch, whatever the batches before; 0 = as they come"},
-    {"budget", STM_SHAPE_OBJECT, NULL, .kinds = FED, SUB(budget_keys), .text = "batches of equal cost instead of input_batch_size"},
+    {"input_batch_size", STM_SHAPE_INT, "0", 0, 1 << 24, .offset = S(input_batch_size), .kinds = FED & ~GLOBAL,
+     .text = "exactly so many rows per batch, whatever the batches before; 0 = as they come. With a budget: at most so many"},
+    {"budget", STM_SHAPE_OBJECT, NULL, .kinds = FED & ~GLOBAL, SUB(budget_keys),
+     .text = "batches of equal cost: as many rows as fit in, at least one"},
     {"replicas", STM_SHAPE_INT, "1", 1, 1024, .offset = S(replicas),
      .text = "copies that run at once; steps and routers without state only"},
     {"resources", STM_SHAPE_OBJECT, NULL, SUB(resource_keys), .text = "what a replica gets"},

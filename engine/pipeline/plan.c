@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "exec/cost.h"
 #include "pipeline/pipeline.h"
 #include "pipeline/yaml.h"
 
@@ -144,7 +145,14 @@ static mill_status fill_step(const mill_pipeline *p, stm_arena *a, const stm_gra
     out->credit_asked = s->keys.credit;
     out->any_order =
         s->type->kind == MILL_SINK && (s->keys.order == STM_ORDER_ANY || (s->keys.order < 0 && g->keys.order == STM_ORDER_ANY));
-    if ((st = make_step(p, a, g, s, index, plan, run_dir, &out->step, err)) != MILL_OK) {
+    st = make_step(p, a, g, s, index, plan, run_dir, &out->step, err);
+    if (st == MILL_OK && stm_cost_unknown(out->step)) {
+        const stm_value *v = stm_value_get(s->value, "budget");
+        st = mill_fail(err, MILL_ERR_INVALID, "budget: step type %s does not count tokens", s->type->name);
+        mill_error_remedy(err, "Use a budget in bytes, or input_batch_size");
+        if (v != NULL) mill_error_place(err, v->key_place.file, v->key_place.line, v->key_place.column);
+    }
+    if (st != MILL_OK) {
         if (err != NULL && err->step[0] == '\0') snprintf(err->step, sizeof err->step, "%s", s->name);
         mill_error_place(err, s->value->key_place.file, s->value->key_place.line, s->value->key_place.column);
     }

@@ -57,6 +57,10 @@ static void estimate_steps(const stm_plan *plan, struct estimate *e)
             if (s->batch_rows == 0 && e[ps->inputs[k].from].rows > e[i].rows) e[i].rows = e[ps->inputs[k].from].rows;
             for (int32_t c = 0; c < from->out.n; c++) width += type_bytes(from->out.fields[c].type);
         }
+        if (s->budget_bytes > 0 && width > 0) { /* as many rows as fit in */
+            const int64_t rows = s->budget_bytes / width > 0 ? s->budget_bytes / width : 1;
+            e[i].rows = s->batch_rows > 0 && s->batch_rows < rows ? s->batch_rows : rows;
+        }
         e[i].input_bytes = width * e[i].rows;
         e[i].bound.struct_size = sizeof e[i].bound;
         if (s->type->bound != NULL) e[i].bounded = s->type->bound(s, e[i].rows, e[i].input_bytes, &e[i].bound) == MILL_OK;
@@ -101,11 +105,13 @@ static void show_step(const stm_plan *plan, int32_t i, const struct estimate *e,
     stm_text_addf(t, "  %-*s  %s, %s", width, s->name, kind_name(s->type->kind), s->type->name);
     if (s->policy.replicas > 1) stm_text_addf(t, ", %d replicas", s->policy.replicas);
     if (s->policy.cpus > 1) stm_text_addf(t, ", %d cpus each", s->policy.cpus);
-    if (s->budget_tokens > 0)
-        stm_text_addf(t, ", batches of %lld tokens", (long long)s->budget_tokens);
-    else if (s->budget_bytes > 0)
-        stm_text_addf(t, ", batches of %s", stm_show_bytes((double)s->budget_bytes, buf, sizeof buf));
-    else if (s->batch_rows > 0)
+    if (s->budget_tokens > 0 || s->budget_bytes > 0) {
+        if (s->budget_tokens > 0)
+            stm_text_addf(t, ", batches of up to %lld tokens", (long long)s->budget_tokens);
+        else
+            stm_text_addf(t, ", batches of up to %s", stm_show_bytes((double)s->budget_bytes, buf, sizeof buf));
+        if (s->batch_rows > 0) stm_text_addf(t, " and %lld rows", (long long)s->batch_rows);
+    } else if (s->batch_rows > 0)
         stm_text_addf(t, ", batches of %lld rows", (long long)s->batch_rows);
     else
         stm_text_addf(t, ", batches as they come");

@@ -66,6 +66,8 @@ static mill_status check_functions(const mill_step_type *t, mill_error *err)
         if (!e->there && e->required && e->kind == t->kind)
             return mill_fail(err, MILL_ERR_INVALID, "it is %s without the function %s", kind_word(t->kind), e->name);
     }
+    if (t->cost != NULL && (t->kind == MILL_GENERATOR || t->kind == MILL_GLOBAL))
+        return mill_fail(err, MILL_ERR_INVALID, "it is %s but has the function cost of what takes batches of a budget", kind_word(t->kind));
     if (t->kind != MILL_STEP) return MILL_OK;
     if (t->process == NULL && t->submit == NULL)
         return mill_fail(err, MILL_ERR_INVALID, "it is a step without process and without submit");

@@ -102,12 +102,12 @@ typedef struct mill_cursor {
     uint8_t bytes[252];
 } mill_cursor;
 
-/** Memory that a batch of some rows needs at most, and what a row costs in a budget. */
+/** What a batch of some rows needs at most. */
 typedef struct mill_bound {
     size_t struct_size;
     size_t host_bytes;   /* outputs and scratch in host memory */
     size_t device_bytes; /* on the replica's device */
-    int64_t tokens;      /* cost in tokens; 0 = unknown */
+    int64_t tokens;      /* of these rows; 0 = unknown. Without `cost`, the cost of a row in a budget is what one row of its bytes has */
 } mill_bound;
 
 typedef struct mill_step_type {
@@ -174,6 +174,12 @@ typedef struct mill_step_type {
 
     /** Routers: name one or more branches for the whole batch (mill_route_to). */
     mill_status (*route)(mill_replica *r, const mill_batch *in, mill_route *out, mill_error *err);
+
+    /** Tokens of every row of @p in, for `budget: {tokens: N}`: into tokens [rows], zeroed. A row's number must not depend on the others; it
+     *  may be an estimate. @p in shows the columns of input @p input as process sees them; of a join the columns that come from one of its
+     *  inputs at a time, the others NULL, and the numbers of a row are added up. Optional. May overlap with everything; called once for
+     *  every row that arrives, by the thread that hands it on: it should be fast. A failure fails the step. */
+    mill_status (*cost)(const mill_step *s, size_t input, const mill_batch *in, int64_t *tokens, mill_error *err);
 } mill_step_type;
 
 /** What a plugin exports: `MILL_PLUGIN_EXPORT const mill_plugin *mill_plugin_v1(void);` */

@@ -67,6 +67,12 @@ inline Node uneven(Node n, stm_on_uneven u)
     return n;
 }
 
+inline Node priced(Node n, int64_t budget, int costs)
+{
+    n.budget = budget, n.costs = costs;
+    return n;
+}
+
 constexpr auto JOIN = STM_INPUT_JOIN;
 constexpr auto UNION = STM_INPUT_UNION;
 constexpr auto CONVERGE = STM_INPUT_CONVERGE;
@@ -170,6 +176,13 @@ inline std::vector<Named> small_graphs()
         {"branches not taken are not missing",
          {gen("g", {2, 1, 2}, 3), router({{0, 0}}, 3, 2, 0, 2), step("a", {{1, 0}}, 1), step("b", {{1, 1}}, 0, 2), step("d", {{1, 2}}),
           missing(step("c", {{2, 0}, {3, 0}, {4, 0}}, 2, 1, CONVERGE), STM_MISSING_ERROR), sink({{5, 0}})}},
+        {"a join in a branch that is not taken: error",
+         {gen("g", {2, 1, 2}, 3), router({{0, 0}}, 2, 1, 0), step("a", {{1, 0}}, 1), step("j", {{1, 0}, {2, 0}}, 0, 1, JOIN),
+          missing(step("c", {{3, 0}, {1, 1}}, 2, 1, CONVERGE), STM_MISSING_ERROR), sink({{4, 0}})}},
+        {"a convergence in a branch that is not taken: error",
+         {gen("g", {2, 1, 1}, 3), router({{0, 0}}, 2, 1, 0), router({{1, 0}}, 2, 1, 0),
+          missing(step("c", {{2, 0}, {2, 1}}, 2, 1, CONVERGE), STM_MISSING_ERROR),
+          missing(step("d", {{3, 0}, {1, 1}}, 3, 1, CONVERGE), STM_MISSING_ERROR), sink({{4, 0}})}},
         {"a taken branch expands, the others do not: drop",
          {gen("g", {2, 1, 2}, 3), router({{0, 0}}, 2, 2, 3), expanding(step("a", {{1, 0}}, 0, 2), 3), step("b", {{1, 1}}, 1),
           missing(step("c", {{2, 0}, {3, 0}}, 2, 1, CONVERGE), STM_MISSING_DROP), sink({{4, 0}})}},
@@ -181,6 +194,32 @@ inline std::vector<Named> small_graphs()
          {gen("g", {1, 1, 1}, 2), router({{0, 0}}, 2, 1, 3), dropping(step("a", {{1, 0}}), 2), sink({{2, 0}}), sink({{1, 1}}),
           reader("r", 3, 2, 1), reader("s", 4, 4, 1), missing(step("c", {{5, 0}, {6, 0}}, 2, 2, CONVERGE), STM_MISSING_DROP),
           sink({{7, 0}})}},
+        {"budget", {gen("g", {2, 2, 2, 2}, 4), priced(step("a", {{0, 0}}, 0, 2), 5, 5), step("b", {{1, 0}}, 2), sink({{2, 0}})}},
+        {"budget below what rows cost", {gen("g", {3, 1, 2}, 4), priced(step("a", {{0, 0}}, 0, 2), 2, 7), sink({{1, 0}})}},
+        {"budget with a limit of rows", {gen("g", {4, 0, 3}, 4), priced(step("a", {{0, 0}}, 2, 2), 9, 6), priced(sink({{1, 0}}), 4, 3)}},
+        {"budget far above the credit", {gen("g", {1, 1, 1, 1, 1}, 1), priced(step("a", {{0, 0}}, 0, 2), 40, 3), sink({{1, 0}})}},
+        {"budget, everything dropped",
+         {gen("g", {2, 2, 2}, 2), dropping(step("a", {{0, 0}}, 0, 2), 1), priced(step("b", {{1, 0}}, 0, 2), 3, 3), sink({{2, 0}})}},
+        {"budget behind a filter, short credit",
+         {gen("g", {2, 2, 2, 2}, 2), dropping(step("a", {{0, 0}}, 2, 2), 3), priced(step("b", {{1, 0}}), 6, 6), sink({{2, 0}})}},
+        {"budget of a join by key",
+         {gen("g", {2, 2, 2}, 3), dropping(step("a", {{0, 0}}, 2, 2), 2), priced(step("j", {{0, 0}, {1, 0}}, 0, 2, JOIN), 7, 6),
+          sink({{2, 0}})}},
+        {"budget of a join by position",
+         {gen("g", {1, 2, 1}, 2), gen("h", {2, 2, 2}, 2), priced(step("j", {{0, 0}, {1, 0}}, 0, 2, JOIN), 8, 6), sink({{2, 0}})}},
+        {"budget of a union",
+         {gen("g", {1, 2, 1}, 2), gen("h", {2, 1, 1}, 2), priced(step("u", {{0, 0}, {1, 0}}, 0, 2, UNION), 6, 5), sink({{2, 0}})}},
+        {"budgets in front of a router, in a branch and at its convergence",
+         {gen("g", {2, 2, 1}, 4), priced(router({{0, 0}}, 2, 0, 3, 2), 4, 4), priced(step("a", {{1, 0}}, 0, 2), 3, 4), step("b", {{1, 1}}),
+          priced(step("c", {{2, 0}, {3, 0}}, 0, 1, CONVERGE), 5, 5), sink({{4, 0}})}},
+        {"budget of an expansion",
+         {gen("g", {1, 2, 1}, 2), expanding(step("a", {{0, 0}}, 0, 2), 4), priced(step("b", {{1, 0}}, 0, 2), 6, 6), sink({{2, 0}})}},
+        {"budget of a global",
+         {gen("g", {1, 1, 1}, 2), gen("h", {2, 1, 0}, 2), priced(sink({{0, 0}, {1, 0}}, 0, EACH), 4, 4), reader("global", 2, -1, 2),
+          priced(step("b", {{3, 0}}, 0, 2), 3, 3), sink({{4, 0}})}},
+        {"load groups with budgets",
+         {gen("g", {2, 2, 2}, 3), priced(step("a", {{0, 0}}, 0, 2), 4, 4), sink({{1, 0}}), reader("r", 2, 1, 1),
+          priced(step("b", {{3, 0}}, 0, 2), 6, 4), sink({{4, 0}})}},
         {"a route never taken",
          {gen("g", {2, 2, 2}, 3), router({{0, 0}}, 2, 2, 2, 2), step("a", {{1, 0}}), step("b", {{1, 1}}, 2),
           step("c", {{2, 0}, {3, 0}}, 2, 1, CONVERGE), sink({{4, 0}})}},

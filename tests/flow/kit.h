@@ -37,7 +37,7 @@ struct Pool {
 
 struct Spec { /* a batch to be made */
     uint64_t seq = 0;
-    std::vector<Key> keys;
+    std::vector<Key> keys = {};
     int64_t covered = 0;
     bool end = false;
     uint32_t borders = 0;

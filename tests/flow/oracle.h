@@ -34,6 +34,8 @@ struct Node {
     int drop = 0;             /* steps: drop rows with hash % drop == 0 (1: all) */
     int children = 0;         /* steps: 0 = keep rows; n: hash % n children (0 .. n-1) per row */
     int route = 0;            /* routers: 0 by hash, 1 all branches, 2 always branch 0, 3 a subset by hash */
+    int64_t budget = 0;       /* 0 = none */
+    int costs = 0;            /* with a budget: a row's cost is hash % costs */
     bool unordered = false;
     stm_on_missing on_missing = STM_MISSING_NULL;
     stm_on_uneven on_uneven = STM_UNEVEN_NULL;
@@ -88,11 +90,15 @@ inline uint32_t route(const Node &n, const Key &first)
     return 1u << (h % (uint64_t)n.branches);
 }
 
+/* What a row costs at this node as it arrives on input @p input; the engine takes less than 1 as 1. */
+inline int64_t price(const Node &n, int input, const Key &k) { return (int64_t)(mix(hash_key(k), 1009 + (uint64_t)input) % (uint64_t)n.costs); }
+
 struct Row {
     Key key;
     std::vector<int> path;       /* number of the routed batch at each depth */
     std::vector<int64_t> values; /* as input: one per joined input, kNull where it lacks the row; as output: one */
     uint32_t mask = ~0u;         /* output of a router: branches taken */
+    int64_t cost = 1;            /* as input */
 };
 using Rows = std::vector<Row>;
 
@@ -124,14 +130,15 @@ inline stm_flow_edge branch_of(const Graph &g, stm_flow_edge e)
 }
 
 /* @p due: whether input i must have row r; a row that it lacks all the same is missing. */
-template <typename Due> inline Rows join_by_key(const std::vector<Rows> &in, stm_on_missing missing, bool *fails, Due due)
+template <typename Due> inline Rows join_by_key(const std::vector<Rows> &in, stm_on_missing missing, bool *fails, bool costs_most, Due due)
 {
     std::map<Key, Row, KeyLess> all;
     for (size_t i = 0; i < in.size(); i++) {
         for (const Row &r : in[i]) {
             Row &o = all[r.key];
-            if (o.values.empty()) o.key = r.key, o.path = r.path, o.values.assign(in.size(), kNull);
+            if (o.values.empty()) o.key = r.key, o.path = r.path, o.values.assign(in.size(), kNull), o.cost = 0;
             o.values[i] = r.values[0];
+            o.cost = costs_most ? std::max(o.cost, r.cost) : o.cost + r.cost;
         }
     }
     Rows out;
@@ -155,6 +162,8 @@ inline Rows join_by_position(const std::vector<Rows> &in, stm_on_uneven uneven, 
     Rows out;
     for (size_t k = 0; k < (uneven == STM_UNEVEN_ERROR ? least : most); k++) {
         Row o;
+        o.cost = 0;
+        for (auto &r : in) o.cost += k < r.size() ? r[k].cost : 0;
         o.key = k < in[0].size() ? in[0][k].key : Key{fresh++};
         for (auto &r : in) o.values.push_back(k < r.size() ? r[k].values[0] : kNull);
         out.push_back(o);
@@ -195,6 +204,7 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
         bool fails = false, one_space = true;
         for (auto &e : n.in) {
             in.push_back(edge_rows(x, g, e));
+            for (Row &r : in.back()) r.cost = n.budget > 0 ? std::max<int64_t>(1, price(n, (int)in.size() - 1, r.key)) : 1;
             one_space = one_space && space[(size_t)e.from] == space[(size_t)n.in[0].from];
         }
         if (n.mode == STM_INPUT_EACH) {
@@ -211,7 +221,7 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
                     rows.push_back(r);
                 }
         }
-        if (n.mode == STM_INPUT_JOIN && one_space) rows = join_by_key(in, n.on_missing, &fails, [](size_t, const Row &) { return true; });
+        if (n.mode == STM_INPUT_JOIN && one_space) rows = join_by_key(in, n.on_missing, &fails, false, [](size_t, const Row &) { return true; });
         int64_t &last = x.last[i];
         for (size_t k = 0; k < n.in.size(); k++)
             if (k == 0 || one_space) last = std::max(last, x.last[(size_t)n.in[k].from]);
@@ -221,7 +231,7 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
             if (rows.size() > in[0].size()) last += (int64_t)(rows.size() - in[0].size());
         }
         if (n.mode == STM_INPUT_CONVERGE) {
-            rows = join_by_key(in, n.on_missing, &fails, [&](size_t k, const Row &r) {
+            rows = join_by_key(in, n.on_missing, &fails, true, [&](size_t k, const Row &r) {
                 stm_flow_edge b = branch_of(g, n.in[k]);
                 return (x.taken[(size_t)b.from][(size_t)r.path.back()] >> b.branch & 1) != 0;
             });
@@ -235,18 +245,22 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
         }
         int segment = -1;
         size_t in_segment = 0;
+        int64_t spent = 0;
         uint32_t mask = 0;
         std::vector<int> path;
         for (const Row &r : rows) {
             Row o = r;
             o.values = {combine(r.values)};
             if (n.kind == STM_NODE_ROUTER) {
-                if (segment < 0 || r.path != path || in_segment == (size_t)n.batch_rows) {
-                    segment++, in_segment = 0, path = r.path;
+                bool full = n.batch_rows > 0 && in_segment == (size_t)n.batch_rows;
+                if (n.budget > 0) full = full || spent >= n.budget || spent + r.cost > n.budget;
+                if (segment < 0 || r.path != path || full) {
+                    segment++, in_segment = 0, spent = 0, path = r.path;
                     mask = route(n, r.key);
                     x.taken[i].push_back(mask);
                 }
                 in_segment++;
+                spent += r.cost;
                 o.path.push_back(segment);
                 o.mask = mask;
             } else if (dropped(n, r.key)) {

@@ -31,7 +31,7 @@ struct Stream {
 };
 
 struct Counts {
-    int joins_by_key = 0, joins_by_position = 0, unions = 0, routers = 0, convergences = 0, globals = 0, groups = 0;
+    int joins_by_key = 0, joins_by_position = 0, unions = 0, routers = 0, convergences = 0, globals = 0, groups = 0, budgets = 0;
 };
 
 /* Grows a graph stream by stream, by the rules that stm_flow_create checks. */
@@ -53,7 +53,8 @@ public:
         for (size_t k = 0; k < streams_.size(); k++) {
             if (streams_[k].used) continue;
             Node s = sink({streams_[k].edge}, chance(r_, 50) ? 0 : pick(r_, 1, 8));
-            if (s.batch_rows == 0 && chance(r_, 20)) s.unordered = true;
+            priced(&s);
+            if (s.batch_rows == 0 && s.budget == 0 && chance(r_, 20)) s.unordered = true;
             g_.push_back(s);
         }
         for (size_t i = 0; i < g_.size(); i++) g_[i].name += std::to_string(i);
@@ -61,8 +62,17 @@ public:
     }
 
 private:
+    void priced(Node *n)
+    {
+        if (!chance(r_, 25)) return;
+        counts_->budgets++;
+        n->budget = pick(r_, 1, 12);
+        n->costs = pick(r_, 1, 15);
+        if (n->kind != STM_NODE_ROUTER && chance(r_, 60)) n->batch_rows = 0;
+    }
     Node vary(Node n)
     {
+        priced(&n);
         if (chance(r_, 30))
             n.drop = pick(r_, 1, 4);
         else if (chance(r_, 15))
@@ -128,6 +138,7 @@ private:
             if (s.routes.size() >= 3) break;
             counts_->routers++;
             Node n = router(use({at}), pick(r_, 2, 3), pick(r_, 1, 5), pick(r_, 0, 3), pick(r_, 1, 3));
+            priced(&n);
             return add(n, s.routes, s.space, s.bases);
         }
         case 5:
@@ -136,7 +147,8 @@ private:
             counts_->globals++;
             auto which = partners(at, pick(r_, 1, 3), [&](const Stream &) { return true; });
             Node t = sink(use(which), rows(), EACH);
-            t.unordered = t.batch_rows == 0 && chance(r_, 20);
+            priced(&t);
+            t.unordered = t.batch_rows == 0 && t.budget == 0 && chance(r_, 20);
             int store = (int)g_.size();
             g_.push_back(t);
             int space = (int)g_.size();
@@ -152,7 +164,7 @@ private:
         default: break;
         }
         Node n = vary(step("s", use({at}), rows()));
-        if (n.batch_rows == 0 && chance(r_, 20)) n.unordered = true;
+        if (n.batch_rows == 0 && n.budget == 0 && chance(r_, 20)) n.unordered = true;
         add(n, s.routes, s.space, s.bases);
     }
     void join(size_t at, const Stream &s)
@@ -233,6 +245,7 @@ void print(const Graph &g)
         if (n.in.empty()) printf(" credit %lld", (long long)n.credit);
         for (int b : n.batches) printf(" %d", b);
         if (n.kind == STM_NODE_READER) printf(" source %d store %d", n.source, n.store);
+        if (n.budget > 0) printf("; budget %lld costs %d", (long long)n.budget, n.costs);
         printf("; rows %lld replicas %d drop %d children %d route %d unordered %d missing %d uneven %d fail_at %d\n",
                (long long)n.batch_rows, n.replicas, n.drop, n.children, n.route, (int)n.unordered, (int)n.on_missing,
                (int)n.on_uneven, n.fail_at);
@@ -310,9 +323,9 @@ TEST(Random, GraphsEndWithTheRightRows)
     printf("%lld graphs, %lld runs, %lld actions, %lld grants; %lld runs with a failure, %lld stopped in flight\n",
            (long long)t.graphs, (long long)t.runs, (long long)t.actions, (long long)t.grants, (long long)t.failed,
            (long long)t.abandoned);
-    printf("joins by key %d, by position %d, unions %d, routers %d, convergences %d, globals %d, load groups %d\n",
+    printf("joins by key %d, by position %d, unions %d, routers %d, convergences %d, globals %d, load groups %d, budgets %d\n",
            t.counts.joins_by_key, t.counts.joins_by_position, t.counts.unions, t.counts.routers, t.counts.convergences,
-           t.counts.globals, t.counts.groups);
+           t.counts.globals, t.counts.groups, t.counts.budgets);
     if (one) return;
     EXPECT_GE(t.graphs, count ? 1 : 10000);
     EXPECT_GT(t.failed, t.runs / 50);

@@ -1,7 +1,22 @@
 #!/usr/bin/env bash
 # run_mutants.sh [SOURCE_DIR [BUILD_DIR]]: puts each fault of mutants/*.patch into a copy of engine/flow, builds the flow's tests,
 # and checks that the test which the patch names (first line) finds it. Prints killed or ALIVE for each; fails when one lives.
+# run_mutants.sh --check [SOURCE_DIR]: only whether each patch applies, changes something and names a test that there is.
 set -euo pipefail
+if [ "${1:-}" = --check ]; then
+    src=$(cd "${2:-$(dirname "$0")/../..}" && pwd)
+    bad=0 n=0
+    for patch in "$src"/tests/flow/mutants/*.patch; do
+        name=$(basename "$patch" .patch) test=$(sed -n '1s/^test: //p' "$patch")
+        n=$((n + 1))
+        patch -s -p1 --dry-run -d "$src" <"$patch" || { echo "$name does not apply"; bad=1; }
+        grep -qE '^[+-]([^+-]|$)' "$patch" || { echo "$name changes nothing"; bad=1; }
+        grep -qE "^TEST(_F)?\(${test%.*}, ${test#*.}\)" "$src"/tests/flow/*.cc || { echo "$name: there is no test $test"; bad=1; }
+    done
+    echo "$n mutants looked at"
+    [ "$n" -ge 12 ] && [ "$bad" -eq 0 ]
+    exit
+fi
 src=$(cd "${1:-$(dirname "$0")/../..}" && pwd)
 work=$(mktemp -d "${2:-${TMPDIR:-/tmp}}/mutants.XXXXXX")
 trap 'rm -rf "$work"' EXIT

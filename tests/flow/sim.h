@@ -69,7 +69,7 @@ public:
             f = {};
             f.name = n.name.c_str(), f.kind = n.kind, f.mode = n.mode, f.on_missing = n.on_missing, f.on_uneven = n.on_uneven;
             f.inputs = n.in.data(), f.n_inputs = (int32_t)n.in.size(), f.n_branches = n.branches, f.source = n.source;
-            f.batch_rows = n.batch_rows, f.unordered = n.unordered, f.expands = n.children > 0, f.credit_rows = n.credit;
+            f.batch_rows = n.batch_rows, f.budget = n.budget, f.unordered = n.unordered, f.expands = n.children > 0, f.credit_rows = n.credit;
             if (n.kind == STM_NODE_GENERATOR) f.batch_rows = *std::max_element(n.batches.begin(), n.batches.end());
         }
         mill_error err = {};
@@ -485,13 +485,42 @@ private:
             fail("no memory");
         if ((size_t)p.edge == edges_[(size_t)i].size()) mill_batch_destroy(&p.out);
         mill_error err = {};
-        mill_status st = stm_inlet_push(stm_flow_inlet(flow_, e.node), e.input, &b, &err);
+        mill_buffer *costs = g_[(size_t)e.node].budget > 0 ? prices(g_[(size_t)e.node], e.input, b) : nullptr;
+        mill_status st = costs ? stm_inlet_push_costed(stm_flow_inlet(flow_, e.node), e.input, &b, &costs, &err)
+                               : stm_inlet_push(stm_flow_inlet(flow_, e.node), e.input, &b, &err);
+        if (costs) fail("costs were left behind");
         if (st == MILL_ERR_DATA && x_.fails[(size_t)e.node] && !b) {
             cut(e.node);
         } else if (st != MILL_OK || b) {
             mill_batch_destroy(&b);
             fail("push into '%s' failed: %s", g_[(size_t)e.node].name.c_str(), err.msg);
         }
+    }
+
+    mill_buffer *prices(const Node &n, int input, const mill_batch *b)
+    {
+        mill_buffer *out = nullptr;
+        if (mill_buffer_create(pool_, (size_t)b->rows * 8, &out) != MILL_OK) return fail("no memory"), nullptr;
+        auto *d = (int64_t *)mill_buffer_data(out);
+        Key k((size_t)b->keys.width);
+        for (int64_t r = 0; r < b->rows; r++) {
+            stm_batch_key(b, r, k.data());
+            d[r] = price(n, input, k);
+        }
+        return out;
+    }
+
+    /* The rows cost no more than the budget, or it is one row; and no more of them would have fitted in. */
+    void check_cost(int i, const Rows &want, size_t at, size_t rows, bool may_be_short)
+    {
+        const Node &n = g_[(size_t)i];
+        int64_t cost = 0;
+        for (size_t r = at; r < at + rows; r++) cost += want[r].cost;
+        if (rows > 1 && cost > n.budget)
+            fail("'%s' got rows for %lld with a budget of %lld", n.name.c_str(), (long long)cost, (long long)n.budget);
+        bool full = cost >= n.budget || (int64_t)rows == n.batch_rows;
+        full = full || (at + rows < want.size() ? cost + want[at + rows].cost > n.budget : (bool)x_.fails[(size_t)i]);
+        if (!full && !may_be_short) fail("'%s' got %zu rows for %lld, which is not what fits in", n.name.c_str(), rows, (long long)cost);
     }
 
     void check_item(int i, int lane, mill_batch **in, int columns, const std::vector<Key> &keys)
@@ -517,7 +546,10 @@ private:
                 fail("item %lld of '%s' depends on the order of arrival", (long long)s.items[lane], name);
         }
         bool may_be_short = b->end || (b->borders & stm_flow_inlet(flow_, i)->borders_out[lane]) != 0 || b->rows == 0;
-        if (n.batch_rows > 0 && (b->rows > n.batch_rows || (b->rows < n.batch_rows && !may_be_short)))
+        if (n.budget > 0) {
+            if (n.batch_rows > 0 && b->rows > n.batch_rows) fail("'%s' got %lld rows, more than it may", name, (long long)b->rows);
+            check_cost(i, want, at, keys.size(), may_be_short);
+        } else if (n.batch_rows > 0 && (b->rows > n.batch_rows || (b->rows < n.batch_rows && !may_be_short)))
             fail("'%s' got %lld rows instead of %lld", name, (long long)b->rows, (long long)n.batch_rows);
         if (b->end && at + keys.size() != want.size()) fail("the end of '%s' came before its last rows", name);
         if (s.ends >= (n.mode == STM_INPUT_EACH ? (int64_t)n.in.size() : 1)) fail("'%s' got something behind its end", name);

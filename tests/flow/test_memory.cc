@@ -26,7 +26,12 @@ std::vector<Case> cases()
     r.n_branches = 2;
     auto loose = node("t", STM_NODE_TERMINAL, {{0, 0}});
     loose.unordered = true;
+    auto costed = node("t", STM_NODE_TERMINAL, {{0, 0}}), joined = null_filled(node("t", STM_NODE_TERMINAL, {{0, 0}, {1, 0}}, 0, STM_INPUT_JOIN));
+    costed.budget = 9;
+    joined.budget = 11;
     return {
+        {"budget", {generator("g"), costed}, 1, 1, 1, 0},
+        {"budget of a join", {generator("g"), node("a", STM_NODE_STEP, {{0, 0}}), joined}, 2, 1, 2, 0},
         {"as they come", {generator("g"), node("t", STM_NODE_TERMINAL, {{0, 0}})}, 1, 1, 1, 0},
         {"re-batched", {generator("g"), node("t", STM_NODE_TERMINAL, {{0, 0}}, 5)}, 1, 1, 1, 0},
         {"unordered", {generator("g"), loose}, 1, 1, 1, 0},
@@ -77,6 +82,15 @@ std::vector<std::pair<int, Spec>> arrivals(const Case &c, int n_inputs)
     return out;
 }
 
+/* NULL when out of memory. */
+mill_buffer *prices(mill_pool *pool, const Spec &s)
+{
+    mill_buffer *b = nullptr;
+    if (mill_buffer_create(pool, s.keys.size() * 8, &b) != MILL_OK) return nullptr;
+    for (size_t i = 0; i < s.keys.size(); i++) ((int64_t *)mill_buffer_data(b))[i] = s.keys[i][0] % 7;
+    return b;
+}
+
 /* With the nth passage failing (negative: none). Whether it fired. */
 bool run(const Case &c, int64_t nth, std::vector<Item> *items)
 {
@@ -97,13 +111,18 @@ bool run(const Case &c, int64_t nth, std::vector<Item> *items)
         mill_batch *b = make(pool, a.second, a.first);
         if (!b) b = make(pool, a.second, a.first);
         mill_batch *same = b;
+        mill_buffer *costs = nullptr, *same_costs;
+        while (c.nodes[(size_t)c.node_at].budget > 0 && !costs) costs = prices(pool, a.second);
+        same_costs = costs;
         int64_t rows = stm_inlet_rows(in), ready = stm_inlet_ready(in);
-        if (stm_inlet_push(in, a.first, &b, nullptr) != MILL_OK) {
+        if (stm_inlet_push_costed(in, a.first, &b, &costs, nullptr) != MILL_OK) {
             EXPECT_EQ(same, b);
+            EXPECT_EQ(same_costs, costs);
             EXPECT_EQ(rows, stm_inlet_rows(in));
             EXPECT_EQ(ready, stm_inlet_ready(in));
-            EXPECT_EQ(MILL_OK, stm_inlet_push(in, a.first, &b, nullptr));
+            EXPECT_EQ(MILL_OK, stm_inlet_push_costed(in, a.first, &b, &costs, nullptr));
         }
+        EXPECT_EQ(nullptr, costs);
         EXPECT_EQ(nullptr, b);
         if (++since % 4 != 0) continue; /* let some pile up */
         stm_ready r;

@@ -66,6 +66,10 @@ static void t_cancel(mill_replica *r, uint64_t t)
     if (of(r).cancel) of(r).cancel(r, t);
 }
 static mill_status t_flush(mill_replica *r, mill_error *e) { return of(r).flush(r, e); }
+static mill_status t_cost(const mill_step *s, size_t input, const mill_batch *in, int64_t *tokens, mill_error *e)
+{
+    return static_cast<const Behaviour *>(mill_step_state(s))->cost(input, in, tokens, e);
+}
 
 struct Pipe::Step {
     std::string name;
@@ -111,6 +115,7 @@ int Pipe::add(const std::string &name, int32_t kind, const std::vector<From> &fr
     if (kind == MILL_GLOBAL) t.accept = t_accept, t.finish = t_finish;
     if (kind == MILL_SINK) t.write = t_write, t.finalize = t_finalize;
     if (kind == MILL_ROUTER) t.route = t_route;
+    if (b.cost) t.cost = t_cost;
     index_[name] = (int)steps_.size();
     steps_.push_back(s);
     if (o.stage + 1 > stages_) stages_ = o.stage + 1;
@@ -229,6 +234,8 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
         spec.branches = branches.data();
         spec.n_branches = (int32_t)branches.size();
         spec.batch_rows = s->opts.batch_rows;
+        spec.budget_tokens = s->opts.budget_tokens;
+        spec.budget_bytes = s->opts.budget_bytes;
         spec.policy = stm_policy_default(type);
         spec.policy.replicas = s->opts.replicas;
         if (s->opts.policy) s->opts.policy(&spec.policy);

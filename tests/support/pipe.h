@@ -32,6 +32,7 @@ struct Behaviour {
     std::function<mill_status(mill_replica *, mill_results *, mill_error *)> poll;
     std::function<void(mill_replica *, uint64_t ticket)> cancel;
     std::function<mill_status(mill_replica *, mill_error *)> flush;
+    std::function<mill_status(size_t input, const mill_batch *in, int64_t *tokens, mill_error *)> cost;
 };
 
 /** A row as a sink saw it: key text and the values of its int64 columns (INT64_MIN = null), by name. */
@@ -55,7 +56,7 @@ public:
         stm_input_mode mode = STM_INPUT_SINGLE;
         stm_on_missing on_missing = STM_MISSING_ERROR;
         stm_on_uneven on_uneven = STM_UNEVEN_ERROR;
-        int64_t batch_rows = 0;
+        int64_t batch_rows = 0, budget_tokens = 0, budget_bytes = 0;
         int32_t replicas = 1, stage = 0;
         std::vector<std::string> branches;
         std::function<void(stm_policy *)> policy;
