@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "device/registry.h"
 #include "pipeline/pipeline.h"
 #include "plugin/describe.h"
 
@@ -131,23 +132,80 @@ static int32_t cpus_available(void)
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
+/* The devices of a backend that is in a module, or why there are none. */
+static void add_cuda_text(stm_text *t, const stm_backend_report *r)
+{
+    char buf[40];
+
+    if (r->devices == 0) stm_text_addf(t, "cuda  none: %s\n", r->reason);
+    for (int32_t i = 0; i < r->devices; i++) {
+        stm_device_info info;
+        mill_error err = {0};
+        if (r->ops->info(i, &info, &err) != MILL_OK) {
+            stm_text_addf(t, "cuda  %d cannot be read: %s\n", (int)i, err.msg);
+            continue;
+        }
+        stm_text_addf(t, "cuda  %d %s, %s memory, %d multiprocessors, compute capability %d.%d, %s, %s\n", (int)i, info.name,
+                      stm_show_bytes((double)info.memory_bytes, buf, sizeof buf), (int)info.processors, (int)info.major, (int)info.minor,
+                      info.uuid, info.pci);
+    }
+    if (r->module[0] != '\0') stm_text_addf(t, "      module %s\n", r->module);
+    if (r->libraries[0] != '\0') stm_text_addf(t, "      with %s\n", r->libraries);
+}
+
+static void add_member(stm_text *t, const char *name, const char *value)
+{
+    stm_text_addf(t, "\"%s\":\"", name);
+    stm_text_add_json(t, value, strlen(value));
+    stm_text_addf(t, "\"");
+}
+
+static void add_cuda_json(stm_text *t, const stm_backend_report *r)
+{
+    bool first = true;
+
+    stm_text_addf(t, "\"cuda\":{\"devices\":[");
+    for (int32_t i = 0; i < r->devices; i++) {
+        stm_device_info info;
+        if (r->ops->info(i, &info, NULL) != MILL_OK) continue;
+        stm_text_addf(t, "%s{\"index\":%d,", first ? "" : ",", (int)i);
+        add_member(t, "name", info.name);
+        stm_text_addf(t, ",\"memory_bytes\":%lld,\"multiprocessors\":%d,\"capability\":\"%d.%d\",", (long long)info.memory_bytes,
+                      (int)info.processors, (int)info.major, (int)info.minor);
+        add_member(t, "uuid", info.uuid);
+        stm_text_addf(t, ",");
+        add_member(t, "pci", info.pci);
+        stm_text_addf(t, "}");
+        first = false;
+    }
+    stm_text_addf(t, "],");
+    add_member(t, "module", r->module);
+    stm_text_addf(t, ",");
+    add_member(t, "libraries", r->libraries);
+    stm_text_addf(t, ",");
+    add_member(t, "reason", r->reason);
+    stm_text_addf(t, "}");
+}
+
 mill_status mill_devices_list(mill_format format, char **out, mill_error *err)
 {
-    static const char no_cuda[] = "this build has no CUDA module (libstepmill-cuda.so)";
     const double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    stm_backend_report cuda;
     stm_text t = {0};
     char buf[40];
 
+    stm_backend_explain("cuda", &cuda);
     if (format == MILL_FORMAT_JSON) {
         stm_text_addf(&t, "{\"cpu\":{\"cores\":%d,\"memory_bytes\":%.0f,\"isa\":[", cpus_available(), memory);
         add_isa(&t, ",", "\"");
-        stm_text_addf(&t, "]},\"cuda\":{\"devices\":[],");
-        stm_text_addf(&t, "\"reason\":\"%s\"}}\n", no_cuda);
+        stm_text_addf(&t, "]},");
+        add_cuda_json(&t, &cuda);
+        stm_text_addf(&t, "}\n");
     } else {
-        stm_text_addf(&t, "cpu   %d cores, %s memory", cpus_available(), stm_show_bytes(memory, buf, sizeof buf));
-        stm_text_addf(&t, ", ");
+        stm_text_addf(&t, "cpu   %d cores, %s memory, ", cpus_available(), stm_show_bytes(memory, buf, sizeof buf));
         add_isa(&t, " ", "");
-        stm_text_addf(&t, "\ncuda  none: %s\n", no_cuda);
+        stm_text_addf(&t, "\n");
+        add_cuda_text(&t, &cuda);
     }
     return stm_text_hand_out(&t, out, err);
 }

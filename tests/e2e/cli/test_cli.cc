@@ -278,7 +278,7 @@ const Words kWords[] = {
     {"check_no_plugin", {"steps", "check", "/dev/null"}, 65, "", "/dev/null"},
     {"steps_unknown", {"steps", "lst"}, 64, "", "did you mean 'list'?"},
     {"devices", {"devices"}, 0, "cpu ", ""},
-    {"devices_json", {"devices", "--json"}, 0, "\"cuda\":{\"devices\":[],\"reason\":", ""},
+    {"devices_json", {"devices", "--json"}, 0, "\"cuda\":{\"devices\":[", ""},
     {"doctor", {"doctor"}, 0, "ok ", ""},
     {"schema", {"schema"}, 0, "\"$schema\":\"https://json-schema.org/draft/2020-12/schema\"", ""},
     {"errors_of_nothing", {"errors", "no/run"}, 64, "", "cannot open no/run"},

@@ -1,0 +1,29 @@
+/* The kernels that exist for devices, as a table per backend: the same arguments, pointers into the memory of the device, work queued on
+ * a stream (cudaStream_t; NULL and done at once on cpu). */
+#ifndef STM_KERNELS_KERNELS_H
+#define STM_KERNELS_KERNELS_H
+
+#include "device/device_ops.h"
+#include "kernels/compact.h"
+#include "kernels/gather.h"
+#include "kernels/impute.h"
+
+MILL_BEGIN_DECLS
+
+/** Grows at the end only; size and number of entries are checked when the module is opened. Every entry: MILL_OK when queued;
+ *  MILL_ERR_INVALID for arguments that the contract excludes. Threads: the stream's owner. */
+typedef struct stm_kernels {
+    size_t struct_size;
+    mill_status (*impute)(const stm_impute_args *a, void *stream);
+    mill_status (*gather)(const stm_gather_args *a, void *stream);
+    mill_status (*gather_bits)(const stm_gather_bits_args *a, void *stream);
+    mill_status (*compact)(const stm_compact_args *a, void *stream);
+} stm_kernels;
+
+extern const stm_kernels stm_kernels_cpu;
+/** The table of a backend; NULL when its module is of another version. */
+const stm_kernels *stm_kernels_of(const stm_device_ops *ops);
+
+MILL_END_DECLS
+
+#endif

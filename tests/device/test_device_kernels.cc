@@ -1,0 +1,241 @@
+/* Kernels that move rows: every form against the reference, through the table of the backend, with guards around the output. */
+#include "device/backend.h"
+
+#include <numeric>
+#include <random>
+
+extern "C" {
+#include "kernels/kernels.h"
+}
+
+namespace {
+
+const char kGuard = 0x5a;
+const size_t kGuardBytes = 64;
+
+class RowKernels : public ::testing::TestWithParam<const char *> {
+protected:
+    void SetUp() override
+    {
+        std::string why;
+        ops = mt::backend(GetParam(), &why);
+        if (ops == nullptr) GTEST_SKIP() << GetParam() << ": " << why;
+        kernels = stm_kernels_of(ops);
+        ASSERT_NE(kernels, nullptr);
+        dev = std::make_unique<mt::Device>(ops);
+        stream = std::make_unique<mt::Stream>(*dev);
+    }
+    void TearDown() override
+    {
+        held.clear();
+        stream.reset();
+        dev.reset();
+    }
+    /* Bytes on the device; guards behind them. Device memory is filled with `poison` where no data is given. */
+    template <class T> T *put(const std::vector<T> &v)
+    {
+        held.push_back(std::make_unique<mt::Memory>(*dev, STM_MEM_DEVICE, v.size() * sizeof(T) + kGuardBytes));
+        T *p = held.back()->template as<T>();
+        EXPECT_EQ(stm_stream_fill(*stream, p, kGuard, v.size() * sizeof(T) + kGuardBytes, nullptr), MILL_OK);
+        EXPECT_EQ(stm_stream_copy(*stream, p, v.data(), v.size() * sizeof(T), nullptr), MILL_OK);
+        EXPECT_EQ(stm_stream_sync(*stream, nullptr), MILL_OK);
+        return p;
+    }
+    template <class T> std::vector<T> get(const T *p, size_t n)
+    {
+        std::vector<T> v(n);
+        std::vector<char> all(n * sizeof(T) + kGuardBytes);
+        mill_error err = {};
+        EXPECT_EQ(stm_stream_copy(*stream, all.data(), p, all.size(), &err), MILL_OK) << err.msg;
+        EXPECT_EQ(stm_stream_sync(*stream, &err), MILL_OK) << err.msg;
+        memcpy(v.data(), all.data(), n * sizeof(T));
+        for (size_t i = n * sizeof(T); i < all.size(); i++) EXPECT_EQ(all[i], kGuard) << "wrote past the end";
+        return v;
+    }
+    void *native() { return stm_stream_native(*stream); }
+
+    const stm_device_ops *ops = nullptr;
+    const stm_kernels *kernels = nullptr;
+    std::unique_ptr<mt::Device> dev;
+    std::unique_ptr<mt::Stream> stream;
+    std::vector<std::unique_ptr<mt::Memory>> held;
+};
+
+std::vector<uint8_t> random_bytes(size_t n, unsigned seed)
+{
+    std::mt19937 g(seed);
+    std::vector<uint8_t> v(n);
+    for (uint8_t &b : v) b = static_cast<uint8_t>(g());
+    return v;
+}
+
+} // namespace
+
+TEST_P(RowKernels, Impute)
+{
+    const struct {
+        const char *name;
+        int64_t rows, offset;
+        bool valid, failed;
+    } cases[] = {
+        {"no rows", 0, 0, true, true},
+        {"one row", 1, 0, true, true},
+        {"a row at an odd place", 1, 7, true, true},
+        {"a byte", 8, 0, true, true},
+        {"across bytes", 8, 3, true, true},
+        {"not whole bytes", 61, 5, true, true},
+        {"a word", 64, 0, true, true},
+        {"a word, shifted", 64, 1, true, true},
+        {"past a block", 128 * 8 + 3, 9, true, true},
+        {"nothing was null", 77, 0, false, true},
+        {"all fail", 77, 2, true, false},
+        {"all fail, nothing was null", 77, 0, false, false},
+        {"a large batch", 40000, 13, true, true},
+    };
+    for (const auto &c : cases) {
+        SCOPED_TRACE(c.name);
+        const std::vector<uint8_t> valid = random_bytes((c.offset + c.rows + 7) / 8, 1), failed = random_bytes((c.rows + 7) / 8, 2);
+        std::vector<uint8_t> want((c.rows + 7) / 8, 0xcc);
+        stm_impute_args a = {c.valid ? valid.data() : nullptr, c.offset, c.failed ? failed.data() : nullptr, want.data(), c.rows};
+        stm_impute_ref(&a);
+        uint8_t *out = put(std::vector<uint8_t>(want.size(), 0xcc));
+        a.valid = c.valid ? put(valid) : nullptr;
+        a.failed = c.failed ? put(failed) : nullptr;
+        a.out = out;
+        ASSERT_EQ(kernels->impute(&a, native()), MILL_OK);
+        EXPECT_EQ(get(out, want.size()), want);
+        held.clear();
+    }
+}
+
+TEST_P(RowKernels, Gather)
+{
+    const struct {
+        const char *name;
+        int64_t rows, source, width, shift; /* shift: bytes by which the source is out of line */
+    } cases[] = {
+        {"no rows", 0, 4, 8, 0},
+        {"one byte", 1, 1, 1, 0},
+        {"bytes", 1000, 300, 1, 0},
+        {"int16", 129, 50, 2, 0},
+        {"int32", 128, 50, 4, 0},
+        {"int64", 127, 9, 8, 0},
+        {"16 bytes", 300, 40, 16, 0},
+        {"3 bytes", 77, 10, 3, 0},
+        {"int64 out of line", 55, 9, 8, 4},
+        {"a vector", 40, 17, 1536, 0},
+        {"a vector out of line", 40, 17, 1536, 1},
+        {"17 bytes", 99, 20, 17, 0},
+        {"20 bytes", 99, 20, 20, 0},
+        {"one long row", 1, 2, 100003, 0},
+        {"many rows", 70000, 64, 4, 0},
+    };
+    for (const auto &c : cases) {
+        SCOPED_TRACE(c.name);
+        std::mt19937 g(7);
+        std::vector<uint8_t> src = random_bytes(c.source * c.width + c.shift, 3), want(c.rows * c.width, 0xcc);
+        std::vector<int64_t> index(c.rows);
+        for (int64_t &i : index) i = static_cast<int64_t>(g() % (c.source + 1)) - 1; /* -1 among them */
+        stm_gather_args a = {src.data() + c.shift, index.data(), want.data(), c.rows, c.width};
+        stm_gather_ref(&a);
+        uint8_t *out = put(std::vector<uint8_t>(want.size(), 0xcc));
+        a.src = put(src) + c.shift;
+        a.index = put(index);
+        a.out = out;
+        ASSERT_EQ(kernels->gather(&a, native()), MILL_OK);
+        EXPECT_EQ(get(out, want.size()), want);
+        held.clear();
+    }
+}
+
+TEST_P(RowKernels, GatherBits)
+{
+    const struct {
+        const char *name;
+        int64_t rows, source, offset;
+        bool has;
+    } cases[] = {{"no rows", 0, 4, 0, true},
+                 {"one", 1, 1, 0, true},
+                 {"seven", 7, 20, 3, true},
+                 {"eight", 8, 20, 5, true},
+                 {"not whole bytes", 1027, 600, 11, true},
+                 {"no source", 100, 50, 0, false}};
+    for (const auto &c : cases) {
+        SCOPED_TRACE(c.name);
+        std::mt19937 g(8);
+        const std::vector<uint8_t> src = random_bytes((c.offset + c.source + 7) / 8, 4);
+        std::vector<uint8_t> want((c.rows + 7) / 8, 0xcc);
+        std::vector<int64_t> index(c.rows);
+        for (int64_t &i : index) i = static_cast<int64_t>(g() % (c.source + 1)) - 1;
+        stm_gather_bits_args a = {c.has ? src.data() : nullptr, c.offset, index.data(), want.data(), c.rows};
+        stm_gather_bits_ref(&a);
+        uint8_t *out = put(std::vector<uint8_t>(want.size(), 0xcc));
+        a.src = c.has ? put(src) : nullptr;
+        a.index = put(index);
+        a.out = out;
+        ASSERT_EQ(kernels->gather_bits(&a, native()), MILL_OK);
+        EXPECT_EQ(get(out, want.size()), want);
+        held.clear();
+    }
+}
+
+TEST_P(RowKernels, Compact)
+{
+    const struct {
+        const char *name;
+        int64_t rows;
+        int keep_of_256; /* share of rows kept */
+    } cases[] = {{"no rows", 0, 128},
+                 {"one dropped", 1, 0},
+                 {"one kept", 1, 256},
+                 {"none of a tile", STM_COMPACT_TILE, 0},
+                 {"a tile", STM_COMPACT_TILE, 256},
+                 {"a tile and one", STM_COMPACT_TILE + 1, 200},
+                 {"few", 5000, 3},
+                 {"many", 5000, 250},
+                 {"more tiles than a block has threads", 130 * STM_COMPACT_TILE + 17, 100}};
+    for (const auto &c : cases) {
+        SCOPED_TRACE(c.name);
+        std::vector<uint8_t> keep = random_bytes(c.rows, 5);
+        for (uint8_t &k : keep) k = k < c.keep_of_256 ? static_cast<uint8_t>(k | 1) : 0;
+        std::vector<int64_t> want(c.rows, -7), kept(1, -7);
+        stm_compact_args a = {keep.data(), want.data(), kept.data(), c.rows, nullptr};
+        stm_compact_ref(&a);
+        int64_t *index = put(std::vector<int64_t>(c.rows, -7)), *n = put(std::vector<int64_t>(1, -7));
+        a.keep = put(keep);
+        a.index = index;
+        a.kept = n;
+        a.scratch = put(std::vector<uint8_t>(stm_compact_scratch_bytes(c.rows)));
+        ASSERT_EQ(kernels->compact(&a, native()), MILL_OK);
+        ASSERT_EQ(get(n, 1)[0], kept[0]);
+        std::vector<int64_t> got = get(index, c.rows);
+        got.resize(kept[0]);
+        want.resize(kept[0]);
+        EXPECT_EQ(got, want);
+        held.clear();
+    }
+}
+
+TEST_P(RowKernels, RefuseWhatTheContractExcludes)
+{
+    int64_t index = 0, kept = 0;
+    uint8_t byte = 0;
+    const stm_impute_args impute[] = {
+        {nullptr, 0, nullptr, nullptr, 1}, {nullptr, -1, nullptr, &byte, 1}, {nullptr, 0, nullptr, &byte, -1}};
+    for (const auto &a : impute) EXPECT_EQ(kernels->impute(&a, native()), MILL_ERR_INVALID);
+    const stm_gather_args gather[] = {{&byte, &index, &byte, 1, 0},
+                                      {nullptr, &index, &byte, 1, 1},
+                                      {&byte, nullptr, &byte, 1, 1},
+                                      {&byte, &index, nullptr, 1, 1},
+                                      {&byte, &index, &byte, -1, 1}};
+    for (const auto &a : gather) EXPECT_EQ(kernels->gather(&a, native()), MILL_ERR_INVALID);
+    const stm_gather_bits_args bits[] = {
+        {&byte, -1, &index, &byte, 1}, {&byte, 0, nullptr, &byte, 1}, {&byte, 0, &index, nullptr, 1}};
+    for (const auto &a : bits) EXPECT_EQ(kernels->gather_bits(&a, native()), MILL_ERR_INVALID);
+    const stm_compact_args compact[] = {
+        {&byte, &index, nullptr, 1, &byte}, {nullptr, &index, &kept, 1, &byte}, {&byte, nullptr, &kept, 1, &byte}};
+    for (const auto &a : compact) EXPECT_EQ(kernels->compact(&a, native()), MILL_ERR_INVALID);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, RowKernels, ::testing::Values(STM_TEST_BACKEND),
+                         [](const auto &i) { return std::string(i.param); });
