@@ -131,6 +131,7 @@ static void leave_hung(const cli_args *a, mill_run *run, const mill_error *err)
     cli_say_error(a, err);
     mill_run_finish(run, &local);
     fflush(NULL);
+    if (signals_came()) _exit(MILL_EXIT_STOPPED); /* it was asked to go; this is only why it could not do so in order */
     _exit(err->phase == MILL_PHASE_LOAD ? MILL_EXIT_LOAD : MILL_EXIT_PROCESS);
 }
 
@@ -148,7 +149,7 @@ static int watch(const cli_args *a, mill_run *run)
     v.next = now() + (v.table ? 0.25 : 10);
     while ((state = mill_run_wait(run, tick, &err)) == MILL_RUN_RUNNING) {
         draw(&v, run);
-        if (!signals_came() && mill_run_hung(run, &hung)) leave_hung(a, run, &hung); /* after a signal its deadlines rule */
+        if (mill_run_hung(run, &hung)) leave_hung(a, run, &hung);
     }
     if (v.table && v.drawn > 0) {
         v.next = 0;
