@@ -52,6 +52,8 @@ const stm_conform_check stm_conform_checks[] = {
     {"cancelled", S, has_process, stm_conform_check_cancelled},
     {"emit that fails", S, has_process, stm_conform_check_emit_fails},
     {"memory", S, has_process, stm_conform_check_memory},
+    {"runs", S, NULL, stm_conform_check_runs},
+    {"joins", S, NULL, stm_conform_check_joins},
     {"tickets", S, has_submit, stm_conform_check_submit},
     {"cancelled tickets", S, has_submit, stm_conform_check_submit_cancel},
     {"rows", G, NULL, stm_conform_check_generate},

@@ -77,7 +77,8 @@ bool stm_conform_same(const char *a, const char *z);
 bool stm_conform_missing(const mill_step_type *t, const mill_plugin_check_options *o, char *buf, size_t size);
 /** The schema that arrives: inputs as declared, then columns of every sort, then those of the options. */
 mill_status stm_conform_columns(stm_conform *k, int32_t any_type, stm_schema *out, mill_error *err);
-mill_status stm_conform_step(stm_conform *k, const stm_schema *arriving, mill_step **out, mill_error *err);
+/** @p arriving [n_arriving]; generators have none. */
+mill_status stm_conform_step(stm_conform *k, const stm_schema *arriving, int32_t n_arriving, mill_step **out, mill_error *err);
 /** A step and one replica of it, not loaded. Says so itself when that fails. */
 bool stm_conform_open(stm_conform *k, stm_conform_bench *b);
 /** Another replica of @p of: same step, pool and errors. */
@@ -123,7 +124,12 @@ int64_t stm_conform_rows_differ(const stm_conform_rows *a, const stm_conform_row
 /** Text of a row for people, cut. */
 const char *stm_conform_rows_show(const stm_conform_rows *rows, int64_t i, char *buf, size_t size);
 
-/* conform_step.c, conform_kinds.c: the checks, see conform_checks.c for the list */
+/** Say where @p a and @p b differ first, how each came about, and what follows. */
+void stm_conform_rows_tell(stm_conform *k, const stm_conform_rows *a, const char *how_a, const stm_conform_rows *b, const char *how_b, const char *so);
+/** Rows 0 .. total-1 through process, in batches of @p size. False when nothing came of it (said). (conform_step.c) */
+bool stm_conform_step_rows(stm_conform *k, stm_conform_bench *b, int64_t total, int64_t size, stm_conform_rows *rows);
+
+/* conform_step.c, conform_run.c, conform_kinds.c: the checks, see conform_checks.c for the list */
 void stm_conform_check_configure(stm_conform *k);
 void stm_conform_check_load(stm_conform *k);
 void stm_conform_check_load_fails(stm_conform *k);
@@ -136,6 +142,8 @@ void stm_conform_check_cancelled(stm_conform *k);
 void stm_conform_check_emit_fails(stm_conform *k);
 void stm_conform_check_memory(stm_conform *k);
 void stm_conform_check_replicas(stm_conform *k);
+void stm_conform_check_runs(stm_conform *k);
+void stm_conform_check_joins(stm_conform *k);
 void stm_conform_check_generate(stm_conform *k);
 void stm_conform_check_resume(stm_conform *k);
 void stm_conform_check_generate_emit(stm_conform *k);

@@ -107,7 +107,7 @@ static mill_status read_value(const mill_param *p, const char *text, stm_value *
     return MILL_OK;
 }
 
-mill_status stm_conform_step(stm_conform *k, const stm_schema *arriving, mill_step **out, mill_error *err)
+mill_status stm_conform_step(stm_conform *k, const stm_schema *arriving, int32_t n_arriving, mill_step **out, mill_error *err)
 {
     static const char *const two[] = {"a", "b"};
     const mill_step_type *t = k->type;
@@ -157,7 +157,7 @@ mill_status stm_conform_step(stm_conform *k, const stm_schema *arriving, mill_st
     spec.params = params;
     spec.n_params = n;
     spec.arriving = arriving;
-    spec.n_arriving = t->kind != MILL_GENERATOR;
+    spec.n_arriving = t->kind != MILL_GENERATOR ? n_arriving : 0;
     spec.policy = stm_policy_default(t);
     spec.policy.on_error = STM_ON_ERROR_STOP;
     if (st == MILL_OK) {
@@ -253,7 +253,7 @@ bool stm_conform_open(stm_conform *k, stm_conform_bench *b)
     mill_error e = {0};
 
     *b = (stm_conform_bench){0};
-    if (stm_conform_step(k, &k->arriving, &b->step, &e) != MILL_OK) {
+    if (stm_conform_step(k, &k->arriving, 1, &b->step, &e) != MILL_OK) {
         stm_conform_skip(k, "configure failed, this time: %s", e.msg);
         return false;
     }

@@ -34,7 +34,7 @@ typedef struct page_run {
 enum { MAX_RUNS = 20000 };
 static page_run runs[MAX_RUNS]; /* of the child; the parent never makes one */
 static int32_t n_runs;
-static int64_t held;
+static _Atomic int64_t held; /* columns go on any thread of a whole run */
 static stm_conform_note *note;
 
 int64_t stm_conform_held(void) { return held; }
@@ -379,4 +379,14 @@ const char *stm_conform_rows_show(const stm_conform_rows *rows, int64_t i, char 
         snprintf(buf, size, "%s", text);
     }
     return buf;
+}
+
+void stm_conform_rows_tell(stm_conform *k, const stm_conform_rows *a, const char *how_a, const stm_conform_rows *b, const char *how_b, const char *so)
+{
+    const int64_t at = stm_conform_rows_differ(a, b);
+    char ta[120], tb[120];
+
+    if (at < 0) return;
+    stm_conform_find(k, "row %lld gives %s %s and %s %s; %s", (long long)at, stm_conform_rows_show(a, at, ta, sizeof ta), how_a,
+                     stm_conform_rows_show(b, at, tb, sizeof tb), how_b, so);
 }

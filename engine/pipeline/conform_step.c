@@ -37,7 +37,7 @@ static int32_t configure_without(stm_conform *k, const mill_step *whole)
 
         for (int32_t c = 0; c < k->arriving.n && fits; c++)
             if (c != whole->inputs[0].used[u].column) fits = stm_schema_add(&less, k->arriving.fields[c].name, k->arriving.fields[c].type) == MILL_OK;
-        if (fits && stm_conform_step(k, &less, &s, &e) != MILL_OK) {
+        if (fits && stm_conform_step(k, &less, 1, &s, &e) != MILL_OK) {
             refused++;
             if (e.msg[0] == '\0' || strstr(e.msg, "cannot be configured: ") != NULL)
                 stm_conform_find(k, "configure fails without saying why when column \"%s\" does not arrive; use mill_fail, or return what mill_io_use returned",
@@ -61,7 +61,7 @@ void stm_conform_check_configure(stm_conform *k)
     for (size_t i = 0; i < k->type->n_inputs; i++) has_any = has_any || strcmp(k->type->inputs[i].type, "any") == 0;
     for (;; any++) { /* "any" may mean some: the first that configure takes */
         memset(&e, 0, sizeof e);
-        if ((st = stm_conform_columns(k, any, &k->arriving, &e)) == MILL_OK) st = stm_conform_step(k, &k->arriving, &one, &e);
+        if ((st = stm_conform_columns(k, any, &k->arriving, &e)) == MILL_OK) st = stm_conform_step(k, &k->arriving, 1, &one, &e);
         if (st == MILL_OK) break;
         if (any == 0) first = e;
         if (!has_any || any + 1 == STM_CONFORM_ANY_TYPES) {
@@ -77,7 +77,7 @@ void stm_conform_check_configure(stm_conform *k)
         stm_schema_fini(&k->arriving);
     }
     k->note->any_type = any;
-    if (stm_conform_step(k, &k->arriving, &two, &e) != MILL_OK)
+    if (stm_conform_step(k, &k->arriving, 1, &two, &e) != MILL_OK)
         stm_conform_find(k, "configure succeeds the first time and fails the second: %s", e.msg);
     else if (!same_columns(one, two))
         stm_conform_find(k, "configure gives other columns the second time, with the same parameters and inputs");
@@ -207,6 +207,11 @@ static bool run_all(stm_conform *k, stm_conform_bench *b, int64_t total, int64_t
     return any;
 }
 
+bool stm_conform_step_rows(stm_conform *k, stm_conform_bench *b, int64_t total, int64_t size, stm_conform_rows *rows)
+{
+    return run_all(k, b, total, size, false, rows);
+}
+
 void stm_conform_check_batches(stm_conform *k)
 {
     static const int64_t sizes[] = {64, 3, 1, 2, STM_CONFORM_ROWS};
@@ -239,16 +244,6 @@ void stm_conform_check_absent(stm_conform *k)
     stm_conform_close(k, &b, "a batch without columns");
 }
 
-static void tell(stm_conform *k, const stm_conform_rows *a, const char *how_a, const stm_conform_rows *b, const char *how_b, const char *so)
-{
-    const int64_t at = stm_conform_rows_differ(a, b);
-    char ta[120], tb[120];
-
-    if (at < 0) return;
-    stm_conform_find(k, "row %lld gives %s %s and %s %s; %s", (long long)at, stm_conform_rows_show(a, at, ta, sizeof ta), how_a,
-                     stm_conform_rows_show(b, at, tb, sizeof tb), how_b, so);
-}
-
 static bool deterministic(const mill_step_type *t) { return (t->flags & MILL_NONDETERMINISTIC) == 0; }
 
 void stm_conform_check_repeat(stm_conform *k)
@@ -262,7 +257,7 @@ void stm_conform_check_repeat(stm_conform *k)
         stm_conform_close(k, &b, "batches");
     }
     if (one.n > 0 && two.n > 0)
-        tell(k, &one, "the first time", &two, "the second time",
+        stm_conform_rows_tell(k, &one, "the first time", &two, "the second time",
              deterministic(k->type) ? "a type whose results change declares MILL_NONDETERMINISTIC" : "");
     stm_conform_rows_fini(&one);
     stm_conform_rows_fini(&two);
@@ -285,7 +280,7 @@ void stm_conform_check_per_row(stm_conform *k)
             stm_conform_rows other = {0};
 
             if (run_all(k, &b, STM_CONFORM_ROWS, ways[i].size, ways[i].backwards, &other))
-                tell(k, &base, "in batches of 64 rows", &other, ways[i].how,
+                stm_conform_rows_tell(k, &base, "in batches of 64 rows", &other, ways[i].how,
                      "with MILL_PER_ROW a row's result must not depend on its neighbours, nor on what came before");
             stm_conform_rows_fini(&other);
         }
@@ -323,7 +318,7 @@ void stm_conform_check_ownership(stm_conform *k)
         mill_batch_destroy(&in);
         stm_conform_now(k, "reading what process put out, after its input was released");
         stm_conform_rows_take(k, &after, b.step, &out, 0, rows);
-        tell(k, &before, "before", &after, "after the input was released", "outputs own their memory");
+        stm_conform_rows_tell(k, &before, "before", &after, "after the input was released", "outputs own their memory");
         stm_conform_rows_fini(&after);
         /* the next batch may use the replica's memory again, not that of what was handed over */
         if ((in = stm_conform_batch(k, b.pool, 20, 40, 0, false)) != NULL) {
@@ -340,7 +335,7 @@ void stm_conform_check_ownership(stm_conform *k)
         if (stm_conform_rows_init(&after, 40) == MILL_OK) {
             stm_conform_now(k, "reading what process put out, after unload");
             stm_conform_rows_take(k, &after, b.step, &out, 0, rows);
-            tell(k, &before, "before", &after, "after another batch and unload", "outputs own their memory");
+            stm_conform_rows_tell(k, &before, "before", &after, "after another batch and unload", "outputs own their memory");
         }
     }
     mill_batch_destroy(&in);
@@ -474,7 +469,7 @@ void stm_conform_check_replicas(stm_conform *k)
             }
         }
         if (deterministic(k->type) && results[1].n > 0)
-            tell(k, &results[0], "from one replica", &results[1], "from another at the same time", "replicas must not share what they change");
+            stm_conform_rows_tell(k, &results[0], "from one replica", &results[1], "from another at the same time", "replicas must not share what they change");
         for (int i = 0; i < 16; i++) {
             stm_probe_out_fini(&workers[i / 8].out[i % 8]);
             mill_batch_destroy(&workers[i / 8].in[i % 8]);

@@ -82,6 +82,7 @@ const Right kRight[] = {
     {nullptr, "command", {"command.argv=[cat]"}, {}},
     {TEXT_TOOLS, nullptr, {"longest_rows.k=3"}, {}},
     {WRONG, "right", {}, {}},
+    {WRONG, "adds_inputs", {}, {}},
     {WRONG, "needs", {"needs.much=3", "needs.word={word}"}, {}},
     {WRONG, "counts_said", {}, {}},
     {WRONG, "good_generator", {}, {}},
@@ -137,6 +138,8 @@ const Wrong kWrong[] = {
     {"writes_input", "batches", "wrote to its input (column \"id\"); inputs are immutable, in process on a batch of 64 rows"},
     {"neighbours", "row by row", "in batches of 1 row; with MILL_PER_ROW a row's result must not depend on its neighbours"},
     {"counts", "repeat", "declares MILL_NONDETERMINISTIC"},
+    {"thread_bound", "runs", "in a run; calls come from several threads, not the one that loaded"},
+    {"last_input", "joins", "behind a join, with 1 replica and batches of 16 rows; input 0 of a join shows the joined row"},
     {"fewer_rows", "batches", "process emitted 63 rows for 64"},
     {"other_type", "batches", "column 'n' is float64; int64 was declared"},
     {"absent_crash", "absent columns", "crashed with signal 11 (Segmentation fault) in process on a batch of 5 rows whose columns are all absent"},
@@ -194,7 +197,7 @@ TEST(Conform, NoStepIsShownABatchOfNoRows)
 /* A defect that one check is for must not make the others cry: each of these is wrong in one place only. */
 TEST(Conform, WhatIsWrongInOnePlaceIsSaidOnce)
 {
-    for (const char *type : {"absent_crash", "emit_ignored", "no_cursor", "sink_restart", "sink_no_rows", "global_batches", "half_load", "silent"}) {
+    for (const char *type : {"thread_bound", "last_input", "absent_crash", "emit_ignored", "no_cursor", "sink_restart", "sink_no_rows", "global_batches", "half_load", "silent"}) {
         SCOPED_TRACE(type);
         const Result r = conform(WRONG, type);
         EXPECT_NE(r.report.find(" checks: 1 wrong, 0 not run\n"), std::string::npos) << r.report;

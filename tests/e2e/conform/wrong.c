@@ -98,6 +98,44 @@ PROCESS(counts)
     return emit_ints(r, in[0], ROWS, MILL_INT64, counter, out, err);
 }
 
+/* Kept by the thread that loaded: nobody promised that it is the one that works. Stateful, so that two replicas never meet. */
+static _Thread_local int64_t loaded_here;
+static mill_status thread_load(mill_replica *r, mill_error *err) { return (void)r, (void)err, loaded_here = 7, MILL_OK; }
+static int64_t by_thread(mill_replica *r, const mill_batch *in, int64_t row) { return (void)r, id_of(in, row) + loaded_here; }
+PROCESS(thread_bound)
+{
+    (void)n_in;
+    return emit_ints(r, in[0], ROWS, MILL_INT64, by_thread, out, err);
+}
+
+/* Reads what it declared from the last input instead of from the first. */
+PROCESS(last_input) { return emit_ints(r, in[n_in - 1], ROWS, MILL_INT64, plain, out, err); }
+
+/* Behind a join it adds what the second input has. */
+static mill_status adds_configure(mill_step *s, const mill_config *c, mill_io *io, mill_error *err)
+{
+    (void)s, (void)c;
+    return mill_io_inputs(io) > 1 ? mill_io_use(io, 1, "id", "int64", NULL, err) : MILL_OK;
+}
+PROCESS(adds_inputs)
+{
+    mill_builder *b = NULL;
+    mill_column *col = NULL;
+    mill_batch *batch = NULL;
+    mill_status st = mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), &b);
+
+    for (int64_t i = 0; i < ROWS && st == MILL_OK; i++) st = mill_builder_int(b, id_of(in[0], i) + (n_in > 1 ? 1000 * id_of(in[1], i) : 0));
+    if (st == MILL_OK) st = mill_builder_finish(b, &col);
+    if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), ROWS, 1, &batch);
+    if (st == MILL_OK) st = mill_batch_set_column(batch, 0, &col);
+    if (st != MILL_OK) mill_fail(err, st, "no memory");
+    if (st == MILL_OK) st = mill_emit_batch(out, &batch, NULL, err);
+    mill_column_unref(&col);
+    mill_builder_destroy(&b);
+    mill_batch_destroy(&batch);
+    return st;
+}
+
 PROCESS(fewer_rows)
 {
     (void)n_in;
@@ -319,6 +357,9 @@ STEP(t_writes_input, "writes_input", MILL_PER_ROW, writes_input, .version = "1")
 STEP(t_neighbours, "neighbours", MILL_PER_ROW, neighbours, .version = "1");
 STEP(t_counts, "counts", 0, counts, .version = "1");
 STEP(t_counts_said, "counts_said", MILL_NONDETERMINISTIC, counts, .version = "1");
+STEP(t_thread_bound, "thread_bound", MILL_STATEFUL, thread_bound, .load = thread_load);
+STEP(t_last_input, "last_input", MILL_PER_ROW, last_input, .version = "1");
+STEP(t_adds_inputs, "adds_inputs", MILL_PER_ROW, adds_inputs, .configure = adds_configure);
 STEP(t_fewer_rows, "fewer_rows", 0, fewer_rows, .version = "1");
 STEP(t_other_type, "other_type", 0, other_type, .version = "1");
 STEP(t_empty_crash, "empty_crash", 0, empty_crash, .version = "1");
@@ -576,7 +617,7 @@ SUBMIT(t_poll_loses, "poll_loses", poll_loses);
 /* ---- the plugin ----------------------------------------------------------------------------------------------------- */
 
 static const mill_step_type *const types[] = {
-    &t_right, &t_needs, &t_writes_input, &t_neighbours, &t_counts, &t_counts_said, &t_fewer_rows, &t_other_type, &t_empty_crash, &t_absent_crash,
+    &t_right, &t_thread_bound, &t_last_input, &t_adds_inputs, &t_needs, &t_writes_input, &t_neighbours, &t_counts, &t_counts_said, &t_fewer_rows, &t_other_type, &t_empty_crash, &t_absent_crash,
     &t_null_crash, &t_hangs, &t_exits, &t_keeps_pointer, &t_keeps_column, &t_ignores_offset, &t_reads_past_end, &t_emit_leaks, &t_emit_ignored,
     &t_shares, &t_forgets, &t_half_load, &t_silent, &t_forgetful, &t_bad_text, &t_good_generator, &t_no_cursor, &t_too_many, &t_for_ever,
     &t_good_global, &t_global_batches, &t_global_no_rows, &t_good_sink, &t_sink_no_rows, &t_sink_batches, &t_sink_restart, &t_route_none, &t_route_third,
