@@ -68,6 +68,8 @@ static cudaError_t copy(void *dst, const void *src, const Rect &r, cudaMemcpyKin
     }
     {
         Lock l;
+        if (sync)
+            if (cudaError_t f = capture_forbids_unsafe()) return f;
         Traffic &t = traffic()[direction(to, from)];
         t.copies++;
         t.bytes += static_cast<long long>(r.width * r.height);

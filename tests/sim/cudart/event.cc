@@ -105,6 +105,7 @@ cudaError_t cudaEventQuery(cudaEvent_t handle)
     Event *v = event_of(handle);
     if (!v) return result(cudaErrorInvalidResourceHandle);
     if (v->capture) return result(cudaErrorCapturedEvent);
+    if (cudaError_t f = capture_forbids_unsafe()) return result(f);
     if (devices()[v->device].sticky) return result(devices()[v->device].sticky);
     return poll_locked(v->record) ? cudaSuccess : cudaErrorNotReady;
 }
@@ -120,6 +121,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t handle)
         Event *v = event_of(handle);
         if (!v) return result(cudaErrorInvalidResourceHandle);
         if (v->capture) return result(cudaErrorCapturedEvent);
+        if (cudaError_t f = capture_forbids_unsafe()) return result(f);
         record = v->record;
         device = v->device;
     }

@@ -123,6 +123,19 @@ static cudaError_t check_shape(const cudaLaunchConfig_t &c, const stm_sim_kernel
     return cudaSuccess;
 }
 
+// "void softmax<4>(float const*, int)" -> "softmax<4>"
+static std::string short_name(const std::string &plain)
+{
+    int depth = 0;
+    for (size_t i = 0; i < plain.size(); i++) {
+        depth += (plain[i] == '<') - (plain[i] == '>');
+        if (depth || plain[i] != '(') continue;
+        const size_t from = plain.rfind("void ", 0) == 0 ? 5 : 0;
+        return plain.substr(from, i - from);
+    }
+    return plain;
+}
+
 struct Arguments {
     std::vector<size_t> at;
     std::shared_ptr<char> bytes;
@@ -197,7 +210,7 @@ void stm_sim_register(const stm_sim_kernel *kernel)
     if (mangled) {
         int status = 0;
         char *plain = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
-        k.name = intern(plain ? plain : mangled);
+        k.name = intern(short_name(plain ? plain : mangled));
         free(plain);
     } else {
         k.name = intern(k.name);

@@ -87,7 +87,7 @@ static void unmake(const Allocation &a)
     else free(reinterpret_cast<void *>(a.at));
 }
 
-cudaError_t allocate(void **out, size_t bytes, int device, cudaMemoryType type, const Site &site, bool from_pool)
+cudaError_t allocate(void **out, size_t bytes, int device, cudaMemoryType type, const Site &site)
 {
     const bool counted = type == cudaMemoryTypeDevice;
     {
@@ -101,7 +101,6 @@ cudaError_t allocate(void **out, size_t bytes, int device, cudaMemoryType type, 
     a.device = device;
     a.type = type;
     a.made = site;
-    a.from_pool = from_pool;
     const bool made = make(bytes, &a);
     Lock l;
     if (!made) {
@@ -134,7 +133,7 @@ static cudaError_t check_pointer_to_free(void *p, cudaMemoryType type, const cha
 {
     Lock l;
     Allocation *a = find_allocation(p);
-    if (a && a->at == reinterpret_cast<uintptr_t>(p) && a->type == type && !a->registered) {
+    if (a && a->at == reinterpret_cast<uintptr_t>(p) && a->type == type && !a->registered && !a->freed) {
         check_free(a, site);
         *device = a->device;
         return cudaSuccess;
@@ -198,7 +197,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
         *out = nullptr;
         return cudaSuccess;
     }
-    return result(allocate(out, bytes, current_device(), cudaMemoryTypeDevice, SIM_SITE("cudaMalloc"), false));
+    return result(allocate(out, bytes, current_device(), cudaMemoryTypeDevice, SIM_SITE("cudaMalloc")));
 }
 cudaError_t cudaFree(void *p) { return free_now(p, cudaMemoryTypeDevice, "cudaFree", SIM_SITE("cudaFree")); }
 
@@ -210,7 +209,7 @@ cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned)
         Lock l;
         if (cudaError_t f = capture_forbids_unsafe()) return result(f);
     }
-    return result(allocate(out, bytes, current_device(), cudaMemoryTypeHost, SIM_SITE("cudaHostAlloc"), false));
+    return result(allocate(out, bytes, current_device(), cudaMemoryTypeHost, SIM_SITE("cudaHostAlloc")));
 }
 cudaError_t cudaMallocHost(void **out, size_t bytes) { return cudaHostAlloc(out, bytes, cudaHostAllocDefault); }
 cudaError_t cudaFreeHost(void *p) { return free_now(p, cudaMemoryTypeHost, "cudaFreeHost", SIM_SITE("cudaFreeHost")); }

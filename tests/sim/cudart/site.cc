@@ -48,17 +48,57 @@ const char *intern(const std::string &text)
     return texts->insert(text).first->c_str();
 }
 
-static std::string source_line(const Dl_info &where, void *pc)
+// "function at file:line" for each address in one object, by one run of addr2line; "" where it knows nothing.
+static std::vector<std::string> source_lines(const Dl_info &where, const std::vector<void *> &pcs)
 {
-    char command[1024], line[512] = "";
-    snprintf(command, sizeof command, "addr2line -sfCpe '%s' %#zx 2>/dev/null", where.dli_fname,
-             static_cast<size_t>(static_cast<char *>(pc) - static_cast<char *>(where.dli_fbase)) - 1);
-    FILE *f = popen(command, "r");
-    if (!f) return "";
-    if (!fgets(line, sizeof line, f)) line[0] = 0;
-    pclose(f);
-    line[strcspn(line, "\n")] = 0;
-    return strstr(line, "??") ? "" : line;
+    std::string command = std::string("addr2line -sfCpe '") + where.dli_fname + "'";
+    char text[1024];
+    for (void *pc : pcs) {
+        snprintf(text, sizeof text, " %#zx", static_cast<size_t>(static_cast<char *>(pc) - static_cast<char *>(where.dli_fbase)) - 1);
+        command += text;
+    }
+    std::vector<std::string> lines;
+    FILE *f = popen((command + " 2>/dev/null").c_str(), "r");
+    while (f && fgets(text, sizeof text, f)) {
+        text[strcspn(text, "\n")] = 0;
+        const std::string line = text;
+        lines.push_back(line.find("??") != std::string::npos ? "" : line.substr(0, line.find(" (discriminator")));
+    }
+    if (f) pclose(f);
+    lines.resize(pcs.size());
+    return lines;
+}
+
+static std::string symbol(const Dl_info &where)
+{
+    if (!where.dli_sname) return "";
+    int status = 0;
+    char *plain = abi::__cxa_demangle(where.dli_sname, nullptr, nullptr, &status);
+    const std::string text = plain ? plain : where.dli_sname;
+    free(plain);
+    return text;
+}
+
+// Remembered: the same places come up again and again.
+static std::string line_of(void *pc, const Site &site)
+{
+    static auto *known = new std::map<void *, std::string>;
+    auto it = known->find(pc);
+    if (it != known->end()) return it->second;
+    Dl_info where = {};
+    if (!dladdr(pc, &where) || !where.dli_fname) return "";
+    std::vector<void *> same;
+    for (void *other : site.pc) {
+        Dl_info there = {};
+        if (other && dladdr(other, &there) && there.dli_fbase == where.dli_fbase) same.push_back(other);
+    }
+    const std::vector<std::string> lines = source_lines(where, same);
+    for (size_t i = 0; i < same.size(); i++) {
+        Dl_info there = {};
+        dladdr(same[i], &there);
+        (*known)[same[i]] = lines[i].empty() ? symbol(there) : lines[i];
+    }
+    return (*known)[pc];
 }
 
 std::string describe(const Site &site)
@@ -66,16 +106,9 @@ std::string describe(const Site &site)
     std::string text = site.what;
     for (void *pc : site.pc) {
         if (!pc) break;
-        Dl_info where = {};
-        if (!dladdr(pc, &where) || !where.dli_fname) continue;
-        std::string line = source_line(where, pc);
-        if (line.empty() && where.dli_sname) {
-            int status = 0;
-            char *plain = abi::__cxa_demangle(where.dli_sname, nullptr, nullptr, &status);
-            line = plain ? plain : where.dli_sname;
-            free(plain);
-        }
-        if (line.empty()) continue;
+        const std::string line = line_of(pc, site);
+        if (line.empty() || line.rfind("stm_sim::", 0) == 0) continue; // the shim's launch
+        if (line.rfind("testing::", 0) == 0 || line.find(" testing::") != std::string::npos || line.rfind("__libc_", 0) == 0) break;
         text += text == site.what ? " called by " : " < ";
         text += line;
     }

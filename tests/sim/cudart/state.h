@@ -107,7 +107,8 @@ struct Allocation {
     uint64_t id = 0;
     char *mapping = nullptr; // null: from the process's allocator
     size_t mapping_bytes = 0;
-    bool registered = false, from_pool = false;
+    bool registered = false;
+    bool freed = false; // cudaFreeAsync has been called
     Site made;
     std::map<uintptr_t, Segment> segments;
 };
@@ -137,7 +138,7 @@ void check_free(Allocation *a, const Site &site);
 Clock &host_clock();
 
 // memory.cc; these take the lock themselves
-cudaError_t allocate(void **out, size_t bytes, int device, cudaMemoryType type, const Site &site, bool from_pool);
+cudaError_t allocate(void **out, size_t bytes, int device, cudaMemoryType type, const Site &site);
 void release_memory(uintptr_t at); // nobody uses it any more
 
 std::string describe(const Site &site);

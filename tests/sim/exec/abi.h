@@ -32,6 +32,15 @@ struct stm_sim_kernel {
     const char *name;
 };
 
+// What the simulated cuTensorMapEncodeTiled writes into a CUtensorMap.
+struct stm_sim_tensor_map {
+    const char *base;
+    uint64_t stride[4]; // bytes; of dimensions 1..4
+    uint32_t dim[5];    // minus 1
+    uint16_t box[5];
+    uint8_t rank, element_bytes, swizzle_bytes, fill_nan;
+};
+
 extern "C" {
 extern __thread stm_sim_thread *stm_sim_self; // of the running GPU thread; null on a host thread
 extern __thread uint3 threadIdx, blockIdx;
@@ -51,5 +60,26 @@ void stm_sim_grid_sync(const char *site);
 void *stm_sim_shared(const void *tag, size_t bytes, size_t align, const char *name);
 void stm_sim_spin(const char *site); // yields; a block in which everybody only spins is stuck
 [[noreturn]] void stm_sim_trap(const char *why, const char *site);
+
+// Asynchronous copies (exec/async.cc): they take place when they are waited for, at the latest moment the device may take, or,
+// in random orders, now and then at once.
+void stm_sim_cp_async(void *shared, const void *global, unsigned bytes, unsigned valid_bytes, const char *site);
+void stm_sim_cp_async_commit(void);
+void stm_sim_cp_async_wait(unsigned newest, const char *site); // all groups but the newest so many
+void stm_sim_mbarrier_init(void *bar, unsigned count, const char *site);
+void stm_sim_mbarrier_arrive(void *bar, unsigned expect_bytes, const char *site);
+bool stm_sim_mbarrier_test(void *bar, unsigned parity, const char *site);
+void stm_sim_mbarrier_wait(void *bar, unsigned parity, const char *site);
+void stm_sim_tma_load(void *shared, const stm_sim_tensor_map *map, void *bar, const int *at, const char *site);
+void stm_sim_tma_store(const stm_sim_tensor_map *map, const void *shared, const int *at, const char *site);
+void stm_sim_tma_store_commit(void);
+void stm_sim_tma_store_wait(unsigned newest, const char *site);
+
+// Hopper's warpgroup of 128 threads (exec/wgmma.cc): products wait for their wait, too.
+void stm_sim_warpgroup_sync(const char *site);
+void stm_sim_wgmma(float *d, int n, uint64_t a, uint64_t b, int accumulate, int bf16, const char *site);
+void stm_sim_wgmma_commit(void);
+void stm_sim_wgmma_wait(unsigned newest, const char *site);
+
 void stm_sim_register(const stm_sim_kernel *kernel);
 }

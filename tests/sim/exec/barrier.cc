@@ -34,6 +34,7 @@ void barrier_exit(Block *b)
 void barriers_reset(Block *b)
 {
     for (Barrier &r : b->barriers) r = Barrier();
+    for (Barrier &r : b->warpgroups) r = Barrier();
 }
 
 // Arrives with `value`, leaves when all have arrived.

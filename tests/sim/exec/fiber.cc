@@ -56,7 +56,7 @@ size_t stack_bytes()
 {
     static const size_t bytes = [] {
         const char *kib = getenv("STM_SIM_STACK_KIB");
-        return (kib ? strtoul(kib, nullptr, 10) : under_asan() ? 256 : 64) << 10;
+        return (kib ? strtoul(kib, nullptr, 10) : under_asan() ? 256 : under_tsan() ? 32 : 64) << 10;
     }();
     return bytes;
 }

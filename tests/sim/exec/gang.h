@@ -2,15 +2,30 @@
 #pragma once
 #include "exec.h"
 #include "sanitizer.h"
+#include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
 namespace sim {
 
-enum class State : uint8_t { Ready, Barrier, Warp, Grid, Spin, Done };
+enum class State : uint8_t { Ready, Barrier, Warp, Warpgroup, Grid, Mbarrier, Spin, Done };
 enum { kBarriers = 16, kLanes = 32, kSharedLimit = 227 * 1024 };
 
 struct Block;
+
+// Something asynchronous that a thread has started, in groups as the device counts them.
+struct Pending {
+    std::vector<std::function<void()>> open;                 // not committed
+    std::vector<std::vector<std::function<void()>>> groups;  // oldest first
+    bool empty() const
+    {
+        bool none = open.empty();
+        for (const auto &g : groups) none = none && g.empty();
+        return none;
+    }
+};
+
 struct Fiber {
     stm_sim_thread self;
     uint3 tid, bid;
@@ -22,6 +37,8 @@ struct Fiber {
     uint32_t mask;     // of the collective it waits in
     State state;
     int8_t barrier;
+    const void *mbarrier;       // it waits for
+    Pending copies, stores, products;
 };
 
 // bar.sync: counts arrivals; a generation ends when all are there. The tags alternate by generation, so that a fast thread,
@@ -48,6 +65,15 @@ struct Warp {
     std::vector<std::unique_ptr<Collective>> collectives;
 };
 
+// An mbarrier of shared memory: a phase ends when all arrivals and all announced bytes are in. Kept beside the 8 bytes it has there.
+struct Mbarrier {
+    unsigned count = 0, missing = 0;
+    long bytes = 0;
+    unsigned phase = 0;
+    std::vector<std::function<void()>> loads; // under way to this barrier
+    char tag[2];
+};
+
 struct SharedVariable {
     const void *tag;
     char *at;
@@ -64,6 +90,8 @@ struct Block {
     char *arena = nullptr; // shared memory: dynamic part first, then variables as they are first reached
     size_t used = 0;
     std::vector<SharedVariable> variables;
+    std::map<void *, Mbarrier> mbarriers;
+    Barrier warpgroups[8];
 };
 
 struct Gang {
@@ -81,6 +109,7 @@ struct Gang {
     bool dead = false;
     cudaError_t code = cudaSuccess;
     std::string why;
+    uint64_t random = 1;
 };
 
 extern __thread Gang *gang;   // of this host thread, while a grid runs
@@ -105,6 +134,11 @@ void catch_faults();
 void barrier_exit(Block *b);
 void warp_exit(Block *b, Fiber *f);
 void barriers_reset(Block *b);
+
+// async.cc
+bool coin();                  // in random orders: whether something happens early
+void async_exit(Fiber *f);    // nothing that it started may be left
+void async_block_end(Block *b);
 
 // shared.cc
 void shared_begin(Block *b, size_t dynamic_bytes);

@@ -36,6 +36,7 @@ static void fiber_main()
     gang->kernel->invoke(gang->kernel->entry, gang->args);
     Fiber *me = fiber;
     Block *b = me->block;
+    async_exit(me);
     hb_release(&gang->end_tag);
     me->state = State::Done;
     b->live--;
@@ -54,6 +55,8 @@ static uint64_t next_random(uint64_t *s)
     return *s;
 }
 
+bool coin() { return gang->opts.order.kind == Order::Random && next_random(&gang->random) % 2 == 0; }
+
 template <class T> static void arrange(std::vector<T> *v, const Order &order, uint64_t *random)
 {
     if (order.kind == Order::Reverse) std::reverse(v->begin(), v->end());
@@ -67,6 +70,7 @@ static void block_begin(Block *b, size_t id, dim3 grid, dim3 block, size_t dynam
     b->threads = b->live = threads;
     gang->live += threads;
     barriers_reset(b);
+    b->mbarriers.clear();
     shared_begin(b, dynamic_bytes);
     b->warps.resize((threads + kLanes - 1) / kLanes);
     for (size_t i = 0; i < b->warps.size(); i++) {
@@ -87,6 +91,7 @@ static void block_begin(Block *b, size_t id, dim3 grid, dim3 block, size_t dynam
         f.state = State::Ready;
         f.site = nullptr;
         f.mask = 0;
+        for (Pending *p : {&f.copies, &f.stores, &f.products}) p->open.clear(), p->groups.clear();
         f.tid = {u % block.x, u / block.x % block.y, u / block.x / block.y};
         f.bid = bid;
         f.self = {i % kLanes, i / kLanes, u, b->variables[0].at, b->arena};
@@ -160,6 +165,7 @@ cudaError_t run_grid(const stm_sim_kernel &kernel, dim3 grid, dim3 block, size_t
     if (!random) random = opts.order.seed * 2654435761u + 1;
     catch_faults();
     Gang g;
+    g.random = next_random(&random);
     g.kernel = &kernel;
     g.args = args;
     g.opts = opts;
@@ -180,6 +186,7 @@ cudaError_t run_grid(const stm_sim_kernel &kernel, dim3 grid, dim3 block, size_t
         }
         run_gang();
         for (Block &b : blocks) {
+            if (!g.dead) async_block_end(&b);
             if (!g.dead) shared_check(&b);
             for (Fiber &f : b.fibers) fiber_release(&f);
         }
