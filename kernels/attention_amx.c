@@ -177,7 +177,8 @@ TARGET static void store_rows(const head_state *s, __m512 share, uint16_t *out, 
         const float *sums = s->sums + t * TILE;
         __m512i r[16];
         for (int i = 0; i < 16; i++)
-            r[i] = pairs(_mm512_mul_ps(_mm512_load_ps(sums + 32 * i), share), _mm512_mul_ps(_mm512_load_ps(sums + 32 * i + 16), share));
+            r[i] = pairs(_mm512_mul_ps(_mm512_load_ps(sums + 32 * i), share),
+                         _mm512_mul_ps(_mm512_load_ps(sums + 32 * i + 16), share));
         stm_transpose16(r);
         for (int i = 0; i < 16; i++)
             if (i < rows) _mm512_mask_storeu_epi16(out + i * ldo + 32 * t, mask, r[i]);

@@ -1,4 +1,5 @@
 #include "kernels/gemm.h"
+#include "kernels/gemm_gelu.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -124,28 +125,39 @@ static stm_gemm_form *form_of(stm_gemm_type type)
     return type == STM_GEMM_F32 ? stm_gemm_f32_generic : stm_gemm_bf16_generic;
 }
 
+static mill_status out_of_range(mill_error *err, int64_t m, int64_t first, int64_t last)
+{
+    return mill_fail(err, MILL_ERR_INVALID, "matrix product of %lld rows, columns %lld to %lld: out of range", (long long)m,
+                     (long long)first, (long long)last);
+}
+
+static bool columns_exist(const stm_gemm_weight *w, int64_t first, int64_t count)
+{
+    return first % STM_GEMM_PANEL == 0 && first >= 0 && count >= 1 && first + count <= w->n &&
+           (count % STM_GEMM_PANEL == 0 || first + count == w->n);
+}
+
 mill_status stm_gemm_run_columns(const stm_gemm_weight *w, stm_gemm_scratch *s, const void *a, int64_t lda, int64_t m,
                                  int64_t first, int64_t count, float *c, int64_t ldc, mill_error *err)
 {
-    const int64_t panel = first / STM_GEMM_PANEL, last = (first + count + STM_GEMM_PANEL - 1) / STM_GEMM_PANEL;
+    stm_gemm_part g = {w, a,           lda, m,  first / STM_GEMM_PANEL, (first + count + STM_GEMM_PANEL - 1) / STM_GEMM_PANEL,
+                       0, w->k_padded, c,   ldc};
     stm_gemm_form *form;
     mill_status st;
 
-    if (m < 0 || lda < w->k || ldc < count || first % STM_GEMM_PANEL != 0 || first < 0 || count < 1 || first + count > w->n ||
-        (count % STM_GEMM_PANEL != 0 && first + count != w->n))
-        return mill_fail(err, MILL_ERR_INVALID, "matrix product of %lld rows, columns %lld to %lld: out of range", (long long)m,
-                         (long long)first, (long long)(first + count));
+    if (m < 0 || lda < w->k || ldc < count || !columns_exist(w, first, count)) return out_of_range(err, m, first, first + count);
     if (m == 0) return MILL_OK;
     form = form_of(w->type);
     if (w->k == w->k_padded) {
-        form(w, a, lda, m, panel, last, c, ldc);
+        form(&g);
         return MILL_OK;
     }
     if ((st = stm_gemm_scratch_reserve(s, w->k, err)) != MILL_OK) return st;
     for (int64_t i = 0; i < m; i += STM_GEMM_ROWS) {
-        const int64_t rows = m - i < STM_GEMM_ROWS ? m - i : STM_GEMM_ROWS;
-        pad_rows(w, s, (const uint16_t *)a + i * lda, lda, rows);
-        form(w, s->rows, w->k_padded, rows, panel, last, c + i * ldc, ldc);
+        g.m = m - i < STM_GEMM_ROWS ? m - i : STM_GEMM_ROWS;
+        pad_rows(w, s, (const uint16_t *)a + i * lda, lda, g.m);
+        g.a = s->rows, g.lda = w->k_padded, g.c = c + i * ldc;
+        form(&g);
     }
     return MILL_OK;
 }
@@ -154,4 +166,67 @@ mill_status stm_gemm_run(const stm_gemm_weight *w, stm_gemm_scratch *s, const vo
                          int64_t ldc, mill_error *err)
 {
     return stm_gemm_run_columns(w, s, a, lda, m, 0, w->n, c, ldc, err);
+}
+
+int64_t stm_gemm_slice(const stm_gemm_weight *w, int64_t k)
+{
+    if (w->k != w->k_padded || k >= w->k) return w->k;
+    return k < STM_GEMM_PAIRS ? STM_GEMM_PAIRS : k / STM_GEMM_PAIRS * STM_GEMM_PAIRS;
+}
+
+mill_status stm_gemm_run_slice(const stm_gemm_weight *w, stm_gemm_scratch *s, const void *a, int64_t lda, int64_t m, int64_t from,
+                               int64_t to, float *c, int64_t ldc, mill_error *err)
+{
+    const stm_gemm_part g = {w, a, lda, m, 0, w->panels, from, to, c, ldc};
+
+    if (from == 0 && to == w->k) return stm_gemm_run(w, s, a, lda, m, c, ldc, err);
+    if (m < 0 || lda < to - from || ldc < w->n || w->k != w->k_padded || from < 0 || from >= to || to > w->k ||
+        from % STM_GEMM_PAIRS != 0 || (to % STM_GEMM_PAIRS != 0 && to != w->k))
+        return mill_fail(err, MILL_ERR_INVALID, "matrix product of %lld rows, slice %lld to %lld: out of range", (long long)m,
+                         (long long)from, (long long)to);
+    if (m > 0) form_of(w->type)(&g);
+    return MILL_OK;
+}
+
+/* Columns whose f32 form is made before GELU reads it: so many that it stays in L1 and L2, and a multiple of the products'
+ * blocks (48 columns in f32, 32 in bf16). A row of it is an odd number of cache lines. */
+#define GELU_COLUMNS 192
+#define GELU_LD (GELU_COLUMNS + 16)
+
+size_t stm_gemm_gelu_scratch(int64_t rows)
+{
+    return (size_t)((rows + STM_GEMM_ROW_PAD - 1) / STM_GEMM_ROW_PAD * STM_GEMM_ROW_PAD * GELU_LD) * sizeof(float);
+}
+
+mill_status stm_gemm_run_gelu(const stm_gemm_gelu_args *a, mill_error *err)
+{
+    const stm_gemm_weight *w = a->w;
+    mill_status st = MILL_OK;
+
+    if (a->m < 0 || a->lda < w->k || a->ldo < a->count || !columns_exist(w, a->first, a->count))
+        return out_of_range(err, a->m, a->first, a->first + a->count);
+#if defined(__x86_64__)
+    if (w->type == STM_GEMM_BF16 && w->k == w->k_padded && stm_cpu() >= STM_CPU_AMX) {
+        const stm_gemm_part g = {
+            w, a->a,        a->lda, a->m, a->first / STM_GEMM_PANEL, (a->first + a->count + STM_GEMM_PANEL - 1) / STM_GEMM_PANEL,
+            0, w->k_padded, NULL,   0};
+        if (a->m > 0) stm_gemm_gelu_amx(&g, a->kind, a->out, a->ldo);
+        return MILL_OK;
+    }
+#endif
+    for (int64_t done = 0; st == MILL_OK && done < a->count; done += GELU_COLUMNS) {
+        const int64_t n = a->count - done < GELU_COLUMNS ? a->count - done : GELU_COLUMNS;
+        const size_t value = w->type == STM_GEMM_F32 ? sizeof(float) : sizeof(uint16_t);
+        const stm_gelu_args gelu = {.x = a->piece,
+                                    .out = (char *)a->out + (size_t)done * value,
+                                    .out_type = w->type,
+                                    .kind = a->kind,
+                                    .rows = a->m,
+                                    .cols = n,
+                                    .ldx = GELU_LD,
+                                    .ldo = a->ldo};
+        st = stm_gemm_run_columns(w, a->scratch, a->a, a->lda, a->m, a->first + done, n, a->piece, GELU_LD, err);
+        if (st == MILL_OK) stm_gelu(&gelu);
+    }
+    return st;
 }

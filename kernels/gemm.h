@@ -48,6 +48,13 @@ mill_status stm_gemm_run(const stm_gemm_weight *w, stm_gemm_scratch *s, const vo
  *  Bits as in stm_gemm_run. */
 mill_status stm_gemm_run_columns(const stm_gemm_weight *w, stm_gemm_scratch *s, const void *a, int64_t lda, int64_t m,
                                  int64_t first, int64_t count, float *c, int64_t ldc, mill_error *err);
+/** The product in slices of k: columns from .. to-1 of a row times rows from .. to-1 of b, all columns. Column 0 of @p a is
+ *  k @p from, lda >= to - from. The first slice (from 0) begins with the bias, the others add to what c holds; taken in turn
+ *  they give the bits of stm_gemm_run. Slices end at multiples of stm_gemm_slice(w, some k) or at k. */
+mill_status stm_gemm_run_slice(const stm_gemm_weight *w, stm_gemm_scratch *s, const void *a, int64_t lda, int64_t m, int64_t from,
+                               int64_t to, float *c, int64_t ldc, mill_error *err);
+/** The longest slice of at most @p k that @p w allows; all of its k where it allows none. */
+int64_t stm_gemm_slice(const stm_gemm_weight *w, int64_t k);
 /** Oracle: sums in double. */
 void stm_gemm_ref(const float *a, int64_t lda, const float *b, const float *bias, int64_t m, int64_t n, int64_t k, double *c,
                   int64_t ldc);

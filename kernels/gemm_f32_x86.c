@@ -5,6 +5,7 @@
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
+#include <string.h>
 
 #include "kernels/gemm_forms.h"
 
@@ -12,16 +13,20 @@
 #define AVX2 __attribute__((target("avx2,fma")))
 #define INLINE static inline __attribute__((always_inline))
 
-AVX512 INLINE void block512(const stm_gemm_weight *w, const float *a, int64_t lda, int rows, int panels, int64_t p, float *c,
-                            int64_t ldc)
+/* Rows from @p i on, panels from @p p on. */
+AVX512 INLINE void block512(const stm_gemm_part *g, int64_t i0, int rows, int panels, int64_t p)
 {
-    const int64_t k = w->k, step = k * STM_GEMM_PANEL;
-    const float *b = (const float *)w->packed + p * step;
+    const stm_gemm_weight *const w = g->w;
+    const int64_t k = g->to - g->from, step = w->k * STM_GEMM_PANEL, lda = g->lda, ldc = g->ldc;
+    const float *a = (const float *)g->a + i0 * lda, *b = (const float *)w->packed + p * step + g->from * STM_GEMM_PANEL;
+    float *c = g->c + i0 * ldc + (p - g->first) * STM_GEMM_PANEL;
     __m512 acc[8][3];
 
     for (int j = 0; j < panels; j++) {
         const __m512 bias = _mm512_loadu_ps(w->bias + (p + j) * STM_GEMM_PANEL);
-        for (int i = 0; i < rows; i++) acc[i][j] = bias;
+        const __mmask16 mask = (__mmask16)((1u << stm_gemm_cols(w, p + j)) - 1u);
+        for (int i = 0; i < rows; i++)
+            acc[i][j] = g->from == 0 ? bias : _mm512_maskz_loadu_ps(mask, c + i * ldc + j * STM_GEMM_PANEL);
     }
     for (int64_t q = 0; q < k; q++) {
         __m512 col[3];
@@ -37,30 +42,40 @@ AVX512 INLINE void block512(const stm_gemm_weight *w, const float *a, int64_t ld
     }
 }
 
-AVX512 INLINE void rows512(const stm_gemm_weight *w, const float *a, int64_t lda, int64_t m, int panels, int64_t p, float *c,
-                           int64_t ldc)
+AVX512 INLINE void rows512(const stm_gemm_part *g, int panels, int64_t p)
 {
-    for (; m >= 8; m -= 8, a += 8 * lda, c += 8 * ldc) block512(w, a, lda, 8, panels, p, c, ldc);
-    if (m >= 4) block512(w, a, lda, 4, panels, p, c, ldc), m -= 4, a += 4 * lda, c += 4 * ldc;
-    if (m >= 2) block512(w, a, lda, 2, panels, p, c, ldc), m -= 2, a += 2 * lda, c += 2 * ldc;
-    if (m >= 1) block512(w, a, lda, 1, panels, p, c, ldc);
+    int64_t i = 0;
+
+    for (; i + 8 <= g->m; i += 8) block512(g, i, 8, panels, p);
+    if (i + 4 <= g->m) block512(g, i, 4, panels, p), i += 4;
+    if (i + 2 <= g->m) block512(g, i, 2, panels, p), i += 2;
+    if (i < g->m) block512(g, i, 1, panels, p);
 }
 
-AVX512 void stm_gemm_f32_avx512(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last,
-                                float *c, int64_t ldc)
+AVX512 void stm_gemm_f32_avx512(const stm_gemm_part *g)
 {
-    for (; last - first >= 3; first += 3, c += 3 * STM_GEMM_PANEL) rows512(w, a, lda, m, 3, first, c, ldc);
-    for (; last - first >= 1; first += 1, c += STM_GEMM_PANEL) rows512(w, a, lda, m, 1, first, c, ldc);
+    int64_t p = g->first;
+
+    for (; p + 3 <= g->last; p += 3) rows512(g, 3, p);
+    for (; p < g->last; p++) rows512(g, 1, p);
 }
 
-AVX2 INLINE void block256(const stm_gemm_weight *w, const float *a, int64_t lda, int rows, int64_t p, float *c, int64_t ldc)
+AVX2 INLINE void block256(const stm_gemm_part *g, int64_t i0, int rows, int64_t p)
 {
-    const float *b = (const float *)w->packed + p * w->k * STM_GEMM_PANEL, *bias = w->bias + p * STM_GEMM_PANEL;
+    const stm_gemm_weight *const w = g->w;
+    const int64_t k = g->to - g->from, lda = g->lda, ldc = g->ldc;
+    const float *a = (const float *)g->a + i0 * lda, *b = (const float *)w->packed + (p * w->k + g->from) * STM_GEMM_PANEL;
     const int cols = stm_gemm_cols(w, p);
+    float *c = g->c + i0 * ldc + (p - g->first) * STM_GEMM_PANEL;
     __m256 acc[6][2];
 
-    for (int i = 0; i < rows; i++) acc[i][0] = _mm256_loadu_ps(bias), acc[i][1] = _mm256_loadu_ps(bias + 8);
-    for (int64_t q = 0; q < w->k; q++) {
+    for (int i = 0; i < rows; i++) {
+        float all[STM_GEMM_PANEL];
+        memcpy(all, w->bias + p * STM_GEMM_PANEL, sizeof all);
+        if (g->from > 0) memcpy(all, c + i * ldc, (size_t)cols * sizeof *all);
+        acc[i][0] = _mm256_loadu_ps(all), acc[i][1] = _mm256_loadu_ps(all + 8);
+    }
+    for (int64_t q = 0; q < k; q++) {
         const __m256 lo = _mm256_load_ps(b + q * STM_GEMM_PANEL), hi = _mm256_load_ps(b + q * STM_GEMM_PANEL + 8);
         for (int i = 0; i < rows; i++) {
             const __m256 x = _mm256_set1_ps(a[i * lda + q]);
@@ -80,15 +95,13 @@ AVX2 INLINE void block256(const stm_gemm_weight *w, const float *a, int64_t lda,
     }
 }
 
-AVX2 void stm_gemm_f32_avx2(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last, float *c,
-                            int64_t ldc)
+AVX2 void stm_gemm_f32_avx2(const stm_gemm_part *g)
 {
-    for (; first < last; first++, c += STM_GEMM_PANEL) {
-        const float *row = a;
+    for (int64_t p = g->first; p < g->last; p++) {
         int64_t i = 0;
-        for (; i + 6 <= m; i += 6) block256(w, row + i * lda, lda, 6, first, c + i * ldc, ldc);
-        for (; i + 2 <= m; i += 2) block256(w, row + i * lda, lda, 2, first, c + i * ldc, ldc);
-        if (i < m) block256(w, row + i * lda, lda, 1, first, c + i * ldc, ldc);
+        for (; i + 6 <= g->m; i += 6) block256(g, i, 6, p);
+        for (; i + 2 <= g->m; i += 2) block256(g, i, 2, p);
+        if (i < g->m) block256(g, i, 1, p);
     }
 }
 #endif

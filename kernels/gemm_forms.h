@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "kernels/gemm.h"
+#include "kernels/row_ops.h"
 
 #define STM_GEMM_PANEL 16 /* columns of a panel: one AVX-512 register of f32, one tile row */
 #define STM_GEMM_PAIRS 32 /* k of one bf16 tile */
@@ -25,12 +26,26 @@ struct stm_gemm_weight {
 };
 
 /** Panels [first, last) of rows 0 .. m-1 into c, whose column 0 is column 16 * first. Every element is one chain of
- *  multiply-adds in the order of k that starts at the bias, so its bits depend neither on m nor on the neighbours. */
-typedef void stm_gemm_form(const stm_gemm_weight *w, const void *a, int64_t lda, int64_t m, int64_t first, int64_t last, float *c,
-                           int64_t ldc);
+ *  multiply-adds in the order of k that starts at the bias, so its bits depend neither on m nor on the neighbours. A slice of
+ *  k that does not begin at 0 goes on with the chain from what c holds. */
+typedef struct stm_gemm_part {
+    const stm_gemm_weight *w;
+    const void *a; /* [m][lda], column 0 is k `from` */
+    int64_t lda, m;
+    int64_t first, last; /* panels */
+    int64_t from, to;    /* of k_padded; bf16: multiples of 32 */
+    float *c;
+    int64_t ldc;
+} stm_gemm_part;
+typedef void stm_gemm_form(const stm_gemm_part *g);
 stm_gemm_form stm_gemm_f32_generic, stm_gemm_f32_avx2, stm_gemm_f32_avx512;
 /* a has k_padded readable values per row. The tile form reads rows up to the next multiple of 16. */
 stm_gemm_form stm_gemm_bf16_avx512, stm_gemm_bf16_amx, stm_gemm_bf16_generic, stm_gemm_bf16_avx2;
+
+#if defined(__x86_64__)
+/** Tiles: gelu of the product as bf16 [m][ldo] instead of c; the whole of k; rows up to the next multiple of 16 are written. */
+void stm_gemm_gelu_amx(const stm_gemm_part *g, stm_gelu_kind kind, uint16_t *out, int64_t ldo);
+#endif
 
 /** Columns of c that the panel starting at column @p col of the weight has. */
 static inline int stm_gemm_cols(const stm_gemm_weight *w, int64_t panel)

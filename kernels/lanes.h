@@ -4,6 +4,9 @@
  *   LEVEL  0, 1, 2 or 3 (generic, AVX2, AVX-512, AVX-512 with bf16).
  * The compiler's vector types turn into one, two or four registers; lanes are always added in the same order.
  */
+#ifndef STM_KERNELS_LANES_H
+#define STM_KERNELS_LANES_H
+
 #include <string.h>
 
 typedef float v16 __attribute__((vector_size(64)));
@@ -118,3 +121,5 @@ LANE void FORM(store_h)(uint16_t *p, v16 v, int64_t n)
     const h16 h = FORM(narrow)(v);
     memcpy(p, &h, (size_t)(n < 16 ? n : 16) * sizeof *p);
 }
+
+#endif

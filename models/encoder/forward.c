@@ -5,30 +5,32 @@
 
 #include "core/alloc.h"
 #include "kernels/attention.h"
+#include "kernels/gemm_gelu.h"
 
-/* Columns of the wide layer made at a time: so many that their f32 form stays in L1 and L2 until GELU has read it, and a
- * multiple of the product's blocks (48 columns in f32, 32 with tiles). */
-#define WIDE_COLUMNS 192
+/* Columns of the wide layer that exist at a time: they are made, and at once multiplied into the narrow one, so that neither
+ * they nor the weights at work leave L2. Fewer would add up the narrow layer more often. */
+#define WIDE_COLUMNS 384
 
 struct stm_encoder_work {
     int64_t rows_max, docs_max;
     int64_t rows, docs;
-    int64_t ld, ld_wide, ld_heads, ld_piece; /* strides in values */
-    int32_t heads;                           /* heads made at a time */
-    int32_t *ids, *places;                   /* [rows_max] */
-    int64_t *starts;                         /* [docs_max + 1] */
-    float **outs;                            /* [docs_max] */
-    float *x, *y;                            /* [rows][ld] */
-    uint16_t *x_bf16;                        /* [rows][ld], bf16 only */
-    void *context;                           /* [rows][ld] in the products' type */
-    void *wide;                              /* [rows][ld_wide] in the products' type */
-    float *piece;                            /* [rows][ld_piece] or q, k, v [rows][ld_heads] */
-    void *scratch;                           /* attention */
+    int64_t ld, ld_wide, ld_heads; /* strides in values */
+    int32_t heads;                 /* heads made at a time */
+    int32_t *ids, *places;         /* [rows_max] */
+    int64_t *starts;               /* [docs_max + 1] */
+    float **outs;                  /* [docs_max] */
+    float *x, *y;                  /* [rows][ld] */
+    uint16_t *x_bf16;              /* [rows][ld], bf16 only */
+    void *context;                 /* [rows][ld] in the products' type */
+    void *wide;                    /* [rows][ld_wide] in the products' type: WIDE_COLUMNS, or all */
+    float *piece;                  /* stm_gemm_gelu_scratch, or q, k, v [rows][ld_heads] */
+    void *scratch;                 /* attention */
     stm_gemm_scratch *gemm;
     void *memory;
 };
 
 static int64_t up(int64_t v, int64_t to) { return (v + to - 1) / to * to; }
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
 /* Stride of rows of @p n values: an odd number of cache lines of bf16, so that the 16 rows of a tile lie in different sets of L1
  * (a tenth faster than 384 or 1,536 values end to end). */
@@ -55,10 +57,10 @@ mill_status stm_encoder_work_create(const stm_encoder_config *c, stm_gemm_type t
 
     if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for an encoder's work space");
     w->rows_max = up(rows, 64), w->docs_max = w->rows_max; /* a document has a token at least */
-    w->ld = stride(c->hidden), w->ld_wide = stride(c->feed_forward);
+    w->ld = stride(c->hidden);
+    w->ld_wide = stride(c->feed_forward <= WIDE_COLUMNS || c->feed_forward % 32 != 0 ? c->feed_forward : WIDE_COLUMNS);
     w->heads = heads_at_a_time(c, type);
     w->ld_heads = stride((int64_t)w->heads * (c->hidden / c->heads));
-    w->ld_piece = stride(c->feed_forward < WIDE_COLUMNS ? c->feed_forward : WIDE_COLUMNS);
     const struct {
         void **at;
         size_t bytes;
@@ -72,8 +74,7 @@ mill_status stm_encoder_work_create(const stm_encoder_config *c, stm_gemm_type t
         {(void **)&w->x_bf16, type == STM_GEMM_F32 ? 0 : (size_t)(w->rows_max * w->ld) * sizeof(uint16_t)},
         {&w->context, (size_t)(w->rows_max * w->ld) * value},
         {&w->wide, (size_t)(w->rows_max * w->ld_wide) * value},
-        {(void **)&w->piece,
-         (size_t)(w->rows_max * (w->ld_piece > 3 * w->ld_heads ? w->ld_piece : 3 * w->ld_heads)) * sizeof(float)},
+        {(void **)&w->piece, most((size_t)(w->rows_max * 3 * w->ld_heads) * sizeof(float), stm_gemm_gelu_scratch(w->rows_max))},
         {&w->scratch, stm_attention_scratch(c->positions < w->rows_max ? c->positions : w->rows_max, c->hidden / c->heads)},
     };
     size_t bytes = 0;
@@ -162,28 +163,29 @@ static mill_status attend(const stm_encoder_config *c, const stm_encoder_layer *
     return stm_gemm_run(l->output, k->gemm, k->context, k->ld, k->rows, k->y, k->ld, err);
 }
 
-static mill_status feed_forward(const stm_encoder_config *c, const stm_encoder_layer *l, stm_gemm_type type, stm_encoder_work *k,
-                                mill_error *err)
+static mill_status feed_forward(const stm_encoder_config *c, const stm_encoder_layer *l, stm_encoder_work *k, mill_error *err)
 {
-    mill_status st;
+    const int64_t slice = stm_gemm_slice(l->down, WIDE_COLUMNS);
+    mill_status st = MILL_OK;
 
-    for (int64_t first = 0; first < c->feed_forward; first += WIDE_COLUMNS) {
-        const int64_t n = c->feed_forward - first < WIDE_COLUMNS ? c->feed_forward - first : WIDE_COLUMNS;
-        st = stm_gemm_run_columns(l->up, k->gemm, input(k), k->ld, k->rows, first, n, k->piece, k->ld_piece, err);
-        if (st != MILL_OK) return st;
-        const stm_gelu_args g = {
-            .x = k->piece,
-            .out = (char *)k->wide + (size_t)first * (type == STM_GEMM_F32 ? sizeof(float) : sizeof(uint16_t)),
-            .out_type = type,
-            .kind = c->gelu,
-            .rows = k->rows,
-            .cols = n,
-            .ldx = k->ld_piece,
-            .ldo = k->ld_wide,
-        };
-        stm_gelu(&g);
+    for (int64_t first = 0; st == MILL_OK && first < c->feed_forward; first += slice) {
+        const int64_t n = c->feed_forward - first < slice ? c->feed_forward - first : slice;
+        const stm_gemm_gelu_args up = {.w = l->up,
+                                       .scratch = k->gemm,
+                                       .a = input(k),
+                                       .lda = k->ld,
+                                       .m = k->rows,
+                                       .first = first,
+                                       .count = n,
+                                       .kind = c->gelu,
+                                       .out = k->wide,
+                                       .ldo = k->ld_wide,
+                                       .piece = k->piece};
+        st = stm_gemm_run_gelu(&up, err);
+        if (st == MILL_OK)
+            st = stm_gemm_run_slice(l->down, k->gemm, k->wide, k->ld_wide, k->rows, first, first + n, k->y, k->ld, err);
     }
-    return stm_gemm_run(l->down, k->gemm, k->wide, k->ld_wide, k->rows, k->y, k->ld, err);
+    return st;
 }
 
 static void add_norm(const stm_encoder_config *c, const stm_encoder_norm *n, stm_encoder_work *k)
@@ -206,7 +208,7 @@ mill_status stm_encoder_forward(const stm_encoder_config *c, const stm_encoder_w
         const stm_encoder_layer *l = &w->layers[i];
         if ((st = attend(c, l, w->type, k, err)) != MILL_OK) return st;
         add_norm(c, &l->attention_norm, k);
-        if ((st = feed_forward(c, l, w->type, k, err)) != MILL_OK) return st;
+        if ((st = feed_forward(c, l, k, err)) != MILL_OK) return st;
         add_norm(c, &l->output_norm, k);
     }
     const stm_pool_args pool = {k->x, k->starts, k->docs, c->hidden, k->ld, c->pooling == MILL_POOLING_CLS, c->normalize, k->outs};

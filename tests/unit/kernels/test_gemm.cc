@@ -4,6 +4,7 @@
 
 extern "C" {
 #include "kernels/gemm.h"
+#include "kernels/gemm_gelu.h"
 }
 
 namespace {
@@ -123,6 +124,62 @@ TEST_P(Gemm, BitsOfARowStandAlone)
                 ASSERT_TRUE(mt::same_bits(piece.data() + i * count, all.data() + i * p.ldc + first, size_t(count)));
         }
     }
+}
+
+TEST_P(Gemm, SlicesInTurnGiveTheBitsOfTheWhole)
+{
+    const auto [shape, type] = GetParam();
+    Problem p(shape, type);
+    const int64_t slice = stm_gemm_slice(p.w, 64);
+    if (type == STM_GEMM_BF16 && shape.k % 32 != 0) {
+        EXPECT_EQ(slice, shape.k) << "a padded k is not cut";
+    }
+    for (stm_cpu_level level : mt::levels()) {
+        SCOPED_TRACE(stm_cpu_name(level));
+        mt::AtLevel at(level);
+        mt::Guarded<float> whole(size_t(padded(shape.m) * p.ldc)), c(size_t(padded(shape.m) * p.ldc));
+        ASSERT_EQ(stm_gemm_run(p.w, p.scratch, p.in(), p.lda, shape.m, whole.data(), p.ldc, nullptr), MILL_OK);
+        for (int64_t from = 0; from < shape.k; from += slice) {
+            const int64_t to = std::min(from + slice, shape.k);
+            const void *a = type == STM_GEMM_BF16 ? static_cast<const void *>(p.a16.data() + from) : p.a32.data() + from;
+            ASSERT_EQ(stm_gemm_run_slice(p.w, p.scratch, a, p.lda, shape.m, from, to, c.data(), p.ldc, nullptr), MILL_OK);
+        }
+        EXPECT_TRUE(c.intact());
+        for (int64_t i = 0; i < shape.m; i++) {
+            ASSERT_TRUE(mt::same_bits(c.data() + i * p.ldc, whole.data() + i * p.ldc, size_t(shape.n))) << "row " << i;
+            for (int64_t j = shape.n; j < p.ldc; j++) ASSERT_TRUE(std::isnan(c[size_t(i * p.ldc + j)])) << i << ", " << j;
+        }
+    }
+}
+
+TEST_P(Gemm, GeluAfterItGivesTheBitsOfTheTwoApart)
+{
+    const auto [shape, type] = GetParam();
+    Problem p(shape, type);
+    const size_t width = type == STM_GEMM_F32 ? sizeof(float) : sizeof(uint16_t);
+    for (stm_cpu_level level : mt::levels())
+        for (stm_gelu_kind kind : {STM_GELU_ERF, STM_GELU_TANH})
+            for (int64_t first : {int64_t(0), shape.n / 2 / 16 * 16}) {
+                SCOPED_TRACE(std::string(stm_cpu_name(level)) + " from column " + std::to_string(first));
+                mt::AtLevel at(level);
+                const int64_t count = shape.n - first, ldo = shape.n + 7;
+                mt::Guarded<float> c(size_t(padded(shape.m) * p.ldc)), piece(stm_gemm_gelu_scratch(shape.m) / sizeof(float));
+                mt::Guarded<unsigned char> apart(size_t(padded(shape.m) * ldo) * width), one(apart.size());
+                ASSERT_EQ(stm_gemm_run_columns(p.w, p.scratch, p.in(), p.lda, shape.m, first, count, c.data(), p.ldc, nullptr),
+                          MILL_OK);
+                const stm_gelu_args gelu = {c.data(), apart.data(), type, kind, shape.m, count, p.ldc, ldo};
+                stm_gelu(&gelu);
+                const stm_gemm_gelu_args both = {p.w,   p.scratch, p.in(),     p.lda, shape.m,     first,
+                                                 count, kind,      one.data(), ldo,   piece.data()};
+                mill_error err = {};
+                ASSERT_EQ(stm_gemm_run_gelu(&both, &err), MILL_OK) << err.msg;
+                EXPECT_TRUE(one.intact() && piece.intact());
+                for (int64_t i = 0; i < shape.m; i++)
+                    ASSERT_EQ(
+                        memcmp(one.data() + size_t(i * ldo) * width, apart.data() + size_t(i * ldo) * width, size_t(ldo) * width),
+                        0)
+                        << "row " << i;
+            }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Gemm, testing::Combine(testing::ValuesIn(kShapes), testing::Values(STM_GEMM_F32, STM_GEMM_BF16)),
