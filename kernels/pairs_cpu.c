@@ -124,7 +124,7 @@ mill_status stm_pairs_cpu(const mill_pairs_args *a, const stm_screen_opts *opts,
     search s = {.args = a, .lock = PTHREAD_MUTEX_INITIALIZER};
     mill_status st;
 
-    if ((st = stm_screen_init(&s.screen, opts != NULL ? opts : &usual, a->metric, a->threads, a->dim, NULL, 0, a->vectors, a->n,
+    if ((st = stm_screen_init(&s.screen, opts != NULL ? opts : &usual, a->metric, a->threads, a->dim, NULL, 0, a->vectors, a->n, 0,
                               err)) != MILL_OK)
         return st;
     st = stm_parallel(a->threads, search_main, &s, err);

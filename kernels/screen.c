@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/text.h"
 #include "kernels/bf16.h"
 #include "kernels/dot.h"
 #include "kernels/parallel.h"
@@ -88,11 +89,75 @@ static mill_status vectors_init(stm_vectors *v, const float *const *rows, int64_
         v->valid[v->n_valid++] = r;
         if (v->length[r] > v->longest) v->longest = v->length[r];
     }
+    v->kept = v->valid, v->n_kept = v->n_valid;
+    return MILL_OK;
+}
+
+/* ---- copies ---- */
+
+typedef struct kind {
+    uint64_t hash;
+    int64_t first, n; /* its first row; how many so far, 0 = the slot is free */
+} kind;
+
+typedef struct hashing {
+    const stm_vectors *v;
+    uint64_t *hash;       /* [n_valid] */
+    _Atomic int64_t next; /* relaxed, as in measure */
+} hashing;
+
+static mill_status hash_rows(void *user, int32_t worker, mill_error *err)
+{
+    hashing *h = user;
+    const stm_vectors *v = h->v;
+
+    (void)worker, (void)err;
+    for (;;) {
+        const int64_t first = atomic_fetch_add_explicit(&h->next, NORM_ROWS, memory_order_relaxed);
+        const int64_t last = first + NORM_ROWS < v->n_valid ? first + NORM_ROWS : v->n_valid;
+        if (first >= v->n_valid) return MILL_OK;
+        for (int64_t i = first; i < last; i++) h->hash[i] = stm_hash64(v->rows[v->valid[i]], (size_t)v->dim * sizeof(float), 0);
+    }
+}
+
+/* The kind of valid row number @p i: found, or made in a free slot. */
+static kind *kind_of(const stm_vectors *v, kind *kinds, size_t mask, uint64_t hash, int64_t row)
+{
+    for (size_t at = hash & mask;; at = (at + 1) & mask) {
+        kind *k = &kinds[at];
+        if (k->n == 0) *k = (kind){.hash = hash, .first = row};
+        if (k->hash == hash && (k->first == row || memcmp(v->rows[k->first], v->rows[row], (size_t)v->dim * sizeof(float)) == 0))
+            return k;
+    }
+}
+
+/* Leave out of v->kept what has @p copies equals before it. */
+static mill_status drop_copies(stm_vectors *v, int64_t copies, int32_t threads, mill_error *err)
+{
+    hashing h = {.v = v, .hash = stm_malloc((size_t)(v->n_valid + 1) * sizeof *h.hash)};
+    size_t size = 64;
+    kind *kinds;
+
+    while (size < 2 * (size_t)v->n_valid) size *= 2;
+    kinds = stm_calloc(size * sizeof *kinds);
+    v->kept = stm_malloc((size_t)(v->n_valid + 1) * sizeof *v->kept);
+    if (h.hash == NULL || kinds == NULL || v->kept == NULL) {
+        stm_free(h.hash);
+        stm_free(kinds);
+        return mill_fail(err, MILL_ERR_NOMEM, "no memory for %lld vectors", (long long)v->n);
+    }
+    (void)stm_parallel(threads, hash_rows, &h, err); /* cannot fail */
+    v->n_kept = 0;
+    for (int64_t i = 0; i < v->n_valid; i++)
+        if (kind_of(v, kinds, size - 1, h.hash[i], v->valid[i])->n++ < copies) v->kept[v->n_kept++] = v->valid[i];
+    stm_free(h.hash);
+    stm_free(kinds);
     return MILL_OK;
 }
 
 static void vectors_fini(stm_vectors *v)
 {
+    if (v->kept != v->valid) stm_free(v->kept);
     stm_free(v->length);
     stm_free(v->valid);
     memset(v, 0, sizeof *v);
@@ -128,9 +193,10 @@ static mill_status pack_tiles(void *user, int32_t worker, mill_error *err)
         if (t >= s->n_tiles) break;
         for (int64_t i = 0; i < rows; i++) {
             const int64_t at = t * rows + i;
-            if (at < s->own.n_valid) {
-                const int64_t r = s->own.valid[at];
-                scale_row(s->own.rows[r], s->dim, s->metric == MILL_COSINE ? s->own.length[r] : s->own.longest, scaled + i * s->dim);
+            if (at < s->own.n_kept) {
+                const int64_t r = s->own.kept[at];
+                scale_row(s->own.rows[r], s->dim, s->metric == MILL_COSINE ? s->own.length[r] : s->own.longest,
+                          scaled + i * s->dim);
             } else {
                 memset(scaled + i * s->dim, 0, (size_t)s->dim * sizeof *scaled);
             }
@@ -143,7 +209,7 @@ static mill_status pack_tiles(void *user, int32_t worker, mill_error *err)
 
 mill_status stm_screen_init(stm_screen *s, const stm_screen_opts *opts, int32_t metric, int32_t threads, int64_t dim,
                             const float *const *queries, int64_t n_queries, const float *const *corpus, int64_t n_corpus,
-                            mill_error *err)
+                            int64_t copies, mill_error *err)
 {
     packing p = {.s = s};
     mill_status st;
@@ -154,12 +220,13 @@ mill_status stm_screen_init(stm_screen *s, const stm_screen_opts *opts, int32_t 
     s->lda = (dim + 31) / 32 * 32;
     s->margin = scale_margin(opts->type, dim);
     if ((st = vectors_init(&s->own, corpus, n_corpus, dim, threads, err)) != MILL_OK) goto fail;
+    if (copies > 0 && copies < s->own.n_valid && (st = drop_copies(&s->own, copies, threads, err)) != MILL_OK) goto fail;
     s->queries = &s->own;
     if (queries != NULL) {
         if ((st = vectors_init(&s->other, queries, n_queries, dim, threads, err)) != MILL_OK) goto fail;
         s->queries = &s->other;
     }
-    s->n_tiles = (s->own.n_valid + opts->tile_rows - 1) / opts->tile_rows;
+    s->n_tiles = (s->own.n_kept + opts->tile_rows - 1) / opts->tile_rows;
     s->tiles = stm_calloc((size_t)(s->n_tiles > 0 ? s->n_tiles : 1) * sizeof *s->tiles);
     if (s->tiles == NULL) {
         st = mill_fail(err, MILL_ERR_NOMEM, "no memory for %lld tiles", (long long)s->n_tiles);
@@ -240,7 +307,7 @@ mill_status stm_screen_run(const stm_screen *s, stm_screen_worker *w, int64_t t,
 
 int64_t stm_screen_tile(const stm_screen *s, int64_t t)
 {
-    const int64_t left = s->own.n_valid - t * s->opts.tile_rows;
+    const int64_t left = s->own.n_kept - t * s->opts.tile_rows;
 
     return left < s->opts.tile_rows ? left : s->opts.tile_rows;
 }

@@ -36,35 +36,39 @@ typedef struct stm_vectors {
     double *length; /* [n]; -1: not finite, takes no part */
     int64_t *valid; /* [n_valid] rows that take part, increasing */
     int64_t n_valid;
+    int64_t *kept; /* [n_kept] those of them that can be found: valid itself, or fewer (stm_screen_init) */
+    int64_t n_kept;
     double longest; /* 0 when there is none */
 } stm_vectors;
 
 typedef struct stm_screen {
     stm_screen_opts opts;
     int32_t metric, threads;
-    int64_t dim, lda; /* lda: values of a scaled query, padded */
-    float margin;     /* see stm_screen_margin */
-    stm_vectors own;  /* of the corpus */
+    int64_t dim, lda;           /* lda: values of a scaled query, padded */
+    float margin;               /* see stm_screen_margin */
+    stm_vectors own;            /* of the corpus */
     const stm_vectors *queries; /* &own when the corpus searches itself */
     stm_vectors other;
-    stm_gemm_weight **tiles; /* [n_tiles]; tile t holds own.valid[t * tile_rows ...], the last one padded with zeros */
+    stm_gemm_weight **tiles; /* [n_tiles]; tile t holds own.kept[t * tile_rows ...], the last one padded with zeros */
     int64_t n_tiles;
 } stm_screen;
 
 /** One worker's memory. */
 typedef struct stm_screen_worker {
     stm_gemm_scratch *gemm;
-    void *block;     /* [block_rows][lda] scaled queries, f32 or bf16 */
-    float *scaled;   /* [lda] */
-    float *scores;   /* [STM_GEMM_ROWS][tile_rows] */
-    int32_t *found;  /* [tile_rows] */
+    void *block;    /* [block_rows][lda] scaled queries, f32 or bf16 */
+    float *scaled;  /* [lda] */
+    float *scores;  /* [STM_GEMM_ROWS][tile_rows] */
+    int32_t *found; /* [tile_rows] */
 } stm_screen_worker;
 
 /** Scale and pack. @p queries NULL: the corpus searches itself. Pointers are borrowed until stm_screen_fini. On failure
- *  nothing is left behind. Threads: owner; uses @p threads. */
+ *  nothing is left behind. @p copies > 0: of vectors with equal bytes only the first so many can be found; a search for k
+ *  neighbours needs k + 1, since equal scores go by row, and a corpus of many copies would have each scored exactly for
+ *  each. Threads: owner; uses @p threads. */
 mill_status stm_screen_init(stm_screen *s, const stm_screen_opts *opts, int32_t metric, int32_t threads, int64_t dim,
                             const float *const *queries, int64_t n_queries, const float *const *corpus, int64_t n_corpus,
-                            mill_error *err);
+                            int64_t copies, mill_error *err);
 void stm_screen_fini(stm_screen *s);
 mill_status stm_screen_worker_init(const stm_screen *s, stm_screen_worker *w, mill_error *err);
 void stm_screen_worker_fini(stm_screen_worker *w);
@@ -73,7 +77,7 @@ void stm_screen_worker_fini(stm_screen_worker *w);
 void stm_screen_load(const stm_screen *s, stm_screen_worker *w, int64_t first, int64_t n);
 /** Screen scores of rows 64 * sub .. of the block against tile @p t into w->scores. */
 mill_status stm_screen_run(const stm_screen *s, stm_screen_worker *w, int64_t t, int64_t sub, int64_t m, mill_error *err);
-/** Corpus rows (valid ones) in tile @p t. */
+/** Corpus rows (kept ones) in tile @p t. */
 int64_t stm_screen_tile(const stm_screen *s, int64_t t);
 
 /** How far a screen score of query row @p q can be from the exact one, both scaled; INFINITY where nothing is known. */

@@ -6,7 +6,7 @@
  *   gemm    the model's products alone in blocks of BATCH rows on THREADS threads: GFLOP/s
  *   load    opening the model until the first vector: seconds
  *   vectors vectors of all texts to standard output as float32
- * encode and inside take the texts four times, so that the last batches do not weigh much.
+ * encode and inside take the texts eight times, so that the last batches, when a thread has none left, do not weigh much.
  * TEXTS: for each text its bytes as a uint32, then the bytes. One figure is printed, after a warm-up.
  */
 #include <pthread.h>
@@ -21,7 +21,7 @@
 #include "models/tokenizers/wordpiece.h"
 #include "stepmill/model.h"
 
-enum { THREADS_MAX = 64, LAYERS = 6, PASSES = 4 };
+enum { THREADS_MAX = 64, LAYERS = 6, PASSES = 8 };
 
 typedef struct corpus {
     char *data;

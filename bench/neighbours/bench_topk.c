@@ -1,5 +1,5 @@
 /*
- * Exact top-k of n x d against itself: the matrix product alone, the search, the pairs.
+ * Exact top-k of the first q of n x d vectors against all: the matrix product alone, the search, the pairs (of all).
  * Prints one line of tab-separated values per repeat and kind: kind, seconds, pairs found. Vectors (float32, row-major) are
  * read from --vectors; without, made with some structure, and written to --write.
  */
@@ -73,7 +73,7 @@ static mill_status multiply(void *user, int32_t index, mill_error *err)
 {
     product *p = user;
     stm_screen_worker w;
-    const int64_t block = p->s->opts.block_rows, total = p->s->own.n_valid;
+    const int64_t block = p->s->opts.block_rows, total = p->s->queries->n_valid;
     mill_status st = stm_screen_worker_init(p->s, &w, err);
 
     (void)index;
@@ -116,7 +116,7 @@ static void check(mill_status st, const mill_error *err)
 
 int main(int argc, char **argv)
 {
-    int64_t n = 61703, dim = 384, k = 10, reps = 5;
+    int64_t n = 61703, dim = 384, k = 10, reps = 5, queries = 0;
     int threads = 2;
     double threshold = 0.92;
     const char *file = NULL, *write_to = NULL, *dump = NULL, *only = "gemm_f32,gemm_bf16,topk_f32,topk,pairs";
@@ -126,6 +126,7 @@ int main(int argc, char **argv)
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *o = argv[i], *v = argv[i + 1];
         if (!strcmp(o, "--rows")) n = atoll(v);
+        else if (!strcmp(o, "--queries")) queries = atoll(v);
         else if (!strcmp(o, "--dim")) dim = atoll(v);
         else if (!strcmp(o, "--k")) k = atoll(v);
         else if (!strcmp(o, "--reps")) reps = atoll(v);
@@ -139,11 +140,12 @@ int main(int argc, char **argv)
         else if (!strcmp(o, "--block")) cut.block_rows = atoi(v);
         else return fprintf(stderr, "unknown option %s\n", o), 64;
     }
+    if (queries < 1 || queries > n) queries = n;
     float *data = file != NULL ? load(file, n, dim) : make(n, dim);
     if (write_to != NULL) save(write_to, data, (size_t)(n * dim) * sizeof *data);
     const float **rows = malloc((size_t)n * sizeof *rows);
     mill_topk_args t = MILL_TOPK_INIT;
-    t.threads = threads, t.queries = t.corpus = rows, t.n_queries = t.n_corpus = n, t.dim = dim, t.k = k, t.exclude_self = true;
+    t.threads = threads, t.queries = t.corpus = rows, t.n_queries = queries, t.n_corpus = n, t.dim = dim, t.k = k, t.exclude_self = true;
     t.rows = malloc((size_t)(n * k) * sizeof *t.rows), t.scores = malloc((size_t)(n * k) * sizeof *t.scores);
     if (rows == NULL || t.rows == NULL || t.scores == NULL) return 1;
     for (int64_t r = 0; r < n; r++) rows[r] = data + r * dim;
@@ -151,7 +153,7 @@ int main(int argc, char **argv)
     for (int64_t rep = 0; rep < reps; rep++)
         for (int what = 0; what < 5; what++) {
             static const char *const names[] = {"gemm_f32", "gemm_bf16", "topk_f32", "topk", "pairs"};
-            stm_screen_opts o = stm_screen_defaults(n, k, threads);
+            stm_screen_opts o = stm_screen_defaults(queries, k, threads);
             double start, seconds;
             int64_t found = 0;
             if (!is_named(only, names[what])) continue;
@@ -163,7 +165,7 @@ int main(int argc, char **argv)
             if (what < 2) { /* packing is not counted here; it is in the others */
                 stm_screen s;
                 product p = {.s = &s};
-                check(stm_screen_init(&s, &o, MILL_COSINE, threads, dim, NULL, 0, rows, n, &err), &err);
+                check(stm_screen_init(&s, &o, MILL_COSINE, threads, dim, queries < n ? rows : NULL, queries, rows, n, 0, &err), &err);
                 start = now();
                 check(stm_parallel(threads, multiply, &p, &err), &err);
                 seconds = now() - start;
@@ -172,7 +174,7 @@ int main(int argc, char **argv)
                 start = now();
                 check(stm_topk_cpu(&t, &o, &err), &err);
                 seconds = now() - start;
-                if (dump != NULL) save(dump, t.rows, (size_t)(n * k) * sizeof *t.rows);
+                if (dump != NULL) save(dump, t.rows, (size_t)(queries * k) * sizeof *t.rows);
             } else {
                 mill_pairs_args a = MILL_PAIRS_INIT;
                 a.threads = threads, a.vectors = rows, a.n = n, a.dim = dim, a.threshold = (float)threshold, a.found = count, a.user = &found;

@@ -7,8 +7,9 @@
 #include "kernels/attention.h"
 #include "kernels/gemm_gelu.h"
 
-/* Columns of the wide layer that exist at a time: they are made, and at once multiplied into the narrow one, so that neither
- * they nor the weights at work leave L2. Fewer would add up the narrow layer more often. */
+/* Columns of the wide layer that exist at a time in bf16: they are made, and at once multiplied into the narrow one, so that
+ * neither they nor the weights at work leave L2. Fewer would add up the narrow layer more often. In f32 the products take so
+ * long that it does not matter, and the whole layer is made. */
 #define WIDE_COLUMNS 384
 
 struct stm_encoder_work {
@@ -58,7 +59,7 @@ mill_status stm_encoder_work_create(const stm_encoder_config *c, stm_gemm_type t
     if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for an encoder's work space");
     w->rows_max = up(rows, 64), w->docs_max = w->rows_max; /* a document has a token at least */
     w->ld = stride(c->hidden);
-    w->ld_wide = stride(c->feed_forward <= WIDE_COLUMNS || c->feed_forward % 32 != 0 ? c->feed_forward : WIDE_COLUMNS);
+    w->ld_wide = stride(type == STM_GEMM_F32 || c->feed_forward <= WIDE_COLUMNS || c->feed_forward % 32 != 0 ? c->feed_forward : WIDE_COLUMNS);
     w->heads = heads_at_a_time(c, type);
     w->ld_heads = stride((int64_t)w->heads * (c->hidden / c->heads));
     const struct {
@@ -165,7 +166,7 @@ static mill_status attend(const stm_encoder_config *c, const stm_encoder_layer *
 
 static mill_status feed_forward(const stm_encoder_config *c, const stm_encoder_layer *l, stm_encoder_work *k, mill_error *err)
 {
-    const int64_t slice = stm_gemm_slice(l->down, WIDE_COLUMNS);
+    const int64_t slice = k->x_bf16 != NULL ? stm_gemm_slice(l->down, WIDE_COLUMNS) : c->feed_forward;
     mill_status st = MILL_OK;
 
     for (int64_t first = 0; st == MILL_OK && first < c->feed_forward; first += slice) {

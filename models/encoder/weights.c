@@ -1,16 +1,19 @@
 #include "models/encoder/weights.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "core/alloc.h"
 #include "core/fault.h"
+#include "kernels/parallel.h"
 
 #define NAME 160
 
 /* Weights in use, so that replicas share them. Taken while loading, too: a second replica waits for the first rather than
- * packing the same matrices again. Lock order: nothing is called with it that takes another lock of the engine. */
+ * packing the same matrices again. Lock order: nothing is called with it that takes another lock of the engine; threads that pack take none. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static stm_encoder_weights *in_use; /* lock */
 
@@ -147,20 +150,20 @@ static void layer(tensor_reader *r, const stm_encoder_config *c, int32_t i, stm_
     norm(r, name, c->hidden, l != NULL ? &l->output_norm : NULL);
 }
 
-static void everything(tensor_reader *r, const stm_encoder_config *c, stm_encoder_weights *w)
+static tensor_reader reader(const stm_safetensors *file, stm_gemm_type type, mill_error *err)
 {
-    r->prefix = "";
-    if (stm_safetensors_find(r->file, "bert.embeddings.word_embeddings.weight") != NULL) r->prefix = "bert.";
-    embeddings(r, c, w);
-    for (int32_t i = 0; i < c->layers && r->status == MILL_OK; i++) layer(r, c, i, w != NULL ? &w->layers[i] : NULL);
+    const bool inner = stm_safetensors_find(file, "bert.embeddings.word_embeddings.weight") != NULL;
+
+    return (tensor_reader){.file = file, .prefix = inner ? "bert." : "", .err = err, .status = MILL_OK, .type = type};
 }
 
 mill_status stm_encoder_weights_check(const stm_safetensors *file, const stm_encoder_config *c, int64_t *parameters,
                                       mill_error *err)
 {
-    tensor_reader r = {.file = file, .err = err, .status = MILL_OK};
+    tensor_reader r = reader(file, STM_GEMM_F32, err);
 
-    everything(&r, c, NULL);
+    embeddings(&r, c, NULL);
+    for (int32_t i = 0; i < c->layers && r.status == MILL_OK; i++) layer(&r, c, i, NULL);
     if (r.status == MILL_OK && parameters != NULL) *parameters = r.parameters;
     return r.status;
 }
@@ -200,23 +203,57 @@ static bool make_vectors(stm_encoder_weights *w, const stm_encoder_config *c)
     return true;
 }
 
-static mill_status load(stm_safetensors **file, const stm_encoder_config *c, stm_gemm_type type, stm_encoder_weights **out,
-                        mill_error *err)
+/* Packing is a copy of all weights, mostly page faults: a few threads share the layers. */
+#define LOADERS_MAX 4
+
+typedef struct loading {
+    const stm_safetensors *file;
+    const stm_encoder_config *config;
+    stm_encoder_weights *weights;
+    stm_gemm_type type;
+    _Atomic int32_t next; /* layer; relaxed, layers are independent */
+    _Atomic bool stop;    /* relaxed */
+} loading;
+
+static mill_status load_layers(void *user, int32_t worker, mill_error *err)
+{
+    loading *l = user;
+    tensor_reader r = reader(l->file, l->type, err);
+    int32_t i;
+
+    if (worker == 0) embeddings(&r, l->config, l->weights);
+    while (r.status == MILL_OK && !atomic_load_explicit(&l->stop, memory_order_relaxed) &&
+           (i = atomic_fetch_add_explicit(&l->next, 1, memory_order_relaxed)) < l->config->layers)
+        layer(&r, l->config, i, &l->weights->layers[i]);
+    if (r.status != MILL_OK) atomic_store_explicit(&l->stop, true, memory_order_relaxed);
+    stm_free(r.scratch);
+    return r.status;
+}
+
+static int32_t loaders(void)
+{
+    cpu_set_t set;
+    const int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+
+    return n < LOADERS_MAX ? n : LOADERS_MAX;
+}
+
+static mill_status load(stm_safetensors **file, const stm_encoder_config *c, stm_gemm_type type, int64_t parameters,
+                        stm_encoder_weights **out, mill_error *err)
 {
     stm_encoder_weights *w = stm_calloc(sizeof *w);
-    tensor_reader r = {.file = *file, .err = err, .status = MILL_OK, .type = type};
+    loading l = {.file = *file, .config = c, .weights = w, .type = type};
+    mill_status st = MILL_OK;
 
     if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
-    if (stm_fault_fires(STM_FAULT_LOAD)) r.status = mill_fail(err, MILL_ERR_IO, "injected failure of loading weights");
-    if (r.status == MILL_OK && !make_vectors(w, c))
-        r.status = mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
-    if (r.status == MILL_OK) everything(&r, c, w);
-    stm_free(r.scratch);
-    if (r.status != MILL_OK) {
+    if (stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_IO, "injected failure of loading weights");
+    if (st == MILL_OK && !make_vectors(w, c)) st = mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
+    if (st == MILL_OK) st = stm_parallel(loaders(), load_layers, &l, err);
+    if (st != MILL_OK) {
         destroy(w);
-        return r.status;
+        return st;
     }
-    w->type = type, w->parameters = r.parameters, w->refs = 1;
+    w->type = type, w->parameters = parameters, w->refs = 1;
     w->file = *file, *file = NULL; /* stays mapped: the word embeddings are read from it */
     *out = w;
     return MILL_OK;
@@ -228,8 +265,9 @@ mill_status stm_encoder_weights_get(const char *path, const stm_encoder_config *
     stm_safetensors *file = NULL;
     mill_status st = stm_safetensors_open(path, &file, err);
     stm_encoder_weights *w;
+    int64_t parameters = 0;
 
-    if (st == MILL_OK) st = stm_encoder_weights_check(file, c, NULL, err);
+    if (st == MILL_OK) st = stm_encoder_weights_check(file, c, &parameters, err);
     if (st != MILL_OK) {
         stm_safetensors_close(&file);
         return st;
@@ -241,7 +279,7 @@ mill_status stm_encoder_weights_get(const char *path, const stm_encoder_config *
             break;
     if (w != NULL) {
         w->refs++;
-    } else if (st = load(&file, c, type, &w, err), w != NULL) { /* set on success only */
+    } else if (st = load(&file, c, type, parameters, &w, err), w != NULL) { /* set on success only */
         w->next = in_use;
         in_use = w;
     }

@@ -11,7 +11,7 @@ import sys
 
 INTERNAL = ["engine", "queues", "placement", "kernels", "models"]
 # Included several times, each time under other macros that name the processor's form: no header of their own.
-TEXTUAL = {"kernels/attention_form.h", "kernels/lanes.h", "kernels/row_ops_form.h"}
+TEXTUAL = {"kernels/attention_form.h", "kernels/gelu_form.h", "kernels/lanes.h", "kernels/row_ops_form.h"}
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wundef", "-Werror", "-fsyntax-only"]
 
 

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <ctime>
 #include <limits>
 #include <random>
 #include <set>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -94,6 +97,10 @@ constexpr Case kCases[] = {
     {"embedding", -1, 420, 384, 10, Fill::Normal, -kInf},
     {"clustered", -1, 420, 96, 10, Fill::Clustered, -kInf},
     {"copies", -1, 250, 40, 10, Fill::Copies, -kInf},
+    {"many_copies", -1, 1000, 8, 3, Fill::Copies, -kInf},
+    {"many_copies_others_ask", 90, 3000, 8, 3, Fill::Copies, -kInf},
+    {"one_query_of_a_large_corpus", 1, 2000, 24, 9, Fill::Clustered, -kInf},
+    {"few_queries_of_a_large_corpus", 70, 2000, 24, 40, Fill::Ties, 0.1f},
     {"copies_threshold", -1, 200, 40, 64, Fill::Copies, 1.0f},
     {"ties", -1, 250, 4, 12, Fill::Ties, -kInf},
     {"ties_threshold", -1, 200, 6, 50, Fill::Ties, 0.5f},
@@ -340,6 +347,55 @@ TEST(TopKCall, StopsWhenCancelled)
     p.cancelled = Always, p.user = &calls;
     EXPECT_EQ(mill_pairs(&p, &err), MILL_ERR_STOPPED);
     EXPECT_TRUE(c.pairs.empty());
+}
+
+static std::atomic<int> g_askers{0};
+static bool CountThreads(void *)
+{
+    thread_local bool mine = (g_askers++, true);
+    if (mine && g_askers < 3) std::this_thread::sleep_for(std::chrono::milliseconds(5)); /* let the others come, too */
+    return false;
+}
+
+/* A single query occupied one thread; now the corpus is cut. */
+TEST(TopKCall, OneQueryKeepsEveryThreadBusy)
+{
+    const Vectors corpus(60000, 16, Fill::Normal, 5), query(1, 16, Fill::Normal, 6);
+    int64_t rows[4];
+    float scores[4];
+    mill_topk_args a = {};
+    a.struct_size = sizeof a, a.threshold = -kInf;
+    a.threads = 3, a.queries = query.rows.data(), a.n_queries = 1, a.corpus = corpus.rows.data(), a.n_corpus = corpus.n, a.dim = 16, a.k = 4;
+    a.rows = rows, a.scores = scores, a.cancelled = CountThreads;
+    g_askers = 0;
+    mill_error err = {};
+    ASSERT_EQ(mill_topk(&a, &err), MILL_OK) << err.msg;
+    EXPECT_EQ(g_askers.load(), 3);
+}
+
+/* All of one direction: every vector ties with every other. Without leaving copies out this takes n * n exact scores. */
+TEST(TopKCall, ManyEqualVectorsAreNotScoredOneByOne)
+{
+    constexpr int64_t kRows = 40000, kDim = 64;
+    const Vectors one(1, kDim, Fill::Normal, 7);
+    std::vector<const float *> all(kRows, one.rows[0]);
+    std::vector<int64_t> rows(kRows * 2);
+    std::vector<float> scores(kRows * 2);
+    mill_topk_args a = {};
+    a.struct_size = sizeof a, a.threshold = -kInf;
+    a.threads = 2, a.queries = a.corpus = all.data(), a.n_queries = a.n_corpus = kRows, a.dim = kDim, a.k = 2, a.exclude_self = true;
+    a.rows = rows.data(), a.scores = scores.data();
+    struct timespec from, to;
+    mill_error err = {};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
+    ASSERT_EQ(mill_topk(&a, &err), MILL_OK) << err.msg;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
+    EXPECT_LT(to.tv_sec - from.tv_sec, 10) << "processor seconds; one by one it is minutes";
+    for (int64_t r = 0; r < kRows; r++) {
+        ASSERT_EQ(rows[(size_t)(2 * r)], r == 0 ? 1 : 0) << r;
+        ASSERT_EQ(rows[(size_t)(2 * r + 1)], r <= 1 ? 2 : 1) << r;
+        ASSERT_EQ(scores[(size_t)(2 * r)], 1.0f);
+    }
 }
 
 TEST(TopKCall, RefusesArgumentsOutOfRange)

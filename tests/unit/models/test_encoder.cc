@@ -313,6 +313,7 @@ TEST(Encoder, OpenFailsCleanlyAtEveryPoint)
     mt::TempDir dir;
     model.write(dir.path());
     const long live = mt::live();
+    int survived = 0; /* points whose failure only costs the helpers that pack weights: their list, and up to 3 threads */
     for (int nth = 0;; nth++) {
         mill_encoder_options o = MILL_ENCODER_INIT;
         o.threads = 3;
@@ -321,15 +322,21 @@ TEST(Encoder, OpenFailsCleanlyAtEveryPoint)
         mt::FailNth fail(nth, STM_FAULT_ALLOC | STM_FAULT_OPEN | STM_FAULT_LOAD | STM_FAULT_THREAD);
         const mill_status st = mill_encoder_open(dir.path().c_str(), &o, &enc, &err);
         const bool fired = fail.fired();
-        EXPECT_EQ(st == MILL_OK, !fired);
+        if (!fired) {
+            EXPECT_EQ(st, MILL_OK) << err.msg;
+        }
+        if (fired && st == MILL_OK) survived++;
         EXPECT_EQ(enc != nullptr, st == MILL_OK);
         mill_encoder_close(&enc);
         EXPECT_EQ(mt::live(), live) << "leak when point " << nth << " fails";
         if (!fired) {
             EXPECT_GT(nth, 40);
+            EXPECT_LE(survived, 4);
             return;
         }
-        EXPECT_STRNE(err.msg, "");
+        if (st != MILL_OK) {
+            EXPECT_STRNE(err.msg, "");
+        }
     }
 }
 

@@ -191,14 +191,16 @@ TEST(EmbedText, NoMallocPerBatch)
     mt::TempDir dir;
     model.write(dir.path());
     std::vector<long> few, many;
-    for (int i = 0; i < 3; i++) { /* 500 batches and 1,500: what both need is start and warm-up */
-        few.push_back(run(dir.path(), rows(8000), {}, 2, 16).mallocs);
-        many.push_back(run(dir.path(), rows(24000), {}, 2, 16).mallocs);
+    for (int i = 0; i < 3; i++) { /* 1,500 batches and 3,000: what both need is start and warm-up */
+        few.push_back(run(dir.path(), rows(24000), {}, 2, 16).mallocs);
+        many.push_back(run(dir.path(), rows(48000), {}, 2, 16).mallocs);
     }
     const long least_few = *std::min_element(few.begin(), few.end()), least_many = *std::min_element(many.begin(), many.end());
-    printf("mallocs in the whole process: %ld for 500 batches, %ld for 1,500\n", least_few, least_many);
+    printf("mallocs in the whole process: %ld for 1,500 batches, %ld for 3,000\n", least_few, least_many);
     EXPECT_GT(least_few, 50) << "the counter counts";
-    EXPECT_LT(least_many - least_few, 250) << "0.25 per batch: what is left is growth of pools while replicas overlap in new ways";
+    /* None per batch. What may come is a pool class that reaches a new most of live blocks, as replicas overlap in a way they had
+     * not yet: it then makes up to 64 small blocks at once (AHEAD in engine/memory/pool.c), and never again so many. */
+    EXPECT_LE(least_many - least_few, 64) << "more than one growth of one class in 1,500 batches";
 }
 #endif
 
