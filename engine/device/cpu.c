@@ -72,7 +72,9 @@ static mill_status mem_info(stm_hw_device *dev, int64_t *free_bytes, int64_t *to
 
 static mill_status mem_alloc(stm_hw_device *dev, stm_mem_kind kind, size_t bytes, void **out, mill_error *err)
 {
-    void *p = bytes <= PTRDIFF_MAX - ALIGN ? stm_aligned((bytes + ALIGN - 1) / ALIGN * ALIGN, ALIGN) : NULL;
+    const size_t all = (size_t)sysconf(_SC_PHYS_PAGES) *
+                       (size_t)sysconf(_SC_PAGESIZE); /* more than that is not asked for, only to be killed later */
+    void *p = bytes <= all ? stm_aligned((bytes + ALIGN - 1) / ALIGN * ALIGN, ALIGN) : NULL;
 
     (void)dev;
     if (p == NULL)

@@ -265,7 +265,6 @@ static mill_status stream_wait(stm_hw_stream *s, stm_hw_event *e, mill_error *er
     return STM_CUDA_CHECK(cudaStreamWaitEvent(s->stream, e->event, 0), "ordering two streams", err);
 }
 
-#ifndef STM_CUDA_NO_GRAPHS
 /* ---- graphs ----------------------------------------------------------------------------------------------------- */
 
 static mill_status graph_begin(stm_hw_stream *s, mill_error *err)
@@ -304,8 +303,6 @@ static void graph_close(stm_hw_graph **pg)
     *pg = NULL;
 }
 
-#endif
-
 #ifdef HAVE_NVTX
 static void range_push(const char *name) { nvtxRangePushA(name); }
 static void range_pop(void) { nvtxRangePop(); }
@@ -336,12 +333,10 @@ static const stm_device_ops ops = {
     .event_record = event_record,
     .event_query = event_query,
     .stream_wait = stream_wait,
-#ifndef STM_CUDA_NO_GRAPHS
     .graph_begin = graph_begin,
     .graph_end = graph_end,
     .graph_launch = graph_launch,
     .graph_close = graph_close,
-#endif
 #ifdef HAVE_NVTX
     .range_push = range_push,
     .range_pop = range_pop,

@@ -106,8 +106,11 @@ void stm_stream_close(stm_stream **ps)
     if (s == NULL) return;
     *ps = NULL;
     if (s->hw != NULL) s->device->ops->stream_close(&s->hw);
-    if (s->line != NULL) /* nothing is queued any more: whoever waits may go on */
-        __atomic_store_n(&s->line->done, __atomic_load_n(&s->line->raised, __ATOMIC_RELAXED), __ATOMIC_RELEASE);
+    if (s->line != NULL) { /* nothing is queued any more: whoever waits may go on, also for the mark that was only announced */
+        const uint64_t next = __atomic_load_n(&s->line->raised, __ATOMIC_RELAXED) + 1;
+        __atomic_store_n(&s->line->raised, next, __ATOMIC_RELEASE);
+        __atomic_store_n(&s->line->done, next, __ATOMIC_RELEASE);
+    }
     stm_timeline_give(&s->line);
     stm_device_unref(&s->device);
     stm_free(s);
@@ -120,6 +123,11 @@ void *stm_stream_native(const stm_stream *s) { return s->device->ops->stream_nat
 int32_t stm_stream_in_flight(const stm_stream *s)
 {
     return (int32_t)(__atomic_load_n(&s->line->raised, __ATOMIC_RELAXED) - __atomic_load_n(&s->line->done, __ATOMIC_RELAXED));
+}
+
+stm_mark stm_stream_next(const stm_stream *s)
+{
+    return (stm_mark){s->line, __atomic_load_n(&s->line->raised, __ATOMIC_RELAXED) + 1};
 }
 
 mill_status stm_stream_raise(stm_stream *s, stm_mark *out, mill_error *err)

@@ -58,6 +58,9 @@ void *stm_stream_native(const stm_stream *st);
 
 /** A mark behind all that is queued. MILL_ERR_AGAIN: STM_TICKS marks are under way (see stm_stream_in_flight). Threads: owner. */
 mill_status stm_stream_raise(stm_stream *st, stm_mark *out, mill_error *err);
+/** The mark that the next successful raise will give: what is queued until then is before it. Buffers can so be marked, and let go, while
+ *  work is being queued. When the stream is closed instead, it is done. Threads: owner. */
+stm_mark stm_stream_next(const stm_stream *st);
 /** Ticks raised and not known to be done. Threads: owner. */
 int32_t stm_stream_in_flight(const stm_stream *st);
 /** Ask the driver how far the stream is; asks about the oldest mark first and stops at one that is not done.

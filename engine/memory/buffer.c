@@ -14,7 +14,7 @@ mill_status mill_buffer_create(mill_pool *pool, size_t bytes, mill_buffer **out)
     b = stm_pool_take(pool, block);
     if (b == NULL) return MILL_ERR_NOMEM;
     b->refs = 1;
-    b->reserved = 0;
+    b->where = 0;
     b->bytes = bytes;
     b->block_bytes = block;
     b->pool = pool;
@@ -34,7 +34,7 @@ mill_status stm_buffer_wrap(mill_pool *pool, const void *data, size_t bytes, voi
     b = stm_pool_take(pool, sizeof *b);
     if (b == NULL) return MILL_ERR_NOMEM;
     b->refs = 1;
-    b->reserved = 0;
+    b->where = 0;
     b->bytes = bytes;
     b->block_bytes = sizeof *b;
     b->pool = pool;

@@ -10,7 +10,7 @@
 /* One cache line, so the payload behind it is aligned to MILL_BUFFER_ALIGN. */
 struct mill_buffer {
     int32_t refs __attribute__((aligned(MILL_BUFFER_ALIGN))); /* atomic */
-    int32_t reserved;             /* later: device and slot of the write and read marks */
+    int32_t where;                /* 0: host memory; else an stm_mem_kind, and owner is its block (memory/place.h) */
     size_t bytes;                 /* payload as asked for */
     size_t block_bytes;           /* asked of the pool for head and payload */
     mill_pool *pool;

@@ -247,6 +247,24 @@ TEST_P(Contract, MarksOutliveTheirStream)
     ASSERT_TRUE(mt::wait_for(next, later));
 }
 
+TEST_P(Contract, AnAnnouncedMarkIsTheNextOne)
+{
+    mt::Device dev(ops);
+    stm_mark announced = {}, got = {}, left = {};
+    {
+        mt::Stream s(dev);
+        announced = stm_stream_next(s);
+        EXPECT_FALSE(stm_mark_done(announced));
+        ASSERT_EQ(stm_stream_raise(s, &got, nullptr), MILL_OK);
+        EXPECT_EQ(got.line, announced.line);
+        EXPECT_EQ(got.tick, announced.tick);
+        ASSERT_TRUE(mt::wait_for(s, announced));
+        left = stm_stream_next(s);
+        EXPECT_FALSE(stm_mark_done(left));
+    }
+    EXPECT_TRUE(stm_mark_done(left)) << "never raised: done with its stream";
+}
+
 TEST_P(Contract, EventsAreMadeOnceAndUsedAgain)
 {
     mt::Device dev(ops);
