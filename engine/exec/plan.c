@@ -12,6 +12,8 @@ void stm_plan_destroy(stm_plan **plan)
         stm_free(p->steps[i].inputs);
     }
     stm_free(p->steps);
+    stm_placement_destroy(&p->placement);
+    stm_topology_destroy(&p->topology);
     stm_free(p->name);
     stm_free(p);
     *plan = NULL;

@@ -3,6 +3,7 @@
 #define STM_EXEC_PLAN_H
 
 #include "flow/flow.h"
+#include "placement/plan.h"
 #include "plugin/step.h"
 
 typedef struct stm_plan_step {
@@ -27,6 +28,10 @@ typedef struct stm_plan {
     int64_t memory_limit; /* bytes of host memory; 0 = half of what is there */
     int64_t max_errors;
     bool input_order;     /* order: input */
+    /* Which GPUs, node and processors each replica has; both NULL when no step wants GPUs, placement NULL when there are none. An
+     * entry's `step` is the index into steps. */
+    stm_topology *topology;   /* of the GPUs that this process sees: position = CUDA's number */
+    stm_placement *placement;
 } stm_plan;
 void stm_plan_destroy(stm_plan **plan);
 /** Build all of a run but its threads, and take it down again: what a run would refuse (MILL_ERR_INVALID, the message names the

@@ -13,7 +13,7 @@
 #include "core/clock.h"
 #include "core/fault.h"
 #include "exec/run.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/placing.h"
 #include "stepmill/json.h"
 #include "trace/progress.h"
 
@@ -28,6 +28,7 @@ struct mill_run {
     bool finished;
     mill_run_options opts;
     stm_progress *progress;
+    stm_claims *claims; /* on the GPUs that it uses */
 };
 
 /* ---- run directory ----------------------------------------------------------------------------------------------- */
@@ -108,6 +109,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     static const mill_run_options defaults = MILL_RUN_OPTIONS_INIT;
     mill_run *r = stm_calloc(sizeof *r);
     stm_arena arena = {0};
+    stm_graph graph = {0};
     stm_plan *plan = NULL;
     stm_run_opts ro = {.struct_size = sizeof ro};
     mill_status st;
@@ -118,7 +120,13 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     if (options != NULL) memcpy(&r->opts, options, options->struct_size < sizeof r->opts ? options->struct_size : sizeof r->opts);
     r->start_ns = stm_now_ns();
     if ((st = name_dir(p, r, err)) != MILL_OK) goto fail;
-    if ((st = stm_pipeline_plan(p, r->dir, &arena, NULL, &plan, err)) != MILL_OK) goto fail;
+    if (p->devices_file != NULL) {
+        st =
+            mill_fail(err, MILL_ERR_INVALID, "the pipeline is planned for another machine (%s): it cannot be run", p->devices_file);
+        goto fail;
+    }
+    if ((st = stm_pipeline_plan(p, r->dir, &arena, &graph, &plan, err)) != MILL_OK) goto fail;
+    if ((st = stm_pipeline_claim(p, &graph, plan, &r->claims, err)) != MILL_OK) goto fail;
     if (r->dir != NULL && (st = take_dir(r, err)) != MILL_OK) goto fail;
     r->max_errors = plan->max_errors;
     ro.threads = r->opts.threads;
@@ -361,6 +369,7 @@ void mill_run_destroy(mill_run **run)
     r = *run;
     stm_run_destroy(&r->run);
     stm_progress_destroy(&r->progress);
+    stm_claims_destroy(&r->claims);
     if (r->dir_fd >= 0) close(r->dir_fd);
     stm_free(r->dir);
     stm_free(r);
