@@ -101,7 +101,7 @@ static bool may_pass_unordered(const builder *b, const stm_plan_step *ps, int64_
     const stm_plan_step *from = ps->n_inputs == 1 ? &b->run->plan->steps[ps->inputs[0].from] : NULL;
 
     if (from == NULL || ps->mode != STM_INPUT_SINGLE || batch_rows != 0 || budget_of(ps->step) != 0) return false;
-    if (t->kind == MILL_SINK) return ps->any_order;
+    if (t->kind == MILL_SINK) return ps->any_order && !b->run->opts.durable; /* what was written is a beginning of the stream then */
     return t->kind == MILL_STEP && (t->flags & (MILL_STATEFUL | MILL_BATCH_SENSITIVE | MILL_ORDERED)) == 0 && from->stage == ps->stage &&
            from->step->type->kind == MILL_STEP && from->step->policy.replicas > 1;
 }
@@ -240,6 +240,7 @@ static mill_status connect(builder *b, mill_error *err)
                 if (b->nodes[k].inputs[e].from == i) s->outs[s->n_outs++] = out_to(run, &run->stations[k], e, b->nodes[k].inputs[e].branch);
         s->root = stm_flow_root_of(run->flow, i);
         if (s->root >= 0 && s->stage > 0) stm_credit_pause(run->flow, s->root, true); /* until its load group runs */
+        s->n_inputs = b->nodes[i].n_inputs;
         if (b->nodes[i].n_inputs > 0) s->inlet = stm_flow_inlet(run->flow, i);
         if (b->nodes[i].budget > 0 && stm_cost_create(run->plan->steps[s->plan_step].step, b->nodes[i].n_inputs, &s->cost) != MILL_OK)
             return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
@@ -272,8 +273,6 @@ static mill_status add_wrappers(stm_run *run, mill_error *err)
         s->own_threads = (step->type->flags & MILL_BLOCKS) != 0 || (step->policy.retry_times > 0 && step->policy.retry_backoff_s > 0.0 &&
                                                                         s->kind != STM_AT_SUBMIT); /* or sleeps between attempts */
         run->own_roots = run->own_roots || (s->own_threads && s->root >= 0);
-        s->direct = s->inlet != NULL && !s->own_threads && s->n_slots == 1 && s->kind != STM_AT_SUBMIT && budget_of(step) == 0 &&
-                    run->plan->steps[s->plan_step].mode == STM_INPUT_SINGLE && run->plan->steps[s->plan_step].n_inputs == 1;
         for (int32_t k = 0; k < s->n_slots; k++) {
             const stm_wrapper_opts o = {.step = step,
                                         .index = k,

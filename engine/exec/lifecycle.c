@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "exec/durable.h"
 #include "exec/station.h"
 
 #define TICK_NS (100 * 1000000LL)  /* how often deadlines are looked at while something runs */
@@ -162,7 +163,8 @@ static void unload_station(stm_station *s)
     if (s->unloading) return;
     s->unloading = true;
     stm_own_threads_join(s);
-    stm_station_close(s); /* a stage that was stopped: a late wake must not start a call now */
+    atomic_store(&s->closing, true); /* a stage that was stopped: a late wake must not start a call now */
+    while (atomic_load(&s->running) != 0) nanosleep(&(struct timespec){0, 100000}, NULL);
     for (int32_t k = 0; k < s->n_slots; k++) {
         const mill_step_type *t = s->slots[k].wrapper != NULL ? stm_wrapper_step(s->slots[k].wrapper)->type : NULL;
         threads = threads || (t != NULL && (t->unload != NULL || t->cancel != NULL));
@@ -254,6 +256,7 @@ static void run_stage(stm_run *run, int32_t stage)
         wait_ns(run, TICK_NS);
         pthread_mutex_unlock(&run->mutex);
         look_at_deadlines(run);
+        stm_durable_tick(run);
         stm_drivers_relieve(run);
         for (int32_t i = 0; i < run->n_stations; i++) /* a step is unloaded at its own end */
             if (in_stage(&run->stations[i], stage) && atomic_load(&run->stations[i].done)) unload_station(&run->stations[i]);
@@ -261,6 +264,7 @@ static void run_stage(stm_run *run, int32_t stage)
         pthread_mutex_lock(&run->mutex);
     }
     pthread_mutex_unlock(&run->mutex);
+    stm_durable_commit(run); /* sinks are open still */
     for (int32_t i = 0; i < run->n_stations; i++)
         if (in_stage(&run->stations[i], stage)) atomic_store(&run->stations[i].active, false);
     stm_run_ring(run, true);

@@ -3,7 +3,7 @@
  *
  *   admission   a root sends only while live <= ceiling; the ceiling is the limit, except as below
  *   backpressure while more than that is alive, a step whose output would only wait in front of the next does not run, and
- *               bursts are of one item (and where something was parked, until nothing waits there: each may come back from disk)
+ *               bursts are of one item
  *   parking     batches that wait for another input of their step (a union's later inputs, the fast branch of a join) go to
  *               disk: at a stall, newest first, until half of the limit is free; and on arrival when a sixteenth more than the
  *               ceiling is alive, since what comes back from disk in one place may have to wait in the next
@@ -20,6 +20,7 @@
 
 #include "core/alloc.h"
 #include "exec/station.h"
+#include "store/batches.h"
 
 #define BACKLOG 2 /* ready batches per replica that count as enough */
 
@@ -44,7 +45,6 @@ mill_status stm_memory_park(stm_station *to, int32_t input, mill_batch **b, int3
     lacks = stm_inlet_lacks(to->inlet, input);
     stm_lock_give(&to->lock);
     if (lacks > 0) return MILL_OK;
-    atomic_store_explicit(&to->parked, true, memory_order_relaxed);
     for (int32_t i = 0; i < n && st == MILL_OK; i++)
         if (b[i]->rows > 0) st = stm_batch_park(b[i], to->run->spill, err);
     return st;
@@ -72,7 +72,7 @@ mill_status stm_store_put(stm_run *run, stm_store *store, mill_batch **b, mill_e
         st = MILL_ERR_NOMEM;
     else {
         store->items[store->n++] = item;
-        atomic_store_explicit(&store->waiting, (int64_t)(store->n - store->head), memory_order_release);
+        atomic_store_explicit(&store->waiting, (int64_t)(store->n - store->head) + store->on_disk, memory_order_release);
     }
     stm_lock_give(&store->lock);
     if (st != MILL_OK) {
@@ -89,6 +89,20 @@ mill_status stm_store_take(stm_run *run, stm_store *store, mill_batch **out, boo
     const bool complete = atomic_load_explicit(&store->complete, memory_order_acquire);
     stm_stored item = {0};
 
+    if (store->source != NULL) { /* what an earlier run has left comes first */
+        uint64_t label;
+        const mill_status st = stm_batch_source_next(store->source, out, &label, err);
+        if (st != MILL_OK) return st;
+        if (*out != NULL) {
+            stm_lock_take(&store->lock);
+            store->on_disk--;
+            atomic_store_explicit(&store->waiting, (int64_t)(store->n - store->head) + store->on_disk, memory_order_release);
+            *last = complete && store->n == store->head && store->on_disk == 0;
+            stm_lock_give(&store->lock);
+            return MILL_OK;
+        }
+        stm_batch_source_destroy(&store->source);
+    }
     stm_lock_take(&store->lock);
     if (store->n > store->head) {
         item = store->items[store->head++];
@@ -103,6 +117,7 @@ mill_status stm_store_take(stm_run *run, stm_store *store, mill_batch **out, boo
 
 void stm_store_free(stm_run *run, stm_store *store)
 {
+    stm_batch_source_destroy(&store->source);
     for (size_t k = store->head; k < store->n; k++) {
         if (store->items[k].batch != NULL)
             mill_batch_destroy(&store->items[k].batch);
@@ -138,7 +153,6 @@ bool stm_memory_relieve(stm_run *run)
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
         if (s->inlet == NULL || atomic_load(&s->dead)) continue;
-        if (stm_inlet_rows(s->inlet) > 0) atomic_store(&s->parked, true);
         stm_inlet_visit_waiting(s->inlet, park_one, &r);
         if (r.err.status == MILL_OK) continue;
         stm_station_fail(s, &r.err);

@@ -10,10 +10,9 @@ void stm_plan_destroy(stm_plan **plan)
     for (int32_t i = 0; i < p->n_steps; i++) {
         stm_step_destroy(&p->steps[i].step);
         stm_free(p->steps[i].inputs);
+        stm_text_free(&p->steps[i].signature);
     }
     stm_free(p->steps);
-    stm_placement_destroy(&p->placement);
-    stm_topology_destroy(&p->topology);
     stm_free(p->name);
     stm_free(p);
     *plan = NULL;

@@ -3,7 +3,7 @@
 #define STM_EXEC_PLAN_H
 
 #include "flow/flow.h"
-#include "placement/plan.h"
+#include "core/text.h"
 #include "plugin/step.h"
 
 typedef struct stm_plan_step {
@@ -15,6 +15,7 @@ typedef struct stm_plan_step {
     int32_t n_inputs;
     int32_t stage; /* load group it belongs to: 0 .. n_stages-1, never below that of a producer */
     bool any_order;      /* sinks: rows may come in any order */
+    stm_text signature;  /* what its results depend on (store/signature.h); empty where nothing is kept */
     int64_t credit_rows; /* generators and globals: rows in the pipeline at once; filled by stm_plan_try */
     int64_t credit_asked; /* generators: credit_rows as the pipeline wants it, 0 = worked out */
 } stm_plan_step;
@@ -28,10 +29,7 @@ typedef struct stm_plan {
     int64_t memory_limit; /* bytes of host memory; 0 = half of what is there */
     int64_t max_errors;
     bool input_order;     /* order: input */
-    /* Which GPUs, node and processors each replica has; both NULL when no step wants GPUs, placement NULL when there are none. An
-     * entry's `step` is the index into steps. */
-    stm_topology *topology;   /* of the GPUs that this process sees: position = CUDA's number */
-    stm_placement *placement;
+    double commit_interval_s; /* 0 = 1 s */
 } stm_plan;
 void stm_plan_destroy(stm_plan **plan);
 /** Build all of a run but its threads, and take it down again: what a run would refuse (MILL_ERR_INVALID, the message names the

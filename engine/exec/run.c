@@ -10,8 +10,8 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/fault.h"
+#include "exec/durable.h"
 #include "exec/station.h"
-#include "placement/limits.h"
 
 static void on_wake(stm_wrapper *w, void *user)
 {
@@ -35,11 +35,14 @@ static void on_print(stm_wrapper *w, const mill_batch *batch, void *user)
     pthread_mutex_unlock(&run->print_lock);
 }
 
-/* Drivers beyond what can run at once only take turns: the mask counts, and so does a quota of the control group. */
 static int32_t processors(void)
 {
-    const int32_t n = stm_cpu_count();
+    cpu_set_t set;
+    int n = 0;
 
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+    if (n < 1) n = 1;
     return n < STM_MAX_DRIVERS ? n : STM_MAX_DRIVERS;
 }
 
@@ -88,6 +91,7 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
                                  .print = on_print,
                                  .user = run};
     if ((st = stm_run_build(run, err)) != MILL_OK) goto fail;
+    if (opts->durable && run->run_dir != NULL && !opts->dry_run && (st = stm_durable_open(run, err)) != MILL_OK) goto fail;
     if ((st = stm_drivers_start(run, err)) != MILL_OK) goto fail;
     e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&run->coordinator, NULL, stm_coordinator_main, run);
     if (e != 0) {
@@ -172,7 +176,7 @@ void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out)
         if (state == STM_LOAD_FAILED || state == STM_FAILED) out->phase = STM_STEP_FAILED;
     }
     if (out->phase == STM_STEP_WAITING) out->phase = done ? STM_STEP_DONE : atomic_load(&s->active) ? STM_STEP_RUNNING : STM_STEP_WAITING;
-    if (atomic_load(&s->dead)) out->phase = STM_STEP_FAILED;
+    if (atomic_load(&s->dead) && !(s->lasting != NULL && s->lasting->finished)) out->phase = STM_STEP_FAILED;
     out->ready_batches = atomic_load(&s->ready);
     if (s->inlet != NULL) {
         stm_lock_take((stm_lock *)&s->lock);
@@ -265,6 +269,7 @@ void stm_run_destroy(stm_run **runp)
         pthread_join(run->coordinator, NULL);
     }
     stm_drivers_join(run);
+    stm_durable_close(run);
     stm_run_unbuild(run);
     stm_spill_destroy(&run->spill);
     stm_errors_destroy(&run->errors);

@@ -19,6 +19,9 @@ typedef struct stm_run_opts {
     int64_t limit;         /* rows per generator; 0 = all */
     double drain_s;        /* longest drain; 0 = STM_DRAIN_S */
     const char *run_dir;   /* absolute; NULL = none */
+    bool durable;          /* keep in run_dir how far everything is, and go on from there (exec/durable.h); not with dry_run */
+    bool fresh;            /* durable: forget what is kept */
+    double commit_interval_s; /* durable; 0 = 1 s */
     /* Called for every error record as it happens, from any driver, never two at once. NULL = none. */
     void (*on_error)(const stm_error_record *rec, void *user);
     /* Dry run: what a sink would have written; columns in the order of `step`'s inputs. One call at a time. */

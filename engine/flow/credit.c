@@ -73,3 +73,17 @@ void stm_credit_pause(stm_flow *flow, int32_t root, bool paused)
 {
     atomic_store_explicit(&flow->roots[root].paused, paused, memory_order_release);
 }
+
+void stm_credit_restore(stm_flow *flow, int32_t terminal, const int64_t *covered)
+{
+    stm_vertex *v = &flow->nodes[terminal];
+    for (int32_t r = 0; r < flow->n_roots; r++)
+        if (v->stream.roots >> r & 1) atomic_store_explicit(&v->done[r], covered[r], memory_order_release);
+}
+
+void stm_credit_done(const stm_flow *flow, int32_t terminal, int64_t *covered)
+{
+    const stm_vertex *v = &flow->nodes[terminal];
+    for (int32_t r = 0; r < flow->n_roots; r++)
+        covered[r] = v->stream.roots >> r & 1 ? atomic_load_explicit(&v->done[r], memory_order_acquire) : 0;
+}

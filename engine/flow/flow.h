@@ -131,12 +131,6 @@ int64_t stm_inlet_bytes(const stm_inlet *in);
  *  set here (0, 1, ... per node; EACH: per input; unordered: those of the producer, so that order can be restored later); so are a
  *  router's own border bit and, for EACH and unordered terminals, what is covered by everything taken so far. */
 bool stm_inlet_take(stm_inlet *in, stm_ready *out);
-/**
- * Batches on their way through an inlet where nothing waits, to a taker who is there already: as stm_inlet_push on input 0 and
- * stm_inlet_take of each in turn, as long as each is an item by itself. Returns how many were: items [0, that) in @p out, owned by the
- * taker; the rest of @p b is as it was, to be pushed. 0 is always a right answer.
- */
-int32_t stm_inlet_pass(stm_inlet *in, mill_batch *const *b, int32_t n, stm_ready *out);
 /** Whether the batch marked `end` (EACH: of every input) has been taken, or the inlet is closed. */
 bool stm_inlet_ended(const stm_inlet *in);
 /** Rows still missing for the next full batch (with a budget: a guess by what rows cost so far), summed over starving inputs; 0 = something is ready or the inlet has ended. */
@@ -152,6 +146,28 @@ void stm_inlet_visit_waiting(stm_inlet *in, bool (*visit)(mill_batch *b, void *u
 mill_status stm_inlet_branch(const stm_inlet *in, const mill_batch *item, bool taken, mill_batch **out);
 /** Drop everything held and refuse nothing from now on: pushes are discarded. For descendants of a failed node. */
 void stm_inlet_close(stm_inlet *in);
+
+/* ---- going on in the middle (resume.c) ------------------------------------------------------------------------- */
+
+/*
+ * Items are a function of the streams. So an inlet can be put back to where it stood after some item, if its producers send their batches
+ * again from the oldest one that it still needs; older ones may come, too, and are dropped.
+ */
+/** Keep checkpoints from now on; before the first push. Not for unordered inlets that re-batch (there are none). */
+mill_status stm_inlet_track(stm_inlet *in);
+/** Bytes of a checkpoint: constant; 0 = none is needed (item n is batch n of the input, or of each lane of EACH). */
+size_t stm_inlet_checkpoint_bytes(const stm_inlet *in);
+/**
+ * The newest place at or before item @p item that the inlet can be put back to. Returns the item that it makes next there; need[i] = the
+ * oldest batch of input i that it needs for it (UINT64_MAX: none, the input had ended); @p out gets stm_inlet_checkpoint_bytes.
+ */
+uint64_t stm_inlet_checkpoint(const stm_inlet *in, uint64_t item, uint64_t *need, void *out);
+/** Nobody will ask for a place before @p item any more. */
+void stm_inlet_forget(stm_inlet *in, uint64_t item);
+/** Put a new inlet, tracked and not yet pushed to, to a checkpoint of an earlier run of the same graph. MILL_ERR_DATA: it is none. */
+mill_status stm_inlet_restore(stm_inlet *in, const void *checkpoint, size_t n, mill_error *err);
+/** The same where no checkpoint is needed: item (and batch) @p item comes next on input @p input. */
+void stm_inlet_begin_at(stm_inlet *in, int32_t input, uint64_t item);
 
 /**
  * Carry out a recipe: one contiguous batch per input, in out[0 .. n_inputs-1] (single, union: out[0]); all carry the envelope and the
@@ -176,6 +192,10 @@ int64_t stm_credit_room(const stm_flow *flow, int32_t root);
 void stm_credit_admit(stm_flow *flow, int32_t root, int64_t rows);
 /** Terminal node @p terminal finished a batch with this coverage, in stream order. Threads: the terminal's driver. */
 void stm_credit_return(stm_flow *flow, int32_t terminal, const mill_batch *batch);
+/** Before anything runs: what terminal @p terminal completed in an earlier run, covered[roots]. */
+void stm_credit_restore(stm_flow *flow, int32_t terminal, const int64_t *covered);
+/** What terminal @p terminal has completed: covered[roots]. Threads: any. */
+void stm_credit_done(const stm_flow *flow, int32_t terminal, int64_t *covered);
 /** Rows of @p root completed at every terminal: what a commit covers. Threads: any. */
 int64_t stm_credit_completed(const stm_flow *flow, int32_t root);
 int64_t stm_credit_admitted(const stm_flow *flow, int32_t root);

@@ -124,6 +124,7 @@ void stm_inlet_destroy(stm_inlet **inp)
     stm_free(in->prefix_covered);
     stm_free(in->failure);
     stm_free(in->ring);
+    stm_track_destroy(&in->track);
     stm_free(in);
     *inp = NULL;
 }
@@ -193,7 +194,10 @@ static mill_status advance(stm_inlet *in, int32_t input)
         return st;
     }
     stm_assembly_commit(in);
-    if (st == 0) return MILL_OK;
+    if (st == 0) {
+        if (in->track && in->now->tail != in->saved->tail) stm_track_note(in);
+        return MILL_OK;
+    }
     in->failed = true; /* what was complete stays ready */
     drop_queues(in);
     in->now->rows = 0;
@@ -216,7 +220,7 @@ static mill_status push_ordered(stm_inlet *in, int32_t input, mill_batch **bp, m
     mill_status st = stm_queue_store(q, b, err);
     if (st != MILL_OK) return st;
     if (costs) stm_queue_slot(q, b->seq)->costs = *costs;
-    if (q->next == before.next) { /* ahead of others: it waits for them */
+    if (q->next == before.next || (in->restoring && !stm_track_restored(in))) { /* ahead of others: it waits for them */
         in->now->rows += b->rows;
         *bp = NULL;
         if (costs) *costs = NULL;
@@ -300,43 +304,30 @@ static mill_status push_unordered(stm_inlet *in, int32_t input, mill_batch **bp,
     return MILL_OK;
 }
 
-/* Whether the next batch of the stream is an item by itself, when nothing waits in the inlet. */
-static inline bool is_an_item(const stm_inlet *in, const mill_batch *b, uint64_t next)
-{
-    const int64_t rows = b->rows, exact = in->batch_rows;
-    return b->seq == next && !b->end &&
-           (exact == 0 || rows == exact || rows == 0 || (rows < exact && (b->borders & in->borders_out[0])));
-}
-
-/* Batches up to @p b have become items as they were. */
-static inline void note_items(stm_inlet *in, const mill_batch *b, uint64_t next)
-{
-    stm_queue *q = in->queues;
-    q->base = q->next = q->top = stm_cursors(in->now)->seq = next;
-    if (in->batch_rows == 0) return;
-    stm_assembly *a = stm_assemblies(in); /* needed when a later batch is cut */
-    a->frontier[0] = b->frontier[0];
-    a->frontier[1] = b->frontier[1];
-    for (int32_t r = 0; r < in->n_roots; r++) stm_sent(in, 0)[r] = b->covered[r];
-}
-
-static inline bool nothing_waits(const stm_inlet *in)
-{
-    return in->queues->base == in->queues->top && stm_assemblies(in)->pending == 0;
-}
-
 mill_status stm_inlet_push(stm_inlet *in, int32_t input, mill_batch **bp, mill_error *err)
 {
     mill_batch *b = *bp;
-    if (__builtin_expect(in->plain, 1) && input == 0 && nothing_waits(in) && is_an_item(in, b, in->queues->next)) {
+    if (__builtin_expect(in->plain, 1)) {
+        stm_queue *q = in->queues;
         stm_state *s = in->now;
-        if (__builtin_expect(s->tail - in->head == in->cap, 0) && stm_ring_reserve(in, 1) != 0)
-            return mill_fail(err, MILL_ERR_NOMEM, "no memory for ready batches");
-        note_items(in, b, b->seq + 1);
-        s->rows += b->rows;
-        in->ring[s->tail++ & (in->cap - 1)] = (stm_ready){.batch = b};
-        *bp = NULL;
-        return MILL_OK;
+        stm_assembly *a = stm_assemblies(in);
+        int64_t rows = b->rows, exact = in->batch_rows;
+        if (b->seq == q->next && q->base == q->top && a->pending == 0 && input == 0 && !b->end &&
+            (exact == 0 || rows == exact || rows == 0 || (rows < exact && (b->borders & in->borders_out[0])))) {
+            if (__builtin_expect(s->tail - in->head == in->cap, 0) && stm_ring_reserve(in, 1) != 0)
+                return mill_fail(err, MILL_ERR_NOMEM, "no memory for ready batches");
+            q->base = q->next = q->top = stm_cursors(s)->seq = b->seq + 1;
+            if (exact > 0) { /* needed when a later batch is cut */
+                a->frontier[0] = b->frontier[0];
+                a->frontier[1] = b->frontier[1];
+                for (int32_t r = 0; r < in->n_roots; r++) stm_sent(in, 0)[r] = b->covered[r];
+            }
+            s->rows += rows;
+            in->ring[s->tail++ & (in->cap - 1)] = (stm_ready){.batch = b};
+            if (__builtin_expect(in->track != NULL, 0)) stm_track_note(in);
+            *bp = NULL;
+            return MILL_OK;
+        }
     }
     if (in->closed) {
         mill_batch_destroy(bp);
@@ -346,13 +337,17 @@ mill_status stm_inlet_push(stm_inlet *in, int32_t input, mill_batch **bp, mill_e
         mill_batch_destroy(bp);
         return report(in, err);
     }
+    if (input >= 0 && input < in->n_inputs && b->seq < in->queues[input].start) { /* made again on the way to where it goes on */
+        mill_batch_destroy(bp);
+        return MILL_OK;
+    }
     if (input < 0 || input >= in->n_inputs) return mill_fail(err, MILL_ERR_INTERNAL, "input %d does not exist", (int)input);
     return in->unordered ? push_unordered(in, input, bp, err) : push_ordered(in, input, bp, NULL, err);
 }
 
 mill_status stm_inlet_push_costed(stm_inlet *in, int32_t input, mill_batch **bp, mill_buffer **costs, mill_error *err)
 {
-    if (in->budget > 0 && !in->closed && !in->failed && input >= 0 && input < in->n_inputs)
+    if (in->budget > 0 && !in->closed && !in->failed && input >= 0 && input < in->n_inputs && (*bp)->seq >= in->queues[input].start)
         return push_ordered(in, input, bp, costs, err);
     mill_buffer_unref(costs);
     return stm_inlet_push(in, input, bp, err);
@@ -368,12 +363,6 @@ static void cover_each(stm_inlet *in, int32_t input, mill_batch *b)
     stm_compose(in, in->taken_covered, b->covered);
 }
 
-static inline void stamp_borders(const stm_inlet *in, int32_t lane, mill_batch *b)
-{
-    b->borders = (b->borders & in->borders_out[lane]) | in->border_own;
-    b->skipped &= b->borders & ~in->border_own;
-}
-
 bool stm_inlet_take(stm_inlet *in, stm_ready *out)
 {
     if (in->head == in->now->tail) return false;
@@ -381,7 +370,8 @@ bool stm_inlet_take(stm_inlet *in, stm_ready *out)
     mill_batch *b = item.batch;
     in->now->rows -= item.recipe ? item.recipe->source_rows : b->rows;
     if (!in->unordered || in->terminal) b->seq = in->taken[item.input]++;
-    stamp_borders(in, item.input, b);
+    b->borders = (b->borders & in->borders_out[item.input]) | in->border_own;
+    b->skipped &= b->borders & ~in->border_own;
     if (__builtin_expect(b->end, 0)) in->ends_taken++;
     if (in->taken_covered) cover_each(in, item.input, b);
     *out = item;
@@ -394,22 +384,6 @@ mill_status stm_inlet_branch(const stm_inlet *in, const mill_batch *item, bool t
     mill_status st = stm_batch_clone_empty(item, out);
     if (st == MILL_OK) (*out)->skipped |= in->border_own;
     return st;
-}
-
-int32_t stm_inlet_pass(stm_inlet *in, mill_batch *const *b, int32_t n, stm_ready *out)
-{
-    int32_t k = 0;
-    if (!in->plain || in->head != in->now->tail || !nothing_waits(in)) return 0;
-    const uint64_t next = in->queues->next;
-    for (; k < n && is_an_item(in, b[k], next + (uint64_t)k); k++) {
-        b[k]->seq = in->taken[0] + (uint64_t)k;
-        stamp_borders(in, 0, b[k]);
-        out[k] = (stm_ready){.batch = b[k]};
-    }
-    if (k == 0) return 0;
-    note_items(in, b[k - 1], next + (uint64_t)k);
-    in->taken[0] += (uint64_t)k;
-    return k;
 }
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
@@ -448,6 +422,7 @@ int64_t stm_inlet_lacks(const stm_inlet *in, int32_t input)
 {
     const stm_queue *q = &in->queues[input];
     if (in->closed || in->failed || (q->end != STM_NO_SEQ && q->next == q->end + 1)) return 0;
+    if (in->restoring) return q->next < q->await;
     if (in->mode == STM_INPUT_JOIN || in->mode == STM_INPUT_CONVERGE)
         return in->by_key ? stm_key_lacks(in, input) : stm_position_lacks(in, input);
     if (in->mode == STM_INPUT_UNION && input != in->now->lead) return 0;

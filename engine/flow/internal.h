@@ -50,6 +50,8 @@ typedef struct stm_queue {
     uint64_t next; /* every batch below has arrived */
     uint64_t top;  /* 1 + newest that has arrived */
     uint64_t end;  /* the batch marked `end`, STM_NO_SEQ = not known */
+    uint64_t start; /* batches below were used before a resume: they come again and are dropped */
+    uint64_t await; /* restoring: every batch below has to be there first */
 } stm_queue;
 
 /* What the machine has used of one input. */
@@ -85,6 +87,8 @@ typedef struct stm_piece {
     uint64_t seq;
     int32_t input;
 } stm_piece;
+
+typedef struct stm_track stm_track; /* resume.c */
 
 typedef struct stm_pieces { /* table [n][columns] */
     stm_piece *items;
@@ -139,6 +143,8 @@ struct stm_inlet {
     bool closed;
     mill_error *failure; /* joins: set once; NULL for modes that cannot fail */
     bool failed;
+    bool restoring;   /* put back to a checkpoint, whose batches have not all come again */
+    stm_track *track; /* checkpoints; NULL = none are kept */
     stm_queue *queues;  /* [n_inputs] */
     stm_pieces *pieces; /* [n_lanes] */
     stm_state *now, *saved;
@@ -232,6 +238,13 @@ stm_run_of_rows *stm_recipe_runs(stm_recipe *r, int32_t column);
 stm_held **stm_recipe_held(stm_recipe *r, int32_t column);
 int32_t *stm_recipe_branch(stm_recipe *r);
 void stm_recipe_destroy(stm_recipe *r);
+
+/* resume.c */
+/** Keep a checkpoint of where the inlet stands now, if it is time for one. Allocates nothing. */
+void stm_track_note(stm_inlet *in);
+void stm_track_destroy(stm_track **t);
+/** Whether all that a restored inlet stood on has come again. */
+bool stm_track_restored(stm_inlet *in);
 
 /* inlet.c */
 mill_status stm_inlet_create(stm_flow *flow, int32_t node, stm_inlet **out);

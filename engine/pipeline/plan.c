@@ -6,7 +6,8 @@
 
 #include "core/alloc.h"
 #include "exec/cost.h"
-#include "pipeline/placing.h"
+#include "pipeline/pipeline.h"
+#include "pipeline/signature.h"
 #include "pipeline/yaml.h"
 
 /* `plugins:` must be open before step types can be found. The registry takes the same file only once. */
@@ -51,11 +52,9 @@ static stm_policy policy_of(const stm_graph *g, const stm_graph_step *s)
     p.sink_errors = k->errors;
     p.replicas = (int32_t)k->replicas;
     p.cpus = (int32_t)k->cpus;
-    p.gpus = k->gpus > 0 ? (int32_t)k->gpus : k->devices != NULL ? 1 : 0;
+    p.gpus = (int32_t)k->gpus;
     p.memory_bytes = k->memory;
-    p.numerics = g->keys.numerics >= 0 ? (mill_numerics)g->keys.numerics
-                 : p.gpus > 0          ? MILL_NUMERICS_FAST
-                                       : MILL_NUMERICS_INVARIANT;
+    p.numerics = g->keys.numerics >= 0 ? (mill_numerics)g->keys.numerics : p.gpus > 0 ? MILL_NUMERICS_FAST : MILL_NUMERICS_INVARIANT;
     return p;
 }
 
@@ -202,13 +201,15 @@ static mill_status make_plan(mill_pipeline *p, const char *run_dir, stm_arena *a
     plan->max_errors = g->keys.max_errors;
     plan->input_order = g->keys.order == STM_ORDER_INPUT;
     for (int32_t i = 0; i < g->n_steps; i++) index[g->order[i]] = i;
+    plan->commit_interval_s = g->keys.commit_interval;
     for (int32_t i = 0; i < g->n_steps; i++)
         if ((st = fill_step(p, a, g, i, index, run_dir, plan, err)) != MILL_OK) goto fail;
+    for (int32_t i = 0; i < g->n_steps && run_dir != NULL; i++)
+        if ((st = stm_step_sign(&g->steps[g->order[i]], p->registry, &plan->steps[i], err)) != MILL_OK) goto fail;
     if ((st = stm_plan_try(plan, err)) != MILL_OK) {
         place_by_name(g, err);
         goto fail;
     }
-    if ((st = stm_pipeline_place(p, g, plan, NULL, err)) != MILL_OK) goto fail;
     *out = plan;
     return MILL_OK;
 fail:
@@ -255,9 +256,8 @@ mill_status mill_pipeline_notes(mill_pipeline *p, char **out, mill_error *err)
             stm_text_addf(&t, "note: %s: order: any: its rows come in another order in every run\n", s->name);
         if ((s->type->flags & MILL_NONDETERMINISTIC) != 0)
             stm_text_addf(&t, "note: %s: step type %s may give something else in every run\n", s->name, s->type->name);
-        if (plan->topology != NULL && plan->topology->n_gpus == 0 && (s->keys.gpus > 0 || s->keys.devices != NULL))
-            stm_text_addf(&t, "note: %s: resources: there is no GPU that this process could use; the step runs on the cpu\n",
-                          s->name);
+        if (s->keys.gpus > 0)
+            stm_text_addf(&t, "note: %s: resources.gpus: this build has no GPU support; the step runs on the cpu\n", s->name);
     }
     if (st == MILL_OK && !sink) stm_text_addf(&t, "note: no step is a sink: nothing is written\n");
     if (st == MILL_OK) st = stm_text_hand_out(&t, out, err);

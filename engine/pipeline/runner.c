@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,14 +12,13 @@
 #include "core/clock.h"
 #include "core/fault.h"
 #include "exec/run.h"
-#include "pipeline/placing.h"
+#include "pipeline/pipeline.h"
 #include "stepmill/json.h"
 #include "trace/progress.h"
 
 struct mill_run {
     stm_run *run;
     char *dir;                /* absolute; NULL = dry run */
-    int dir_fd;               /* holds the lock on it; -1 = none */
     int64_t start_ns, end_ns; /* end_ns: 0 until it has ended */
     int64_t max_errors;
     mill_run_state state;
@@ -28,7 +26,6 @@ struct mill_run {
     bool finished;
     mill_run_options opts;
     stm_progress *progress;
-    stm_claims *claims; /* on the GPUs that it uses */
 };
 
 /* ---- run directory ----------------------------------------------------------------------------------------------- */
@@ -51,22 +48,6 @@ static mill_status make_dirs(const char *path, mill_error *err)
     }
     stm_free(copy);
     return st;
-}
-
-/* The lock is on the folder itself and goes with the process, however it ends. */
-static mill_status take_dir(mill_run *r, mill_error *err)
-{
-    mill_status st = make_dirs(r->dir, err);
-
-    if (st != MILL_OK) return st;
-    r->dir_fd = open(r->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (r->dir_fd < 0) return mill_fail(err, MILL_ERR_IO, "cannot open the run directory %s: %s", r->dir, strerror(errno));
-    if (flock(r->dir_fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        mill_fail(err, MILL_ERR_BUSY, "the run directory %s is in use by another run", r->dir);
-        mill_error_remedy(err, "Wait for it, or choose another with --run");
-        return MILL_ERR_BUSY;
-    } /* a file system without locks: go on without */
-    return MILL_OK;
 }
 
 /* ---- start ------------------------------------------------------------------------------------------------------- */
@@ -109,31 +90,26 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     static const mill_run_options defaults = MILL_RUN_OPTIONS_INIT;
     mill_run *r = stm_calloc(sizeof *r);
     stm_arena arena = {0};
-    stm_graph graph = {0};
     stm_plan *plan = NULL;
     stm_run_opts ro = {.struct_size = sizeof ro};
     mill_status st;
 
     if (r == NULL) return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
-    r->dir_fd = -1;
     r->opts = defaults;
     if (options != NULL) memcpy(&r->opts, options, options->struct_size < sizeof r->opts ? options->struct_size : sizeof r->opts);
     r->start_ns = stm_now_ns();
     if ((st = name_dir(p, r, err)) != MILL_OK) goto fail;
-    if (p->devices_file != NULL) {
-        st =
-            mill_fail(err, MILL_ERR_INVALID, "the pipeline is planned for another machine (%s): it cannot be run", p->devices_file);
-        goto fail;
-    }
-    if ((st = stm_pipeline_plan(p, r->dir, &arena, &graph, &plan, err)) != MILL_OK) goto fail;
-    if ((st = stm_pipeline_claim(p, &graph, plan, &r->claims, err)) != MILL_OK) goto fail;
-    if (r->dir != NULL && (st = take_dir(r, err)) != MILL_OK) goto fail;
+    if ((st = stm_pipeline_plan(p, r->dir, &arena, NULL, &plan, err)) != MILL_OK) goto fail;
+    if (r->dir != NULL && (st = make_dirs(r->dir, err)) != MILL_OK) goto fail;
     r->max_errors = plan->max_errors;
     ro.threads = r->opts.threads;
     ro.dry_run = r->opts.dry_run;
     ro.limit = r->opts.limit;
     ro.drain_s = r->opts.drain_s;
     ro.run_dir = r->dir;
+    ro.durable = r->dir != NULL;
+    ro.fresh = r->opts.fresh;
+    ro.commit_interval_s = plan->commit_interval_s;
     if (r->opts.on_sink_row != NULL) {
         ro.on_sink_batch = hand_out_rows;
         ro.user = r;
@@ -369,8 +345,6 @@ void mill_run_destroy(mill_run **run)
     r = *run;
     stm_run_destroy(&r->run);
     stm_progress_destroy(&r->progress);
-    stm_claims_destroy(&r->claims);
-    if (r->dir_fd >= 0) close(r->dir_fd);
     stm_free(r->dir);
     stm_free(r);
     *run = NULL;

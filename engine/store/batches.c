@@ -340,6 +340,20 @@ mill_status stm_batch_source_next(stm_batch_source *s, mill_batch **out, uint64_
     return get_batch(s, f.data, f.bytes, out, err);
 }
 
+mill_status stm_batch_source_count(const stm_vault *v, size_t stream, int64_t *batches, mill_error *err)
+{
+    stm_segment_reader *r = NULL;
+    stm_frame f;
+    bool end = false;
+    int64_t n = 0;
+    mill_status st = stm_vault_read(v, stream, &r, err);
+
+    while (st == MILL_OK && (st = stm_segment_reader_next(r, false, &f, &end, err)) == MILL_OK && !end) n += f.kind == STM_FRAME_BATCH;
+    stm_segment_reader_destroy(&r);
+    if (st == MILL_OK) *batches = n;
+    return st;
+}
+
 mill_status stm_batch_source_skip(stm_batch_source *s, int64_t n, mill_error *err)
 {
     stm_frame f;

@@ -32,6 +32,8 @@ mill_status stm_batch_source_create(const stm_vault *v, size_t stream, mill_pool
                                     stm_batch_source **out, mill_error *err);
 /** The next batch and its label; *out NULL = there is no more. Nothing read is trusted: MILL_ERR_DATA says what is wrong with it. */
 mill_status stm_batch_source_next(stm_batch_source *s, mill_batch **out, uint64_t *label, mill_error *err);
+/** How many batches are committed of stream @p stream; reads heads only. */
+mill_status stm_batch_source_count(const stm_vault *v, size_t stream, int64_t *batches, mill_error *err);
 /** Pass over @p n batches without making them. */
 mill_status stm_batch_source_skip(stm_batch_source *s, int64_t n, mill_error *err);
 void stm_batch_source_destroy(stm_batch_source **s);

@@ -82,13 +82,6 @@ static inline mill_status over(stm_wrapper *w, mill_status st, mill_error *err)
 
 mill_status stm_call_over(stm_wrapper *w, mill_status st, mill_error *err) { return over(w, st, err); }
 
-mill_status stm_call_settle(stm_wrapper *w, int64_t rows, mill_status st, mill_error *err)
-{
-    if (st == MILL_OK) st = check_emitted(w, rows, err);
-    if (st != MILL_OK) stm_emit_drop(&w->emit);
-    return st;
-}
-
 mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *err)
 {
     mill_status st;
@@ -99,8 +92,11 @@ mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *
     } else {
         stm_call_enter(w);
         st = over(w, w->step->type->process(&w->replica, in, (size_t)w->step->n_inputs, &w->emit, err), err);
+        if (st == MILL_OK) st = check_emitted(w, in[0]->rows, err);
     }
-    return stm_call_settle(w, in[0]->rows, st, err);
+    if (__builtin_expect(st == MILL_OK, 1)) return MILL_OK;
+    stm_emit_drop(&w->emit);
+    return st;
 }
 
 bool stm_call_told_to_stop(const stm_wrapper *w, mill_status st)

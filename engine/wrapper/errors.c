@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/alloc.h"
 
@@ -11,6 +12,7 @@ struct stm_errors {
     stm_error_record *kept[STM_ERRORS_KEPT]; /* lock to write; entries below count are constant */
     _Atomic int64_t count; /* release by add, acquire by readers */
     _Atomic int64_t rows, total; /* relaxed */
+    int64_t restored;      /* constant while anything runs: the first so many are of an earlier run */
     void (*notify)(const stm_error_record *, void *);
     void *user;
 };
@@ -39,11 +41,40 @@ void stm_errors_destroy(stm_errors **log)
     *log = NULL;
 }
 
+mill_status stm_errors_restore(stm_errors *log, const stm_error_record *rec)
+{
+    const int64_t n = atomic_load_explicit(&log->count, memory_order_relaxed);
+    stm_error_record *mine = n < STM_ERRORS_KEPT ? stm_malloc(sizeof *mine) : NULL;
+
+    if (mine == NULL) return MILL_ERR_NOMEM;
+    *mine = *rec;
+    mine->id = n + 1;
+    log->kept[n] = mine;
+    log->restored = n + 1;
+    atomic_store_explicit(&log->count, n + 1, memory_order_release);
+    atomic_fetch_add_explicit(&log->rows, rec->rows, memory_order_relaxed);
+    atomic_fetch_add_explicit(&log->total, 1, memory_order_relaxed);
+    return MILL_OK;
+}
+
+/* The record of an earlier run for the same failure of the same rows, which are made again on the way; NULL = there is none. */
+static const stm_error_record *known(const stm_errors *log, const mill_error *error, int64_t rows, const char *first_key, const char *last_key)
+{
+    if (rows == 0 || first_key == NULL || last_key == NULL) return NULL;
+    for (int64_t i = log->restored; i > 0; i--) {
+        const stm_error_record *r = log->kept[i - 1];
+        if (r->rows == rows && strcmp(r->first_key, first_key) == 0 && strcmp(r->last_key, last_key) == 0 && strcmp(r->error.step, error->step) == 0) return r;
+    }
+    return NULL;
+}
+
 int64_t stm_errors_add(stm_errors *log, const mill_error *error, int64_t rows, const char *first_key, const char *last_key)
 {
     stm_error_record local, *rec = NULL;
+    const stm_error_record *before = log->restored > 0 ? known(log, error, rows, first_key, last_key) : NULL;
     int64_t n, id;
 
+    if (before != NULL) return before->id;
     atomic_fetch_add_explicit(&log->rows, rows, memory_order_relaxed);
     atomic_fetch_add_explicit(&log->total, 1, memory_order_relaxed);
     pthread_mutex_lock(&log->lock);

@@ -26,6 +26,9 @@ void stm_errors_destroy(stm_errors **log);
 /** Add a record; returns its id. When STM_ERRORS_KEPT are held (or memory is out), gives the id of the last kept one, whose message says
  *  that more followed, 0 when there is none. Counts @p rows either way. Threads: any. Blocks: a short lock. */
 int64_t stm_errors_add(stm_errors *log, const mill_error *error, int64_t rows, const char *first_key, const char *last_key);
+/** Before anything runs: a record of an earlier run takes the next id. When the same failure (step, rows) is added again it gets that id and is not
+ *  counted twice. MILL_ERR_NOMEM. */
+mill_status stm_errors_restore(stm_errors *log, const stm_error_record *rec);
 /** Number of records kept; rows imputed in all; failures in all. Threads: any. */
 int64_t stm_errors_count(const stm_errors *log);
 int64_t stm_errors_rows(const stm_errors *log);

@@ -167,3 +167,32 @@ mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err)
     }
     return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
 }
+
+mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *err)
+{
+    mill_status st;
+
+    cursor->size = 0;
+    if (w->step->type->sync == NULL) return MILL_ERR_UNSUPPORTED;
+    if (stm_fault_fires(STM_FAULT_PROCESS))
+        st = mill_fail(err, MILL_ERR_STEP, "sync failed (fault point)");
+    else {
+        stm_call_enter(w);
+        st = w->step->type->sync(&w->replica, cursor, err);
+        stm_call_leave(w);
+    }
+    if (st == MILL_OK && cursor->size > sizeof cursor->bytes) st = mill_fail(err, MILL_ERR_STEP, "sync gave a cursor of %u bytes", cursor->size);
+    return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+}
+
+/* ---- going on ---------------------------------------------------------------------------------------------------- */
+
+void stm_wrapper_resume(stm_wrapper *w, const mill_cursor *cursor, int64_t rows)
+{
+    w->cursor = *cursor;
+    w->next_row = rows;
+    w->rows_left = rows < w->rows_left ? w->rows_left - rows : 0;
+}
+
+const mill_cursor *stm_wrapper_cursor(const stm_wrapper *w) { return &w->cursor; }
+int64_t stm_wrapper_rows_made(const stm_wrapper *w) { return w->next_row; }

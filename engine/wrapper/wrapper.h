@@ -78,8 +78,6 @@ int64_t stm_wrapper_call_since(const stm_wrapper *w);
  */
 /** Steps: one ready item → one batch. Consumes @p in. */
 mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err);
-/** The same for @p n items in a row, until one fails: the first *done are consumed and out[0 .. *done) made; so is, on failure, the next. */
-mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_batch **out, int32_t *done, mill_error *err);
 /** The batches of a ready item, one per input ([n_inputs] in out; routers and sinks have one). Consumes @p in on success. */
 mill_status stm_wrapper_build(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err);
 /** Generators: the next batch, at most @p max_rows rows (a batch of batch_rows or fewer). *out NULL: nothing yet. The batch is marked `end` after the last. */
@@ -95,6 +93,15 @@ mill_status stm_wrapper_finish(stm_wrapper *w, stm_wrapper_send send, void *user
 /** Sinks. */
 mill_status stm_wrapper_write(stm_wrapper *w, const mill_batch *in, mill_error *err);
 mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err);
+/** Make what was written durable; *cursor = where to go on. MILL_ERR_UNSUPPORTED (no record): the step has no sync. */
+mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *err);
+
+/* Going on where an earlier run stopped. Before load. */
+/** Generators: the next batch begins at @p cursor, its first row is number @p rows. Sinks: open at @p cursor. */
+void stm_wrapper_resume(stm_wrapper *w, const mill_cursor *cursor, int64_t rows);
+/** Generators: cursor and number of rows before the next batch. Threads: the one that drives it. */
+const mill_cursor *stm_wrapper_cursor(const stm_wrapper *w);
+int64_t stm_wrapper_rows_made(const stm_wrapper *w);
 
 /* Steps with submit and poll. */
 /** Give it an item, which is consumed. Afterwards stm_wrapper_full says whether it can take another. */

@@ -21,6 +21,7 @@ struct stm_output {
     uint64_t size;   /* bytes given to the file */
     uint64_t begun;  /* bytes whose writing to the device has begun */
     bool inside;     /* a compressed stream is open */
+    bool named;      /* its name is durable */
     bool deflate_ready;
     z_stream z;
     ZSTD_CStream *zstd;
@@ -78,6 +79,11 @@ mill_status stm_output_open(const char *path, uint64_t resume, stm_output **out,
         o->deflate_ready = true;
     }
     if ((st = stm_make_folders(path, err)) != MILL_OK) goto fail;
+    /* Completed after the place to go on from was noted: it becomes the unfinished file again. */
+    if (resume > 0 && access(o->temporary, F_OK) != 0 && access(path, F_OK) == 0 && rename(path, o->temporary) != 0) {
+        st = mill_fail(err, MILL_ERR_IO, "cannot rename %s: %s", path, strerror(errno));
+        goto fail;
+    }
     o->fd = open(o->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | (resume == 0 ? O_TRUNC : 0), 0666);
     if (o->fd < 0 || fstat(o->fd, &info) != 0) {
         st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", o->temporary, strerror(errno));
@@ -197,18 +203,7 @@ static mill_status end_stream(stm_output *o, mill_error *err)
     return st;
 }
 
-mill_status stm_output_sync(stm_output *o, uint64_t *size, mill_error *err)
-{
-    const mill_status st = end_stream(o, err);
-
-    if (st != MILL_OK) return st;
-    if (fdatasync(o->fd) != 0 && errno != EINVAL && errno != EROFS)
-        return mill_fail(err, MILL_ERR_IO, "cannot sync %s: %s", o->temporary, strerror(errno));
-    *size = o->size;
-    return MILL_OK;
-}
-
-/* The rename itself must survive a power loss, too. */
+/* Names must survive a power loss, too: that of a new file, and the rename. */
 static void sync_folder(const char *path)
 {
     char *folder = strdup(path);
@@ -223,6 +218,19 @@ static void sync_folder(const char *path)
         }
     }
     free(folder);
+}
+
+mill_status stm_output_sync(stm_output *o, uint64_t *size, mill_error *err)
+{
+    const mill_status st = end_stream(o, err);
+
+    if (st != MILL_OK) return st;
+    if (fdatasync(o->fd) != 0 && errno != EINVAL && errno != EROFS)
+        return mill_fail(err, MILL_ERR_IO, "cannot sync %s: %s", o->temporary, strerror(errno));
+    if (!o->named) sync_folder(o->temporary);
+    o->named = true;
+    *size = o->size;
+    return MILL_OK;
 }
 
 mill_status stm_output_commit(stm_output **op, mill_error *err)

@@ -63,8 +63,6 @@ static const stm_sim_kernel *resolve(const void *f)
 // ---- what a launch touches ----
 static thread_local std::vector<Access> declared;
 
-void forget_declarations() { declared.clear(); }
-
 static bool covered(const std::vector<Access> &by, const void *p)
 {
     for (const Access &a : by)
@@ -192,7 +190,7 @@ static cudaError_t launch(const cudaLaunchConfig_t &c, const void *f, void **arg
     if (!e && info.device != current_device()) e = cudaErrorInvalidResourceHandle; // a stream of another device
     if (!e && cooperative && uint64_t(c.gridDim.x) * c.gridDim.y * c.gridDim.z > 64) e = cudaErrorCooperativeLaunchTooLarge;
     if (e) {
-        forget_declarations();
+        declared.clear();
         return e;
     }
     return enqueue(c.stream, kernel_work(*k, c, args, info.device, cooperative, site));
@@ -228,7 +226,7 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *f,
 {
     cudaError_t e = enter("cudaLaunchKernel", cudaErrorLaunchOutOfResources);
     if (e) {
-        forget_declarations();
+        declared.clear();
         return e;
     }
     return result(launch(*config, f, args, SIM_SITE("launch")));

@@ -431,7 +431,10 @@ TEST(Costs, RecoveryOfTenMillionRows)
             ASSERT_EQ(stm_vault_append(v, 0, 1, static_cast<uint64_t>(i), kBatch, &b, 1, &err), MILL_OK);
             if (i % kEvery != 0 && i != kBatches) continue;
             ASSERT_EQ(stm_vault_mark(v, 0, false, &err), MILL_OK);
-            for (int p = 0; p < kParts; p++) ASSERT_EQ(stm_vault_set_state(v, static_cast<size_t>(p), state_of(p, i).data(), 27, &err), MILL_OK);
+            for (int p = 0; p < kParts; p++) {
+                const std::string state = state_of(p, i);
+                ASSERT_EQ(stm_vault_set_state(v, static_cast<size_t>(p), state.data(), state.size(), &err), MILL_OK);
+            }
             ASSERT_EQ(stm_vault_commit(v, &err), MILL_OK);
         }
     }

@@ -1,0 +1,84 @@
+/*
+ * A run that lasts: what of it is written to the store, and how it goes on from there.
+ *
+ * Terminals are where results become durable: sinks sync their output, stores and globals' outputs are streams of the store. A commit
+ * notes for each terminal how many items it has done. From that follows, against the direction of the flow, how far back every other
+ * station must go: a consumer says which batch of each input it needs first (stm_inlet_checkpoint), a producer goes back to
+ * the oldest that any of its consumers needs; a generator to its cursor in front of that batch. What is made twice on the way is dropped
+ * by whoever had it already. Nothing on the path of batches is written for this, but for a generator's cursors.
+ *
+ * Threads: hooks by whoever has claimed the station; the rest by the coordinator.
+ */
+#ifndef STM_EXEC_DURABLE_H
+#define STM_EXEC_DURABLE_H
+
+#include "exec/station.h"
+#include "store/batches.h"
+
+/* A place of a root: before its batch @p seq. */
+typedef struct stm_root_place {
+    uint64_t seq;
+    int64_t rows;
+    mill_cursor cursor;
+} stm_root_place;
+
+#define STM_ROOT_PLACES 64
+
+/* One input of a global: what it has accepted is a stream of its own, so that what stands in front need not run again. */
+typedef struct stm_lane {
+    int32_t stream;
+    uint64_t items, skip; /* as below */
+    uint64_t synced;      /* coordinator */
+    stm_batch_sink *out;
+} stm_lane;
+
+/* What a station has besides in a run that lasts. */
+struct stm_lasting {
+    int32_t part;
+    int32_t stream;    /* stores, globals: of the vault; -1 = none */
+    bool finished;     /* nothing of it is to be done in this run any more; set before it starts, terminals: by the claimant */
+    uint64_t items;    /* terminals: items done, those of earlier runs included; claimant */
+    uint64_t skip;     /* terminals: so many items come again and are dropped; claimant */
+    stm_batch_sink *out; /* where a store writes */
+    stm_lane *lanes;     /* globals: [n_inputs]; claimant */
+    bool replayed;       /* globals: what an earlier run accepted has been given to it; claimant */
+    /* as of the last sync; coordinator */
+    uint64_t synced;
+    bool synced_finished, at_least_once;
+    mill_cursor cursor;
+    int64_t *covered; /* [n_roots] */
+    /* roots: ring of places, thinned out when full; station's lock */
+    stm_root_place *places;
+    size_t first, n;
+    uint64_t stride;
+};
+
+/** Open the run directory and put everything where the last run left it. After stm_run_build, before anything is loaded.
+ *  @retval MILL_ERR_BUSY  another run writes there. Blocks: on the disk. */
+mill_status stm_durable_open(stm_run *run, mill_error *err);
+/** Closes the directory; what was not committed is done again by the next run. */
+void stm_durable_close(stm_run *run);
+/** Every tick of the coordinator: commits when it is time, shows that this process lives. */
+void stm_durable_tick(stm_run *run);
+/** Commit now: at the end of a load group and of the run. */
+void stm_durable_commit(stm_run *run);
+
+/* Hooks, for stations with `lasting`. */
+/** A root is about to make its next batch. */
+void stm_lasting_root(stm_station *s, const mill_cursor *cursor, int64_t rows);
+/** An item came to a terminal: whether it was done in an earlier run and is to be dropped. */
+static inline bool stm_lasting_drops(stm_station *s)
+{
+    if (s->lasting->skip == 0) return false;
+    s->lasting->skip--;
+    return true;
+}
+/** A global is about to work: give it what it accepted in earlier runs. */
+mill_status stm_lasting_replay(stm_station *s, stm_wrapper *w, mill_error *err);
+/** An item came to a global: whether it was accepted in an earlier run; and, after it was accepted, keep it. */
+bool stm_lasting_accepted(stm_station *s, int32_t input);
+mill_status stm_lasting_keep(stm_station *s, int32_t input, const mill_batch *b, mill_error *err);
+/** A batch of a store's stream, before it is stored. */
+mill_status stm_lasting_store(stm_station *s, const mill_batch *b, mill_error *err);
+
+#endif

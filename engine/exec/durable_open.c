@@ -1,0 +1,458 @@
+/* Opening the run directory: parts, streams, what is kept of the last run, and everything put where that left it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/log.h"
+#include "exec/durable_state.h"
+
+#define ANSWER_S 5.0 /* a living writer answers within 0.1 s, or when its disk does */
+#define FRAME_ERROR 1u
+
+/* Names and signatures while the directory is opened. */
+typedef struct opening {
+    stm_vault_part *parts;
+    stm_vault_stream *streams;
+    stm_signature *signatures; /* [parts] */
+    char (*part_names)[STM_STREAM_NAME];
+    char (*stream_names)[STM_STREAM_NAME];
+    bool *kept; /* [parts] */
+    int32_t n_parts, n_streams;
+} opening;
+
+static void opening_fini(opening *o)
+{
+    for (int32_t i = 0; o->signatures != NULL && i < o->n_parts; i++) stm_signature_fini(&o->signatures[i]);
+    stm_free(o->parts);
+    stm_free(o->streams);
+    stm_free(o->signatures);
+    stm_free(o->part_names);
+    stm_free(o->stream_names);
+    stm_free(o->kept);
+}
+
+static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory to open the run directory"); }
+
+/* ---- parts ------------------------------------------------------------------------------------------------------- */
+
+/* Stations that edges connect are one part; it is named after its first station. */
+static int32_t find_parts(stm_run *run)
+{
+    int32_t n = 0;
+    bool changed = true;
+
+    for (int32_t i = 0; i < run->n_stations; i++) run->stations[i].lasting->part = i;
+    while (changed) {
+        changed = false;
+        for (int32_t i = 0; i < run->n_stations; i++)
+            for (int32_t o = 0; o < run->stations[i].n_outs; o++) {
+                int32_t *a = &run->stations[i].lasting->part, *b = &run->stations[i].outs[o].to->lasting->part;
+                if (*a == *b) continue;
+                *a = *b = *a < *b ? *a : *b;
+                changed = true;
+            }
+    }
+    for (int32_t i = 0; i < run->n_stations; i++) { /* number them: the smallest station of a part is its own mark */
+        struct stm_lasting *l = run->stations[i].lasting;
+        l->part = l->part == i ? n++ : run->stations[l->part].lasting->part;
+    }
+    return n;
+}
+
+/* Places are of this very graph. */
+static uint64_t hash_graph(const stm_run *run)
+{
+    uint64_t h = 1;
+
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        const stm_station *s = &run->stations[i];
+        const mill_step *step = s->plan_step >= 0 ? run->plan->steps[s->plan_step].step : NULL;
+        const uint64_t what[] = {step != NULL ? (uint64_t)step->batch_rows : 0, step != NULL ? (uint64_t)step->budget_tokens : 0,
+                                 step != NULL ? (uint64_t)step->budget_bytes : 0, (uint64_t)s->kind, (uint64_t)(int64_t)s->root, (uint64_t)s->n_inputs, (uint64_t)s->n_outs, (uint64_t)s->lasting->part,
+                                 s->inlet != NULL ? stm_inlet_checkpoint_bytes(s->inlet) : 0};
+        h = stm_hash64(s->name, strlen(s->name), h);
+        h = stm_hash64(what, sizeof what, h);
+        for (int32_t o = 0; o < s->n_outs; o++) {
+            const int32_t to[] = {s->outs[o].to->node, s->outs[o].input, s->outs[o].branch};
+            h = stm_hash64(to, sizeof to, h);
+        }
+    }
+    return h;
+}
+
+/* Which stations a part has, and how they hang together: a store that is new has nothing of what went by. */
+static uint64_t hash_part(const stm_run *run, int32_t part)
+{
+    uint64_t h = 2;
+
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        const stm_station *s = &run->stations[i];
+        const int32_t what[] = {(int32_t)s->kind, s->n_inputs, s->n_outs};
+        if (s->lasting->part != part) continue;
+        h = stm_hash64(s->name, strlen(s->name), h);
+        h = stm_hash64(what, sizeof what, h);
+        for (int32_t o = 0; o < s->n_outs; o++) {
+            h = stm_hash64(s->outs[o].to->name, strlen(s->outs[o].to->name), h);
+            h = stm_hash64(&s->outs[o].input, sizeof(int32_t), h + (uint64_t)s->outs[o].branch);
+        }
+    }
+    return h;
+}
+
+/* steps[i]: step i has a say in what the part makes: its own, and all above them, through stores, too. */
+static void steps_of_part(const stm_run *run, int32_t part, bool *steps)
+{
+    bool changed = true;
+
+    for (int32_t i = 0; i < run->n_stations; i++)
+        if (run->stations[i].lasting->part == part && run->stations[i].plan_step >= 0) steps[run->stations[i].plan_step] = true;
+    for (int32_t i = 0; i < run->n_stations; i++) { /* a reader of another part's stream: whoever makes that */
+        const stm_station *r = &run->stations[i];
+        if (r->lasting->part != part || r->kind != STM_AT_READER) continue;
+        for (int32_t k = 0; k < run->n_stations; k++)
+            for (int32_t o = 0; o < run->stations[k].n_outs; o++)
+                if (run->stations[k].outs[o].to->store == r->store && run->stations[k].plan_step >= 0) steps[run->stations[k].plan_step] = true;
+    }
+    while (changed) {
+        changed = false;
+        for (int32_t i = 0; i < run->plan->n_steps; i++)
+            for (int32_t k = 0; steps[i] && k < run->plan->steps[i].n_inputs; k++) {
+                bool *up = &steps[run->plan->steps[i].inputs[k].from];
+                changed = changed || !*up;
+                *up = true;
+            }
+    }
+}
+
+static mill_status sign_part(const stm_run *run, int32_t part, stm_signature *out, mill_error *err)
+{
+    bool *steps = stm_calloc((size_t)run->plan->n_steps + 1);
+    char text[32];
+
+    if (steps == NULL) return no_memory(err);
+    steps_of_part(run, part, steps);
+    snprintf(text, sizeof text, "%llu", (unsigned long long)run->plan->seed);
+    stm_signature_add(out, "seed", text);
+    snprintf(text, sizeof text, "%lld", (long long)run->opts.limit);
+    stm_signature_add(out, "--limit", text);
+    snprintf(text, sizeof text, "file:%016llx", (unsigned long long)hash_part(run, part));
+    stm_signature_add(out, "how steps are connected", text);
+    for (int32_t i = 0; i < run->plan->n_steps; i++)
+        if (steps[i]) stm_text_add(&out->fields, run->plan->steps[i].signature.data, run->plan->steps[i].signature.bytes);
+    stm_free(steps);
+    return out->fields.failed ? no_memory(err) : MILL_OK;
+}
+
+/* ---- names ------------------------------------------------------------------------------------------------------- */
+
+static mill_status name_all(stm_run *run, opening *o, mill_error *err)
+{
+    size_t cap = (size_t)run->n_stations + 2;
+
+    for (int32_t i = 0; i < run->n_stations; i++) cap += (size_t)run->stations[i].n_inputs;
+    o->n_parts = find_parts(run);
+    o->parts = stm_calloc((size_t)(o->n_parts + 1) * sizeof *o->parts);
+    o->streams = stm_calloc(cap * sizeof *o->streams);
+    o->signatures = stm_calloc((size_t)(o->n_parts + 1) * sizeof *o->signatures);
+    o->part_names = stm_calloc((size_t)(o->n_parts + 1) * sizeof *o->part_names);
+    o->stream_names = stm_calloc(cap * sizeof *o->stream_names);
+    o->kept = stm_calloc((size_t)o->n_parts + 1);
+    if (o->parts == NULL || o->streams == NULL || o->signatures == NULL || o->part_names == NULL || o->stream_names == NULL || o->kept == NULL) return no_memory(err);
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *s = &run->stations[i];
+        char *part = o->part_names[s->lasting->part];
+        if (part[0] == 0) snprintf(part, STM_STREAM_NAME, s->kind == STM_AT_READER ? "%.63s~%d" : "%.63s", s->name, (int)s->stage);
+        if (s->kind != STM_AT_STORE && s->kind != STM_AT_GLOBAL) continue;
+        if (s->kind == STM_AT_GLOBAL)
+            snprintf(o->stream_names[o->n_streams], STM_STREAM_NAME, "%.63s.out", s->name);
+        else /* what a step sends to another load group; its station number tells branches apart */
+            snprintf(o->stream_names[o->n_streams], STM_STREAM_NAME, "%.63s.%d", s->name, (int)i);
+        o->streams[o->n_streams] = (stm_vault_stream){.name = o->stream_names[o->n_streams], .part = s->lasting->part};
+        s->lasting->stream = o->n_streams++;
+        for (int32_t k = 0; s->kind == STM_AT_GLOBAL && k < s->n_inputs; k++) {
+            snprintf(o->stream_names[o->n_streams], STM_STREAM_NAME, "%.63s.in%d", s->name, (int)k);
+            o->streams[o->n_streams] = (stm_vault_stream){.name = o->stream_names[o->n_streams], .part = s->lasting->part};
+            s->lasting->lanes[k].stream = o->n_streams++;
+        }
+    }
+    run->durable->errors_stream = o->n_streams;
+    strcpy(o->stream_names[o->n_streams], "errors");
+    o->streams[o->n_streams] = (stm_vault_stream){.name = o->stream_names[o->n_streams], .part = 0, .keep = true};
+    o->n_streams++;
+    return MILL_OK;
+}
+
+/* ---- what is kept ------------------------------------------------------------------------------------------------ */
+
+static void say_change(const stm_vault_part *old, const stm_vault_part *now)
+{
+    stm_text t = {0};
+    const int n = stm_signature_changes(old->fields, old->n_fields, now->fields, now->n_fields, 3, &t);
+
+    if (n > 0 && !t.failed) stm_log(STM_INFO, "", "%s runs again: %s", now->name, t.data);
+    stm_text_free(&t);
+}
+
+static mill_status choose(stm_run *run, opening *o, mill_error *err)
+{
+    const stm_vault *v = run->durable->vault;
+    mill_status st = MILL_OK;
+
+    for (int32_t p = 0; p < o->n_parts && st == MILL_OK; p++) {
+        stm_vault_part *part = &o->parts[p];
+        const int32_t k = stm_vault_find_part(v, o->part_names[p]);
+        if ((st = sign_part(run, p, &o->signatures[p], err)) != MILL_OK) break;
+        part->name = o->part_names[p];
+        part->fields = o->signatures[p].fields.data;
+        part->n_fields = o->signatures[p].fields.bytes;
+        stm_signature_digest(&o->signatures[p], part->signature);
+        if (k < 0) continue;
+        const stm_vault_part old = stm_vault_part_at(v, (size_t)k);
+        o->kept[p] = memcmp(old.signature, part->signature, sizeof old.signature) == 0 && stm_durable_fits(run, old.state, old.n_state);
+        if (!o->kept[p]) {
+            say_change(&old, part);
+            continue;
+        }
+        part->state = old.state;
+        part->n_state = old.n_state;
+    }
+    for (int32_t i = 0; i < o->n_streams && st == MILL_OK; i++)
+        if (i != run->durable->errors_stream) o->streams[i].keep = o->kept[o->streams[i].part];
+    return st;
+}
+
+/* ---- streams ------------------------------------------------------------------------------------------------------ */
+
+static const mill_type *row_type(const stm_schema *s) { return mill_type_struct(s->fields, s->n); }
+
+/* Columns of what a store keeps: those of the step whose stream it is. */
+static const mill_type *type_of_store(const stm_run *run, const stm_station *s)
+{
+    if (s->plan_step >= 0) return row_type(&run->plan->steps[s->plan_step].step->out);
+    for (int32_t i = 0; i < run->n_stations; i++)
+        for (int32_t o = 0; o < run->stations[i].n_outs; o++)
+            if (run->stations[i].outs[o].to == s) return run->stations[i].plan_step >= 0 ? row_type(&run->plan->steps[run->stations[i].plan_step].step->out) : NULL;
+    return NULL;
+}
+
+const mill_type *stm_lane_type(const stm_station *s, int32_t input)
+{
+    return row_type(&s->run->plan->steps[s->plan_step].step->inputs[input].schema);
+}
+
+static mill_status open_lanes(stm_run *run, stm_station *s, mill_error *err)
+{
+    mill_status st = MILL_OK;
+
+    for (int32_t i = 0; i < s->n_inputs && st == MILL_OK && !s->lasting->finished; i++) {
+        const mill_type *type = stm_lane_type(s, i);
+        st = type != NULL ? stm_batch_sink_create(run->durable->vault, (size_t)s->lasting->lanes[i].stream, type, &s->lasting->lanes[i].out, err) : no_memory(err);
+    }
+    return st;
+}
+
+static mill_status open_stream(stm_run *run, stm_station *s, mill_error *err)
+{
+    struct stm_lasting *l = s->lasting;
+    stm_durable *d = run->durable;
+    const mill_type *type = type_of_store(run, s);
+    const stm_vault_stream stream = stm_vault_stream_at(d->vault, (size_t)l->stream);
+    mill_status st = MILL_OK;
+
+    if (type == NULL) return no_memory(err);
+    if (!stream.complete && (st = stm_batch_sink_create(d->vault, (size_t)l->stream, type, &l->out, err)) != MILL_OK) return st;
+    if (stream.frames == 0) {
+        if (stream.complete) atomic_store(&s->store->complete, true);
+        return MILL_OK;
+    }
+    for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++) {
+        stm_station *r = &run->stations[i];
+        int64_t batches;
+        if (r->kind != STM_AT_READER || r->store != s->store || r->lasting->finished) continue;
+        st = stm_batch_source_count(d->vault, (size_t)l->stream, &batches, err);
+        if (st == MILL_OK) st = stm_batch_source_create(d->vault, (size_t)l->stream, run->pool, type, stm_flow_roots(run->flow), &s->store->source, err);
+        if (st == MILL_OK && (int64_t)r->next_seq > batches) st = mill_fail(err, MILL_ERR_DATA, "the stored stream of %s is shorter than its reader's place", s->name);
+        if (st == MILL_OK) st = stm_batch_source_skip(s->store->source, (int64_t)r->next_seq, err);
+        if (st == MILL_OK) {
+            s->store->on_disk = batches - (int64_t)r->next_seq;
+            atomic_store(&s->store->waiting, s->store->on_disk);
+        }
+    }
+    if (stream.complete) atomic_store(&s->store->complete, true);
+    return st;
+}
+
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
+
+mill_status stm_durable_errors_commit(stm_run *run, mill_error *err)
+{
+    stm_durable *d = run->durable;
+    const int64_t n = stm_errors_count(run->errors);
+    mill_status st = MILL_OK;
+
+    for (; d->errors_written < n && st == MILL_OK; d->errors_written++) {
+        const stm_error_record *rec = stm_errors_get(run->errors, d->errors_written + 1);
+        const stm_bytes bytes = {rec, sizeof *rec};
+        st = stm_vault_append(d->vault, (size_t)d->errors_stream, FRAME_ERROR, (uint64_t)rec->id, rec->rows, &bytes, 1, err);
+        if (st != MILL_OK) break;
+    }
+    return st == MILL_OK ? stm_vault_mark(d->vault, (size_t)d->errors_stream, false, err) : st;
+}
+
+static bool terminated(const char *text, size_t n) { return memchr(text, 0, n) != NULL; }
+
+static bool record_ok(const stm_error_record *r)
+{
+    const mill_error *e = &r->error;
+
+    return r->rows >= 0 && terminated(r->first_key, sizeof r->first_key) && terminated(r->last_key, sizeof r->last_key) && terminated(e->msg, sizeof e->msg) &&
+           terminated(e->context, sizeof e->context) && terminated(e->remedy, sizeof e->remedy) && terminated(e->file, sizeof e->file) &&
+           terminated(e->field, sizeof e->field) && terminated(e->step, sizeof e->step) && terminated(e->origin, sizeof e->origin);
+}
+
+/* Whether what the step failed at is still part of the run's result. */
+static bool step_kept(const stm_run *run, const opening *o, const char *step)
+{
+    for (int32_t i = 0; i < run->n_stations; i++)
+        if (run->stations[i].plan_step >= 0 && strcmp(run->stations[i].name, step) == 0) return o->kept[run->stations[i].lasting->part];
+    return false;
+}
+
+static mill_status restore_errors(stm_run *run, const opening *o, mill_error *err)
+{
+    stm_durable *d = run->durable;
+    stm_segment_reader *r = NULL;
+    stm_frame f;
+    bool end = false;
+    mill_status st = stm_vault_read(d->vault, (size_t)d->errors_stream, &r, err);
+
+    while (st == MILL_OK) {
+        stm_error_record rec;
+        if ((st = stm_segment_reader_next(r, true, &f, &end, err)) != MILL_OK || end) break;
+        if (f.bytes != sizeof rec) { /* of another version: its text is lost, its number is not */
+            memset(&rec, 0, sizeof rec);
+            rec.rows = f.rows;
+        } else {
+            memcpy(&rec, f.data, sizeof rec);
+            if (!record_ok(&rec)) st = mill_fail(err, MILL_ERR_DATA, "a stored error record makes no sense");
+        }
+        if (st != MILL_OK) break;
+        if (!step_kept(run, o, rec.error.step)) rec.rows = 0; /* only its number is kept: marks of stored rows refer to numbers */
+        st = stm_errors_restore(run->errors, &rec);
+        if (st != MILL_OK) st = no_memory(err);
+        d->errors_written++;
+    }
+    stm_segment_reader_destroy(&r);
+    return st;
+}
+
+/* ---- open -------------------------------------------------------------------------------------------------------- */
+
+static mill_status make_lasting(stm_run *run, mill_error *err)
+{
+    stm_durable *d = run->durable;
+    const size_t n = (size_t)run->n_stations, roots = (size_t)stm_flow_roots(run->flow);
+    int32_t inputs = 0;
+
+    d->lasting = stm_calloc((n + 1) * sizeof *d->lasting);
+    d->now = stm_calloc((n + 1) * sizeof *d->now);
+    d->first_input = stm_calloc((n + 1) * sizeof *d->first_input);
+    if (d->lasting == NULL || d->now == NULL || d->first_input == NULL) return no_memory(err);
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *s = &run->stations[i];
+        struct stm_lasting *l = &d->lasting[i];
+        s->lasting = l;
+        l->stream = -1;
+        l->stride = 1;
+        d->first_input[i] = inputs;
+        inputs += s->n_inputs;
+        if (s->n_outs == 0 && (l->covered = stm_calloc((roots + 1) * sizeof *l->covered)) == NULL) return no_memory(err);
+        if (s->root >= 0 && (l->places = stm_calloc(STM_ROOT_PLACES * sizeof *l->places)) == NULL) return no_memory(err);
+        if (s->kind == STM_AT_GLOBAL && (l->lanes = stm_calloc((size_t)(s->n_inputs + 1) * sizeof *l->lanes)) == NULL) return no_memory(err);
+        if (s->inlet == NULL) continue;
+        if (stm_inlet_track(s->inlet) != MILL_OK) return no_memory(err);
+        if ((d->now[i].checkpoint = stm_calloc(stm_inlet_checkpoint_bytes(s->inlet) + 1)) == NULL) return no_memory(err);
+    }
+    d->need = stm_calloc((size_t)(inputs + 1) * sizeof *d->need);
+    return d->need != NULL ? MILL_OK : no_memory(err);
+}
+
+/* Put the parts that are kept where they were. */
+static mill_status restore(stm_run *run, opening *o, mill_error *err)
+{
+    stm_durable *d = run->durable;
+    mill_status st = MILL_OK;
+    bool any = false;
+
+    for (int32_t p = 0; p < o->n_parts && st == MILL_OK; p++) {
+        const stm_vault_part part = stm_vault_part_at(d->vault, (size_t)p);
+        if (!o->kept[p] || part.n_state == 0) continue;
+        st = stm_durable_decode(run, p, part.state, part.n_state, err);
+        any = true;
+    }
+    for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++) {
+        if (run->stations[i].lasting->stream >= 0) st = open_stream(run, &run->stations[i], err);
+        if (st == MILL_OK && run->stations[i].kind == STM_AT_GLOBAL) st = open_lanes(run, &run->stations[i], err);
+    }
+    if (st == MILL_OK) st = restore_errors(run, o, err);
+    if (st == MILL_OK && any) stm_log(STM_INFO, "", "going on where the last run stopped");
+    return st;
+}
+
+mill_status stm_durable_open(stm_run *run, mill_error *err)
+{
+    stm_durable *d = stm_calloc(sizeof *d);
+    opening o = {0};
+    char who[STM_OWNER_WHO];
+    mill_status st;
+
+    if (d == NULL) return no_memory(err);
+    run->durable = d;
+    d->interval_ns = (int64_t)((run->opts.commit_interval_s > 0.0 ? run->opts.commit_interval_s : 1.0) * 1e9);
+    d->next_ns = stm_now_ns() + d->interval_ns;
+    if ((st = stm_files_open(run->run_dir, &d->files, err)) != MILL_OK) goto fail;
+    const stm_vault_opts vo = {.files = &d->files, .fresh = run->opts.fresh};
+    if ((st = stm_vault_open(&vo, &d->vault, err)) != MILL_OK) goto fail;
+    if ((st = stm_owner_claim(d->vault, &d->files, run->run_dir, ANSWER_S, &d->owner, err)) != MILL_OK) goto fail;
+    if ((st = make_lasting(run, err)) != MILL_OK) goto fail;
+    if ((st = name_all(run, &o, err)) != MILL_OK) goto fail;
+    d->n_parts = o.n_parts;
+    d->graph = hash_graph(run);
+    if ((st = choose(run, &o, err)) != MILL_OK) goto fail;
+    stm_owner_who(who, sizeof who);
+    if ((st = stm_vault_begin(d->vault, o.parts, (size_t)o.n_parts, o.streams, (size_t)o.n_streams, who, err)) != MILL_OK) goto fail;
+    st = restore(run, &o, err);
+fail:
+    opening_fini(&o);
+    return st; /* stm_durable_close takes what there is */
+}
+
+void stm_durable_close(stm_run *run)
+{
+    stm_durable *d = run->durable;
+
+    if (d == NULL) return;
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        if (d->lasting != NULL) {
+            stm_batch_sink_destroy(&d->lasting[i].out);
+            stm_free(d->lasting[i].covered);
+            stm_free(d->lasting[i].places);
+            for (int32_t k = 0; d->lasting[i].lanes != NULL && k < run->stations[i].n_inputs; k++) stm_batch_sink_destroy(&d->lasting[i].lanes[k].out);
+            stm_free(d->lasting[i].lanes);
+        }
+        if (d->now != NULL) stm_free(d->now[i].checkpoint);
+        run->stations[i].lasting = NULL;
+    }
+    stm_vault_close(&d->vault);
+    stm_owner_release(&d->owner);
+    stm_files_close(&d->files);
+    stm_free(d->lasting);
+    stm_free(d->now);
+    stm_free(d->first_input);
+    stm_free(d->need);
+    stm_text_free(&d->state);
+    stm_free(d);
+    run->durable = NULL;
+}

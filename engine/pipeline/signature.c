@@ -1,0 +1,88 @@
+/* What the results of a step depend on, as fields with names that people know. */
+#include "pipeline/signature.h"
+
+#include <stdio.h>
+
+#include "pipeline/yaml.h"
+#include "plugin/config.h"
+#include "plugin/value.h"
+#include "store/signature.h"
+
+static void add(stm_signature *s, const char *step, const char *what, const char *value)
+{
+    char name[160];
+
+    snprintf(name, sizeof name, "step %.63s: %.63s", step, what);
+    stm_signature_add(s, name, value);
+}
+
+static void add_file(stm_signature *s, const char *step, const char *what, const char *path)
+{
+    char name[400];
+
+    snprintf(name, sizeof name, "step %.63s: %.63s %.250s", step, what, path);
+    stm_signature_add_file(s, name, path);
+}
+
+static void add_param(stm_signature *s, const char *step, const mill_param *p, const stm_param_value *v)
+{
+    stm_text t = {0};
+    char type[256];
+
+    if (!v->present || (p->flags & MILL_PARAM_NO_RESULT) != 0) return;
+    switch (p->type) {
+    case MILL_PARAM_BOOL: stm_text_addf(&t, v->truth ? "true" : "false"); break;
+    case MILL_PARAM_INT:
+    case MILL_PARAM_BYTES: stm_text_addf(&t, "%lld", (long long)v->whole); break;
+    case MILL_PARAM_FLOAT:
+    case MILL_PARAM_DURATION: stm_text_addf(&t, "%.17g", v->number); break;
+    default:
+        if (v->text != NULL) stm_text_addf(&t, "%s", v->text);
+        for (size_t i = 0; i < v->n_entries; i++) {
+            const stm_param_entry *e = &v->entries[i];
+            if (e->type != NULL) mill_type_format(e->type, type, sizeof type);
+            stm_text_addf(&t, "%s%s%s%s", i > 0 ? ", " : "", e->key, e->key[0] != 0 ? ": " : "", e->type != NULL ? type : e->text != NULL ? e->text : "");
+        }
+    }
+    add(s, step, p->name, t.data != NULL ? t.data : "");
+    s->fields.failed = s->fields.failed || t.failed;
+    stm_text_free(&t);
+    if (p->type == MILL_PARAM_PATH && v->text != NULL) add_file(s, step, p->name, v->text);
+    for (size_t i = 0; p->type == MILL_PARAM_PATHS && i < v->n_entries; i++) add_file(s, step, p->name, v->entries[i].text);
+}
+
+/* A key of the step as it stands in the file. */
+static void add_key(stm_signature *s, const stm_graph_step *g, const char *key)
+{
+    const stm_value *v = stm_value_get(g->value, key), *at = NULL;
+    stm_text t = {0};
+
+    if (v == NULL || stm_value_json(v, &t, &at) != MILL_OK) return;
+    add(s, g->name, key, t.data != NULL ? t.data : "");
+    stm_text_free(&t);
+}
+
+mill_status stm_step_sign(const stm_graph_step *g, const stm_registry *reg, stm_plan_step *out, mill_error *err)
+{
+    static const char *const keys[] = {"from", "to", "inputs", "outputs", "on_error", "nulls", "errors", "order"};
+    const mill_step_type *type = out->step->type;
+    stm_signature s = {0};
+    char text[96];
+
+    snprintf(text, sizeof text, "%.63s %.24s", type->name, type->version != NULL ? type->version : "1");
+    add(&s, g->name, "type", text);
+    for (size_t i = 0; i < stm_registry_count(reg); i++)
+        if (stm_registry_at(reg, i) == type && stm_registry_origin(reg, i)[0] == '/') add_file(&s, g->name, "plugin", stm_registry_origin(reg, i));
+    for (size_t i = 0; i < type->n_params; i++) add_param(&s, g->name, &type->params[i], &out->step->config->values[i]);
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0] && !g->gathers; i++) add_key(&s, g, keys[i]);
+    if (type->kind == MILL_ROUTER || (type->flags & MILL_BATCH_SENSITIVE) != 0) {
+        snprintf(text, sizeof text, "%lld", (long long)out->step->batch_rows);
+        add(&s, g->name, "input_batch_size", text);
+    }
+    if (s.fields.failed) {
+        stm_signature_fini(&s);
+        return mill_fail(err, MILL_ERR_NOMEM, "planning step %s", g->name);
+    }
+    out->signature = s.fields;
+    return MILL_OK;
+}
