@@ -122,6 +122,8 @@ mill_pipeline *cli_open(const cli_args *a, int *code)
         st = mill_pipeline_set(p, key, a->set[i] + n + 1, &err);
         if (st != MILL_OK && st != MILL_ERR_NOMEM) err.phase = MILL_PHASE_CHECK;
     }
+    if (st == MILL_OK && a->given[CLI_PLACEMENT]) st = mill_pipeline_set(p, "placement", a->value[CLI_PLACEMENT], &err);
+    if (st == MILL_OK && a->given[CLI_DEVICES]) st = mill_pipeline_use_devices(p, a->value[CLI_DEVICES], &err);
     if (st == MILL_OK) return p;
     cli_say_error(a, &err);
     *code = cli_exit_code(&err);

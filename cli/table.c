@@ -13,9 +13,13 @@ const cli_flag cli_flags[CLI_FLAGS] = {
     [CLI_QUIET] = {"quiet", 'q', NULL, "no progress and no summary, errors only"},
     [CLI_JSON] = {"json", 0, NULL, "JSON to standard output"},
     [CLI_PLUGIN] = {"plugin", 0, "FILE.so", "open a plugin, too; may be given several times"},
-    [CLI_COLUMN] = {"column", 0, "NAME=TYPE", "check: a column that arrives, or the type of a declared input; may be given several times"},
+    [CLI_COLUMN] = {"column", 0, "NAME=TYPE",
+                    "check: a column that arrives, or the type of a declared input; may be given several times"},
     [CLI_TIMEOUT] = {"timeout", 0, "TIME", "check: how long one check may take before the step counts as hung (default: 20s)"},
     [CLI_CLASS] = {"class", 0, "CLASS", "only failures of this class: permanent, transient, data, device"},
+    [CLI_DEVICES] = {"devices", 0, "FILE",
+                     "a machine to plan for instead of this one: XML of hwloc or NCCL, or text (docs/placement.md)"},
+    [CLI_PLACEMENT] = {"placement", 0, "WHO", "auto, external or explicit: who assigns GPUs to replicas"},
     [CLI_HELP] = {"help", 'h', NULL, "say this"},
 };
 
@@ -24,25 +28,31 @@ const cli_flag cli_flags[CLI_FLAGS] = {
 const cli_verb cli_verbs[] = {
     {"run", "FILE", 1, 1,
      B(CLI_RUN) | B(CLI_SET) | B(CLI_FRESH) | B(CLI_DRY_RUN) | B(CLI_LIMIT) | B(CLI_THREADS) | B(CLI_DRAIN) | B(CLI_QUIET) |
-         B(CLI_JSON),
+         B(CLI_JSON) | B(CLI_PLACEMENT),
      "yaml", "run a pipeline",
      "Checks FILE, plans, runs. Progress goes to standard error: a live table on a terminal, else a line now and then. The first "
      "INT or "
      "USR1 takes no more rows and finishes those in the pipeline; TERM drops what is not being worked on and is gone within 4 "
      "seconds; "
      "a second signal is gone within 1. Errors of rows are listed in errors.jsonl in the run directory."},
-    {"check", "FILE", 1, 1, B(CLI_SET) | B(CLI_JSON), "yaml", "say what is wrong with a pipeline",
+    {"check", "FILE", 1, 1, B(CLI_SET) | B(CLI_JSON) | B(CLI_DEVICES) | B(CLI_PLACEMENT), "yaml",
+     "say what is wrong with a pipeline",
      "Finds whatever can be known without loading anything: keys, step types, parameters, connections, columns, headers of files."},
-    {"plan", "FILE", 1, 1, B(CLI_SET) | B(CLI_JSON), "yaml", "say what a run would do",
-     "Steps, columns and types on every edge, batch sizes, replicas, credit in rows, memory, stages."},
+    {"plan", "FILE", 1, 1, B(CLI_SET) | B(CLI_JSON) | B(CLI_DEVICES) | B(CLI_PLACEMENT), "yaml", "say what a run would do",
+     "Steps, columns and types on every edge, batch sizes, replicas, credit in rows, memory, stages; for steps on GPUs each "
+     "replica's devices: "
+     "position, UUID, PCI bus id, NUMA node, cores."},
     {"errors", "RUN", 1, 1, B(CLI_CLASS) | B(CLI_JSON), "dir", "list the errors of a run",
      "RUN is a run directory. With --json the records as they were written, one JSON object per line."},
-    {"steps", "list | describe TYPE | check PLUGIN.so", 1, 2, B(CLI_PLUGIN) | B(CLI_SET) | B(CLI_COLUMN) | B(CLI_TIMEOUT) | B(CLI_JSON), "list describe check",
+    {"steps", "list | describe TYPE | check PLUGIN.so", 1, 2,
+     B(CLI_PLUGIN) | B(CLI_SET) | B(CLI_COLUMN) | B(CLI_TIMEOUT) | B(CLI_JSON), "list describe check",
      "step types there are, and what they take",
      "list: one line per type. describe: parameters and columns of one. check: run a "
-     "plugin through the contract of step types on generated rows, each check in a process of its own; `check builtin` runs stepmill's own. "
+     "plugin through the contract of step types on generated rows, each check in a process of its own; `check builtin` runs "
+     "stepmill's own. "
      "Ends with 0, 1 when something is wrong, 2 when a type could not be run without values or columns, which it names."},
-    {"devices", "", 0, 0, B(CLI_JSON), NULL, "processors and GPUs that were found", "And why something was not."},
+    {"devices", "", 0, 0, B(CLI_JSON) | B(CLI_DEVICES), NULL, "processors and GPUs that were found",
+     "And why something was not. With --devices those of the machine that FILE describes."},
     {"doctor", "", 0, 0, B(CLI_JSON), NULL, "look at this machine for what slows or stops runs",
      "Ends with exit code 1 when something would stop a run."},
     {"schema", "", 0, 0, 0, NULL, "print the JSON schema of the pipeline file",

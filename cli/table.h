@@ -19,6 +19,8 @@ typedef enum cli_flag_id {
     CLI_COLUMN,
     CLI_TIMEOUT,
     CLI_CLASS,
+    CLI_DEVICES,
+    CLI_PLACEMENT,
     CLI_HELP,
     CLI_FLAGS /* how many there are */
 } cli_flag_id;

@@ -49,4 +49,14 @@ if(STEPMILL_FUZZ)
   target_compile_options(stepmill_flags INTERFACE -fsanitize=fuzzer-no-link)
   target_link_options(stepmill_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
+# Calls of our own public functions stay inside the library: nobody is meant to replace them, and each would cost a jump and its inlining.
+target_compile_options(stepmill_flags INTERFACE -fno-semantic-interposition)
+# gcc's generic tuning clears and copies small blocks with `rep stos` and `rep movs`, which take 30 cycles to start, and makes calls of memset
+# out of loops over two entries.
+include(CheckCCompilerFlag)
+check_c_compiler_flag(-mmemset-strategy=unrolled_loop:256:noalign,libcall:-1:noalign STEPMILL_HAVE_STRATEGY)
+if(STEPMILL_HAVE_STRATEGY)
+  target_compile_options(stepmill_flags INTERFACE -mmemset-strategy=unrolled_loop:256:noalign,libcall:-1:noalign
+    -mmemcpy-strategy=unrolled_loop:256:noalign,libcall:-1:noalign -fno-tree-loop-distribute-patterns)
+endif()
 find_package(Threads REQUIRED)

@@ -25,20 +25,20 @@ static mill_status check_devices(const stm_search *s, const stm_place_step *step
     char name[96], need[40], have[40];
 
     if (step->n_devices < step->gpus || step->n_devices % step->gpus != 0)
-        return mill_fail(err, MILL_ERR_INVALID, "%s: a replica takes %d GPUs, and the list of devices has %d", step->name,
-                         step->gpus, step->n_devices);
+        return mill_fail(err, MILL_ERR_INVALID, "a replica takes %d GPUs, and the list of devices has %d", step->gpus,
+                         step->n_devices);
     for (int32_t i = 0; i < step->n_devices; i++) {
         const int32_t g = step->devices[i];
 
         if (g < 0 || g >= t->n_gpus)
-            return mill_fail(err, MILL_ERR_INVALID, "%s: there is no GPU %d: this process sees %d", step->name, g, t->n_gpus);
+            return mill_fail(err, MILL_ERR_INVALID, "there is no GPU %d: this process sees %d", g, t->n_gpus);
         if (stm_topology_is_split(t, g))
-            return mill_fail(err, MILL_ERR_INVALID, "%s: %s is split into MIG instances: name one of them", step->name,
+            return mill_fail(err, MILL_ERR_INVALID, "%s is split into MIG instances: name one of them",
                              gpu_name(t, g, name, sizeof name));
         for (int32_t k = i - i % step->gpus; k < i; k++)
-            if (step->devices[k] == g) return mill_fail(err, MILL_ERR_INVALID, "%s: one replica has GPU %d twice", step->name, g);
+            if (step->devices[k] == g) return mill_fail(err, MILL_ERR_INVALID, "one replica has GPU %d twice", g);
         if ((double)step->memory > s->room[g])
-            return mill_fail(err, MILL_ERR_INVALID, "%s: a replica needs %s on each GPU, and %s has %s to give", step->name,
+            return mill_fail(err, MILL_ERR_INVALID, "a replica needs %s on each GPU, and %s has %s to give",
                              stm_show_bytes((double)step->memory, need, sizeof need), gpu_name(t, g, name, sizeof name),
                              stm_show_bytes(s->room[g], have, sizeof have));
     }
@@ -62,17 +62,16 @@ static mill_status check_step(const stm_search *s, int32_t a, mill_error *err)
     }
     if (usable < step->gpus)
         return mill_fail(err, MILL_ERR_INVALID,
-                         "%s: a replica takes %d GPU%s, and there %s %d that this process sees and nobody else has", step->name,
-                         step->gpus, step->gpus == 1 ? "" : "s", usable == 1 ? "is" : "are", usable);
+                         "a replica takes %d GPU%s, and there %s %d that this process sees and nobody else has", step->gpus,
+                         step->gpus == 1 ? "" : "s", usable == 1 ? "is" : "are", usable);
     if (roomy >= step->gpus) return MILL_OK;
     stm_show_bytes((double)step->memory, need, sizeof need);
     stm_show_bytes(most, have, sizeof have);
     if (step->gpus == 1)
-        mill_fail(err, MILL_ERR_INVALID, "%s: a replica needs %s of GPU memory, and the largest GPU has %s to give", step->name,
-                  need, have);
+        mill_fail(err, MILL_ERR_INVALID, "a replica needs %s of GPU memory, and the largest GPU has %s to give", need, have);
     else
-        mill_fail(err, MILL_ERR_INVALID, "%s: a replica needs %s on each of %d GPUs: %d ha%s so much, the largest has %s to give",
-                  step->name, need, step->gpus, roomy, roomy == 1 ? "s" : "ve", have);
+        mill_fail(err, MILL_ERR_INVALID, "a replica needs %s on each of %d GPUs: %d ha%s so much, the largest has %s to give", need,
+                  step->gpus, roomy, roomy == 1 ? "s" : "ve", have);
     mill_error_remedy(err, "Smaller batches, a smaller model, or a lower precision");
     return MILL_ERR_INVALID;
 }
@@ -244,7 +243,7 @@ static int32_t starts_for(int32_t replicas)
     return replicas <= 16 ? 100 : replicas <= 32 ? 30 : replicas <= 128 ? 6 : replicas <= 512 ? 2 : 1;
 }
 
-mill_status stm_place(const stm_place_problem *p, stm_placement **out, int32_t *fault, mill_error *err)
+mill_status stm_placement_make(const stm_place_problem *p, stm_placement **out, int32_t *fault, mill_error *err)
 {
     stm_search s;
     int32_t at = 0, *best = NULL;
@@ -285,7 +284,7 @@ void stm_placement_destroy(stm_placement **p)
     *p = NULL;
 }
 
-double stm_place_cost(const stm_place_problem *p, const int32_t *sites)
+double stm_placement_cost(const stm_place_problem *p, const int32_t *sites)
 {
     stm_search s;
     double cost;

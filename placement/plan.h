@@ -79,16 +79,16 @@ typedef struct stm_placement {
 
 /**
  * Place all replicas.
- * @param fault  on MILL_ERR_INVALID: index of the step that the error is about (the later of two); may be NULL.
+ * @param fault  on MILL_ERR_INVALID: index of the step that the error is about (the later of two, both of which it names); may be NULL.
  * @retval MILL_ERR_INVALID  what cannot be: too few GPUs, more memory than there is, two steps that do not share on one GPU (the
  *                           message names both), a device that is not there.
  * Threads: any. Blocks: computes.
  */
-mill_status stm_place(const stm_place_problem *p, stm_placement **out, int32_t *fault, mill_error *err);
+mill_status stm_placement_make(const stm_place_problem *p, stm_placement **out, int32_t *fault, mill_error *err);
 void stm_placement_destroy(stm_placement **p);
 
 /** Cost of an assignment: sites [replicas in order][gpus of the step, at least 1], flat; a step without GPUs has one site, a node
  *  (n_gpus + node). What tests compare the planner with. */
-double stm_place_cost(const stm_place_problem *p, const int32_t *sites);
+double stm_placement_cost(const stm_place_problem *p, const int32_t *sites);
 
 #endif

@@ -5,6 +5,7 @@
 
 void stm_xml_start(stm_xml_reader *r, const char *text, size_t bytes, const char *file)
 {
+    if (bytes == 0) text = ""; /* may be NULL then */
     *r = (stm_xml_reader){.p = text, .end = text + bytes, .start = text, .file = file};
 }
 

@@ -73,8 +73,12 @@ static mill_status bound(const mill_step *step, int64_t rows, int64_t bytes, mil
 {
     const settings *s = mill_step_state(step);
     const int64_t most = rows * s->info.max_tokens;
+    const size_t value = s->options.precision == MILL_PRECISION_F32 ? sizeof(float) : sizeof(float) / 2;
 
     out->host_bytes = (size_t)rows * (size_t)s->info.dim * sizeof(float);
+    out->resident_bytes = (size_t)s->info.parameters * value;
+    /* per token and layer in flight: the stream in f32, and queries, keys, values, attention, four times the width between */
+    out->device_bytes = out->host_bytes + (size_t)most * (size_t)s->info.dim * (sizeof(float) + 9 * value);
     out->tokens = bytes / 4 + 2 * rows < most ? bytes / 4 + 2 * rows : most; /* 4 to 5 bytes a token in English */
     return MILL_OK;
 }

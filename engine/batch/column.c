@@ -15,13 +15,8 @@ static mill_column *new_head(mill_pool *pool, const mill_type *type, int64_t row
     mill_column *c = stm_pool_take(pool, head_bytes(n_children));
 
     if (c == NULL) return NULL;
-    memset(c, 0, head_bytes(n_children));
-    c->refs = 1;
-    __atomic_store_n(&c->nulls, -1, __ATOMIC_RELAXED);
-    c->n_children = n_children;
-    c->pool = pool;
-    c->view.type = type;
-    c->view.rows = rows;
+    *c = (mill_column){.refs = 1, .n_children = n_children, .pool = pool, .nulls = -1, .view = {.type = type, .rows = rows}};
+    for (int32_t i = 0; i < n_children; i++) c->children[i] = NULL;
     return c;
 }
 

@@ -13,6 +13,8 @@ void stm_plan_destroy(stm_plan **plan)
         stm_text_free(&p->steps[i].signature);
     }
     stm_free(p->steps);
+    stm_placement_destroy(&p->placement);
+    stm_topology_destroy(&p->topology);
     stm_free(p->name);
     stm_free(p);
     *plan = NULL;

@@ -4,6 +4,7 @@
 
 #include "flow/flow.h"
 #include "core/text.h"
+#include "placement/plan.h"
 #include "plugin/step.h"
 
 typedef struct stm_plan_step {
@@ -29,6 +30,10 @@ typedef struct stm_plan {
     int64_t memory_limit; /* bytes of host memory; 0 = half of what is there */
     int64_t max_errors;
     bool input_order;     /* order: input */
+    /* Which GPUs, node and processors each replica has; both NULL when no step wants GPUs, placement NULL when there are none. An
+     * entry's `step` is the index into steps. */
+    stm_topology *topology;   /* of the GPUs that this process sees: position = CUDA's number */
+    stm_placement *placement;
     double commit_interval_s; /* 0 = 1 s */
 } stm_plan;
 void stm_plan_destroy(stm_plan **plan);

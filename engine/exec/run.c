@@ -12,6 +12,7 @@
 #include "core/fault.h"
 #include "exec/durable.h"
 #include "exec/station.h"
+#include "placement/limits.h"
 
 static void on_wake(stm_wrapper *w, void *user)
 {
@@ -35,14 +36,11 @@ static void on_print(stm_wrapper *w, const mill_batch *batch, void *user)
     pthread_mutex_unlock(&run->print_lock);
 }
 
+/* Drivers beyond what can run at once only take turns: the mask counts, and so does a quota of the control group. */
 static int32_t processors(void)
 {
-    cpu_set_t set;
-    int n = 0;
+    const int32_t n = stm_cpu_count();
 
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
-    if (n < 1) n = 1;
     return n < STM_MAX_DRIVERS ? n : STM_MAX_DRIVERS;
 }
 

@@ -1,11 +1,11 @@
 /* What there is: step types, devices, the schema of the pipeline file. */
-#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
 #include "device/registry.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/placing.h"
+#include "placement/limits.h"
 #include "plugin/describe.h"
 
 static mill_status open_registry(const char *const *plugins, size_t n, stm_registry **out, mill_error *err)
@@ -125,13 +125,6 @@ static void add_isa(stm_text *t, const char *separator, const char *quote)
 #endif
 }
 
-static int32_t cpus_available(void)
-{
-    cpu_set_t set;
-
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
-}
-
 /* The devices of a backend that is in a module, or why there are none. */
 static void add_cuda_text(stm_text *t, const stm_backend_report *r)
 {
@@ -191,21 +184,28 @@ mill_status mill_devices_list(mill_format format, char **out, mill_error *err)
 {
     const double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     stm_backend_report cuda;
+    stm_topology *here = NULL;
     stm_text t = {0};
-    char buf[40];
+    char buf[40], why[256];
+    mill_status st = stm_devices_open(NULL, &here, why, err);
 
+    if (st != MILL_OK) return st;
     stm_backend_explain("cuda", &cuda);
     if (format == MILL_FORMAT_JSON) {
-        stm_text_addf(&t, "{\"cpu\":{\"cores\":%d,\"memory_bytes\":%.0f,\"isa\":[", cpus_available(), memory);
+        stm_text_addf(&t, "{\"cpu\":{\"cores\":%d,\"memory_bytes\":%.0f,\"isa\":[", stm_cpu_count(), memory);
         add_isa(&t, ",", "\"");
         stm_text_addf(&t, "]},");
         add_cuda_json(&t, &cuda);
+        stm_text_addf(&t, ",\"topology\":");
+        stm_devices_show(here, "", format, &t);
         stm_text_addf(&t, "}\n");
     } else {
-        stm_text_addf(&t, "cpu   %d cores, %s memory, ", cpus_available(), stm_show_bytes(memory, buf, sizeof buf));
+        stm_text_addf(&t, "cpu   %d cores, %s memory, ", stm_cpu_count(), stm_show_bytes(memory, buf, sizeof buf));
         add_isa(&t, " ", "");
         stm_text_addf(&t, "\n");
         add_cuda_text(&t, &cuda);
+        stm_devices_show(here, "", format, &t);
     }
+    stm_topology_destroy(&here);
     return stm_text_hand_out(&t, out, err);
 }

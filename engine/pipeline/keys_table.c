@@ -19,7 +19,7 @@ static const stm_key memory_keys[] = {
      .text = "host memory for live rows; 0 = half of what the process may use"},
     {"pinned", STM_SHAPE_BYTES, "0", 0, 1e15, .offset = F(memory_pinned),
      .text = "page-locked host memory; 0 = as needed (takes effect with GPUs)"},
-    {"cuda", STM_SHAPE_FLOAT, "0.9", 0, 1, .offset = F(memory_cuda), .text = "share of each GPU's memory (takes effect with GPUs)"},
+    {"cuda", STM_SHAPE_FLOAT, "0.9", 0, 1, .offset = F(memory_cuda), .text = "share of each GPU's memory that steps may use"},
 };
 
 const stm_key stm_file_table[] = {
@@ -35,7 +35,8 @@ const stm_key stm_file_table[] = {
     {"max_errors", STM_SHAPE_INT, "0", 0, 9e18, .offset = F(max_errors),
      .text = "imputed rows allowed before a finished run exits with code 3"},
     {"placement", STM_SHAPE_ENUM, "auto", .choices = "auto|external|explicit", .offset = F(placement),
-     .text = "who assigns devices to replicas (takes effect with GPUs)"},
+     .text = "who assigns GPUs to replicas: auto, the planner; explicit, `devices` of each step; external, a scheduler has given this "
+             "process its own: nothing is claimed"},
     {"order", STM_SHAPE_ENUM, "input", .choices = "input|any", .offset = F(order),
      .text = "order of rows at sinks: as they came in, or as they get done"},
     {"numerics", STM_SHAPE_ENUM, NULL, .choices = "invariant|fast", .offset = F(numerics),
@@ -58,9 +59,9 @@ static const stm_key resource_keys[] = {
     {"gpus", STM_SHAPE_INT, "0", 0, 64, .offset = S(gpus), .text = "GPUs per replica"},
     {"cpus", STM_SHAPE_INT, "1", 1, 1024, .offset = S(cpus), .text = "host threads per replica"},
     {"memory", STM_SHAPE_BYTES, "0", 0, 1e15, .offset = S(memory),
-     .text = "device memory per replica; 0 = not said (takes effect with GPUs)"},
-    {"share", STM_SHAPE_BOOL, "false", .offset = S(share), .text = "may share its GPUs with other steps (takes effect with GPUs)"},
-    {"devices", STM_SHAPE_TEXTS, NULL, .offset = S(devices), .text = "GPUs by position or UUID (takes effect with GPUs)"},
+     .text = "memory on each GPU of a replica; 0 = what the step type says"},
+    {"share", STM_SHAPE_BOOL, "false", .offset = S(share), .text = "may share its GPUs with other steps that may"},
+    {"devices", STM_SHAPE_TEXTS, NULL, .offset = S(devices), .text = "GPUs by position in CUDA_VISIBLE_DEVICES or by UUID, in turn for the replicas; default: the planner chooses"},
 };
 static const stm_key retry_keys[] = {
     {"times", STM_SHAPE_INT, "0", 0, 1000, .offset = S(retry_times), .text = "attempts after the first"},

@@ -180,6 +180,7 @@ void mill_pipeline_destroy(mill_pipeline **p)
     stm_registry_destroy(&(*p)->registry);
     stm_arena_fini(&(*p)->arena);
     stm_free((*p)->base_dir);
+    stm_free((*p)->devices_file);
     stm_free(*p);
     *p = NULL;
 }
@@ -189,6 +190,16 @@ const char *mill_pipeline_name(const mill_pipeline *p)
     const stm_value *v = stm_value_get(&p->root, "name");
 
     return v != NULL && v->kind == STM_VALUE_SCALAR && v->text != NULL && stm_name_ok(v->text) ? v->text : p->name;
+}
+
+mill_status mill_pipeline_use_devices(mill_pipeline *p, const char *file, mill_error *err)
+{
+    char *copy = file != NULL ? stm_path_absolute(NULL, file) : NULL;
+
+    if (file != NULL && copy == NULL) return mill_fail(err, MILL_ERR_NOMEM, "reading %s", file);
+    stm_free(p->devices_file);
+    p->devices_file = copy;
+    return MILL_OK;
 }
 
 /* ---- changing it ------------------------------------------------------------------------------------------------- */

@@ -13,6 +13,7 @@ struct mill_pipeline {
     char *base_dir;   /* absolute */
     char name[64];    /* when the tree has none */
     stm_registry *registry;
+    char *devices_file; /* a recorded machine to plan for; NULL = this one */
 };
 
 /**

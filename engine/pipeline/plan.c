@@ -6,7 +6,7 @@
 
 #include "core/alloc.h"
 #include "exec/cost.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/placing.h"
 #include "pipeline/signature.h"
 #include "pipeline/yaml.h"
 
@@ -52,9 +52,11 @@ static stm_policy policy_of(const stm_graph *g, const stm_graph_step *s)
     p.sink_errors = k->errors;
     p.replicas = (int32_t)k->replicas;
     p.cpus = (int32_t)k->cpus;
-    p.gpus = (int32_t)k->gpus;
+    p.gpus = k->gpus > 0 ? (int32_t)k->gpus : k->devices != NULL ? 1 : 0;
     p.memory_bytes = k->memory;
-    p.numerics = g->keys.numerics >= 0 ? (mill_numerics)g->keys.numerics : p.gpus > 0 ? MILL_NUMERICS_FAST : MILL_NUMERICS_INVARIANT;
+    p.numerics = g->keys.numerics >= 0 ? (mill_numerics)g->keys.numerics
+                 : p.gpus > 0          ? MILL_NUMERICS_FAST
+                                       : MILL_NUMERICS_INVARIANT;
     return p;
 }
 
@@ -210,6 +212,7 @@ static mill_status make_plan(mill_pipeline *p, const char *run_dir, stm_arena *a
         place_by_name(g, err);
         goto fail;
     }
+    if ((st = stm_pipeline_place(p, g, plan, NULL, err)) != MILL_OK) goto fail;
     *out = plan;
     return MILL_OK;
 fail:
@@ -256,8 +259,9 @@ mill_status mill_pipeline_notes(mill_pipeline *p, char **out, mill_error *err)
             stm_text_addf(&t, "note: %s: order: any: its rows come in another order in every run\n", s->name);
         if ((s->type->flags & MILL_NONDETERMINISTIC) != 0)
             stm_text_addf(&t, "note: %s: step type %s may give something else in every run\n", s->name, s->type->name);
-        if (s->keys.gpus > 0)
-            stm_text_addf(&t, "note: %s: resources.gpus: this build has no GPU support; the step runs on the cpu\n", s->name);
+        if (plan->topology != NULL && plan->topology->n_gpus == 0 && (s->keys.gpus > 0 || s->keys.devices != NULL))
+            stm_text_addf(&t, "note: %s: resources: there is no GPU that this process could use; the step runs on the cpu\n",
+                          s->name);
     }
     if (st == MILL_OK && !sink) stm_text_addf(&t, "note: no step is a sink: nothing is written\n");
     if (st == MILL_OK) st = stm_text_hand_out(&t, out, err);

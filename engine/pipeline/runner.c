@@ -12,7 +12,7 @@
 #include "core/clock.h"
 #include "core/fault.h"
 #include "exec/run.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/placing.h"
 #include "stepmill/json.h"
 #include "trace/progress.h"
 
@@ -26,6 +26,7 @@ struct mill_run {
     bool finished;
     mill_run_options opts;
     stm_progress *progress;
+    stm_claims *claims; /* on the GPUs that it uses */
 };
 
 /* ---- run directory ----------------------------------------------------------------------------------------------- */
@@ -90,6 +91,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     static const mill_run_options defaults = MILL_RUN_OPTIONS_INIT;
     mill_run *r = stm_calloc(sizeof *r);
     stm_arena arena = {0};
+    stm_graph graph = {0};
     stm_plan *plan = NULL;
     stm_run_opts ro = {.struct_size = sizeof ro};
     mill_status st;
@@ -99,7 +101,13 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     if (options != NULL) memcpy(&r->opts, options, options->struct_size < sizeof r->opts ? options->struct_size : sizeof r->opts);
     r->start_ns = stm_now_ns();
     if ((st = name_dir(p, r, err)) != MILL_OK) goto fail;
-    if ((st = stm_pipeline_plan(p, r->dir, &arena, NULL, &plan, err)) != MILL_OK) goto fail;
+    if (p->devices_file != NULL) {
+        st =
+            mill_fail(err, MILL_ERR_INVALID, "the pipeline is planned for another machine (%s): it cannot be run", p->devices_file);
+        goto fail;
+    }
+    if ((st = stm_pipeline_plan(p, r->dir, &arena, &graph, &plan, err)) != MILL_OK) goto fail;
+    if ((st = stm_pipeline_claim(p, &graph, plan, &r->claims, err)) != MILL_OK) goto fail;
     if (r->dir != NULL && (st = make_dirs(r->dir, err)) != MILL_OK) goto fail;
     r->max_errors = plan->max_errors;
     ro.threads = r->opts.threads;
@@ -345,6 +353,7 @@ void mill_run_destroy(mill_run **run)
     r = *run;
     stm_run_destroy(&r->run);
     stm_progress_destroy(&r->progress);
+    stm_claims_destroy(&r->claims);
     stm_free(r->dir);
     stm_free(r);
     *run = NULL;

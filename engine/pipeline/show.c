@@ -2,7 +2,8 @@
 #include <string.h>
 
 #include "core/alloc.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/estimate.h"
+#include "pipeline/placing.h"
 
 /* Text of unknown length, per row, when memory is estimated. */
 enum { GUESS_BYTES = 256 };
@@ -35,15 +36,15 @@ static int64_t type_bytes(const mill_type *t)
     }
 }
 
-/* What a step is expected to get and need. */
-struct estimate {
-    int64_t rows; /* of a batch, as far as can be told */
-    int64_t input_bytes;
-    mill_bound bound;
-    bool bounded;
-};
+int64_t stm_row_bytes(const stm_schema *columns)
+{
+    int64_t sum = 0;
 
-static void estimate_steps(const stm_plan *plan, struct estimate *e)
+    for (int32_t c = 0; c < columns->n; c++) sum += type_bytes(columns->fields[c].type);
+    return sum;
+}
+
+void stm_estimate_steps(const stm_plan *plan, stm_estimate *e)
 {
     for (int32_t i = 0; i < plan->n_steps; i++) {
         const mill_step *s = plan->steps[i].step;
@@ -55,7 +56,7 @@ static void estimate_steps(const stm_plan *plan, struct estimate *e)
             const mill_step *from = plan->steps[ps->inputs[k].from].step;
 
             if (s->batch_rows == 0 && e[ps->inputs[k].from].rows > e[i].rows) e[i].rows = e[ps->inputs[k].from].rows;
-            for (int32_t c = 0; c < from->out.n; c++) width += type_bytes(from->out.fields[c].type);
+            width += stm_row_bytes(&from->out);
         }
         if (s->budget_bytes > 0 && width > 0) { /* as many rows as fit in */
             const int64_t rows = s->budget_bytes / width > 0 ? s->budget_bytes / width : 1;
@@ -95,7 +96,7 @@ static void add_schema(stm_text *t, const stm_schema *s)
 
 /* ---- for people -------------------------------------------------------------------------------------------------- */
 
-static void show_step(const stm_plan *plan, int32_t i, const struct estimate *e, int width, stm_text *t)
+static void show_step(const stm_plan *plan, int32_t i, const stm_estimate *e, int width, stm_text *t)
 {
     static const char *const on_error[] = {"impute", "isolate", "stop"};
     const stm_plan_step *ps = &plan->steps[i];
@@ -129,12 +130,16 @@ static void show_step(const stm_plan *plan, int32_t i, const struct estimate *e,
     }
     if (ps->credit_rows > 0)
         stm_text_addf(t, "  %*s    credit: %lld rows in the pipeline at once\n", width, "", (long long)ps->credit_rows);
-    if (e->bounded && (e->bound.host_bytes > 0 || e->bound.device_bytes > 0))
+    if (e->bounded && e->bound.host_bytes > 0)
         stm_text_addf(t, "  %*s    memory: up to %s per replica and batch\n", width, "",
-                      stm_show_bytes((double)(e->bound.host_bytes + e->bound.device_bytes), buf, sizeof buf));
+                      stm_show_bytes((double)e->bound.host_bytes, buf, sizeof buf));
+    if (plan->placement != NULL && s->policy.gpus > 0 && stm_device_bytes(s, e) > 0)
+        stm_text_addf(t, "  %*s    GPU memory: up to %s per replica\n", width, "",
+                      stm_show_bytes((double)stm_device_bytes(s, e), buf, sizeof buf));
+    stm_placing_show(plan, i, width, t);
 }
 
-static void show_text(const stm_plan *plan, const struct estimate *e, stm_text *t)
+static void show_text(const stm_plan *plan, const stm_estimate *e, stm_text *t)
 {
     char buf[40];
     int width = 4;
@@ -176,7 +181,7 @@ static void json_schema(stm_text *t, const stm_schema *s)
     stm_text_addf(t, "]");
 }
 
-static void json_step(const stm_plan *plan, int32_t i, const struct estimate *e, stm_text *t)
+static void json_step(const stm_plan *plan, int32_t i, const stm_estimate *e, stm_text *t)
 {
     const stm_plan_step *ps = &plan->steps[i];
     const mill_step *s = ps->step;
@@ -206,12 +211,14 @@ static void json_step(const stm_plan *plan, int32_t i, const struct estimate *e,
     stm_text_addf(t, ",\"columns\":");
     json_schema(t, &s->out);
     if (e->bounded)
-        stm_text_addf(t, ",\"memory\":{\"host_bytes\":%zu,\"device_bytes\":%zu,\"batch_rows\":%lld}", e->bound.host_bytes,
-                      e->bound.device_bytes, (long long)e->rows);
+        stm_text_addf(t, ",\"memory\":{\"host_bytes\":%zu,\"device_bytes\":%zu,\"resident_bytes\":%zu,\"batch_rows\":%lld}",
+                      e->bound.host_bytes, e->bound.device_bytes, e->bound.resident_bytes, (long long)e->rows);
+    if (s->policy.gpus > 0) stm_text_addf(t, ",\"gpu_memory_bytes\":%lld", (long long)stm_device_bytes(s, e));
+    stm_placing_json(plan, i, t);
     stm_text_addf(t, "}");
 }
 
-static void show_json(const stm_plan *plan, const struct estimate *e, stm_text *t)
+static void show_json(const stm_plan *plan, const stm_estimate *e, stm_text *t)
 {
     stm_text_addf(t, "{");
     json_text(t, "name", plan->name);
@@ -222,12 +229,17 @@ static void show_json(const stm_plan *plan, const struct estimate *e, stm_text *
         if (i > 0) stm_text_addf(t, ",");
         json_step(plan, i, &e[i], t);
     }
-    stm_text_addf(t, "]}\n");
+    stm_text_addf(t, "]");
+    if (plan->placement != NULL) {
+        stm_text_addf(t, ",\"placement_cost_s\":%.9g,\"topology\":", plan->placement->cost);
+        stm_devices_show(plan->topology, "", MILL_FORMAT_JSON, t);
+    }
+    stm_text_addf(t, "}\n");
 }
 
 mill_status stm_plan_show(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, mill_format format, stm_text *out)
 {
-    struct estimate *e = stm_calloc((size_t)plan->n_steps * sizeof *e);
+    stm_estimate *e = stm_calloc((size_t)plan->n_steps * sizeof *e);
 
     (void)p;
     (void)g;
@@ -235,7 +247,7 @@ mill_status stm_plan_show(const mill_pipeline *p, const stm_graph *g, const stm_
         out->failed = true;
         return MILL_OK; /* the caller hands the text out, and so tells */
     }
-    estimate_steps(plan, e);
+    stm_estimate_steps(plan, e);
     if (format == MILL_FORMAT_JSON)
         show_json(plan, e, out);
     else

@@ -56,6 +56,9 @@ typedef enum mill_format { MILL_FORMAT_TEXT = 0, MILL_FORMAT_JSON = 1 } mill_for
 /** What a run would do: steps, columns and types on every edge, batch sizes, replicas, credit in rows per root, memory,
  *  stages. Fails as mill_pipeline_check. */
 MILL_API mill_status mill_pipeline_plan(mill_pipeline *p, mill_format format, char **out, mill_error *err);
+/** Check and plan for the machine that a file describes (docs/placement.md) instead of this one; NULL = this one again. Such a pipeline
+ *  cannot be run. The file is read when the pipeline is checked. */
+MILL_API mill_status mill_pipeline_use_devices(mill_pipeline *p, const char *file, mill_error *err);
 /** The `name` key, else the file's name without its ending. Valid until the pipeline changes. */
 MILL_API const char *mill_pipeline_name(const mill_pipeline *p);
 
@@ -100,6 +103,9 @@ MILL_API mill_status mill_plugin_check(const char *path, mill_format format, cha
 MILL_API mill_status mill_schema_text(char **out, mill_error *err);
 /** Devices a pipeline could use, and why one could not. */
 MILL_API mill_status mill_devices_list(mill_format format, char **out, mill_error *err);
+/** GPUs, NUMA nodes and the paths between them of the machine that a file describes (docs/placement.md), as far as
+ *  CUDA_VISIBLE_DEVICES of this process lets them be seen. @p file NULL: of this machine. */
+MILL_API mill_status mill_devices_read(const char *file, mill_format format, char **out, mill_error *err);
 
 MILL_END_DECLS
 

@@ -108,6 +108,7 @@ typedef struct mill_bound {
     size_t host_bytes;   /* outputs and scratch in host memory */
     size_t device_bytes; /* on the replica's device */
     int64_t tokens;      /* of these rows; 0 = unknown. Without `cost`, the cost of a row in a budget is what one row of its bytes has */
+    size_t resident_bytes; /* on each of the replica's devices for as long as it is loaded: weights, tables */
 } mill_bound;
 
 typedef struct mill_step_type {

@@ -3,6 +3,7 @@
   house.py layers ROOT   an #include goes to the same folder or to a lower layer (docs/architecture.md)
   house.py listed ROOT   each source file is named in the CMakeLists.txt of its folder, or of one above it
   house.py sizes ROOT    no source file is longer than 800 lines
+  house.py kernels ROOT  .cu files keep to what nvcc and the simulated devices both run (tests/sim/README.md)
 """
 import pathlib
 import re
@@ -121,7 +122,38 @@ def sizes(root):
     return faults, f"{seen} files"
 
 
-RULES = {"layers": layers, "listed": listed, "sizes": sizes}
+# What a .cu file must not say, and what to say instead. Inline PTX has its place: the wrappers in kernels/stm_*.h.
+KERNEL_WORDS = [
+    (r"<<<", "launch with STM_LAUNCH, which both compilers know"),
+    (r"\b__shared__\b", "use STM_SHARED or STM_DYN_SHARED"),
+    (r"\b(?:__)?asm(?:__)?\b", "inline PTX belongs into a wrapper in kernels/stm_sm80.h or stm_sm90.h, beside its emulation"),
+    (r"\bstatic\s+(?:[\w<>]+\s+)*__global__", "a kernel is not static: the simulator finds it by its name"),
+    (r"\bnamespace\s*\{", "no anonymous namespace: the simulator finds kernels by their names"),
+    (r"\bvolatile\b(?!\s*\()", "flags between threads are atomics, not volatile"),
+    (r"\bcuda(?:Device|Stream|Event)Synchronize\b|\bcuda(?:Malloc|Free)\w*\b", "a launch function queues; it neither waits nor allocates"),
+]
+
+
+def without_comments(text):
+    """Comments blanked, lines kept."""
+    return re.sub(r"//[^\n]*|/\*.*?\*/", lambda m: "\n" * m.group().count("\n"), text, flags=re.S)
+
+
+def kernels(root):
+    faults, seen = [], 0
+    for path in files(root, {".cu"}):
+        here = path.relative_to(root)
+        text = without_comments(path.read_text(encoding="utf-8"))
+        seen += 1
+        for number, line in enumerate(text.splitlines(), 1):
+            for pattern, remedy in KERNEL_WORDS:
+                word = re.search(pattern, line)
+                if word:
+                    faults.append(f"{here}:{number}: {word.group().strip()}: {remedy}")
+    return faults, f"{seen} .cu files"
+
+
+RULES = {"layers": layers, "listed": listed, "sizes": sizes, "kernels": kernels}
 
 
 def main():

@@ -26,6 +26,14 @@ CASES = [
     ("listed", "part of another name", {"engine/core/a.c": "", "engine/core/CMakeLists.txt": "stm_sources(a.cc)"}, 1),
     ("sizes", "at the limit", {"engine/core/a.c": "\n" * 800}, 0),
     ("sizes", "past it", {"engine/core/a.c": "\n" * 801}, 1),
+    ("kernels", "as it should be", {"kernels/a.cu": '/* no <<< */\n#include "kernels/stm_cuda.h"\n// asm\nint stm_asm;\n'}, 0),
+    ("kernels", "chevrons", {"kernels/a.cu": '#include "stm_cuda.h"\nk<<<1, 2>>>();\n'}, 1),
+    ("kernels", "plain shared memory", {"kernels/a.cu": '#include "stm_cuda.h"\n__shared__ int x;\n'}, 1),
+    ("kernels", "inline PTX", {"kernels/a.cu": '#include "stm_cuda.h"\nasm volatile("bar.sync 0;");\n'}, 1),
+    ("kernels", "a static kernel", {"kernels/a.cu": '#include "stm_cuda.h"\nstatic __global__ void k();\n'}, 1),
+    ("kernels", "a nameless one", {"kernels/a.cu": '#include "stm_cuda.h"\nnamespace {\n'}, 1),
+    ("kernels", "a volatile flag", {"kernels/a.cu": '#include "stm_cuda.h"\nvolatile int *flag;\n'}, 1),
+    ("kernels", "a launch that waits", {"kernels/a.cu": '#include "stm_cuda.h"\nint r = cudaStreamSynchronize(s);\n'}, 1),
     ("sizes", "data may be long", {"tests/data/a.jsonl": "\n" * 9000, "scripts/a.py": "\n"}, 0),
 ]
 

@@ -57,7 +57,11 @@ static cudaError_t copy(void *dst, const void *src, const Rect &r, cudaMemcpyKin
     if (!dst || !src || r.dst_pitch < r.width || r.src_pitch < r.width) return cudaErrorInvalidValue;
     const Side to{memory_at(dst)}, from{memory_at(src)};
     cudaError_t e = check_direction(to, from, kind);
-    if (e) return e;
+    if (e) {
+        explain_stale(dst, site);
+        explain_stale(src, site);
+        return e;
+    }
     if (!inside(to.m, dst, r.dst_span()) || !inside(from.m, src, r.src_span())) return cudaErrorInvalidValue;
     const StreamInfo info = stream_info(stream);
     if (!info.valid) return cudaErrorInvalidResourceHandle;
@@ -110,6 +114,7 @@ static cudaError_t fill(void *p, int value, const Rect &r, cudaStream_t stream, 
 {
     if (r.width == 0 || r.height == 0) return cudaSuccess;
     const Memory m = memory_at(p);
+    if (!m.known) explain_stale(p, site);
     if (!m.known || r.dst_pitch < r.width || !inside(m, p, r.dst_span())) return cudaErrorInvalidValue;
     const int device = stream_info(stream).device;
     Work w{"memset", site, nullptr, {{p, r.dst_span(), Touch::Write}}};

@@ -95,6 +95,7 @@ cudaError_t enter(const char *api, cudaError_t usual, Call kind)
     if (!settings().driver) return result(cudaErrorInsufficientDriver);
     if (devices().empty()) return result(cudaErrorNoDevice);
     if (host_function) return result(cudaErrorNotPermitted);
+    if (strcmp(api, "cudaLaunchKernel") != 0) forget_declarations(); // of a launch that was given up
     const int injected = fault(api, usual, kind);
     if (injected) return result(static_cast<cudaError_t>(injected));
     return result(sticky_of(current));

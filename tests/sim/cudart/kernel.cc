@@ -63,6 +63,8 @@ static const stm_sim_kernel *resolve(const void *f)
 // ---- what a launch touches ----
 static thread_local std::vector<Access> declared;
 
+void forget_declarations() { declared.clear(); }
+
 static bool covered(const std::vector<Access> &by, const void *p)
 {
     for (const Access &a : by)
@@ -190,7 +192,7 @@ static cudaError_t launch(const cudaLaunchConfig_t &c, const void *f, void **arg
     if (!e && info.device != current_device()) e = cudaErrorInvalidResourceHandle; // a stream of another device
     if (!e && cooperative && uint64_t(c.gridDim.x) * c.gridDim.y * c.gridDim.z > 64) e = cudaErrorCooperativeLaunchTooLarge;
     if (e) {
-        declared.clear();
+        forget_declarations();
         return e;
     }
     return enqueue(c.stream, kernel_work(*k, c, args, info.device, cooperative, site));
@@ -226,7 +228,7 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *f,
 {
     cudaError_t e = enter("cudaLaunchKernel", cudaErrorLaunchOutOfResources);
     if (e) {
-        declared.clear();
+        forget_declarations();
         return e;
     }
     return result(launch(*config, f, args, SIM_SITE("launch")));

@@ -37,6 +37,28 @@ Memory memory_at(const void *p)
     return {true, a->type, a->device, reinterpret_cast<const char *>(a->at), a->bytes};
 }
 
+// What was freed lately, so that a call with a stale pointer can be told as what it is. Others may have the address by now, so
+// this is asked only when the call is wrong anyway.
+struct Freed {
+    size_t bytes;
+    Site made;
+};
+static std::map<uintptr_t, Freed> &freed_lately()
+{
+    static auto *map = new std::map<uintptr_t, Freed>;
+    return *map;
+}
+void explain_stale(const void *p, const Site &site)
+{
+    Lock l;
+    const uintptr_t at = reinterpret_cast<uintptr_t>(p);
+    auto it = freed_lately().upper_bound(at);
+    if (it == freed_lately().begin() || find_allocation(p)) return;
+    --it;
+    if (at < it->first + it->second.bytes)
+        finding("use after free: [%s] is given memory that was freed (%s)", describe(site).c_str(), describe(it->second.made).c_str());
+}
+
 static size_t page_up(size_t n) { return (n + kPage - 1) / kPage * kPage; }
 
 // Without the lock: the pages of a big block take a while.
@@ -125,6 +147,8 @@ void release_memory(uintptr_t at)
         a = std::move(it->second);
         allocations().erase(it);
         if (a.type == cudaMemoryTypeDevice) devices()[a.device].used -= a.bytes;
+        if (freed_lately().size() > 4096) freed_lately().clear();
+        freed_lately()[a.at] = {a.bytes, a.made};
     }
     if (!a.registered) unmake(a);
 }

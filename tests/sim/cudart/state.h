@@ -130,6 +130,7 @@ void wait_for(const RecordP &record);
 bool poll_locked(const RecordP &r);            // done? In lazy mode the first look only makes it wanted
 std::vector<RecordP> device_tails_locked(int device);
 cudaError_t sticky_of(int device);
+void forget_declarations(); // of this thread's next launch
 
 // checker (check.cc), all locked
 void check_work(const Work &w, Stream *s, Clock *clock);
@@ -140,6 +141,7 @@ Clock &host_clock();
 // memory.cc; these take the lock themselves
 cudaError_t allocate(void **out, size_t bytes, int device, cudaMemoryType type, const Site &site);
 void release_memory(uintptr_t at); // nobody uses it any more
+void explain_stale(const void *p, const Site &site); // a finding if p was freed lately; for calls that are wrong anyway
 
 std::string describe(const Site &site);
 void in_host_function(bool yes); // this thread runs one: it must not call the API

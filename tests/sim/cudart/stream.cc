@@ -24,16 +24,21 @@ struct Retired {
     int index;
     uint32_t last;
 };
-static std::vector<Retired> retired;
+static std::vector<Retired> &retired() // never destroyed, as all state here: stream threads outlive static objects
+{
+    static auto *list = new std::vector<Retired>;
+    return *list;
+}
 static int next_index;
 
 static void take_index(Stream *s)
 {
-    for (size_t i = 0; i < retired.size(); i++)
-        if (host_clock().at(retired[i].index) >= retired[i].last) {
-            s->index = retired[i].index;
-            s->clock.set(s->index, retired[i].last);
-            retired.erase(retired.begin() + static_cast<long>(i));
+    auto &list = retired();
+    for (size_t i = 0; i < list.size(); i++)
+        if (host_clock().at(list[i].index) >= list[i].last) {
+            s->index = list[i].index;
+            s->clock.set(s->index, list[i].last);
+            list.erase(list.begin() + static_cast<long>(i));
             return;
         }
     s->index = next_index++;
@@ -121,7 +126,7 @@ static void run_stream(Stream *s)
                 if (other->gate.sleepers && other != s && !other->queue.empty()) wake(&other->gate);
         notify();
     }
-    retired.push_back({s->index, s->clock.at(s->index)});
+    retired().push_back({s->index, s->clock.at(s->index)});
     live_streams().erase(s);
     delete s;
 }
@@ -337,7 +342,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t handle)
         wake(&s->gate); // its thread deletes it
     } else {
         live_streams().erase(s);
-        retired.push_back({s->index, s->clock.at(s->index)});
+        retired().push_back({s->index, s->clock.at(s->index)});
         delete s;
     }
     return result(sticky);

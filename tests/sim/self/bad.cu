@@ -116,9 +116,9 @@ __global__ void near_underrun(int *data, int n)
     data[t] = n - 1 - t;
     if (t == 0) data[-1] = 7;
 }
-__global__ void null_pointer(int *data, int)
+__global__ void null_pointer(int *data, int n)
 {
-    int *volatile p = nullptr;
+    int *p = reinterpret_cast<int *>(static_cast<uintptr_t>(n - 128)); // null, which the compiler cannot see
     data[0] = p[threadIdx.x];
 }
 

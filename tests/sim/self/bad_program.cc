@@ -111,7 +111,7 @@ static void run_hopper(int mistake)
     TensorData d(64, 16, 256);
     DeviceVec<__nv_bfloat16> a(d.a), b(d.b);
     DeviceVec<float> c(d.want.size());
-    alignas(64) CUtensorMap ma, mb;
+    CUtensorMap ma, mb;
     if (map_rows(&ma, a.data(), d.m, d.k) || map_rows(&mb, b.data(), d.n, d.k)) exit(5);
     CHECK(tensor_hopper(ma, mb, c, d.k, mistake, nullptr));
     check(cudaDeviceSynchronize(), "kernel");

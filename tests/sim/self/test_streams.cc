@@ -47,6 +47,105 @@ TEST(SimStreams, HostFunctionsRunInOrder)
     EXPECT_EQ(seen, (std::vector<int>{1, 2, 3}));
 }
 
+TEST(SimStreams, TheNullStreamWaitsForBlockingOnes)
+{
+    const int n = 512;
+    cudaStream_t s;
+    CUDA_OK(cudaStreamCreate(&s)); // blocking
+    DeviceVec<float> a(std::vector<float>(n, 1.0f)), b(n), c(n);
+    CUDA_OK(good_add(a, a, b, n, s));
+    CUDA_OK(good_add(b, b, c, n, nullptr));
+    CUDA_OK(good_add(c, c, b, n, s));
+    CUDA_OK(cudaStreamSynchronize(s));
+    EXPECT_EQ(b.download(), std::vector<float>(n, 8.0f));
+    CUDA_OK(cudaStreamDestroy(s));
+    EXPECT_EQ(stm_sim_findings(), 0);
+}
+
+TEST(SimStreams, QueriesMakeProgress)
+{
+    Stream s;
+    cudaEvent_t e;
+    CUDA_OK(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
+    EXPECT_EQ(cudaEventQuery(e), cudaSuccess) << "never recorded";
+    DeviceVec<char> a(64);
+    CUDA_OK(cudaMemsetAsync(a, 0, 64, s));
+    CUDA_OK(cudaEventRecord(e, s));
+    cudaError_t q;
+    while ((q = cudaEventQuery(e)) == cudaErrorNotReady) {}
+    EXPECT_EQ(q, cudaSuccess);
+    while ((q = cudaStreamQuery(s)) == cudaErrorNotReady) {}
+    EXPECT_EQ(q, cudaSuccess);
+    EXPECT_EQ(cudaGetLastError(), cudaSuccess) << "not ready is no error";
+    float ms;
+    EXPECT_EQ(cudaEventElapsedTime(&ms, e, e), cudaErrorInvalidResourceHandle) << "timing is off";
+    cudaGetLastError();
+    CUDA_OK(cudaEventDestroy(e));
+}
+
+TEST(SimStreams, AWaitTakesTheRecordAsOfTheCall)
+{
+    const int n = 64;
+    Stream s, t;
+    cudaEvent_t e;
+    CUDA_OK(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
+    DeviceVec<float> a(std::vector<float>(n, 1.0f)), b(n), c(n);
+    CUDA_OK(good_add(a, a, b, n, s));
+    CUDA_OK(cudaEventRecord(e, s));
+    CUDA_OK(cudaStreamWaitEvent(t, e, 0));
+    CUDA_OK(cudaEventRecord(e, t)); // again, elsewhere: t does not wait for itself
+    CUDA_OK(good_add(b, b, c, n, t));
+    t.wait();
+    EXPECT_EQ(c.download(), std::vector<float>(n, 4.0f));
+    CUDA_OK(cudaEventDestroy(e));
+    EXPECT_EQ(stm_sim_findings(), 0);
+}
+
+// What a steady state must not do is counted by name.
+TEST(SimStreams, CallsAreCounted)
+{
+    const long mallocs = stm_sim_calls("cudaMalloc"), all = stm_sim_calls("cuda*"), launches = stm_sim_calls("cudaLaunchKernel");
+    DeviceVec<float> a(std::vector<float>(8, 1.0f));
+    CUDA_OK(good_add(a, a, a, 8, nullptr));
+    CUDA_OK(cudaDeviceSynchronize());
+    EXPECT_EQ(stm_sim_calls("cudaMalloc") - mallocs, 1);
+    EXPECT_EQ(stm_sim_calls("cudaLaunchKernel") - launches, 1);
+    EXPECT_EQ(stm_sim_calls("cuda*") - all, 4) << "malloc, memcpy, launch, synchronise";
+}
+
+TEST(SimFaults, EveryKthCallOfAnyKind)
+{
+    // Each call of a small job fails once: the job stops there with that call's usual error, and nothing is left behind.
+    auto job = [] {
+        void *p = nullptr, *h = nullptr;
+        cudaStream_t s = nullptr;
+        cudaError_t e = cudaMalloc(&p, 64);
+        if (!e) e = cudaMallocHost(&h, 64);
+        if (!e) e = cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
+        if (!e) e = cudaMemsetAsync(p, 0, 64, s);
+        if (!e) e = cudaMemcpyAsync(h, p, 64, cudaMemcpyDeviceToHost, s);
+        if (s) {
+            const cudaError_t w = cudaStreamSynchronize(s);
+            if (!e) e = w;
+            if (w) cudaStreamSynchronize(s); // the fault is gone
+            cudaStreamDestroy(s);
+        }
+        cudaFreeHost(h);
+        cudaFree(p);
+        return e;
+    };
+    const cudaError_t want[] = {cudaErrorMemoryAllocation, cudaErrorMemoryAllocation, cudaErrorMemoryAllocation, cudaErrorUnknown,
+                                cudaErrorUnknown,          cudaErrorUnknown,          cudaSuccess};
+    for (int k = 1; k <= 7; k++) {
+        stm_sim_fault("cuda*", k, 0, 0);
+        EXPECT_EQ(job(), want[k - 1]) << "call " << k;
+        EXPECT_EQ(stm_sim_fault_fired() != 0, k < 7);
+        stm_sim_fault_clear();
+        EXPECT_EQ(stm_sim_live("*"), 0) << "call " << k;
+        cudaGetLastError();
+    }
+}
+
 TEST(SimFaults, TheKthCallFails)
 {
     void *p[3] = {};

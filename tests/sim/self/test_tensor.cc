@@ -33,7 +33,7 @@ TEST(SimTensor, WgmmaThroughTmaAndMbarriers)
     TensorData d(64, 16, 256);
     DeviceVec<__nv_bfloat16> a(d.a), b(d.b);
     DeviceVec<float> c(d.want.size());
-    alignas(64) CUtensorMap ma, mb;
+    CUtensorMap ma, mb;
     ASSERT_EQ(map_rows(&ma, a.data(), d.m, d.k), CUDA_SUCCESS);
     ASSERT_EQ(map_rows(&mb, b.data(), d.n, d.k), CUDA_SUCCESS);
     CUDA_OK(tensor_hopper(ma, mb, c, d.k, 0, nullptr));
@@ -43,7 +43,7 @@ TEST(SimTensor, WgmmaThroughTmaAndMbarriers)
 TEST(SimTensor, MapsThatTheDriverRefuses)
 {
     DeviceVec<__nv_bfloat16> a(64 * 64);
-    alignas(64) CUtensorMap m;
+    CUtensorMap m;
     EXPECT_EQ(map_rows(&m, a.data() + 1, 64, 64), CUDA_ERROR_INVALID_VALUE) << "address not aligned to 16 bytes";
     EXPECT_EQ(map_rows(&m, a.data(), 64, 63), CUDA_ERROR_INVALID_VALUE) << "stride no multiple of 16 bytes";
     EXPECT_EQ(map_rows(&m, a.data(), 300, 64), CUDA_ERROR_INVALID_VALUE) << "box above 256";

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -168,7 +169,7 @@ TEST(Claim, ExecDoesNotInherit)
     const std::string uuid = device("exec");
     int ready[2];
     Claims mine;
-    char c;
+    char program[32] = "";
 
     ASSERT_EQ(pipe(ready), 0);
     const pid_t holder = fork();
@@ -178,18 +179,19 @@ TEST(Claim, ExecDoesNotInherit)
         if (fork() == 0) {
             dup2(ready[1], 1);
             close(ready[0]);
-            execl("/bin/sh", "sh", "-c", "echo started; exec sleep 20", (char *)nullptr);
+            execl("/bin/sh", "sh", "-c", "echo $$; exec sleep 20 >/dev/null 2>&1", (char *)nullptr);
             _exit(1);
         }
-        close(ready[1]);
-        (void)!read(ready[0], &c, 1);
         _exit(0);
     }
     close(ready[1]);
+    ASSERT_GT(read(ready[0], program, sizeof program - 1), 0);
     int status = -1;
     ASSERT_EQ(waitpid(holder, &status, 0), holder);
     ASSERT_EQ(status, 0);
-    EXPECT_EQ(mine.take(uuid), MILL_OK) << "`sleep` is still running, and holds nothing";
+    ASSERT_EQ(kill((pid_t)atol(program), 0), 0) << "`sleep` is still running";
+    EXPECT_EQ(mine.take(uuid), MILL_OK) << "and holds nothing";
+    kill((pid_t)atol(program), SIGKILL);
     close(ready[0]);
 }
 

@@ -18,7 +18,7 @@ Placement place(mt::Problem &problem, mill_error *err = nullptr, int32_t *fault 
     const stm_place_problem p = problem.view();
     stm_placement *out = nullptr;
     mill_error local = {};
-    const mill_status st = stm_place(&p, &out, fault, err != nullptr ? err : &local);
+    const mill_status st = stm_placement_make(&p, &out, fault, err != nullptr ? err : &local);
 
     if (err == nullptr) {
         EXPECT_EQ(st, MILL_OK) << local.msg;
@@ -177,7 +177,7 @@ TEST(Plan, TakenGpusAreLeftAlone)
     problem.add("embed", 1, 2);
     stm_place_problem p = problem.view();
     p.taken = taken;
-    ASSERT_EQ(stm_place(&p, &out, nullptr, nullptr), MILL_OK);
+    ASSERT_EQ(stm_placement_make(&p, &out, nullptr, nullptr), MILL_OK);
     const Placement got(out);
     for (int i = 0; i < 2; i++) EXPECT_EQ(got->entries[i].gpus[0], 1);
 }
@@ -205,7 +205,7 @@ TEST(Plan, ProcessorsStayWithinTheMask)
     problem.add("embed", 1, 4).cpus = 3;
     stm_place_problem p = problem.view();
     ASSERT_TRUE(stm_cpus_parse("2-5,30-33", &p.allowed));
-    ASSERT_EQ(stm_place(&p, &out, nullptr, nullptr), MILL_OK);
+    ASSERT_EQ(stm_placement_make(&p, &out, nullptr, nullptr), MILL_OK);
     const Placement got(out);
     for (int i = 0; i < 4; i++) {
         const stm_placed &e = got->entries[i];
@@ -227,7 +227,7 @@ TEST(Plan, MaskOfAnotherNodeIsBetterThanNone)
     problem.devices[0] = {3};
     stm_place_problem p = problem.view();
     ASSERT_TRUE(stm_cpus_parse("0-1", &p.allowed)); /* all on node 0; GPU 3 is on node 1 */
-    ASSERT_EQ(stm_place(&p, &out, nullptr, nullptr), MILL_OK);
+    ASSERT_EQ(stm_placement_make(&p, &out, nullptr, nullptr), MILL_OK);
     const Placement got(out);
     EXPECT_EQ(got->entries[0].node, 1);
     EXPECT_EQ(stm_cpus_count(&got->entries[0].cpus), 1);
@@ -244,18 +244,18 @@ struct Refusal {
     std::vector<const char *> says;
 };
 const Refusal kRefusals[] = {
-    {"too_few", "workstation-2gpu.topo", [](mt::Problem &p) { p.add("judge", 4); }, 0, {"judge", "takes 4 GPUs", "there are 2"}},
-    {"no_gpu", "no-gpu.topo", [](mt::Problem &p) { p.add("judge", 1); }, 0, {"judge", "takes 1 GPU,", "there are 0"}},
+    {"too_few", "workstation-2gpu.topo", [](mt::Problem &p) { p.add("judge", 4); }, 0, {"takes 4 GPUs", "there are 2"}},
+    {"no_gpu", "no-gpu.topo", [](mt::Problem &p) { p.add("judge", 1); }, 0, {"takes 1 GPU,", "there are 0"}},
     {"too_large",
      "laptop-1gpu.topo",
      [](mt::Problem &p) { p.add("judge", 1).memory = 8LL << 30; },
      0,
-     {"judge", "needs 8 GiB", "7.2 GiB to give"}},
+     {"needs 8 GiB", "7.2 GiB to give"}},
     {"too_large_for_two",
      "uneven-memory-4gpu.topo",
      [](mt::Problem &p) { p.add("judge", 2).memory = 60LL << 30; },
      0,
-     {"judge", "2 GPUs", "1 has so much"}},
+     {"2 GPUs", "1 has so much"}},
     {"two_that_do_not_share",
      "laptop-1gpu.topo",
      [](mt::Problem &p) { p.add("embed", 1), p.add("judge", 1); },
@@ -368,7 +368,7 @@ TEST(Plan, FailsCleanlyAtEveryAllocation)
         stm_placement *out = nullptr;
         mill_error err = {};
         mt::FailNth fail(nth);
-        const mill_status st = stm_place(&p, &out, nullptr, &err);
+        const mill_status st = stm_placement_make(&p, &out, nullptr, &err);
         const bool fired = fail.fired();
 
         EXPECT_EQ(st, fired ? MILL_ERR_NOMEM : MILL_OK);

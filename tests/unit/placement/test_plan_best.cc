@@ -24,7 +24,7 @@ void compare(mt::Problem &problem, Tally &tally)
     const double best = mt::oracle_best(p);
     stm_placement *placed = nullptr;
     mill_error err = {};
-    const mill_status st = stm_place(&p, &placed, nullptr, &err);
+    const mill_status st = stm_placement_make(&p, &placed, nullptr, &err);
     const Placement owned(placed);
 
     if (std::isinf(best)) {
@@ -109,7 +109,7 @@ TEST(PlanBest, ManyReplicas)
     }
     const stm_place_problem p = problem.view();
     const auto from = std::chrono::steady_clock::now();
-    ASSERT_EQ(stm_place(&p, &placed, nullptr, &err), MILL_OK) << err.msg;
+    ASSERT_EQ(stm_placement_make(&p, &placed, nullptr, &err), MILL_OK) << err.msg;
     const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count();
     const Placement owned(placed);
     EXPECT_LT(took, 30) << "seconds; it takes well below one without a sanitizer";
