@@ -35,3 +35,25 @@ bool stm_bind_memory(int32_t os_node)
     mask[os_node / bits] |= 1UL << os_node % bits;
     return syscall(SYS_set_mempolicy, MPOL_PREFERRED, mask, (unsigned long)MAX_NODES) == 0;
 }
+
+/* Memory follows only a thread that is there: elsewhere it would be farther than by chance. */
+static bool bind_both(const stm_cpus *cpus, int32_t os_node, const stm_cpus *allowed)
+{
+    if (!stm_bind_thread(cpus, allowed)) return false;
+    if (os_node >= 0) stm_bind_memory(os_node);
+    return true;
+}
+
+bool stm_bind_near_gpu(const stm_topology *t, int32_t gpu, const stm_cpus *allowed)
+{
+    const stm_topology_gpu *g = &t->gpus[gpu];
+
+    return bind_both(&g->cpus, g->node >= 0 && t->n_nodes > 1 ? t->nodes[g->node].os_index : -1, allowed);
+}
+
+bool stm_bind_placed(const stm_topology *t, const stm_placed *entry, const stm_cpus *allowed)
+{
+    const stm_cpus there = stm_cpus_and(&entry->cpus, &t->nodes[entry->node].cpus);
+
+    return bind_both(&entry->cpus, t->n_nodes > 1 && stm_cpus_count(&there) > 0 ? t->nodes[entry->node].os_index : -1, allowed);
+}

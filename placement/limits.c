@@ -36,27 +36,31 @@ static bool read_line(const char *path, char *buf, size_t size)
     return ok;
 }
 
-/* "max 100000" or "150000 100000". 0 = no limit. */
+/* "150000 100000": the first number over the second; 0 = no limit ("max", "-1"), or not there. */
+static double ratio(const char *first, const char *second)
+{
+    char *end;
+    const double quota = strtod(first, &end), period = strtod(second != NULL ? second : end, NULL);
+
+    return end != first && quota > 0 && period > 0 ? quota / period : 0;
+}
+
 static double quota_v2(const char *dir)
 {
     char path[4400], line[128];
-    double quota, period;
 
     snprintf(path, sizeof path, "%s/cpu.max", dir);
-    return read_line(path, line, sizeof line) && sscanf(line, "%lf %lf", &quota, &period) == 2 && period > 0 && quota > 0
-               ? quota / period
-               : 0;
+    return read_line(path, line, sizeof line) ? ratio(line, NULL) : 0;
 }
 
 static double quota_v1(const char *dir)
 {
-    char path[4400], line[128];
-    double quota, period;
+    char path[4400], quota[64], period[64];
 
     snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", dir);
-    if (!read_line(path, line, sizeof line) || sscanf(line, "%lf", &quota) != 1 || quota <= 0) return 0;
+    if (!read_line(path, quota, sizeof quota)) return 0;
     snprintf(path, sizeof path, "%s/cpu.cfs_period_us", dir);
-    return read_line(path, line, sizeof line) && sscanf(line, "%lf", &period) == 1 && period > 0 ? quota / period : 0;
+    return read_line(path, period, sizeof period) ? ratio(quota, period) : 0;
 }
 
 /* The strictest from @p group (a path below @p mount) up to the mount. In a container the path may be the host's and not be

@@ -1,5 +1,6 @@
 #include "placement/topology.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,7 +11,10 @@ mill_status stm_topology_create(const char *source, stm_topology **out, mill_err
 {
     stm_topology *t = stm_calloc(sizeof *t);
 
-    if (t == NULL) return mill_fail(err, MILL_ERR_NOMEM, "reading the machine's topology");
+    if (t == NULL) {
+        mill_fail(err, MILL_ERR_NOMEM, "reading the machine's topology");
+        return MILL_ERR_NOMEM;
+    }
     snprintf(t->source, sizeof t->source, "%s", source);
     t->nodes_bandwidth = STM_BANDWIDTH_NODES;
     *out = t;
@@ -173,18 +177,31 @@ bool stm_topology_is_split(const stm_topology *t, int32_t g)
     return false;
 }
 
+/* Up to @p most hexadecimal digits. */
+static bool read_hex(const char **p, int most, unsigned *out)
+{
+    int n = 0;
+
+    *out = 0;
+    for (; n < most && isxdigit((unsigned char)**p); n++, (*p)++)
+        *out = *out * 16 + (unsigned)(isdigit((unsigned char)**p) ? **p - '0' : (**p | 32) - 'a' + 10);
+    return n > 0;
+}
+
 bool stm_pci_normalize(const char *text, char out[16])
 {
-    unsigned domain = 0, bus, device, function = 0;
-    int used = 0;
+    unsigned part[3] = {0, 0, 0}, function = 0;
+    const char *p = text;
+    int n = 0;
 
-    if (!(sscanf(text, "%8x:%2x:%2x.%1x%n", &domain, &bus, &device, &function, &used) == 4 && text[used] == '\0') &&
-        !(sscanf(text, "%8x:%2x:%2x%n", &domain, &bus, &device, &used) == 3 && text[used] == '\0')) {
-        domain = 0;
-        if (!(sscanf(text, "%2x:%2x.%1x%n", &bus, &device, &function, &used) == 3 && text[used] == '\0')) return false;
-    }
-    if (domain > 0xffff || device > 0x1f || function > 7) return false;
-    snprintf(out, 16, "%04x:%02x:%02x.%x", domain & 0xffff, bus & 0xff, device & 0x1f, function & 7);
+    do {
+        if (n == 3 || !read_hex(&p, n == 0 ? 8 : 2, &part[n++])) return false;
+    } while (*p == ':' && p++ != NULL);
+    if (n < 2) return false;
+    if (n == 2) part[2] = part[1], part[1] = part[0], part[0] = 0; /* without the domain */
+    if (*p == '.' && (p++, !read_hex(&p, 1, &function))) return false;
+    if (*p != '\0' || part[0] > 0xffff || part[1] > 0xff || part[2] > 0x1f || function > 7) return false;
+    snprintf(out, 16, "%04x:%02x:%02x.%x", part[0] & 0xffff, part[1] & 0xff, part[2] & 0x1f, function & 7);
     return true;
 }
 

@@ -20,11 +20,12 @@ enum { VENDOR_NVIDIA = 0x10de, CLASS_DISPLAY = 0x03 };
 /* ---- the library ------------------------------------------------------------------------------------------------- */
 
 /* Functions of libhwloc that are used here, by name. */
-#define HWLOC_FUNCTIONS(X)                                                                                                       \
-    X(hwloc_topology_init)                                                                                                       \
-    X(hwloc_topology_destroy)                                                                                                    \
-    X(hwloc_topology_load) X(hwloc_topology_set_xmlbuffer) X(hwloc_topology_set_synthetic) X(hwloc_topology_set_io_types_filter) \
-        X(hwloc_topology_set_components) X(hwloc_get_nbobjs_by_depth) X(hwloc_get_obj_by_depth) X(hwloc_bitmap_next)             \
+#define HWLOC_FUNCTIONS(X)                                                                                           \
+    X(hwloc_topology_init)                                                                                           \
+    X(hwloc_topology_destroy)                                                                                        \
+    X(hwloc_topology_load)                                                                                           \
+    X(hwloc_topology_set_xmlbuffer) X(hwloc_topology_set_synthetic) X(hwloc_topology_set_io_types_filter)            \
+        X(hwloc_topology_set_components) X(hwloc_get_nbobjs_by_depth) X(hwloc_get_obj_by_depth) X(hwloc_bitmap_next) \
             X(hwloc_bitmap_intersects) X(hwloc_distances_get_by_name) X(hwloc_distances_release)
 
 static struct {

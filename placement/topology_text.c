@@ -106,9 +106,11 @@ static mill_status read_attribute(reader *r, const char *name, int at, stm_topol
     } else if (strcmp(name, "switch") == 0) {
         if (!read_count(v, 1 << 20, &g->pci_switch)) return wrong(r, at, "expected a number");
     } else if (strcmp(name, "instance") == 0) {
-        char rest;
+        const size_t slash = strcspn(v, "/");
+        char first[16] = "";
 
-        if (sscanf(v, "%d/%d%c", &g->instance[0], &g->instance[1], &rest) != 2)
+        if (slash < sizeof first) memcpy(first, v, slash);
+        if (v[slash] != '/' || !read_count(first, 1 << 20, &g->instance[0]) || !read_count(v + slash + 1, 1 << 20, &g->instance[1]))
             return wrong(r, at, "expected GPU instance/compute instance, as 1/0");
     } else if (strcmp(name, "pcie") == 0) {
         if (!read_rate(v, &g->pcie)) return wrong(r, at, "expected bytes a second, as 50GB");
@@ -246,6 +248,7 @@ mill_status stm_topology_parse(const char *text, size_t bytes, const char *file,
     mill_status st = stm_topology_create(file, &r.t, err);
 
     if (st != MILL_OK) return st;
+    if (bytes == 0) text = ""; /* may be NULL then */
     if (memchr(text, '\0', bytes) != NULL) {
         st = mill_fail(err, MILL_ERR_PARSE, "%s: not text: it has a NUL byte", file);
         goto fail;

@@ -69,6 +69,35 @@ TEST(Bind, NeverWiderThanAllowed)
     });
 }
 
+/* Processors 0 and up of this machine as two nodes, with a GPU at the second. */
+TEST(Bind, NearAGpuAndAsPlanned)
+{
+    in_thread([] {
+        const stm_cpus all = stm_cpus_allowed();
+        const int32_t first = stm_cpus_next(&all, -1), last = stm_cpus_next(&all, first) < 0 ? first : stm_cpus_next(&all, first);
+        stm_topology_node nodes[2] = {};
+        stm_topology_gpu gpu = {};
+        stm_topology t = {};
+        stm_placed entry = {};
+
+        nodes[0].cpus = one(first), nodes[1].cpus = one(last);
+        nodes[1].os_index = 1 << 20; /* that node is not there: memory is a wish */
+        gpu.node = 1, gpu.cpus = nodes[1].cpus;
+        t.gpus = &gpu, t.n_gpus = 1, t.nodes = nodes, t.n_nodes = 2;
+        ASSERT_TRUE(stm_bind_near_gpu(&t, 0, &all));
+        stm_cpus now = stm_cpus_allowed(), want = one(last);
+        EXPECT_TRUE(stm_cpus_equal(&now, &want));
+        entry.node = 0, entry.cpus = one(first);
+        ASSERT_TRUE(stm_bind_placed(&t, &entry, &all));
+        now = stm_cpus_allowed(), want = one(first);
+        EXPECT_TRUE(stm_cpus_equal(&now, &want));
+        entry.cpus = one(STM_CPUS_MAX - 1);
+        EXPECT_FALSE(stm_bind_placed(&t, &entry, &all)) << "a plan for another machine";
+        now = stm_cpus_allowed();
+        EXPECT_TRUE(stm_cpus_equal(&now, &want));
+    });
+}
+
 TEST(Bind, MemoryIsAWishNotALaw)
 {
     in_thread([] {

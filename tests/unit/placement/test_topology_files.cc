@@ -35,6 +35,7 @@ const BadText kBad[] = {
     {"gpu_bad_node", HEAD "gpu 0 node 7\n", 3, 12, "node that stands above"},
     {"gpu_no_value", HEAD "gpu 0 memory\n", 3, 1, "expected bytes"},
     {"gpu_bad_memory", HEAD "gpu 0 memory lots\n", 3, 14, "expected bytes"},
+    {"gpu_bad_instance", HEAD "gpu 0 instance 1-0\n", 3, 16, "as 1/0"},
     {"gpu_bad_word", HEAD "gpu 0 colour red\n", 3, 7, "expected uuid"},
     {"mig_of_nothing", HEAD "mig 0 of 0\n", 3, 7, "whole GPU above"},
     {"mig_of_mig", HEAD "gpu 0 memory 1GiB\nmig 1 of 0 memory 1GiB\nmig 2 of 1 memory 1GiB\n", 5, 7, "whole GPU above"},
