@@ -194,9 +194,11 @@ bool stm_pci_normalize(const char *text, char out[16])
     const char *p = text;
     int n = 0;
 
-    do {
-        if (n == 3 || !read_hex(&p, n == 0 ? 8 : 2, &part[n++])) return false;
-    } while (*p == ':' && p++ != NULL);
+    for (;; p++) {
+        if (n == 3 || !read_hex(&p, n == 0 ? 8 : 2, &part[n])) return false;
+        n++;
+        if (*p != ':') break;
+    }
     if (n < 2) return false;
     if (n == 2) part[2] = part[1], part[1] = part[0], part[0] = 0; /* without the domain */
     if (*p == '.' && (p++, !read_hex(&p, 1, &function))) return false;
