@@ -37,7 +37,8 @@ static int32_t add_node(builder *b, stm_station_kind kind, stm_node_kind flow_ki
     return i;
 }
 
-/* The node from which a consumer in @p stage reads this stream: the producer itself, or a reader behind a store. */
+/* The node from which a consumer in @p stage reads this stream: the producer itself, or, across load groups and where the output is to be
+ * kept, a reader behind a store. */
 static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int32_t stage, stm_flow_edge *edge)
 {
     const int32_t out = b->out_node[producer_step];
@@ -45,7 +46,8 @@ static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int
 
     edge->from = out;
     edge->branch = branch;
-    if (b->stations[out].stage == stage) return 0;
+    const bool kept = b->run->opts.durable && b->run->plan->steps[producer_step].cache && b->stations[out].kind != STM_AT_READER;
+    if (b->stations[out].stage == stage && !kept) return 0;
     for (int32_t i = 0; i < b->n; i++) /* shared by all consumers of that group */
         if (b->stations[i].kind == STM_AT_READER && b->stations[i].plan_step < 0 && b->stations[i].stage == stage &&
             b->nodes[i].source == out && b->nodes[i].credit_rows == branch) {

@@ -133,9 +133,12 @@ static void settle_terminal(stm_station *s)
     mill_error err = {0};
     mill_status st = MILL_OK;
 
-    if (atomic_load(&s->dead) && !l->finished) return;
     slot = done ? &s->slots[0] : stm_station_claim(s);
     if (slot == NULL) return;
+    if (atomic_load(&s->dead) && !l->finished) { /* what it has written since is not to be trusted */
+        if (!done) stm_station_release(s, slot);
+        return;
+    }
     if (s->kind == STM_AT_SINK) {
         st = sync_sink(s, slot, &err);
     } else if (s->kind == STM_AT_DISCARD || l->finished || l->stream < 0) {

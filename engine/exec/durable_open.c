@@ -147,6 +147,18 @@ static mill_status sign_part(const stm_run *run, int32_t part, stm_signature *ou
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
+/* After its first station; several may begin with readers of one step. */
+static void name_part(opening *o, const stm_station *s)
+{
+    char *part = o->part_names[s->lasting->part];
+    int same = 0;
+
+    snprintf(part, STM_STREAM_NAME, s->kind == STM_AT_READER ? "%.63s~%d" : "%.63s", s->name, (int)s->stage);
+    for (int32_t p = 0; p < s->lasting->part; p++)
+        if (strncmp(o->part_names[p], part, strlen(part)) == 0 && (o->part_names[p][strlen(part)] == 0 || o->part_names[p][strlen(part)] == '.')) same++;
+    if (same > 0) snprintf(part + strlen(part), STM_STREAM_NAME - strlen(part), ".%d", same);
+}
+
 static mill_status name_all(stm_run *run, opening *o, mill_error *err)
 {
     size_t cap = (size_t)run->n_stations + 2;
@@ -163,7 +175,7 @@ static mill_status name_all(stm_run *run, opening *o, mill_error *err)
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
         char *part = o->part_names[s->lasting->part];
-        if (part[0] == 0) snprintf(part, STM_STREAM_NAME, s->kind == STM_AT_READER ? "%.63s~%d" : "%.63s", s->name, (int)s->stage);
+        if (part[0] == 0) name_part(o, s);
         if (s->kind != STM_AT_STORE && s->kind != STM_AT_GLOBAL) continue;
         if (s->kind == STM_AT_GLOBAL)
             snprintf(o->stream_names[o->n_streams], STM_STREAM_NAME, "%.63s.out", s->name);
@@ -435,6 +447,7 @@ void stm_durable_close(stm_run *run)
 
     if (d == NULL) return;
     for (int32_t i = 0; i < run->n_stations; i++) {
+        if (run->stations[i].store != NULL) stm_batch_source_destroy(&run->stations[i].store->source); /* it reads through our table of files */
         if (d->lasting != NULL) {
             stm_batch_sink_destroy(&d->lasting[i].out);
             stm_free(d->lasting[i].covered);

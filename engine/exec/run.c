@@ -59,6 +59,7 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
     run->plan = *plan;
     *plan = NULL;
     run->opts = *opts;
+    run->opts.durable = opts->durable && opts->run_dir != NULL && !opts->dry_run;
     pthread_mutex_init(&run->mutex, NULL);
     pthread_mutex_init(&run->print_lock, NULL);
     pthread_condattr_init(&attr);
@@ -89,7 +90,7 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
                                  .print = on_print,
                                  .user = run};
     if ((st = stm_run_build(run, err)) != MILL_OK) goto fail;
-    if (opts->durable && run->run_dir != NULL && !opts->dry_run && (st = stm_durable_open(run, err)) != MILL_OK) goto fail;
+    if (run->opts.durable && (st = stm_durable_open(run, err)) != MILL_OK) goto fail;
     if ((st = stm_drivers_start(run, err)) != MILL_OK) goto fail;
     e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&run->coordinator, NULL, stm_coordinator_main, run);
     if (e != 0) {

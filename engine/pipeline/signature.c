@@ -2,6 +2,7 @@
 #include "pipeline/signature.h"
 
 #include <stdio.h>
+#include <time.h>
 
 #include "pipeline/yaml.h"
 #include "plugin/config.h"
@@ -79,6 +80,13 @@ mill_status stm_step_sign(const stm_graph_step *g, const stm_registry *reg, stm_
         snprintf(text, sizeof text, "%lld", (long long)out->step->batch_rows);
         add(&s, g->name, "input_batch_size", text);
     }
+    if (g->keys.cache == STM_CACHE_FALSE) { /* never the same twice */
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        snprintf(text, sizeof text, "false, at %lld.%09ld", (long long)now.tv_sec, now.tv_nsec);
+        add(&s, g->name, "cache", text);
+    }
+    out->cache = g->keys.cache == STM_CACHE_TRUE || (g->keys.cache == STM_CACHE_AUTO && (type->flags & MILL_NONDETERMINISTIC) != 0 && type->kind == MILL_STEP);
     if (s.fields.failed) {
         stm_signature_fini(&s);
         return mill_fail(err, MILL_ERR_NOMEM, "planning step %s", g->name);

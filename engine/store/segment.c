@@ -78,7 +78,6 @@ static mill_status begin(stm_segment *s, mill_error *err)
         const int fd = s->files->open(s->files->user, s->name, STM_OPEN_NEW);
         if (fd < 0) return mill_fail(err, MILL_ERR_IO, "cannot make %s: %s", s->name, strerror(-fd));
         s->fd = fd;
-        s->made = true;
     }
     memcpy(h.magic, kMagic, sizeof h.magic);
     h.crc = stm_crc32c(0, &h, offsetof(seg_head, crc));

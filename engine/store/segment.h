@@ -41,7 +41,6 @@ typedef struct stm_segment {
     const stm_files *files;
     char name[STM_STREAM_NAME + 32];
     int fd;         /* -1: not made yet */
-    bool made;      /* its name is new: the folder has to be synced, too */
     stm_extent end; /* frames appended; bytes counts those still in `held` */
     stm_text held;  /* appended and not yet written: [end.bytes - held.bytes, end.bytes) */
 } stm_segment;

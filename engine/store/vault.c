@@ -316,6 +316,7 @@ mill_status stm_vault_mark(stm_vault *v, size_t stream, bool complete, mill_erro
 
     if (st != MILL_OK) return st;
     s->marked = s->segment.end;
+    s->marked_fd = s->segment.fd;
     s->marked_complete = complete;
     return MILL_OK;
 }
@@ -356,18 +357,18 @@ static mill_status sync_streams(stm_vault *v, mill_error *err)
         const stm_extent *last = s->n_extents > 0 ? &s->extents[s->n_extents - 1] : NULL;
         const int64_t had = last != NULL && last->epoch == v->epoch ? last->bytes : 0;
         if (s->marked.bytes == had) continue;
-        if ((code = v->files.sync(v->files.user, s->segment.fd)) < 0) {
+        if ((code = v->files.sync(v->files.user, s->marked_fd)) < 0) {
             v->lost = true;
             return mill_fail(err, MILL_ERR_IO, "cannot sync %s: %s", s->segment.name, strerror(-code));
         }
-        names = names || s->segment.made;
+        names = names || !s->named;
     }
     if (names) {
         if ((code = v->files.sync_names(v->files.user)) < 0) {
             v->lost = true;
             return mill_fail(err, MILL_ERR_IO, "cannot sync the run directory: %s", strerror(-code));
         }
-        for (size_t i = 0; i < v->tables.n_streams; i++) v->tables.streams[i].segment.made = false;
+        for (size_t i = 0; i < v->tables.n_streams; i++) v->tables.streams[i].named = v->tables.streams[i].marked.bytes > 0;
     }
     return MILL_OK;
 }

@@ -18,7 +18,9 @@ typedef struct stm_stream_state {
     stm_extent *extents; /* of older epochs, then, last, what is committed of this one */
     size_t n_extents;
     stm_segment segment; /* after begin */
-    stm_extent marked;   /* goes into the next commit */
+    stm_extent marked;   /* goes into the next commit; with its file: whoever marks hands both to who commits */
+    int marked_fd;
+    bool named;          /* the segment's name is durable; commit */
 } stm_stream_state;
 
 typedef struct stm_tables {

@@ -1,0 +1,121 @@
+"""What runs again when something changed, who may write a run directory, and what a stop leaves.
+
+usage: changes.py STEPMILL WORK
+"""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+stepmill, work = sys.argv[1], pathlib.Path(sys.argv[2])
+shutil.rmtree(work, ignore_errors=True)
+work.mkdir(parents=True)
+faults = []
+
+
+def expect(what, got, want):
+    if got != want:
+        faults.append(f"{what}: {got!r}, not {want!r}")
+
+
+def write(**changes):
+    v = {"template": "{id}!", "nulls": "false", "kept": "true", "argv": "[cat]", **changes}
+    (work / "p.yaml").write_text(f"""stepmill: 1
+name: p
+commit_interval: 0.02s
+steps:
+  src: {{type: read_jsonl, path: in.jsonl, columns: {{id: int64}}, extra: "", batch_size: 10}}
+  slow: {{type: command, from: src, argv: {v["argv"]}, send: [id], columns: {{id: int64}}, outputs: {{id: same}}}}
+  label: {{type: template, from: slow, template: "{v["template"]}", output: label, cache: {v["kept"]}}}
+  out: {{type: write_jsonl, from: label, path: out.jsonl, omit_nulls: {v["nulls"]}}}
+""")
+
+
+def write_input(n, extra=""):
+    (work / "in.jsonl").write_text("".join(json.dumps({"id": i}) + "\n" for i in range(n)) + extra)
+
+
+def start(*args, run="run"):
+    command = [stepmill, "run", work / "p.yaml", "--run", work / run, "--json", *args]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ, NO_COLOR="1"))
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    return process.returncode, json.loads(out).get("rows_in") if out else None, err
+
+
+def go(*args, run="run"):
+    return finish(start(*args, run=run))
+
+
+def output(run="run"):
+    return (work / run / "out.jsonl").read_bytes()
+
+
+# Signatures.
+write_input(300)
+write()
+expect("a first run", go()[:2], (0, 300))
+whole = output()
+code, rows, text = go()
+expect("nothing changed", (code, rows, output() == whole), (0, 0, True))
+write(nulls="true")
+code, rows, text = go()
+expect("the last step changed", (code, rows), (0, 0))
+if "step out: omit_nulls was false, is true" not in text:
+    faults.append(f"the last step changed, but it says: {text}")
+if "label" in text.replace("label~0 runs again", ""):
+    faults.append(f"more than the last step runs again: {text}")
+write(nulls="true", template="{id}?")
+code, rows, text = go()
+expect("a step in the middle changed", (code, rows, output() == whole.replace(b"!", b"?")), (0, 300, True))
+write_input(300, '{"id": 7}\n')
+code, rows, text = go()
+expect("the input changed", (code, rows), (0, 301))
+if "in.jsonl changed" not in text:
+    faults.append(f"the input changed, but it says: {text}")
+expect("fresh", go("--fresh")[:2], (0, 301))
+write(kept="false")
+expect("cache: false", [go()[:2], go()[:2]], [(0, 301), (0, 301)])
+
+# A stop, and going on.
+write_input(300)
+write(argv="[sh, -c, 'while read -r l; do sleep 0.01; echo \"$l\"; done']", kept="auto")
+expect("a slow run", go(run="reference")[:2], (0, 300))
+for number in (signal.SIGINT, signal.SIGTERM):
+    shutil.rmtree(work / "stopped", ignore_errors=True)
+    process = start(run="stopped")
+    time.sleep(1.0)
+    process.send_signal(number)
+    code, rows, text = finish(process)
+    expect(f"{number.name}: exit code", code, 75)
+    code, more, text = go(run="stopped")
+    expect(f"{number.name}: after going on", (code, output("stopped") == output("reference")), (0, True))
+    if more is None or not 0 < more < 300:
+        faults.append(f"{number.name}: {more} of 300 rows read when going on: {text}")
+
+# Two writers, and one that sleeps.
+shutil.rmtree(work / "shared", ignore_errors=True)
+first = start(run="shared")
+time.sleep(0.7)
+code, _, text = go(run="shared")
+expect("a second writer", code, 73)
+if f"process {first.pid}" not in text:
+    faults.append(f"the second writer is told: {text}")
+os.kill(first.pid, signal.SIGSTOP)
+heir = start(run="shared")
+time.sleep(6.5)  # it waits for an answer for 5 s
+os.kill(first.pid, signal.SIGCONT)
+zombie, heir = finish(first), finish(heir)
+expect("the heir of a stopped run", (heir[0], output("shared") == output("reference")), (0, True))
+if zombie[0] == 0 or "taken over" not in zombie[2]:
+    faults.append(f"the run that slept ends with {zombie[0]}: {zombie[2]}")
+expect("the directory it shared", (go(run="shared")[:2], output("shared") == output("reference")), ((0, 0), True))
+
+print("\n".join(faults) or "nothing to complain of")
+sys.exit(1 if faults else 0)
