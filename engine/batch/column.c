@@ -56,12 +56,20 @@ void mill_column_unref(mill_column **col)
     stm_pool_give(c->pool, c, head_bytes(c->n_children));
 }
 
+/* Whether the host cannot read the validity: it is in the memory of a device. */
+static bool validity_elsewhere(const mill_column *c)
+{
+    while (c->validity == NULL && c->base != NULL) c = c->base;
+    return c->validity != NULL && c->validity->where == 2; /* STM_MEM_DEVICE */
+}
+
 int64_t stm_column_null_count(const mill_column *col)
 {
     mill_column *c = (mill_column *)col;
     int64_t n = __atomic_load_n(&c->nulls, __ATOMIC_RELAXED);
 
     if (n >= 0) return n;
+    if (c->view.validity != NULL && validity_elsewhere(c)) return -1; /* on a device: not known */
     n = c->view.validity != NULL ? c->view.rows - stm_bits_count(c->view.validity, c->view.offset, c->view.rows) : 0;
     __atomic_store_n(&c->nulls, n, __ATOMIC_RELAXED);
     return n;

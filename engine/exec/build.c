@@ -272,7 +272,7 @@ static mill_status add_wrappers(stm_run *run, mill_error *err)
         memset(s->slots, 0, (size_t)s->n_slots * sizeof *s->slots);
         if (s->plan_step < 0 || s->kind == STM_AT_READER) continue;
         mill_step *step = run->plan->steps[s->plan_step].step;
-        s->own_threads = (step->type->flags & MILL_BLOCKS) != 0 || (step->policy.retry_times > 0 && step->policy.retry_backoff_s > 0.0 &&
+        s->own_threads = (step->type->flags & MILL_BLOCKS) != 0 || stm_step_wants_device(step) || (step->policy.retry_times > 0 && step->policy.retry_backoff_s > 0.0 &&
                                                                         s->kind != STM_AT_SUBMIT); /* or sleeps between attempts */
         run->own_roots = run->own_roots || (s->own_threads && s->root >= 0);
         for (int32_t k = 0; k < s->n_slots; k++) {

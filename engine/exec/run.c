@@ -14,6 +14,19 @@
 #include "exec/station.h"
 #include "placement/limits.h"
 
+static mill_status on_device(stm_wrapper *w, struct stm_lane **lane, void *user, mill_error *err)
+{
+    stm_run *run = user;
+    const stm_station *s = stm_wrapper_owner(w);
+    const stm_placement *p = run->plan->placement;
+    int32_t planned = -1;
+
+    for (int32_t i = 0; p != NULL && i < p->n; i++)
+        if (p->entries[i].step == s->plan_step && p->entries[i].replica == stm_wrapper_index(w) && p->entries[i].n_gpus > 0)
+            planned = p->entries[i].gpus[0];
+    return stm_run_devices_lane(&run->devices, run->pool, w, planned, lane, err);
+}
+
 static void on_wake(stm_wrapper *w, void *user)
 {
     stm_run *run = user;
@@ -62,6 +75,7 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
     run->opts.durable = opts->durable && opts->run_dir != NULL && !opts->dry_run;
     pthread_mutex_init(&run->mutex, NULL);
     pthread_mutex_init(&run->print_lock, NULL);
+    stm_run_devices_init(&run->devices);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&run->cond, &attr);
@@ -87,6 +101,7 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
                                  .run_dir = run->run_dir,
                                  .dry_run = opts->dry_run,
                                  .wake = on_wake,
+                                 .device = on_device,
                                  .print = on_print,
                                  .user = run};
     if ((st = stm_run_build(run, err)) != MILL_OK) goto fail;
@@ -272,6 +287,7 @@ void stm_run_destroy(stm_run **runp)
     stm_run_unbuild(run);
     stm_spill_destroy(&run->spill);
     stm_errors_destroy(&run->errors);
+    stm_run_devices_fini(&run->devices);
     stm_pool_release(&run->pool);
     stm_plan_destroy(&run->plan);
     stm_free(run->run_dir);

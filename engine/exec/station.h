@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 
 #include "batch/spill.h"
+#include "exec/devices.h"
 #include "exec/cost.h"
 #include "exec/run.h"
 #include "wrapper/wrapper.h"
@@ -154,6 +155,7 @@ struct stm_run {
     stm_errors *errors;
     stm_wrapper_env env;
     stm_durable *durable; /* NULL = nothing is kept */
+    stm_run_devices devices;
     stm_station *stations; /* in topological order, as the nodes of the flow */
     int32_t n_stations;
     bool own_roots; /* some generator has a thread of its own */

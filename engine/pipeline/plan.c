@@ -9,6 +9,7 @@
 #include "pipeline/placing.h"
 #include "pipeline/signature.h"
 #include "pipeline/yaml.h"
+#include "stepmill/device.h"
 
 /* `plugins:` must be open before step types can be found. The registry takes the same file only once. */
 static mill_status open_plugins(mill_pipeline *p, mill_error *err)
@@ -262,6 +263,8 @@ mill_status mill_pipeline_notes(mill_pipeline *p, char **out, mill_error *err)
         if (plan->topology != NULL && plan->topology->n_gpus == 0 && (s->keys.gpus > 0 || s->keys.devices != NULL))
             stm_text_addf(&t, "note: %s: resources: there is no GPU that this process could use; the step runs on the cpu\n",
                           s->name);
+        else if (s->keys.gpus > 0 && (s->type->flags & MILL_ON_DEVICE) == 0)
+            stm_text_addf(&t, "note: %s: resources.gpus: step type %s computes on the host\n", s->name, s->type->name);
     }
     if (st == MILL_OK && !sink) stm_text_addf(&t, "note: no step is a sink: nothing is written\n");
     if (st == MILL_OK) st = stm_text_hand_out(&t, out, err);

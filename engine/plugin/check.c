@@ -3,12 +3,13 @@
 #include <string.h>
 
 #include "plugin/io.h"
+#include "stepmill/device.h"
 
 enum { NAME_MAX_BYTES = 63 }; /* fits mill_error.step and file names */
 
 #define KNOWN_FLAGS                                                                                                         \
     ((uint64_t)(MILL_PER_ROW | MILL_BATCH_SENSITIVE | MILL_STATEFUL | MILL_NONDETERMINISTIC | MILL_EXPANDS | MILL_FILTERS | \
-                MILL_BLOCKS | MILL_ROUTES | MILL_REPORTS_STATUS | MILL_ORDERED))
+                MILL_BLOCKS | MILL_ROUTES | MILL_REPORTS_STATUS | MILL_ORDERED | MILL_ON_DEVICE))
 
 /* Keys of the engine in a step of the pipeline file: a parameter of that name could never be given. */
 static const char *const engine_keys[] = {

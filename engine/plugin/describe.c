@@ -6,6 +6,7 @@
 
 #include "core/alloc.h"
 #include "plugin/param.h"
+#include "stepmill/device.h"
 
 static const struct {
     uint64_t flag;
@@ -21,6 +22,7 @@ static const struct {
     {MILL_ROUTES, "routes", "chooses among branches"},
     {MILL_REPORTS_STATUS, "reports_status", "the device reports on every batch"},
     {MILL_ORDERED, "ordered", "gets its input in order"},
+    {MILL_ON_DEVICE, "on_device", "computes on a GPU where its replicas have one"},
 };
 enum { N_FLAGS = sizeof flags / sizeof flags[0] };
 

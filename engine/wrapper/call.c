@@ -7,6 +7,7 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/fault.h"
+#include "wrapper/lane.h"
 #include "wrapper/replica.h"
 
 void stm_call_enter(stm_wrapper *w)
@@ -91,7 +92,9 @@ mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *
         st = mill_fail(err, MILL_ERR_STEP, "process failed (fault point)");
     } else {
         stm_call_enter(w);
-        st = over(w, w->step->type->process(&w->replica, in, (size_t)w->step->n_inputs, &w->emit, err), err);
+        st = __builtin_expect(w->lane == NULL, 1) ? w->step->type->process(&w->replica, in, (size_t)w->step->n_inputs, &w->emit, err)
+                                                  : stm_lane_process(w, in, err);
+        st = over(w, st, err);
         if (st == MILL_OK) st = check_emitted(w, in[0]->rows, err);
     }
     if (__builtin_expect(st == MILL_OK, 1)) return MILL_OK;

@@ -84,6 +84,7 @@ struct stm_wrapper {
     struct mill_replica replica;
     mill_step *step;
     const stm_wrapper_env *env;
+    struct stm_lane *lane;      /* owned; NULL: computes on the host */
     _Atomic int32_t state;      /* stm_wrapper_state; written by the driving thread */
     bool owes_unload;           /* driving thread */
     _Atomic int64_t call_since; /* ns; 0 = not inside the step */

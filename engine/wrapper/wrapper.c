@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "wrapper/lane.h"
 #include "wrapper/replica.h"
 
 /* ---- life ------------------------------------------------------------------------------------------------------ */
@@ -72,6 +73,7 @@ static void release_step(stm_wrapper *w)
 {
     if (!w->owes_unload) return;
     w->owes_unload = false;
+    if (w->lane != NULL) stm_lane_settle(w->lane); /* unload lets go of memory that queued work may be using */
     stm_emit_drop(&w->emit);
     if (w->step->type->unload != NULL) w->step->type->unload(&w->replica);
 }
@@ -92,6 +94,7 @@ void stm_wrapper_destroy(stm_wrapper **wp)
         }
     }
     mill_batch_destroy(&w->held);
+    stm_lane_close(&w->lane);
     stm_free(w->views);
     stm_free(w->inputs);
     stm_free(w->in_types);
@@ -109,8 +112,9 @@ mill_status stm_wrapper_load(stm_wrapper *w, mill_error *err)
     mill_status st = MILL_OK;
 
     move(w, STM_ON_START);
-    w->owes_unload = true; /* from here on, also for a half-loaded replica */
-    if (t->load != NULL) st = t->load(&w->replica, err);
+    if (w->env->device != NULL && (t->flags & MILL_ON_DEVICE) != 0 && w->step->policy.gpus > 0) st = w->env->device(w, &w->lane, w->env->user, err);
+    w->owes_unload = st == MILL_OK; /* from here on, also for a half-loaded replica */
+    if (st == MILL_OK && t->load != NULL) st = t->load(&w->replica, err);
     if (st == MILL_OK && t->open != NULL && !w->env->dry_run) st = t->open(&w->replica, &w->cursor, err);
     if (st == MILL_OK && stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_STEP, "load failed (fault point)"); /* as late as can be */
     if (st == MILL_OK) {
@@ -359,7 +363,7 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
         if (st == MILL_OK) st = stm_call_window(w, good, rows - good, err);
         goto done;
     }
-    if (st == MILL_ERR_NOT_FINISHED || stm_call_told_to_stop(w, st)) {
+    if (st == MILL_ERR_NOT_FINISHED || st == MILL_ERR_DEVICE || stm_call_told_to_stop(w, st)) { /* a lost device fails every batch: no fault of rows */
         if (err != NULL) *err = e;
         goto done;
     }
@@ -367,7 +371,7 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
         st = stm_call_stop(w, &e, in[0], 0, rows - 1, err);
         goto done;
     }
-    if (w->step->policy.on_error == STM_ON_ERROR_ISOLATE && rows > 1) {
+    if ((w->step->policy.on_error == STM_ON_ERROR_ISOLATE || st == MILL_ERR_DEVICE_MEM) && rows > 1) { /* less at once may fit */
         const int64_t half = rows / 2;
         st = run_rows(w, view, visible, first, half, NULL, o, err);
         if (st == MILL_OK) st = run_rows(w, view, visible, first + half, rows - half, NULL, o, err);
@@ -509,6 +513,7 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
         if (st == MILL_OK) { /* several emits, or rows marked as failed: once more through the general case would call twice */
             const int64_t marked = (int64_t)w->emit.n_row_errors;
             stm_outcome o = {0};
+            if (w->lane != NULL && (st = stm_lane_land_inputs(w, err)) != MILL_OK) goto fail;
             st = take_emitted(w, &o, NULL, 0, rows, err);
             if (st == MILL_OK) st = stm_call_window(w, rows > marked ? rows - marked : 0, marked < rows ? marked : rows, err);
             if (st == MILL_OK) st = stm_merge_general(w, w->inputs, s->n_inputs, &o, out);
@@ -521,6 +526,7 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
         stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, 0);
         failed = true;
     }
+    if (w->lane != NULL && (st = stm_lane_land_inputs(w, err)) != MILL_OK) goto fail;
     st = map_slow(w, visible, visible != NULL ? n_visible : rows, failed ? &e : NULL, out, err);
     if (st != MILL_OK) goto fail;
     stm_free(visible);

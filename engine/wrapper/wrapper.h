@@ -13,6 +13,7 @@
 #include "wrapper/state.h"
 
 typedef struct stm_wrapper stm_wrapper;
+struct stm_lane;
 
 /** What all replicas of a run share. Borrowed by the wrappers. */
 typedef struct stm_wrapper_env {
@@ -23,6 +24,9 @@ typedef struct stm_wrapper_env {
     int32_t n_roots; /* length of covered */
     /* A replica asks for a poll, from any thread. */
     void (*wake)(stm_wrapper *w, void *user);
+    /* A replica of a step that computes on a device is about to load: open what it has there. *lane untouched: none, it computes on the host.
+     * NULL = no devices. May block. */
+    mill_status (*device)(stm_wrapper *w, struct stm_lane **lane, void *user, mill_error *err);
     /* Dry run: a sink's batch. */
     void (*print)(stm_wrapper *w, const mill_batch *batch, void *user);
     void *user;

@@ -1,0 +1,25 @@
+/* Columns from the host to a device, back, and between devices. */
+#ifndef STM_BATCH_MOVE_H
+#define STM_BATCH_MOVE_H
+
+#include "memory/place.h"
+#include "stepmill/column.h"
+
+/** How to move. Copies are queued on the stream, behind what fills their sources; what is made carries the mark that the stream's next raise gives
+ *  (stm_stream_next), and sources on devices are kept until then. */
+typedef struct stm_mover {
+    stm_stream *stream;
+    stm_device_pool *to;     /* NULL: to the host */
+    stm_device_pool *pinned; /* to the host: into its buffers. To a device: bytes of pageable memory go through its buffers */
+    mill_pool *pool;         /* heads of columns */
+    int64_t bytes;           /* moved; added up */
+} stm_mover;
+
+/** Whether any buffer of @p col is memory of a device, or of another one than @p but (NULL = any counts). */
+bool stm_column_is_on_device(const mill_column *col, const stm_device *but);
+/** A column with the same rows elsewhere. MILL_ERR_AGAIN: no room until queued work is done. Nothing is waited for. */
+mill_status stm_column_move(stm_mover *m, const mill_column *col, mill_column **out, mill_error *err);
+/** Call @p visit with every buffer that the rows of @p col are in. */
+void stm_column_buffers(const mill_column *col, void (*visit)(mill_buffer *b, void *user), void *user);
+
+#endif

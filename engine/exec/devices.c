@@ -1,0 +1,76 @@
+#include "exec/devices.h"
+
+#include "core/log.h"
+#include "device/registry.h"
+#include "wrapper/lane.h"
+
+bool stm_step_wants_device(const mill_step *step)
+{
+    return step->type->kind == MILL_STEP && step->type->process != NULL && (step->type->flags & MILL_ON_DEVICE) != 0 &&
+           step->policy.gpus > 0;
+}
+
+void stm_run_devices_init(stm_run_devices *d) { pthread_mutex_init(&d->lock, NULL); }
+
+void stm_run_devices_fini(stm_run_devices *d)
+{
+    for (int32_t i = 0; i < STM_RUN_DEVICES; i++)
+        if (d->open[i] != NULL) stm_device_unref(&d->open[i]);
+    pthread_mutex_destroy(&d->lock);
+}
+
+/* With the lock held. A machine without a module, a driver or a device is no failure; a driver that answers with an error is one. */
+static mill_status look(stm_run_devices *d, const mill_step *step, mill_error *err)
+{
+    const stm_device_ops *ops = NULL;
+    mill_error why = {0};
+    int32_t n = 0;
+    mill_status st = stm_backend_find("cuda", &ops, &why);
+
+    if (st == MILL_OK) {
+        st = ops->count(&n, &why);
+        if (st != MILL_OK && st != MILL_ERR_NOT_FOUND) {
+            if (err != NULL) *err = why;
+            return st;
+        }
+    }
+    d->looked = true;
+    if (st == MILL_OK && n > 0) {
+        d->ops = ops;
+        d->n = n < STM_RUN_DEVICES ? n : STM_RUN_DEVICES;
+    } else {
+        stm_log(STM_WARN, step->name, "computes on the host: %s", st == MILL_OK ? "the driver shows no GPU" : why.msg);
+    }
+    return MILL_OK;
+}
+
+/* With the lock held. */
+static mill_status device_for(stm_run_devices *d, const mill_step *step, int32_t planned, int32_t replica, stm_device **out,
+                              mill_error *err)
+{
+    mill_status st = d->looked ? MILL_OK : look(d, step, err);
+    int32_t ordinal;
+
+    if (st != MILL_OK) return st;
+    if (d->ops == NULL) return MILL_OK;
+    ordinal = planned >= 0 ? planned : replica % d->n;
+    if (ordinal >= d->n)
+        return mill_fail(err, MILL_ERR_NOT_FOUND, "GPU %d is planned for it, but the process sees %d", (int)ordinal, (int)d->n);
+    if (d->open[ordinal] == NULL && (st = stm_device_open(d->ops, ordinal, &d->open[ordinal], err)) != MILL_OK) return st;
+    *out = d->open[ordinal];
+    return MILL_OK;
+}
+
+mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrapper *w, int32_t planned, struct stm_lane **lane,
+                                 mill_error *err)
+{
+    const mill_step *step = stm_wrapper_step(w);
+    stm_device *dev = NULL;
+    mill_status st;
+
+    pthread_mutex_lock(&d->lock);
+    st = device_for(d, step, planned, stm_wrapper_index(w), &dev, err);
+    pthread_mutex_unlock(&d->lock);
+    if (st != MILL_OK || dev == NULL) return st;
+    return stm_lane_open(&(stm_lane_opts){.device = dev, .host = pool}, lane, err);
+}

@@ -1,0 +1,50 @@
+/*
+ * Devices, for steps that compute on one. UNSTABLE until release 1.0: this header may change in any version.
+ *
+ * A step type with the flag MILL_ON_DEVICE whose replicas have a device (`resources: {gpus: 1}`) finds the columns of its input in the memory
+ * of that device, queues its work on the replica's stream and returns without waiting: the engine does what must wait. What it emits
+ * may be on the device or on the host. Without a device it gets columns on the host, as any step: one type can serve both.
+ */
+#ifndef STEPMILL_DEVICE_H
+#define STEPMILL_DEVICE_H
+
+#include <stdbool.h>
+
+#include "stepmill/step.h"
+
+MILL_BEGIN_DECLS
+
+/** Flag of mill_step_type: computes on the replica's device where it has one. */
+#define MILL_ON_DEVICE (1 << 10)
+
+/** A replica's device. Initialise with MILL_REPLICA_DEVICE_INIT. */
+typedef struct mill_replica_device {
+    size_t struct_size;
+    const char *backend;  /* "cuda", "cpu"; static */
+    int32_t ordinal;      /* position among the devices that the process sees */
+    int32_t major, minor; /* compute capability; 0 on cpu */
+    void *stream;         /* cudaStream_t: queue work here; NULL on cpu, where work is done when the call returns */
+} mill_replica_device;
+#define MILL_REPLICA_DEVICE_INIT                          \
+    {                                                     \
+        sizeof(mill_replica_device), NULL, -1, 0, 0, NULL \
+    }
+
+/** Fill @p out; false (and nothing filled) when the replica has no device. Threads: inside a call for the replica, its load and unload too. */
+MILL_API bool mill_replica_device_of(const mill_replica *r, mill_replica_device *out);
+/**
+ * Memory on the replica's device, aligned to 256 bytes, for outputs and scratch. It may be let go as soon as the work that uses it is queued.
+ * @retval MILL_ERR_AGAIN        no room until queued work is done: return it, the engine calls again then.
+ * @retval MILL_ERR_DEVICE_MEM   no room at all: return it.
+ * @retval MILL_ERR_UNSUPPORTED  the replica has no device.
+ * Threads: inside a call for the replica. Blocks: no.
+ */
+MILL_API mill_status mill_replica_device_buffer(mill_replica *r, size_t bytes, mill_buffer **out, mill_error *err);
+/** Whether the buffer is memory of a device: its address then means nothing on the host, but with the backend `cpu`. */
+MILL_API bool mill_buffer_is_on_device(const mill_buffer *buf);
+/** Whether any buffer of the column is. mill_view.null_count of such a column is -1 unless it has no nulls. */
+MILL_API bool mill_column_is_on_device(const mill_column *col);
+
+MILL_END_DECLS
+
+#endif
