@@ -131,6 +131,12 @@ int64_t stm_inlet_bytes(const stm_inlet *in);
  *  set here (0, 1, ... per node; EACH: per input; unordered: those of the producer, so that order can be restored later); so are a
  *  router's own border bit and, for EACH and unordered terminals, what is covered by everything taken so far. */
 bool stm_inlet_take(stm_inlet *in, stm_ready *out);
+/**
+ * Batches on their way through an inlet where nothing waits, to a taker who is there already: as stm_inlet_push on input 0 and
+ * stm_inlet_take of each in turn, as long as each is an item by itself. Returns how many were: items [0, that) in @p out, owned by the
+ * taker; the rest of @p b is as it was, to be pushed. 0 is always a right answer.
+ */
+int32_t stm_inlet_pass(stm_inlet *in, mill_batch *const *b, int32_t n, stm_ready *out);
 /** Whether the batch marked `end` (EACH: of every input) has been taken, or the inlet is closed. */
 bool stm_inlet_ended(const stm_inlet *in);
 /** Rows still missing for the next full batch (with a budget: a guess by what rows cost so far), summed over starving inputs; 0 = something is ready or the inlet has ended. */

@@ -304,30 +304,44 @@ static mill_status push_unordered(stm_inlet *in, int32_t input, mill_batch **bp,
     return MILL_OK;
 }
 
+/* Whether the next batch of the stream is an item by itself, when nothing waits in the inlet. */
+static inline bool is_an_item(const stm_inlet *in, const mill_batch *b, uint64_t next)
+{
+    const int64_t rows = b->rows, exact = in->batch_rows;
+    return b->seq == next && !b->end &&
+           (exact == 0 || rows == exact || rows == 0 || (rows < exact && (b->borders & in->borders_out[0])));
+}
+
+/* Batches up to @p b have become items as they were. */
+static inline void note_items(stm_inlet *in, const mill_batch *b, uint64_t next)
+{
+    stm_queue *q = in->queues;
+    q->base = q->next = q->top = stm_cursors(in->now)->seq = next;
+    if (in->batch_rows == 0) return;
+    stm_assembly *a = stm_assemblies(in); /* needed when a later batch is cut */
+    a->frontier[0] = b->frontier[0];
+    a->frontier[1] = b->frontier[1];
+    for (int32_t r = 0; r < in->n_roots; r++) stm_sent(in, 0)[r] = b->covered[r];
+}
+
+static inline bool nothing_waits(const stm_inlet *in)
+{
+    return in->queues->base == in->queues->top && stm_assemblies(in)->pending == 0;
+}
+
 mill_status stm_inlet_push(stm_inlet *in, int32_t input, mill_batch **bp, mill_error *err)
 {
     mill_batch *b = *bp;
-    if (__builtin_expect(in->plain, 1)) {
-        stm_queue *q = in->queues;
+    if (__builtin_expect(in->plain, 1) && input == 0 && nothing_waits(in) && is_an_item(in, b, in->queues->next)) {
         stm_state *s = in->now;
-        stm_assembly *a = stm_assemblies(in);
-        int64_t rows = b->rows, exact = in->batch_rows;
-        if (b->seq == q->next && q->base == q->top && a->pending == 0 && input == 0 && !b->end &&
-            (exact == 0 || rows == exact || rows == 0 || (rows < exact && (b->borders & in->borders_out[0])))) {
-            if (__builtin_expect(s->tail - in->head == in->cap, 0) && stm_ring_reserve(in, 1) != 0)
-                return mill_fail(err, MILL_ERR_NOMEM, "no memory for ready batches");
-            q->base = q->next = q->top = stm_cursors(s)->seq = b->seq + 1;
-            if (exact > 0) { /* needed when a later batch is cut */
-                a->frontier[0] = b->frontier[0];
-                a->frontier[1] = b->frontier[1];
-                for (int32_t r = 0; r < in->n_roots; r++) stm_sent(in, 0)[r] = b->covered[r];
-            }
-            s->rows += rows;
-            in->ring[s->tail++ & (in->cap - 1)] = (stm_ready){.batch = b};
-            if (__builtin_expect(in->track != NULL, 0)) stm_track_note(in);
-            *bp = NULL;
-            return MILL_OK;
-        }
+        if (__builtin_expect(s->tail - in->head == in->cap, 0) && stm_ring_reserve(in, 1) != 0)
+            return mill_fail(err, MILL_ERR_NOMEM, "no memory for ready batches");
+        note_items(in, b, b->seq + 1);
+        s->rows += b->rows;
+        in->ring[s->tail++ & (in->cap - 1)] = (stm_ready){.batch = b};
+        if (__builtin_expect(in->track != NULL, 0)) stm_track_note(in);
+        *bp = NULL;
+        return MILL_OK;
     }
     if (in->closed) {
         mill_batch_destroy(bp);
@@ -363,6 +377,12 @@ static void cover_each(stm_inlet *in, int32_t input, mill_batch *b)
     stm_compose(in, in->taken_covered, b->covered);
 }
 
+static inline void stamp_borders(const stm_inlet *in, int32_t lane, mill_batch *b)
+{
+    b->borders = (b->borders & in->borders_out[lane]) | in->border_own;
+    b->skipped &= b->borders & ~in->border_own;
+}
+
 bool stm_inlet_take(stm_inlet *in, stm_ready *out)
 {
     if (in->head == in->now->tail) return false;
@@ -370,8 +390,7 @@ bool stm_inlet_take(stm_inlet *in, stm_ready *out)
     mill_batch *b = item.batch;
     in->now->rows -= item.recipe ? item.recipe->source_rows : b->rows;
     if (!in->unordered || in->terminal) b->seq = in->taken[item.input]++;
-    b->borders = (b->borders & in->borders_out[item.input]) | in->border_own;
-    b->skipped &= b->borders & ~in->border_own;
+    stamp_borders(in, item.input, b);
     if (__builtin_expect(b->end, 0)) in->ends_taken++;
     if (in->taken_covered) cover_each(in, item.input, b);
     *out = item;
@@ -384,6 +403,23 @@ mill_status stm_inlet_branch(const stm_inlet *in, const mill_batch *item, bool t
     mill_status st = stm_batch_clone_empty(item, out);
     if (st == MILL_OK) (*out)->skipped |= in->border_own;
     return st;
+}
+
+int32_t stm_inlet_pass(stm_inlet *in, mill_batch *const *b, int32_t n, stm_ready *out)
+{
+    int32_t k = 0;
+    /* checkpoints count the items of the ring */
+    if (!in->plain || in->track != NULL || in->head != in->now->tail || !nothing_waits(in)) return 0;
+    const uint64_t next = in->queues->next;
+    for (; k < n && is_an_item(in, b[k], next + (uint64_t)k); k++) {
+        b[k]->seq = in->taken[0] + (uint64_t)k;
+        stamp_borders(in, 0, b[k]);
+        out[k] = (stm_ready){.batch = b[k]};
+    }
+    if (k == 0) return 0;
+    note_items(in, b[k - 1], next + (uint64_t)k);
+    in->taken[0] += (uint64_t)k;
+    return k;
 }
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #include "kit.h"
 
 #include <algorithm>
+#include <random>
 
 using namespace kit;
 using Sizes = std::vector<size_t>;
@@ -91,6 +92,91 @@ TEST(Single, CutsInEveryOrderOfArrival)
                 EXPECT_EQ(0, stm_inlet_shortfall(f.at(1)));
             }
         } while (std::next_permutation(order.begin(), order.end()));
+    }
+}
+
+/* Twin inlets get the same random stream: one by push and take, the other by pass where that is possible. Same items. */
+TEST(Single, PassingIsPushingAndTaking)
+{
+    struct {
+        const char *name;
+        stm_node_kind kind;
+        int64_t batch_rows;
+        bool routed, unordered;
+        bool passes;
+    } table[] = {{"step as they come", STM_NODE_STEP, 0, false, false, true}, {"step of 3", STM_NODE_STEP, 3, false, false, true},
+                 {"terminal", STM_NODE_TERMINAL, 0, false, false, true},      {"terminal of 4", STM_NODE_TERMINAL, 4, false, false, true},
+                 {"router", STM_NODE_ROUTER, 0, false, false, true},          {"routed step of 3", STM_NODE_STEP, 3, true, false, true},
+                 {"routed router", STM_NODE_ROUTER, 0, true, false, true},    {"unordered", STM_NODE_STEP, 0, false, true, false}};
+    Pool pool;
+    std::mt19937 rnd(20261122);
+    auto upto = [&](int n) { return (int)(rnd() % (unsigned)(n + 1)); };
+    for (auto &c : table) {
+        SCOPED_TRACE(c.name);
+        int passed = 0;
+        for (int round = 0; round < 200; round++) {
+            auto r = node("r", STM_NODE_ROUTER, {{0, 0}});
+            r.n_branches = 2;
+            auto x = node("x", c.kind, {{c.routed ? 1 : 0, 0}}, c.batch_rows);
+            x.n_branches = c.kind == STM_NODE_ROUTER ? 2 : 0;
+            x.unordered = c.unordered;
+            std::vector<stm_flow_node> nodes = {generator("g"), r, x};
+            if (!c.routed) nodes.erase(nodes.begin() + 1);
+            const int at = (int)nodes.size() - 1;
+            Flow a(pool, nodes), b(pool, nodes);
+            ASSERT_EQ(MILL_OK, a.status);
+            ASSERT_EQ(MILL_OK, b.status);
+            const int n = 1 + upto(12);
+            std::vector<Spec> stream;
+            int64_t first = 0;
+            for (int i = 0; i < n; i++) {
+                const int64_t rows = upto(2) == 0 ? c.batch_rows : upto(5);
+                stream.push_back({.seq = (uint64_t)i, .keys = keys_of(first, rows), .covered = first + rows, .end = i == n - 1,
+                                  .borders = c.routed && (upto(2) == 0 || i == n - 1) ? 1u : 0u});
+                first += rows;
+            }
+            if (upto(3) == 0 && n > 1) std::swap(stream[(size_t)upto(n - 1)], stream[(size_t)upto(n - 1)]);
+            std::vector<Item> left, right;
+            for (size_t i = 0; i < stream.size();) {
+                const size_t group = std::min(stream.size() - i, (size_t)(1 + upto(3)));
+                const bool take = upto(3) != 0 || i + group == stream.size();
+                std::vector<mill_batch *> one, two;
+                for (size_t k = i; k < i + group; k++) {
+                    one.push_back(make(pool, stream[k]));
+                    two.push_back(make(pool, stream[k]));
+                }
+                i += group;
+                for (auto &p : one) ASSERT_EQ(MILL_OK, stm_inlet_push(a.at(at), 0, &p, nullptr));
+                std::vector<stm_ready> items(group);
+                const int32_t done = take ? stm_inlet_pass(b.at(at), two.data(), (int32_t)group, items.data()) : 0;
+                passed += done;
+                for (int32_t k = 0; k < done; k++) {
+                    Item item;
+                    EXPECT_EQ(two[(size_t)k], items[(size_t)k].batch);
+                    ASSERT_TRUE(build(&items[(size_t)k], pool, 1, &item));
+                    right.push_back(item);
+                }
+                for (size_t k = (size_t)done; k < group; k++) ASSERT_EQ(MILL_OK, stm_inlet_push(b.at(at), 0, &two[k], nullptr));
+                if (take) {
+                    for (Item &item : take_all(a.at(at), pool)) left.push_back(item);
+                    for (Item &item : take_all(b.at(at), pool)) right.push_back(item);
+                }
+                ASSERT_EQ(stm_inlet_rows(a.at(at)), stm_inlet_rows(b.at(at)));
+                ASSERT_EQ(stm_inlet_ended(a.at(at)), stm_inlet_ended(b.at(at)));
+                ASSERT_EQ(stm_inlet_shortfall(a.at(at)), stm_inlet_shortfall(b.at(at)));
+            }
+            ASSERT_EQ(left.size(), right.size());
+            for (size_t i = 0; i < left.size(); i++) {
+                EXPECT_EQ(left[i].keys, right[i].keys);
+                EXPECT_EQ(left[i].values, right[i].values);
+                EXPECT_EQ(left[i].seq, right[i].seq);
+                EXPECT_EQ(left[i].covered, right[i].covered);
+                EXPECT_EQ(left[i].frontier[0], right[i].frontier[0]);
+                EXPECT_EQ(left[i].borders, right[i].borders);
+                EXPECT_EQ(left[i].end, right[i].end);
+            }
+        }
+        EXPECT_EQ(c.passes, passed > 100) << passed;
     }
 }
 
