@@ -275,6 +275,8 @@ static mill_status add_wrappers(stm_run *run, mill_error *err)
         s->own_threads = (step->type->flags & MILL_BLOCKS) != 0 || stm_step_wants_device(step) || (step->policy.retry_times > 0 && step->policy.retry_backoff_s > 0.0 &&
                                                                         s->kind != STM_AT_SUBMIT); /* or sleeps between attempts */
         run->own_roots = run->own_roots || (s->own_threads && s->root >= 0);
+        s->direct = s->inlet != NULL && !s->own_threads && s->n_slots == 1 && s->kind != STM_AT_SUBMIT && budget_of(step) == 0 &&
+                    run->plan->steps[s->plan_step].mode == STM_INPUT_SINGLE && run->plan->steps[s->plan_step].n_inputs == 1;
         for (int32_t k = 0; k < s->n_slots; k++) {
             const stm_wrapper_opts o = {.step = step,
                                         .index = k,

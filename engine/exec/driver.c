@@ -185,6 +185,7 @@ static void *driver_main(void *arg)
     stm_driver *d = arg;
     stm_run *run = d->run;
     stm_station *s = NULL;
+    stm_carry carry = {.may = true};
     const double ns_per_tick = stm_ns_per_tick();
     uint64_t idle_since = 0, beats = 0;
     int pause = 1;
@@ -192,7 +193,7 @@ static void *driver_main(void *arg)
     while (atomic_load(&run->quiescing) != 0) sched_yield(); /* a thread that starts leaves idleness, too */
     stm_pool_attach(run->pool);
     while (!atomic_load_explicit(&run->quit, memory_order_relaxed)) {
-        if (s != NULL && !s->own_threads && stm_station_run(s) > 0) {
+        if (s != NULL && !s->own_threads && stm_station_run(s, &carry) > 0) {
             atomic_store_explicit(&d->beats, atomic_load_explicit(&d->beats, memory_order_relaxed) + 1, memory_order_relaxed);
             idle_since = 0;
             pause = 1;
@@ -222,6 +223,7 @@ static void *driver_main(void *arg)
         if (!others_move && (s = find_work(run, 0)) != NULL) continue;
         park(run, others_move);
     }
+    stm_carry_drop(&carry);
     stm_pool_detach();
     return NULL;
 }
@@ -296,12 +298,13 @@ static void *own_main(void *arg)
 {
     stm_station *s = arg;
     stm_run *run = s->run;
+    stm_carry none = {.may = false};
 
     while (atomic_load(&run->quiescing) != 0) sched_yield();
     stm_pool_attach(run->pool);
     while (!atomic_load(&s->done) && !atomic_load(&run->quit) && !atomic_load(&run->rested)) {
         const uint32_t seen = atomic_load(&s->bell);
-        if (stm_station_run(s) > 0) {
+        if (stm_station_run(s, &none) > 0) {
             /* this thread does not go on to what it has made: somebody else must */
             atomic_thread_fence(memory_order_seq_cst);
             if (atomic_load(&run->sleepers) > 0) stm_run_ring(run, false);

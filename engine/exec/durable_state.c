@@ -72,7 +72,7 @@ static void close_station(stm_station *s)
     if (s->root >= 0) stm_credit_end(s->run->flow, s->root);
     atomic_store(&s->inlet_done, true);
     atomic_store(&s->dead, true);
-    atomic_store(&s->closing, true);
+    s->closing = true;
     atomic_store(&s->done, true);
 }
 

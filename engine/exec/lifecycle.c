@@ -163,8 +163,7 @@ static void unload_station(stm_station *s)
     if (s->unloading) return;
     s->unloading = true;
     stm_own_threads_join(s);
-    atomic_store(&s->closing, true); /* a stage that was stopped: a late wake must not start a call now */
-    while (atomic_load(&s->running) != 0) nanosleep(&(struct timespec){0, 100000}, NULL);
+    stm_station_close(s); /* a stage that was stopped: a late wake must not start a call now */
     for (int32_t k = 0; k < s->n_slots; k++) {
         const mill_step_type *t = s->slots[k].wrapper != NULL ? stm_wrapper_step(s->slots[k].wrapper)->type : NULL;
         threads = threads || (t != NULL && (t->unload != NULL || t->cancel != NULL));

@@ -3,7 +3,7 @@
  *
  *   admission   a root sends only while live <= ceiling; the ceiling is the limit, except as below
  *   backpressure while more than that is alive, a step whose output would only wait in front of the next does not run, and
- *               bursts are of one item
+ *               bursts are of one item (and where something was parked, until nothing waits there: each may come back from disk)
  *   parking     batches that wait for another input of their step (a union's later inputs, the fast branch of a join) go to
  *               disk: at a stall, newest first, until half of the limit is free; and on arrival when a sixteenth more than the
  *               ceiling is alive, since what comes back from disk in one place may have to wait in the next
@@ -45,6 +45,7 @@ mill_status stm_memory_park(stm_station *to, int32_t input, mill_batch **b, int3
     lacks = stm_inlet_lacks(to->inlet, input);
     stm_lock_give(&to->lock);
     if (lacks > 0) return MILL_OK;
+    atomic_store_explicit(&to->parked, true, memory_order_relaxed);
     for (int32_t i = 0; i < n && st == MILL_OK; i++)
         if (b[i]->rows > 0) st = stm_batch_park(b[i], to->run->spill, err);
     return st;
@@ -153,6 +154,7 @@ bool stm_memory_relieve(stm_run *run)
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
         if (s->inlet == NULL || atomic_load(&s->dead)) continue;
+        if (stm_inlet_rows(s->inlet) > 0) atomic_store(&s->parked, true);
         stm_inlet_visit_waiting(s->inlet, park_one, &r);
         if (r.err.status == MILL_OK) continue;
         stm_station_fail(s, &r.err);

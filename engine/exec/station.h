@@ -83,7 +83,7 @@ typedef enum stm_station_kind {
 } stm_station_kind;
 
 typedef struct stm_replica_slot {
-    _Alignas(64) _Atomic uint32_t claimed; /* 1 while a thread works with the wrapper */
+    _Alignas(64) _Atomic uint32_t claimed; /* 1 while a thread works with the wrapper; raised under the station's lock */
     _Atomic uint32_t poll;                 /* submit: a poll is due */
     _Atomic uint32_t flush_due;            /* submit: nothing new came for a tick */
     stm_wrapper *wrapper;
@@ -112,6 +112,7 @@ struct stm_station {
     int32_t n_slots; /* store, reader, discard: one without a wrapper */
     bool own_threads;
     bool pairs;        /* several inputs that wait for each other */
+    bool direct;       /* one input, one wrapper, run by drivers: batches for it may be carried */
     stm_store *store; /* store, global: writes to; reader: reads from */
     int64_t batch_rows; /* roots: usual rows of a batch */
 
@@ -120,9 +121,9 @@ struct stm_station {
     _Atomic bool active;     /* its stage runs */
     _Atomic bool inlet_done; /* the end was taken, or the root has sent it; written under lock or by the claimant */
     _Atomic bool dead;       /* failed, or nothing it makes is wanted any more */
-    _Atomic bool closing;    /* no new claims: about to be done */
+    _Atomic bool parked;     /* some of what waits here may be on disk; falls under lock when nothing waits */
+    bool closing;            /* lock; no new claims: about to be done */
     _Atomic bool done;       /* finished: its wrappers are or will be unloaded */
-    _Atomic int32_t running; /* wrappers claimed */
     _Atomic uint32_t bell;   /* own threads sleep here */
     _Atomic int32_t asleep;  /* own threads sleeping */
     _Atomic int64_t cost_ns; /* of an item, moving average */
@@ -198,8 +199,25 @@ struct stm_run {
 mill_status stm_run_build(stm_run *run, mill_error *err);
 void stm_run_unbuild(stm_run *run);
 
-/* work.c: run a burst at a station; returns items handled, 0 = nothing to do or all wrappers claimed. */
-int32_t stm_station_run(stm_station *s);
+/* Batches that a thread takes along to the next station, instead of putting them into its inlet and out again. Nobody else sees them:
+ * whoever carries some goes to that station next, and leaves them there if it cannot run it. Until then the wrapper that made them stays
+ * claimed, so that no later batch overtakes them: all behind it would pile up in front of whoever restores order. */
+typedef struct stm_carry {
+    bool may;  /* constant: the thread goes on to where its batches go */
+    int32_t n; /* > 0: for `to` */
+    stm_station *to;
+    stm_station *from; /* where they were made, ... */
+    stm_replica_slot *slot; /* ... and the wrapper still claimed there */
+    mill_batch *b[STM_BURST];
+} stm_carry;
+
+/* work.c: run a burst at a station; returns items handled, 0 = nothing to do or all wrappers claimed. What @p c carries must be for @p s; it
+ * is handled, or pushed; what it carries afterwards is for s->next. */
+int32_t stm_station_run(stm_station *s, stm_carry *c);
+/** Put what is carried where others find it. */
+void stm_carry_drop(stm_carry *c);
+/** No new claims from now on; returns when nobody is at work here. */
+void stm_station_close(stm_station *s);
 /** A wrapper of a station for somebody else than a driver; NULL = all are at work, or the station is closing. Tell the drivers afterwards. */
 stm_replica_slot *stm_station_claim(stm_station *s);
 void stm_station_release(stm_station *s, stm_replica_slot *slot);

@@ -1,4 +1,10 @@
-/* Bursts: what a thread does at a station. Claim a wrapper, take items, run the step, hand on, release. */
+/*
+ * Bursts: what a thread does at a station. Claim a wrapper, take items, run the step, hand on, release.
+ *
+ * Claiming and taking is one turn of the station's lock. A driver goes on to the station that its batches go to, so it carries
+ * them there: where nothing waits in the inlet and the wrapper is free, they become items in that same turn (stm_inlet_pass). Then
+ * a hop is one locked instruction and one pass over the burst.
+ */
 #include <string.h>
 
 #include "core/alloc.h"
@@ -7,6 +13,14 @@
 #include "exec/station.h"
 
 #define BUDGET_NS 3000 /* of a burst: long enough to pay for claim and locks, short enough for the next core */
+
+/* A record that reads as empty: clearing all 1.5 KiB per burst would show. */
+static void error_reset(mill_error *e)
+{
+    e->status = MILL_OK;
+    e->phase = e->error_class = e->replica = e->attempt = e->line = e->column = e->origin_line = 0;
+    e->msg[0] = e->context[0] = e->remedy[0] = e->file[0] = e->field[0] = e->step[0] = e->origin[0] = '\0';
+}
 
 /* ---- handing on ------------------------------------------------------------------------------------------------- */
 
@@ -34,9 +48,10 @@ static mill_status push_costed(stm_station *to, int32_t input, mill_batch **b, i
 /* Push batches to one inlet; on return b[] holds what was not taken (only on failure). */
 static void push(stm_station *to, int32_t input, mill_batch **b, int32_t n)
 {
-    mill_error err = {0};
+    mill_error err;
     mill_status st = MILL_OK;
 
+    error_reset(&err);
     if (atomic_load_explicit(&to->dead, memory_order_relaxed)) { /* nobody will read it */
         for (int32_t i = 0; i < n; i++) mill_batch_destroy(&b[i]);
         return;
@@ -104,9 +119,12 @@ static void push_out(const stm_out *o, mill_batch **b, int32_t n)
     push(o->to, o->input, b, n);
 }
 
-/* Give batches to everybody who reads this stream. Takes them over. */
-static void hand_on(stm_station *s, mill_batch **b, int32_t n)
+/* Give batches to everybody who reads this stream. Takes them over: b is c->b. */
+static void hand_on(stm_station *s, int32_t n, stm_carry *c)
 {
+    mill_batch **b = c->b;
+    const stm_out *first = &s->outs[0];
+
     if (n == 0) return;
     for (int32_t o = 1; o < s->n_outs; o++) { /* all but the first reader get clones: columns are shared */
         mill_batch *copy[STM_BURST];
@@ -121,7 +139,12 @@ static void hand_on(stm_station *s, mill_batch **b, int32_t n)
         }
         push_out(&s->outs[o], copy, n);
     }
-    push_out(&s->outs[0], b, n);
+    if (c->may && first->to->direct && first->remap == NULL) {
+        c->to = first->to;
+        c->n = n;
+    } else {
+        push_out(first, b, n);
+    }
 }
 
 /* ---- failures and ends ------------------------------------------------------------------------------------------- */
@@ -157,72 +180,102 @@ void stm_station_fail(stm_station *s, const mill_error *err)
     stm_run_ring(run, true);
 }
 
+static bool has_free_slot(const stm_station *s)
+{
+    for (int32_t i = 0; i < s->n_slots; i++)
+        if (atomic_load_explicit(&s->slots[i].claimed, memory_order_relaxed) == 0) return true;
+    return false;
+}
+
 static bool is_settled(const stm_station *s)
 {
-    if (atomic_load(&s->running) != 0) return false;
-    if (s->kind == STM_AT_SUBMIT && !atomic_load(&s->dead))
-        for (int32_t i = 0; i < s->n_slots; i++)
-            if (stm_wrapper_in_flight(s->slots[i].wrapper) > 0) return false;
+    for (int32_t i = 0; i < s->n_slots; i++) {
+        if (atomic_load_explicit(&s->slots[i].claimed, memory_order_acquire) != 0) return false;
+        if (s->kind == STM_AT_SUBMIT && !atomic_load(&s->dead) && stm_wrapper_in_flight(s->slots[i].wrapper) > 0) return false;
+    }
     return true;
 }
 
 void stm_station_check_done(stm_station *s)
 {
+    bool now;
+
     if (!atomic_load_explicit(&s->active, memory_order_acquire)) return; /* counted when its load group starts */
     if (!atomic_load_explicit(&s->inlet_done, memory_order_acquire) && !atomic_load_explicit(&s->dead, memory_order_acquire)) return;
-    for (;;) { /* nobody may be at work with a wrapper when it is called done, nor begin: see claim */
-        if (atomic_exchange(&s->closing, true)) return;
-        if (is_settled(s)) break;
-        atomic_store(&s->closing, false);
-        if (!is_settled(s)) return; /* whoever is at work looks again when it is through */
-    }
+    stm_lock_take(&s->lock); /* nobody may be at work with a wrapper when it is called done, nor begin; whoever is looks again when it is through */
+    now = !s->closing && is_settled(s);
+    s->closing = s->closing || now;
+    stm_lock_give(&s->lock);
+    if (!now) return;
     atomic_store_explicit(&s->done, true, memory_order_release);
     atomic_fetch_sub_explicit(&s->run->stage_left, 1, memory_order_acq_rel);
     stm_run_note(s->run);
 }
 
+void stm_station_close(stm_station *s)
+{
+    stm_lock_take(&s->lock);
+    s->closing = true;
+    stm_lock_give(&s->lock);
+    for (int32_t i = 0; i < s->n_slots; i++)
+        while (atomic_load_explicit(&s->slots[i].claimed, memory_order_acquire) != 0) nanosleep(&(struct timespec){0, 100000}, NULL);
+}
+
 /* ---- claims ------------------------------------------------------------------------------------------------------ */
-
-static stm_replica_slot *claim(stm_station *s)
-{
-    for (int32_t i = 0; i < s->n_slots; i++) {
-        stm_replica_slot *slot = &s->slots[i];
-        if (atomic_load_explicit(&slot->claimed, memory_order_relaxed) != 0) continue;
-        if (s->kind == STM_AT_SUBMIT && stm_wrapper_full(slot->wrapper) && atomic_load_explicit(&slot->poll, memory_order_relaxed) == 0) continue;
-        if (atomic_exchange_explicit(&slot->claimed, 1, memory_order_acquire) != 0) continue;
-        atomic_fetch_add(&s->running, 1);
-        if (__builtin_expect(!atomic_load(&s->closing), 1)) return slot;
-        atomic_store_explicit(&slot->claimed, 0, memory_order_release);
-        atomic_fetch_sub(&s->running, 1);
-        stm_station_check_done(s); /* whoever is closing may have seen this claim and left it to us */
-        return NULL;
-    }
-    return NULL;
-}
-
-static void release(stm_station *s, stm_replica_slot *slot)
-{
-    atomic_store_explicit(&slot->claimed, 0, memory_order_release);
-    atomic_fetch_sub_explicit(&s->running, 1, memory_order_acq_rel);
-    if (__builtin_expect(atomic_load_explicit(&s->inlet_done, memory_order_relaxed) || atomic_load_explicit(&s->dead, memory_order_relaxed), 0))
-        stm_station_check_done(s);
-}
 
 static void drop_items(stm_ready *items, int32_t from, int32_t n)
 {
     for (int32_t i = from; i < n; i++) stm_ready_discard(&items[i]);
 }
 
-/* Take up to @p want items; notes the end. None when what waited on disk cannot be had back: then the station has failed. */
-static int32_t take(stm_station *s, stm_ready *items, int32_t want)
+/* Under the lock. */
+static stm_replica_slot *claim(stm_station *s)
 {
-    int32_t n = 0;
+    for (int32_t i = 0; i < s->n_slots && !s->closing; i++) {
+        stm_replica_slot *slot = &s->slots[i];
+        if (atomic_load_explicit(&slot->claimed, memory_order_acquire) != 0) continue;
+        if (s->kind == STM_AT_SUBMIT && stm_wrapper_full(slot->wrapper) && atomic_load_explicit(&slot->poll, memory_order_relaxed) == 0) continue;
+        atomic_store_explicit(&slot->claimed, 1, memory_order_relaxed);
+        return slot;
+    }
+    return NULL;
+}
 
-    stm_lock_take(&s->lock);
+static void release(stm_station *s, stm_replica_slot *slot)
+{
+    /* With siblings, of two that end at the same time one must see the other's end: a full fence between giving up and looking. */
+    if (s->n_slots > 1)
+        atomic_exchange(&slot->claimed, 0);
+    else
+        atomic_store_explicit(&slot->claimed, 0, memory_order_release);
+    if (__builtin_expect(atomic_load_explicit(&s->inlet_done, memory_order_relaxed) || atomic_load_explicit(&s->dead, memory_order_relaxed), 0))
+        stm_station_check_done(s);
+}
+
+void stm_carry_drop(stm_carry *c)
+{
+    const int32_t n = c->n;
+
+    c->n = 0;
+    if (n == 0) return;
+    push(c->to, 0, c->b, n);
+    release(c->from, c->slot);
+}
+
+/* Under the lock: up to @p want items; notes the end. */
+static int32_t take_locked(stm_station *s, stm_ready *items, int32_t n, int32_t want)
+{
     while (n < want && stm_inlet_take(s->inlet, &items[n])) n++;
     publish_ready(s);
+    if (__builtin_expect(atomic_load_explicit(&s->parked, memory_order_relaxed), 0) && stm_inlet_rows(s->inlet) == 0)
+        atomic_store_explicit(&s->parked, false, memory_order_relaxed);
     if (n > 0 && stm_inlet_ended(s->inlet)) atomic_store_explicit(&s->inlet_done, true, memory_order_release);
-    stm_lock_give(&s->lock);
+    return n;
+}
+
+/* What waited on disk comes back; 0 when it cannot be had: then the station has failed. */
+static int32_t recall(stm_station *s, stm_ready *items, int32_t n)
+{
     for (int32_t i = 0; i < n; i++) {
         mill_error err;
         if (__builtin_expect(items[i].recipe != NULL || !stm_batch_parked(items[i].batch), 1)) continue;
@@ -233,6 +286,52 @@ static int32_t take(stm_station *s, stm_ready *items, int32_t want)
         return 0;
     }
     return n;
+}
+
+/* Submit: items are taken while the step has room. */
+static int32_t take(stm_station *s, stm_ready *items, int32_t want)
+{
+    int32_t n;
+
+    stm_lock_take(&s->lock);
+    n = take_locked(s, items, 0, want);
+    stm_lock_give(&s->lock);
+    return recall(s, items, n);
+}
+
+/* Claims a wrapper and takes its items (*n), those carried here first; what is carried and cannot be handled now is pushed. NULL = no wrapper is free. */
+static stm_replica_slot *begin(stm_station *s, stm_carry *c, stm_ready *items, int32_t want, int32_t *n)
+{
+    const bool takes = s->inlet != NULL && s->kind != STM_AT_SUBMIT;
+    const int32_t carried = c->n;
+    stm_replica_slot *slot;
+    mill_error err;
+    mill_status st = MILL_OK;
+    int32_t passed = 0, k = 0;
+
+    c->n = 0;
+    stm_lock_take(&s->lock);
+    slot = claim(s);
+    if (slot != NULL && carried > 0 && carried <= want) k = passed = stm_inlet_pass(s->inlet, c->b, carried, items);
+    if (passed == 0 || passed < carried) { /* else nothing else is there */
+        if (__builtin_expect(passed < carried, 0)) {
+            error_reset(&err);
+            for (int32_t i = passed; i < carried && st == MILL_OK; i++) st = stm_inlet_push(s->inlet, 0, &c->b[i], &err);
+        }
+        if (takes && slot != NULL)
+            k = take_locked(s, items, k, want);
+        else if (carried > 0)
+            publish_ready(s);
+    }
+    stm_lock_give(&s->lock);
+    if (carried > 0) release(c->from, c->slot);
+    if (__builtin_expect(st != MILL_OK, 0)) {
+        for (int32_t i = passed; i < carried; i++) mill_batch_destroy(&c->b[i]); /* those that were taken over are NULL */
+        if (err.status == MILL_OK) mill_fail(&err, st, "queueing a batch for step %s", s->name);
+        stm_station_fail(s, &err);
+    }
+    *n = k > 0 ? recall(s, items, k) : 0;
+    return slot;
 }
 
 static int32_t burst_size(const stm_station *s)
@@ -249,16 +348,20 @@ static int32_t burst_size(const stm_station *s)
 
 /* ---- the kinds --------------------------------------------------------------------------------------------------- */
 
-static int64_t room_at(stm_station *s)
+/* Whole batches only: their borders must not depend on when credit came back. */
+static bool may_send(const stm_station *s, int64_t room)
 {
-    stm_run *run = s->run;
+    return room > 0 && (s->kind != STM_AT_GENERATOR || room >= s->batch_rows);
+}
 
+static int64_t room_at(const stm_station *s)
+{
+    const stm_run *run = s->run;
     int64_t room;
 
     if (atomic_load_explicit(&run->stop, memory_order_relaxed) != 0 || !stm_memory_admits(s)) return 0;
     room = stm_credit_room(run->flow, s->root);
-    /* whole batches only: their borders must not depend on when credit came back */
-    return s->kind != STM_AT_GENERATOR || room >= s->batch_rows ? room : 0;
+    return may_send(s, room) ? room : 0;
 }
 
 static void admit(stm_station *s, int64_t rows)
@@ -267,55 +370,48 @@ static void admit(stm_station *s, int64_t rows)
     stm_credit_admit(s->run->flow, s->root, rows);
 }
 
-/* A record that reads as empty: clearing all 1.5 KiB per burst would show. */
-static void error_reset(mill_error *e)
+static int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t want, stm_carry *c)
 {
-    e->status = MILL_OK;
-    e->phase = e->error_class = e->replica = e->attempt = e->line = e->column = e->origin_line = 0;
-    e->msg[0] = e->context[0] = e->remedy[0] = e->file[0] = e->field[0] = e->step[0] = e->origin[0] = '\0';
-}
-
-static int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t want)
-{
-    mill_batch *made[STM_BURST];
+    mill_batch **made = c->b;
     mill_error err;
+    mill_status st = MILL_OK;
+    int64_t room, rows = 0;
     int32_t n = 0;
     bool end = false;
 
     if (atomic_load_explicit(&s->inlet_done, memory_order_acquire)) return 0;
-    while (n < want && !end) {
-        const int64_t room = room_at(s);
+    room = room_at(s); /* once: more of it may come back meanwhile, none goes */
+    error_reset(&err);
+    while (n < want && !end && may_send(s, room - rows)) {
         mill_batch *b = NULL;
-        mill_status st;
-        if (room <= 0) break;
-        error_reset(&err);
         if (s->lasting != NULL) stm_lasting_root(s, stm_wrapper_cursor(slot->wrapper), stm_wrapper_rows_made(slot->wrapper));
-        st = stm_wrapper_generate(slot->wrapper, room, &b, &err);
-        if (st != MILL_OK) {
-            hand_on(s, made, n);
-            stm_station_fail(s, &err);
-            return n + 1;
-        }
-        if (b == NULL) break;
+        st = stm_wrapper_generate(slot->wrapper, room - rows, &b, &err);
+        if (__builtin_expect(st != MILL_OK || b == NULL, 0)) break;
         b->seq = s->next_seq++;
         end = b->end;
-        admit(s, b->rows);
+        rows += b->rows;
         made[n++] = b;
+        if (stm_memory_short(s->run)) break;
     }
+    if (n > 0) admit(s, rows);
     if (end) {
         stm_credit_end(s->run->flow, s->root);
         atomic_store_explicit(&s->inlet_done, true, memory_order_release);
     }
-    hand_on(s, made, n);
+    hand_on(s, n, c);
+    if (__builtin_expect(st != MILL_OK, 0)) {
+        stm_station_fail(s, &err);
+        return n + 1;
+    }
     return n;
 }
 
-static int32_t run_reader(stm_station *s, int32_t want)
+static int32_t run_reader(stm_station *s, int32_t want, stm_carry *c)
 {
     stm_run *run = s->run;
     stm_store *store = s->store;
     const bool own_space = s->plan_step >= 0; /* a global's output: rows of a new root */
-    mill_batch *made[STM_BURST];
+    mill_batch **made = c->b;
     int32_t n = 0;
     bool end = false;
 
@@ -361,41 +457,37 @@ static int32_t run_reader(stm_station *s, int32_t want)
         stm_credit_end(run->flow, s->root);
         atomic_store_explicit(&s->inlet_done, true, memory_order_release);
     }
-    hand_on(s, made, n);
+    hand_on(s, n, c);
     return n;
 }
 
-static int32_t run_step(stm_station *s, stm_replica_slot *slot, int32_t want)
+static int32_t run_step(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n, stm_carry *c)
 {
-    stm_ready items[STM_BURST];
-    mill_batch *made[STM_BURST];
     mill_error err;
-    const int32_t n = take(s, items, want);
+    int32_t done = 0;
+    mill_status st;
 
-    for (int32_t i = 0; i < n; i++) {
-        mill_status st;
-        error_reset(&err);
-        st = stm_wrapper_map(slot->wrapper, &items[i], &made[i], &err);
-        if (__builtin_expect(st != MILL_OK, 0)) {
-            hand_on(s, made, i);
-            drop_items(items, i, n);
-            if (err.status == MILL_OK) memset(&err, 0, sizeof err), mill_fail(&err, st, "%s", mill_status_text(st));
-            stm_station_fail(s, &err);
-            return n;
-        }
+    error_reset(&err);
+    st = stm_wrapper_map_all(slot->wrapper, items, n, c->b, &done, &err);
+    hand_on(s, done, c);
+    if (__builtin_expect(st != MILL_OK, 0)) {
+        drop_items(items, done, n);
+        if (err.status == MILL_OK) memset(&err, 0, sizeof err), mill_fail(&err, st, "%s", mill_status_text(st));
+        stm_station_fail(s, &err);
     }
-    hand_on(s, made, n);
     return n;
 }
 
 static int32_t run_submit(stm_station *s, stm_replica_slot *slot, int32_t want)
 {
-    mill_batch *made[STM_BURST];
+    stm_carry found; /* several rounds: each is pushed */
     mill_error err = {0};
     stm_ready item;
     mill_status st = MILL_OK;
     int32_t n = 0, done = 0;
 
+    found.may = false;
+    found.n = 0;
     atomic_store_explicit(&slot->poll, 0, memory_order_relaxed);
     while (n < want && !stm_wrapper_full(slot->wrapper) && st == MILL_OK && take(s, &item, 1) == 1) {
         st = stm_wrapper_submit(slot->wrapper, &item, &err);
@@ -407,8 +499,8 @@ static int32_t run_submit(stm_station *s, stm_replica_slot *slot, int32_t want)
                           (atomic_exchange(&slot->flush_due, 0) != 0 && stm_wrapper_in_flight(slot->wrapper) > 0)))
         st = stm_wrapper_flush(slot->wrapper, &err);
     while (st == MILL_OK) {
-        st = stm_wrapper_poll(slot->wrapper, made, STM_BURST, &done, &err);
-        hand_on(s, made, done);
+        st = stm_wrapper_poll(slot->wrapper, found.b, STM_BURST, &done, &err);
+        hand_on(s, done, &found);
         n += done;
         if (done < STM_BURST) break;
     }
@@ -416,12 +508,11 @@ static int32_t run_submit(stm_station *s, stm_replica_slot *slot, int32_t want)
     return n;
 }
 
-static int32_t run_router(stm_station *s, stm_replica_slot *slot, int32_t want)
+static int32_t run_router(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n)
 {
-    stm_ready items[STM_BURST];
     mill_batch *in = NULL, *copy;
     mill_error err = {0};
-    const int32_t n = take(s, items, want), n_branches = stm_wrapper_step(slot->wrapper)->n_branches;
+    const int32_t n_branches = stm_wrapper_step(slot->wrapper)->n_branches;
     bool taken[STM_MAX_BRANCHES] = {0};
 
     for (int32_t i = 0; i < n; i++) {
@@ -459,12 +550,10 @@ static mill_status global_send(void *user, mill_batch **b, mill_error *err)
     return MILL_OK;
 }
 
-static int32_t run_global(stm_station *s, stm_replica_slot *slot, int32_t want)
+static int32_t run_global(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n)
 {
-    stm_ready items[STM_BURST];
     mill_error err = {0};
     mill_status st = MILL_OK;
-    const int32_t n = take(s, items, want);
 
     if (s->lasting != NULL && n > 0) st = stm_lasting_replay(s, slot->wrapper, &err);
     for (int32_t i = 0; i < n; i++) {
@@ -483,13 +572,11 @@ static int32_t run_global(stm_station *s, stm_replica_slot *slot, int32_t want)
     return n;
 }
 
-static int32_t run_sink(stm_station *s, stm_replica_slot *slot, int32_t want)
+static int32_t run_sink(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n)
 {
-    stm_ready items[STM_BURST];
     mill_batch *built;
     mill_error err;
     mill_status st = MILL_OK;
-    const int32_t n = take(s, items, want);
 
     error_reset(&err);
     for (int32_t i = 0; i < n; i++) {
@@ -522,12 +609,10 @@ static int32_t run_sink(stm_station *s, stm_replica_slot *slot, int32_t want)
     return n;
 }
 
-static int32_t run_store(stm_station *s, int32_t want)
+static int32_t run_store(stm_station *s, stm_ready *items, int32_t n)
 {
-    stm_ready items[STM_BURST];
     mill_error err = {0};
     mill_status st = MILL_OK;
-    const int32_t n = take(s, items, want);
 
     for (int32_t i = 0; i < n; i++) {
         const bool end = items[i].batch->end, again = s->lasting != NULL && stm_lasting_drops(s);
@@ -545,12 +630,21 @@ static int32_t run_store(stm_station *s, int32_t want)
     return n;
 }
 
-stm_replica_slot *stm_station_claim(stm_station *s) { return claim(s); }
+stm_replica_slot *stm_station_claim(stm_station *s)
+{
+    stm_replica_slot *slot;
+
+    stm_lock_take(&s->lock);
+    slot = claim(s);
+    stm_lock_give(&s->lock);
+    return slot;
+}
 void stm_station_release(stm_station *s, stm_replica_slot *slot) { release(s, slot); }
 
 /* ---- entry ------------------------------------------------------------------------------------------------------- */
 
-bool stm_station_runnable(const stm_station *s)
+/* @p carried: items that come along. */
+static bool may_run(const stm_station *s, int32_t carried)
 {
     bool free_slot = false;
 
@@ -561,7 +655,7 @@ bool stm_station_runnable(const stm_station *s)
         if (s->kind == STM_AT_READER && atomic_load_explicit(&s->store->waiting, memory_order_acquire) == 0 &&
             !(atomic_load_explicit(&s->store->complete, memory_order_acquire) && s->plan_step >= 0))
             return false;
-        return room_at((stm_station *)s) > 0;
+        return room_at(s) > 0;
     }
     if (s->kind == STM_AT_SUBMIT) {
         for (int32_t i = 0; i < s->n_slots; i++) {
@@ -571,9 +665,11 @@ bool stm_station_runnable(const stm_station *s)
         }
         return free_slot && atomic_load_explicit(&s->ready, memory_order_acquire) > 0 && !stm_memory_holds_back(s);
     }
-    if (atomic_load_explicit(&s->ready, memory_order_acquire) <= 0 || stm_memory_holds_back(s)) return false;
-    return atomic_load_explicit(&s->running, memory_order_relaxed) < s->n_slots;
+    if ((carried == 0 && atomic_load_explicit(&s->ready, memory_order_acquire) <= 0) || stm_memory_holds_back(s)) return false;
+    return has_free_slot(s);
 }
+
+bool stm_station_runnable(const stm_station *s) { return may_run(s, 0); }
 
 /* Generators with threads of their own sleep for credit, and no driver looks after them. */
 static void ring_roots(stm_run *run)
@@ -584,30 +680,34 @@ static void ring_roots(stm_run *run)
     }
 }
 
-int32_t stm_station_run(stm_station *s)
+int32_t stm_station_run(stm_station *s, stm_carry *c)
 {
+    stm_ready items[STM_BURST];
     stm_replica_slot *slot;
     const bool tight = stm_memory_short(s->run);
-    const int32_t want = s->own_threads || tight ? 1 : burst_size(s);
+    const int32_t want = s->own_threads || tight || atomic_load_explicit(&s->parked, memory_order_relaxed) ? 1 : burst_size(s);
     const int64_t cost = atomic_load_explicit(&s->cost_ns, memory_order_relaxed);
     const bool timed = cost > 400 || (++s->bursts & 7) == 0 || s->bursts < 8;
     uint64_t began;
     int32_t n = 0;
 
-    if (!stm_station_runnable(s)) return 0;
-    slot = claim(s);
+    if (!may_run(s, c->n)) {
+        stm_carry_drop(c);
+        return 0;
+    }
+    slot = begin(s, c, items, want, &n);
     if (slot == NULL) return 0;
     began = timed ? stm_ticks() : 0;
     switch (s->kind) {
-    case STM_AT_GENERATOR: n = run_generator(s, slot, want); break;
-    case STM_AT_READER: n = run_reader(s, want); break;
-    case STM_AT_STEP: n = run_step(s, slot, want); break;
+    case STM_AT_GENERATOR: n = run_generator(s, slot, want, c); break;
+    case STM_AT_READER: n = run_reader(s, want, c); break;
+    case STM_AT_STEP: n = run_step(s, slot, items, n, c); break;
     case STM_AT_SUBMIT: n = run_submit(s, slot, want); break;
-    case STM_AT_ROUTER: n = run_router(s, slot, want); break;
-    case STM_AT_GLOBAL: n = run_global(s, slot, want); break;
-    case STM_AT_SINK: n = run_sink(s, slot, want); break;
+    case STM_AT_ROUTER: n = run_router(s, slot, items, n); break;
+    case STM_AT_GLOBAL: n = run_global(s, slot, items, n); break;
+    case STM_AT_SINK: n = run_sink(s, slot, items, n); break;
     case STM_AT_STORE:
-    case STM_AT_DISCARD: n = run_store(s, want); break;
+    case STM_AT_DISCARD: n = run_store(s, items, n); break;
     }
     if (n > 0 && timed) {
         const int64_t each = (int64_t)((double)(stm_ticks() - began) * stm_ns_per_tick()) / n;
@@ -616,7 +716,12 @@ int32_t stm_station_run(stm_station *s)
     } else if (n > 0 && slot->wrapper != NULL) {
         stm_wrapper_busy(slot->wrapper, cost * n);
     }
-    release(s, slot);
+    if (c->n > 0) {
+        c->from = s;
+        c->slot = slot;
+    } else {
+        release(s, slot);
+    }
     if (__builtin_expect(s->run->own_roots, 0) && n > 0 && s->inlet != NULL && s->n_outs == 0) ring_roots(s->run); /* credit came back */
     if (__builtin_expect(tight, 0)) stm_run_ring_held(s->run);
     return n;

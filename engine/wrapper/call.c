@@ -83,6 +83,13 @@ static inline mill_status over(stm_wrapper *w, mill_status st, mill_error *err)
 
 mill_status stm_call_over(stm_wrapper *w, mill_status st, mill_error *err) { return over(w, st, err); }
 
+mill_status stm_call_settle(stm_wrapper *w, int64_t rows, mill_status st, mill_error *err)
+{
+    if (st == MILL_OK) st = check_emitted(w, rows, err);
+    if (st != MILL_OK) stm_emit_drop(&w->emit);
+    return st;
+}
+
 mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *err)
 {
     mill_status st;
@@ -95,11 +102,8 @@ mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *
         st = __builtin_expect(w->lane == NULL, 1) ? w->step->type->process(&w->replica, in, (size_t)w->step->n_inputs, &w->emit, err)
                                                   : stm_lane_process(w, in, err);
         st = over(w, st, err);
-        if (st == MILL_OK) st = check_emitted(w, in[0]->rows, err);
     }
-    if (__builtin_expect(st == MILL_OK, 1)) return MILL_OK;
-    stm_emit_drop(&w->emit);
-    return st;
+    return stm_call_settle(w, in[0]->rows, st, err);
 }
 
 bool stm_call_told_to_stop(const stm_wrapper *w, mill_status st)

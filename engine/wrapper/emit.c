@@ -5,21 +5,6 @@
 
 #include <string.h>
 
-void stm_emit_begin(mill_emit *e, struct mill_replica *r, int64_t in_rows, int64_t max_rows)
-{
-    e->r = r;
-    e->in_rows = in_rows;
-    e->max_rows = max_rows;
-    e->passed = false;
-    if (e->parts == NULL) {
-        e->parts = e->inline_parts;
-        e->cap = STM_EMIT_INLINE;
-    }
-    e->n_parts = 0;
-    e->n_row_errors = 0;
-    e->send = NULL;
-}
-
 void stm_emit_drop(mill_emit *e)
 {
     if (e->n_parts == 0 && e->row_errors == NULL && (e->parts == NULL || e->parts == e->inline_parts)) return;

@@ -92,6 +92,7 @@ struct stm_wrapper {
     const char *root_name;
     int32_t root, key_width, n_roots;
     bool plain;                 /* map: what goes out are the columns that came in, same places, no outputs */
+    bool straight;              /* map: one input, one row out for each in, no window, no deadline */
     bool direct;                /* generators: what is emitted has its columns in their outgoing places */
     mill_batch **views;         /* [n_inputs] shells lent to the step; their columns are borrowed */
     const mill_type *const **in_types; /* [n_inputs][columns] types of arriving columns, for recipes */
@@ -126,11 +127,26 @@ static inline void stm_count(_Atomic int64_t *counter, int64_t n)
 }
 
 /* emit.c */
-void stm_emit_begin(mill_emit *e, struct mill_replica *r, int64_t in_rows, int64_t max_rows);
+static inline void stm_emit_begin(mill_emit *e, struct mill_replica *r, int64_t in_rows, int64_t max_rows)
+{
+    e->r = r;
+    e->in_rows = in_rows;
+    e->max_rows = max_rows;
+    e->passed = false;
+    if (e->parts == NULL) {
+        e->parts = e->inline_parts;
+        e->cap = STM_EMIT_INLINE;
+    }
+    e->n_parts = 0;
+    e->n_row_errors = 0;
+    e->send = NULL;
+}
 void stm_emit_drop(mill_emit *e); /* releases everything emitted */
 
 /* call.c: one call into the step with faults, timing and error context in one place */
 mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *err);
+/** What follows a call of process that came to @p st for @p rows rows: is what was emitted right? Drops it if not. */
+mill_status stm_call_settle(stm_wrapper *w, int64_t rows, mill_status st, mill_error *err);
 void stm_call_enter(stm_wrapper *w);
 void stm_call_leave(stm_wrapper *w);
 /** Complete an error record of this wrapper: step, replica, phase. */

@@ -47,6 +47,8 @@ mill_status stm_wrapper_create(const stm_wrapper_opts *opts, stm_wrapper **out, 
     w->n_roots = opts->env->n_roots;
     w->rows_left = INT64_MAX;
     w->plain = is_plain(s);
+    w->straight = s->n_inputs == 1 && !s->converge && s->policy.stop_of <= 0 && s->policy.batch_timeout_s < 0.0 &&
+                  (s->type->flags & (MILL_EXPANDS | MILL_FILTERS)) == 0;
     w->direct = s->type->kind == MILL_GENERATOR && s->out.n == s->n_outputs;
     for (int32_t i = 0; w->direct && i < s->n_outputs; i++) w->direct = s->outputs[i].column == i;
     w->views = stm_calloc((size_t)n * sizeof *w->views);
@@ -461,13 +463,68 @@ static mill_status map_slow(stm_wrapper *w, const int64_t *visible, int64_t n_vi
     return st == MILL_ERR_NOMEM ? mill_fail(err, st, "step %s: out of memory while merging %lld rows", w->step->name, (long long)rows) : st;
 }
 
+static mill_status map_failed(stm_wrapper *w, mill_status st, int64_t rows, mill_error *err)
+{
+    drop_inputs(w);
+    if (st == MILL_ERR_NOMEM) mill_fail(err, st, "step %s: out of memory for a batch of %lld rows", w->step->name, (long long)rows);
+    return stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+}
+
+/* What a call with all rows of the inputs came to: @p st, w->emit and w->error. */
+static mill_status map_called(stm_wrapper *w, mill_status st, mill_batch **out, mill_error *err)
+{
+    const mill_step *s = w->step;
+    mill_batch *head = w->inputs[0];
+    const int64_t rows = head->rows;
+    mill_error e;
+
+    if (__builtin_expect(w->error.status != MILL_OK, 0)) { /* leave it clean: clearing 1.5 KiB per batch would show */
+        e = w->error;
+        memset(&w->error, 0, sizeof w->error);
+    } else if (st != MILL_OK) {
+        memset(&e, 0, sizeof e);
+    }
+    if (st == MILL_OK && (w->emit.passed || w->emit.n_parts == 1) && w->emit.n_row_errors == 0) {
+        mill_batch *result = w->emit.n_parts == 1 ? w->emit.parts[0].batch : NULL;
+        if (w->plain) {
+            *out = head;
+            w->inputs[0] = NULL;
+        } else if ((st = stm_merge_fast(w, w->inputs, s->n_inputs, result, out)) != MILL_OK) {
+            stm_emit_drop(&w->emit);
+            goto fail;
+        }
+        if (result != NULL) mill_batch_destroy(&w->emit.parts[0].batch);
+        w->emit.n_parts = 0;
+        stm_wrapper_count(w, *out, rows, NULL);
+        if (s->policy.stop_of > 0 && (st = stm_call_window(w, rows, 0, err)) != MILL_OK) mill_batch_destroy(out);
+        return st;
+    }
+    if (st == MILL_OK) { /* several emits, or rows marked as failed: once more through the general case would call twice */
+        const int64_t marked = (int64_t)w->emit.n_row_errors;
+        stm_outcome o = {0};
+        if (w->lane != NULL && (st = stm_lane_land_inputs(w, err)) != MILL_OK) goto fail;
+        st = take_emitted(w, &o, NULL, 0, rows, err);
+        if (st == MILL_OK) st = stm_call_window(w, rows > marked ? rows - marked : 0, marked < rows ? marked : rows, err);
+        if (st == MILL_OK) st = stm_merge_general(w, w->inputs, s->n_inputs, &o, out);
+        if (st == MILL_OK) stm_wrapper_count(w, *out, rows, &o);
+        stm_outcome_fini(&o);
+        if (st != MILL_OK) goto fail;
+        return MILL_OK;
+    }
+    /* failed: the general case tries again where the policy allows, and imputes */
+    stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, 0);
+    if (w->lane != NULL && (st = stm_lane_land_inputs(w, err)) != MILL_OK) goto fail;
+    if ((st = map_slow(w, NULL, rows, &e, out, err)) == MILL_OK) return MILL_OK;
+fail:
+    return map_failed(w, st, rows, err);
+}
+
 mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err)
 {
     const mill_step *s = w->step;
-    mill_error e;
     mill_batch *head;
     int64_t *visible = NULL, n_visible, rows;
-    bool flagged = false, failed = false;
+    bool flagged = false;
     mill_status st;
 
     if ((st = stm_wrapper_inputs(w, in, err)) != MILL_OK) return st;
@@ -488,54 +545,53 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
     if (flagged && (st = stm_visible_rows(w, w->inputs, s->n_inputs, &visible, &n_visible)) != MILL_OK) goto fail;
     if (visible == NULL && (s->type->flags & (MILL_EXPANDS | MILL_FILTERS)) == 0) {
         for (int32_t i = 0; i < s->n_inputs; i++) stm_view_fill(w, i, w->inputs[i], w->views[i]);
-        st = stm_call_process(w, w->views, &w->error);
-        if (__builtin_expect(w->error.status != MILL_OK, 0)) { /* leave it clean: clearing 1.5 KiB per batch would show */
-            e = w->error;
-            memset(&w->error, 0, sizeof w->error);
-        } else if (st != MILL_OK) {
-            memset(&e, 0, sizeof e);
-        }
-        if (st == MILL_OK && (w->emit.passed || w->emit.n_parts == 1) && w->emit.n_row_errors == 0) {
-            mill_batch *result = w->emit.n_parts == 1 ? w->emit.parts[0].batch : NULL;
-            if (w->plain) {
-                *out = head;
-                w->inputs[0] = NULL;
-            } else if ((st = stm_merge_fast(w, w->inputs, s->n_inputs, result, out)) != MILL_OK) {
-                stm_emit_drop(&w->emit);
-                goto fail;
-            }
-            if (result != NULL) mill_batch_destroy(&w->emit.parts[0].batch);
-            w->emit.n_parts = 0;
-            stm_wrapper_count(w, *out, rows, NULL);
-            if (s->policy.stop_of > 0 && (st = stm_call_window(w, rows, 0, err)) != MILL_OK) mill_batch_destroy(out);
-            return st;
-        }
-        if (st == MILL_OK) { /* several emits, or rows marked as failed: once more through the general case would call twice */
-            const int64_t marked = (int64_t)w->emit.n_row_errors;
-            stm_outcome o = {0};
-            if (w->lane != NULL && (st = stm_lane_land_inputs(w, err)) != MILL_OK) goto fail;
-            st = take_emitted(w, &o, NULL, 0, rows, err);
-            if (st == MILL_OK) st = stm_call_window(w, rows > marked ? rows - marked : 0, marked < rows ? marked : rows, err);
-            if (st == MILL_OK) st = stm_merge_general(w, w->inputs, s->n_inputs, &o, out);
-            if (st == MILL_OK) stm_wrapper_count(w, *out, rows, &o);
-            stm_outcome_fini(&o);
-            if (st != MILL_OK) goto fail;
-            return MILL_OK;
-        }
-        /* failed: the general case tries again where the policy allows, and imputes */
-        stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, 0);
-        failed = true;
+        return map_called(w, stm_call_process(w, w->views, &w->error), out, err);
     }
-    if (w->lane != NULL && (st = stm_lane_land_inputs(w, err)) != MILL_OK) goto fail;
-    st = map_slow(w, visible, visible != NULL ? n_visible : rows, failed ? &e : NULL, out, err);
-    if (st != MILL_OK) goto fail;
+    st = w->lane == NULL ? MILL_OK : stm_lane_land_inputs(w, err);
+    if (st == MILL_OK) st = map_slow(w, visible, visible != NULL ? n_visible : rows, NULL, out, err);
     stm_free(visible);
-    return MILL_OK;
+    if (st == MILL_OK) return MILL_OK;
 fail:
-    stm_free(visible);
-    drop_inputs(w);
-    if (st == MILL_ERR_NOMEM) mill_fail(err, st, "step %s: out of memory for a batch of %lld rows", s->name, (long long)rows);
-    return stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+    return map_failed(w, st, rows, err);
+}
+
+/* A burst in one pass. Nearly every item is one batch as it arrived, of which nothing is hidden from the step, for one call that
+ * succeeds: that is done here, in the order of the general way, which takes over wherever an item or a call is anything else. */
+mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_batch **out, int32_t *done, mill_error *err)
+{
+    const bool straight = w->straight && w->lane == NULL && (stm_fault_kinds & STM_FAULT_PROCESS) == 0;
+    int64_t passed = 0, rows = 0;
+    int32_t i = 0;
+    mill_status st = MILL_OK;
+
+    for (; i < n; i++) {
+        mill_batch *b = in[i].batch;
+        if (!straight || in[i].recipe != NULL || b->rows == 0 || b->imputed != NULL) {
+            if ((st = stm_wrapper_map(w, &in[i], &out[i], err)) != MILL_OK) break;
+            continue;
+        }
+        stm_view_fill(w, 0, b, w->views[0]);
+        stm_emit_begin(&w->emit, &w->replica, b->rows, INT64_MAX);
+        st = w->step->type->process(&w->replica, w->views, 1, &w->emit, &w->error);
+        if (__builtin_expect(st == MILL_OK && w->emit.passed && w->plain && w->error.status == MILL_OK && w->emit.n_row_errors == 0, 1)) {
+            out[i] = b;
+            passed++;
+            rows += b->rows;
+            continue;
+        }
+        w->inputs[0] = b;
+        in[i].batch = NULL;
+        st = map_called(w, stm_call_settle(w, b->rows, st, &w->error), &out[i], err);
+        if (st != MILL_OK) break;
+    }
+    if (passed > 0) {
+        stm_count(&w->batches_in, passed);
+        stm_count(&w->rows_in, rows);
+        stm_count(&w->batches_out, passed);
+        stm_count(&w->rows_out, rows);
+    }
+    *done = i;
+    return st;
 }
 
 /* ---- generate --------------------------------------------------------------------------------------------------- */
@@ -559,13 +615,16 @@ mill_status stm_mark_rows(stm_wrapper *w, mill_batch *b, mill_error *err)
     return st == MILL_OK ? st : mill_fail(err, st, "error marks of step %s", w->step->name);
 }
 
-/* Only what is used: a cursor of 8 bytes is the rule, 256 bytes twice per batch would show. */
+/* Only what is used: 256 bytes twice per batch would show, and so does a copy of unknown length (30 cycles). Small ones are the rule. */
 static void copy_cursor(mill_cursor *to, const mill_cursor *from)
 {
     const uint32_t n = from->size <= sizeof from->bytes ? from->size : (uint32_t)sizeof from->bytes;
 
     to->size = n;
-    memcpy(to->bytes, from->bytes, n);
+    if (n <= 32)
+        memcpy(to->bytes, from->bytes, 32);
+    else
+        memcpy(to->bytes, from->bytes, sizeof to->bytes);
 }
 
 mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **out, mill_error *err)

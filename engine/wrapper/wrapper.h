@@ -82,6 +82,8 @@ int64_t stm_wrapper_call_since(const stm_wrapper *w);
  */
 /** Steps: one ready item → one batch. Consumes @p in. */
 mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err);
+/** The same for @p n items in a row, until one fails: the first *done are consumed and out[0 .. *done) made; so is, on failure, the next. */
+mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_batch **out, int32_t *done, mill_error *err);
 /** The batches of a ready item, one per input ([n_inputs] in out; routers and sinks have one). Consumes @p in on success. */
 mill_status stm_wrapper_build(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err);
 /** Generators: the next batch, at most @p max_rows rows (a batch of batch_rows or fewer). *out NULL: nothing yet. The batch is marked `end` after the last. */
