@@ -66,7 +66,7 @@ static int bin_for(size_t bytes)
 {
     const int bin = bin_of(bytes);
 
-    return bin + 1 < BINS && bin_of(bytes - UNIT / 2) == bin && bytes > UNIT ? bin + 1 : bin;
+    return bin + 1 < BINS && bytes > UNIT && bin_of(bytes - UNIT) == bin ? bin + 1 : bin;
 }
 
 static void bin_put(stm_device_pool *p, block *b)

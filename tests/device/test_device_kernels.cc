@@ -48,7 +48,7 @@ protected:
         mill_error err = {};
         EXPECT_EQ(stm_stream_copy(*stream, all.data(), p, all.size(), &err), MILL_OK) << err.msg;
         EXPECT_EQ(stm_stream_sync(*stream, &err), MILL_OK) << err.msg;
-        memcpy(v.data(), all.data(), n * sizeof(T));
+        if (n > 0) memcpy(v.data(), all.data(), n * sizeof(T));
         for (size_t i = n * sizeof(T); i < all.size(); i++) EXPECT_EQ(all[i], kGuard) << "wrote past the end";
         return v;
     }
