@@ -41,6 +41,8 @@ static const stm_module_host host = {
     .library = stm_backend_library,
 };
 
+const stm_module_host *stm_backend_host(void) { return &host; }
+
 /* With the lock held. */
 static mill_status open_cuda(mill_error *err)
 {

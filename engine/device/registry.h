@@ -23,6 +23,9 @@ typedef struct stm_backend_report {
 } stm_backend_report;
 void stm_backend_explain(const char *name, stm_backend_report *out);
 
+/** What the engine gives its modules; constant. */
+const stm_module_host *stm_backend_host(void);
+
 /** As the module host's `library`. */
 void *stm_backend_library(const char *soname, mill_error *err);
 

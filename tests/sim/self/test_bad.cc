@@ -1,20 +1,6 @@
 // Seeded mistakes: each must be found, by whom the table says. The program sim_bad makes one mistake a run; it is run in every
 // order and lazily, and has to end badly and with the expected words in at least the modes named.
-#include <cstdio>
-#include <cstdlib>
-#include <gtest/gtest.h>
-#include <string>
-#include <sys/wait.h>
-#include <vector>
-
-// By whom. Always: in every mode; Some: in one at least; Lazy: in lazy mode; Tsan: only in a build with ThreadSanitizer.
-enum By { Always, Some, Lazy, Tsan };
-struct Mistake {
-    const char *name;
-    By by;
-    const char *says;           // in the output, for the modes above
-    const char *asan = nullptr; // what the build with AddressSanitizer says instead
-};
+#include "bad_runner.h"
 
 static const Mistake kMistakes[] = {
     // inside a block
@@ -83,54 +69,5 @@ static const Mistake kMistakes[] = {
     {"graph_uses_freed_memory", Always, "freed since its capture"},
     {"leak_of_graph", Always, "graph instance not destroyed"},
 };
-
-struct Outcome {
-    int code;
-    std::string text;
-};
-static Outcome run(const Mistake &m, const char *order, bool lazy)
-{
-    const std::string command = std::string("STM_SIM_SPIN_MS=100 STM_SIM_ORDER=") + order + " STM_SIM_LAZY=" + (lazy ? "1 '" : "0 '") + SIM_BAD + "' " + m.name + " 2>&1";
-    Outcome o{-1, ""};
-    FILE *f = popen(command.c_str(), "r");
-    if (!f) return o;
-    char line[4096];
-    while (fgets(line, sizeof line, f)) o.text += line;
-    const int status = pclose(f);
-    o.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-    return o;
-}
-static bool found(const Mistake &m, const Outcome &o)
-{
-    const bool sanitizer = o.text.find("data race") != std::string::npos && SIM_SANITIZER == std::string("thread");
-    const char *says = SIM_SANITIZER == std::string("address") && m.asan ? m.asan : m.says;
-    return o.code != 0 && (sanitizer || o.text.find(says) != std::string::npos);
-}
-
-class SimBad : public testing::TestWithParam<Mistake> {};
-
-TEST_P(SimBad, IsFound)
-{
-    const Mistake &m = GetParam();
-    const std::string sanitizer = SIM_SANITIZER;
-    if (m.by == Tsan && sanitizer != "thread") GTEST_SKIP() << "found by ThreadSanitizer only";
-    struct Mode {
-        const char *order;
-        bool lazy;
-    };
-    std::vector<Mode> modes = {{"fwd", false}, {"fwd", true}};
-    if (sanitizer.empty() || m.by == Some || m.by == Tsan) modes.insert(modes.end(), {{"rev", false}, {"rand:1", false}, {"rand:2", false}});
-    int tried = 0, seen = 0;
-    std::string last;
-    for (const Mode &mode : modes) {
-        if (m.by == Lazy && !mode.lazy) continue;
-        const Outcome o = run(m, mode.order, mode.lazy);
-        tried++;
-        if (found(m, o)) seen++;
-        else last = std::string(mode.order) + (mode.lazy ? " lazy" : "") + ": ended with " + std::to_string(o.code) + "\n" + o.text;
-    }
-    if (m.by == Some) EXPECT_GE(seen, 1) << last;
-    else EXPECT_EQ(seen, tried) << last;
-}
 
 INSTANTIATE_TEST_SUITE_P(All, SimBad, testing::ValuesIn(kMistakes), [](const auto &one) { return std::string(one.param.name); });
