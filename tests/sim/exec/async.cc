@@ -13,18 +13,21 @@ namespace sim {
 
 static void start(Pending *p, std::function<void()> action)
 {
-    if (coin()) action();
-    else p->open.push_back(std::move(action));
+    if (coin()) return action();
+    Quiet quiet;
+    p->open.push_back(std::move(action));
 }
-static void commit(Pending *p)
+void commit(Pending *p)
 {
+    Quiet quiet;
     p->groups.push_back(std::move(p->open));
     p->open.clear();
 }
-static void finish(Pending *p, unsigned newest)
+void finish(Pending *p, unsigned newest)
 {
     while (p->groups.size() > newest) {
         for (auto &action : p->groups.front()) action();
+        Quiet quiet;
         p->groups.erase(p->groups.begin());
     }
 }
@@ -170,9 +173,10 @@ void stm_sim_mbarrier_init(void *bar, unsigned count, const char *site)
         fail(cudaErrorMisalignedAddress, "%s: mbarrier init at %s: aligned to 8 bytes, count 1 .. 2^20 - 1", gang->kernel->name, site);
         die();
     }
+    memset(bar, 0x5a, 8); // it is memory of the kernel: TSan sees the write
+    Quiet quiet;
     Mbarrier m;
     m.count = m.missing = count;
-    memset(bar, 0x5a, 8); // it is memory of the kernel: TSan sees the write
     fiber->block->mbarriers[bar] = std::move(m);
 }
 
@@ -194,8 +198,8 @@ bool stm_sim_mbarrier_test(void *bar, unsigned parity, const char *site)
 {
     Mbarrier *m = mbarrier_at(bar, site);
     if (m->phase == (parity & 1)) { // this phase is not over: what is on its way may arrive now
-        auto loads = std::move(m->loads);
-        m->loads.clear();
+        std::vector<std::function<void()>> loads;
+        loads.swap(m->loads);
         for (auto &load : loads) load();
         if (!loads.empty()) hb_release(&m->tag[parity & 1]);
         try_complete(bar, m);
@@ -229,6 +233,7 @@ void stm_sim_tma_load(void *shared, const stm_sim_tensor_map *map, void *bar, co
         hb_release(&m->tag[m->phase]);
         try_complete(bar, m);
     } else {
+        Quiet quiet;
         m->loads.push_back(load);
         for (Fiber &f : fiber->block->fibers) // they look again
             if (f.state == State::Mbarrier && f.mbarrier == bar) f.state = State::Ready;

@@ -40,6 +40,7 @@ void barriers_reset(Block *b)
 // Arrives with `value`, leaves when all have arrived.
 static void meet(int id, int need, int value, const char *site)
 {
+    Quiet quiet;
     Fiber *me = fiber;
     Block *b = me->block;
     gang->stats.barriers++;
@@ -85,6 +86,7 @@ extern "C" int stm_sim_barrier_reduce(int kind, int value, const char *site)
 
 extern "C" void stm_sim_grid_sync(const char *site)
 {
+    Quiet quiet;
     Fiber *me = fiber;
     if (!gang->opts.cooperative) {
         fail(cudaErrorLaunchFailure, "%s: grid barrier at %s, but the launch was not cooperative", gang->kernel->name, site);

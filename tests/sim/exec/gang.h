@@ -136,6 +136,8 @@ void warp_exit(Block *b, Fiber *f);
 void barriers_reset(Block *b);
 
 // async.cc
+void commit(Pending *p);
+void finish(Pending *p, unsigned newest); // does all groups but the newest so many
 bool coin();                  // in random orders: whether something happens early
 void async_exit(Fiber *f);    // nothing that it started may be left
 void async_block_end(Block *b);

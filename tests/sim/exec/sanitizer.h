@@ -20,3 +20,22 @@ STM_WEAK void __asan_poison_memory_region(const volatile void *at, size_t bytes)
 STM_WEAK void __asan_unpoison_memory_region(const volatile void *at, size_t bytes);
 #undef STM_WEAK
 }
+
+// The engine's own memory, as it works on behalf of a GPU thread (a thread to TSan), is no business of TSan's: what intercepted
+// functions like memset do there would be reported as races. Not to be held while memory of the kernel is touched.
+struct Quiet {
+    Quiet()
+    {
+        if (!AnnotateIgnoreReadsBegin) return;
+        AnnotateIgnoreReadsBegin("", 0);
+        AnnotateIgnoreWritesBegin("", 0);
+    }
+    ~Quiet()
+    {
+        if (!AnnotateIgnoreReadsBegin) return;
+        AnnotateIgnoreWritesEnd("", 0);
+        AnnotateIgnoreReadsEnd("", 0);
+    }
+    Quiet(const Quiet &) = delete;
+    Quiet &operator=(const Quiet &) = delete;
+};

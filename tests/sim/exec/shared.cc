@@ -28,23 +28,15 @@ static void red_zone(char *at, size_t bytes)
         memset(at, kRedFill, bytes);
 }
 
-static void tsan_ignore_writes(bool begin)
-{
-    if (!AnnotateIgnoreWritesBegin) return;
-    if (begin) AnnotateIgnoreWritesBegin("", 0);
-    else AnnotateIgnoreWritesEnd("", 0);
-}
-
 static char *place(Block *b, const void *tag, size_t bytes, size_t align, const char *name)
 {
     const size_t at = (b->used + align - 1) / align * align, end = (at + bytes + kRed + 7) / 8 * 8; // ASan poisons by 8 bytes
     if (end > kArena) return nullptr;
     char *p = b->arena + at;
-    tsan_ignore_writes(true); // by whichever thread came first: no access of the kernel's
+    Quiet quiet; // by whichever thread came first: no access of the kernel's
     memset(p, kFill, bytes);
     red_zone(b->arena + (at + bytes + 7) / 8 * 8, end - (at + bytes + 7) / 8 * 8);
     if (!__asan_poison_memory_region) memset(p + bytes, kRedFill, (8 - (at + bytes) % 8) % 8);
-    tsan_ignore_writes(false);
     b->used = end;
     b->variables.push_back({tag, p, bytes, name});
     return p;
@@ -71,7 +63,7 @@ void shared_begin(Block *b, size_t dynamic_bytes)
 
 void shared_check(Block *b)
 {
-    if (under_asan() || under_tsan()) return;
+    if (under_asan()) return;
     for (const SharedVariable &v : b->variables) {
         const char *end = v.at + v.bytes;
         for (size_t i = 0; i < kRed; i++)
@@ -97,6 +89,7 @@ using namespace sim;
 
 extern "C" void *stm_sim_shared(const void *tag, size_t bytes, size_t align, const char *name)
 {
+    Quiet quiet;
     Block *b = fiber->block;
     for (const SharedVariable &v : b->variables)
         if (v.tag == tag) return v.at;

@@ -95,6 +95,7 @@ using namespace sim;
 
 extern "C" void stm_sim_syncwarp(unsigned mask, const char *site)
 {
+    Quiet quiet;
     Collective *c = enter(mask, site);
     meet_ordered(c, site);
     leave(c);
@@ -102,6 +103,7 @@ extern "C" void stm_sim_syncwarp(unsigned mask, const char *site)
 
 extern "C" uint64_t stm_sim_shuffle(unsigned mask, uint64_t value, int kind, int arg, int width, const char *site)
 {
+    Quiet quiet;
     const int lane = fiber->self.lane;
     if (width < 1 || width > kLanes || (width & (width - 1)) != 0) {
         fail(cudaErrorLaunchFailure, "%s: shuffle of width %d at %s: a power of two up to 32", gang->kernel->name, width, site);
@@ -130,6 +132,7 @@ extern "C" uint64_t stm_sim_shuffle(unsigned mask, uint64_t value, int kind, int
 
 extern "C" uint32_t stm_sim_vote(unsigned mask, int kind, uint64_t value, const char *site)
 {
+    Quiet quiet;
     const int lane = fiber->self.lane;
     Collective *c = enter(mask, site);
     c->value[c->generation & 1][lane] = value;
@@ -153,6 +156,7 @@ extern "C" uint32_t stm_sim_vote(unsigned mask, int kind, uint64_t value, const 
 
 extern "C" void stm_sim_exchange(const void *mine, const void **all, const char *site)
 {
+    Quiet quiet;
     Collective *c = enter(~0u, site);
     c->value[c->generation & 1][fiber->self.lane] = reinterpret_cast<uint64_t>(mine);
     const unsigned generation = meet_ordered(c, site);

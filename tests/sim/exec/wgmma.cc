@@ -64,6 +64,7 @@ extern "C" {
 
 void stm_sim_warpgroup_sync(const char *site)
 {
+    Quiet quiet;
     Fiber *me = fiber;
     Block *b = me->block;
     const unsigned group = me->self.rank / 128;
@@ -96,20 +97,16 @@ void stm_sim_warpgroup_sync(const char *site)
 
 void stm_sim_wgmma(float *d, int n, uint64_t a, uint64_t b, int accumulate, int bf16, const char *)
 {
-    fiber->products.open.push_back([=] { multiply(d, n, a, b, accumulate != 0, bf16 != 0); }); // d is on this fiber's stack, or in its frame's array
+    Quiet quiet;
+    fiber->products.open.push_back([=] { multiply(d, n, a, b, accumulate != 0, bf16 != 0); }); // d: an array in the kernel's frame
 }
 void stm_sim_wgmma_commit(void)
 {
-    fiber->products.groups.push_back(std::move(fiber->products.open));
-    fiber->products.open.clear();
+    commit(&fiber->products);
 }
 void stm_sim_wgmma_wait(unsigned newest, const char *site)
 {
-    auto &groups = fiber->products.groups;
-    while (groups.size() > newest) {
-        for (auto &product : groups.front()) product();
-        groups.erase(groups.begin());
-    }
+    finish(&fiber->products, newest);
     stm_sim_warpgroup_sync(site); // nobody overwrites the operands while a neighbour still multiplies
 }
 

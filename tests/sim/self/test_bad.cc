@@ -35,7 +35,7 @@ static const Mistake kMistakes[] = {
     {"missing_wait_between_streams", Always, "missing wait: "},
     {"event_recorded_too_early", Always, "missing wait: "},
     {"buffer_reused_too_early", Always, "missing wait: "},
-    {"two_writers", Always, "missing wait: "},
+    {"two_writers", Always, "missing wait: bytes 2048..4096 of device memory (4096 bytes"},
     {"host_reads_result_in_flight", Always, "host access in flight"},
     {"result_read_too_early", Lazy, "wrong values"},
     {"host_writes_buffer_in_flight", Always, "host access in flight"},
