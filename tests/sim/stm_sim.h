@@ -49,10 +49,6 @@ int stm_sim_live(const char *what);
 /* The host is about to read or write device-visible memory (pinned); checked against queued work. */
 void stm_sim_host_read(const void *p, size_t bytes);
 void stm_sim_host_write(const void *p, size_t bytes);
-/* Names a piece of an allocation, as a pool that cuts slabs has them: accesses outside any piece of a cut allocation are found.
- * release: the piece is free; what is queued on it must be ordered before its next use. */
-void stm_sim_piece(const void *p, size_t bytes, const char *name);
-void stm_sim_piece_release(const void *p);
 
 #ifdef __cplusplus
 }
