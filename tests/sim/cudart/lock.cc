@@ -19,18 +19,6 @@ static long futex(std::atomic<int> *word, int op, int value, const timespec *tim
     return syscall(SYS_futex, reinterpret_cast<int *>(word), op | FUTEX_PRIVATE_FLAG, value, timeout, nullptr, 0);
 }
 
-static void ignore(bool begin)
-{
-    if (!AnnotateIgnoreReadsBegin) return;
-    if (begin) {
-        AnnotateIgnoreReadsBegin("", 0);
-        AnnotateIgnoreWritesBegin("", 0);
-    } else {
-        AnnotateIgnoreWritesEnd("", 0);
-        AnnotateIgnoreReadsEnd("", 0);
-    }
-}
-
 static void acquire()
 {
     int seen = 0;
@@ -41,12 +29,12 @@ static void acquire()
             seen = lock_word.exchange(2);
         }
     }
-    ignore(true);
+    stm_sim_ignore(true);
 }
 
 static void release()
 {
-    ignore(false);
+    stm_sim_ignore(false);
     if (lock_word.exchange(0) == 2) futex(&lock_word, FUTEX_WAKE, 1);
 }
 

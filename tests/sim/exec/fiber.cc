@@ -34,6 +34,8 @@ __thread uint3 threadIdx, blockIdx;
 __thread stm_sim_dim blockDim, gridDim;
 }
 
+__thread int stm_sim_quiet_depth;
+
 namespace sim {
 
 __thread Gang *gang;
@@ -109,11 +111,17 @@ void fiber_release(Fiber *f)
 void to_scheduler(bool dying)
 {
     Fiber *me = fiber;
+    // A fiber of a dead gang never comes back, and must not end with its accesses ignored.
+    const int depth = stm_sim_quiet_depth;
+    if (depth) stm_sim_ignore(false);
+    stm_sim_quiet_depth = 0;
     if (__sanitizer_start_switch_fiber)
         __sanitizer_start_switch_fiber(dying ? nullptr : &me->fake, gang->host_stack, gang->host_stack_bytes);
     if (under_tsan()) __tsan_switch_to_fiber(gang->tsan_main, 1);
     stm_sim_switch(&me->sp, gang->scheduler_sp);
     if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(me->fake, nullptr, nullptr);
+    stm_sim_quiet_depth = depth;
+    if (depth) stm_sim_ignore(true);
 }
 
 void to_fiber(Fiber *f)

@@ -23,18 +23,26 @@ STM_WEAK void __asan_unpoison_memory_region(const volatile void *at, size_t byte
 
 // The engine's own memory, as it works on behalf of a GPU thread (a thread to TSan), is no business of TSan's: what intercepted
 // functions like memset do there would be reported as races. Not to be held while memory of the kernel is touched.
+extern __thread int stm_sim_quiet_depth; // of the running fiber
+inline void stm_sim_ignore(bool begin)
+{
+    if (!AnnotateIgnoreReadsBegin) return;
+    if (begin) {
+        AnnotateIgnoreReadsBegin("", 0);
+        AnnotateIgnoreWritesBegin("", 0);
+    } else {
+        AnnotateIgnoreWritesEnd("", 0);
+        AnnotateIgnoreReadsEnd("", 0);
+    }
+}
 struct Quiet {
     Quiet()
     {
-        if (!AnnotateIgnoreReadsBegin) return;
-        AnnotateIgnoreReadsBegin("", 0);
-        AnnotateIgnoreWritesBegin("", 0);
+        if (stm_sim_quiet_depth++ == 0) stm_sim_ignore(true);
     }
     ~Quiet()
     {
-        if (!AnnotateIgnoreReadsBegin) return;
-        AnnotateIgnoreWritesEnd("", 0);
-        AnnotateIgnoreReadsEnd("", 0);
+        if (--stm_sim_quiet_depth == 0) stm_sim_ignore(false);
     }
     Quiet(const Quiet &) = delete;
     Quiet &operator=(const Quiet &) = delete;
