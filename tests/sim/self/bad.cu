@@ -177,7 +177,7 @@ cudaError_t bad_kernel(const char *name, int *data, int n, cudaStream_t s)
     ONE(waits_for_ever);
     ONE(traps);
 #undef ONE
-    if (strcmp(name, "blocks_race") == 0) return STM_LAUNCH((blocks_race), dim3(4), dim3(n), 0, s, data, n);
+    if (strcmp(name, "blocks_race") == 0) return STM_LAUNCH((blocks_race), dim3(2), dim3(n), 0, s, data, n);
     if (strcmp(name, "too_much_shared_memory") == 0) return STM_LAUNCH((traps), dim3(1), dim3(n), 100 * 1024, s, data, n);
     if (strcmp(name, "too_many_threads") == 0) return STM_LAUNCH((traps), dim3(1), dim3(n * 16), 0, s, data, n);
     return cudaErrorInvalidDeviceFunction;

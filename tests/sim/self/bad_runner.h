@@ -35,7 +35,8 @@ inline Outcome run(const Mistake &m, const char *order, bool lazy)
 }
 inline bool found(const Mistake &m, const Outcome &o)
 {
-    const bool sanitizer = o.text.find("data race") != std::string::npos && SIM_SANITIZER == std::string("thread");
+    const bool reports = o.text.find("data race") != std::string::npos || o.text.find("heap-use-after-free") != std::string::npos;
+    const bool sanitizer = reports && SIM_SANITIZER == std::string("thread");
     const char *says = SIM_SANITIZER == std::string("address") && m.asan ? m.asan : m.says;
     return o.code != 0 && (sanitizer || o.text.find(says) != std::string::npos);
 }
@@ -47,6 +48,7 @@ TEST_P(SimBad, IsFound)
     const Mistake &m = GetParam();
     const std::string sanitizer = SIM_SANITIZER;
     if (m.by == Tsan && sanitizer != "thread") GTEST_SKIP() << "found by ThreadSanitizer only";
+    if (sanitizer == "thread" && m.asan) GTEST_SKIP() << "what ends the process or overruns is the plain and the ASan build's";
     struct Mode {
         const char *order;
         bool lazy;
@@ -62,6 +64,6 @@ TEST_P(SimBad, IsFound)
         if (found(m, o)) seen++;
         else last = std::string(mode.order) + (mode.lazy ? " lazy" : "") + ": ended with " + std::to_string(o.code) + "\n" + o.text;
     }
-    if (m.by == Some) EXPECT_GE(seen, 1) << last;
+    if (m.by == Some || m.by == Tsan) EXPECT_GE(seen, 1) << last;
     else EXPECT_EQ(seen, tried) << last;
 }
