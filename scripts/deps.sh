@@ -5,11 +5,11 @@
 #   bench  core, and the peers of scripts/bench.sh (several GB)
 #   cuda   says which CUDA toolkit was found (Debian carries none in its main section)
 # Debian packages need root or sudo, and only when one is missing. Python packages are locked by hash and go to .venv/
-# (distilabel to .venv-distilabel/, Ray to .venv-ray/), sources to ${STEPMILL_DEPS:-.deps}. Quick when everything is there.
+# (distilabel to .venv-distilabel/, Ray to .venv-ray/, litellm's proxy to .venv-server/), sources to ${STEPMILL_DEPS:-.deps}. Quick when everything is there.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 CORE_PACKAGES=(build-essential ca-certificates ccache cmake ninja-build pkg-config python3 python3-venv
-    libfyaml-dev libhwloc-dev libjemalloc-dev libpcre2-dev libsimdjson-dev libutf8proc-dev libzstd-dev zlib1g-dev)
+    libcurl4-openssl-dev libfyaml-dev libhwloc-dev libjemalloc-dev libpcre2-dev libsimdjson-dev libutf8proc-dev libzstd-dev zlib1g-dev)
 TEST_PACKAGES=(clang clang-format clang-tidy git libclang-rt-14-dev libgtest-dev llvm shellcheck time
     munge slurm-client slurm-wlm-basic-plugins slurmctld slurmd) # a real scheduler for tests/e2e/placement: 3 MB; not configured, so its services stay down
 BENCH_PACKAGES=(libbenchmark-dev libdnnl-dev libgstreamer1.0-dev libstarpu-dev libtbb-dev time)
@@ -72,6 +72,7 @@ group_test() {
     group_core
     python_packages "$ROOT/.venv" "$REQ/test.txt"
     python_packages "$ROOT/.venv-ray" "$REQ/ray.txt"
+    python_packages "$ROOT/.venv-server" "$REQ/server.txt" # 118 packages, 600 MB: apart, since they pin much
 }
 group_bench() {
     debian_packages "${CORE_PACKAGES[@]}" "${BENCH_PACKAGES[@]}"

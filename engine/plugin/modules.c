@@ -8,6 +8,9 @@
 static const struct {
     const char *type, *module, *needs;
 } known[] = {
+    {"chat", "libstepmill-http.so", "libcurl when it is built (scripts/deps.sh core)"},
+    {"complete", "libstepmill-http.so", "libcurl when it is built (scripts/deps.sh core)"},
+    {"embed_remote", "libstepmill-http.so", "libcurl when it is built (scripts/deps.sh core)"},
     {"read_parquet", "libstepmill-parquet.so", "pyarrow when it is built (scripts/deps.sh core)"},
     {"write_parquet", "libstepmill-parquet.so", "pyarrow when it is built (scripts/deps.sh core)"},
 };
