@@ -344,6 +344,12 @@ void stm_stream_read(stm_stream *s, stm_spill *file, uint64_t token, mill_error 
     s->err = err;
 }
 
+static void came_back_changed(stm_stream *s)
+{
+    s->st = mill_fail(s->err, MILL_ERR_IO, "rows that waited on disk in %s came back changed", s->file->dir);
+    mill_error_remedy(s->err, "look at the kernel's log for errors of that disk");
+}
+
 void stm_stream_get(stm_stream *s, void *bytes, size_t n)
 {
     char *p = bytes;
@@ -358,9 +364,8 @@ void stm_stream_get(stm_stream *s, void *bytes, size_t n)
             if (part == 0) {
                 s->pos = 0;
                 s->fill = s->end - s->at < STM_STAGE_BYTES ? (size_t)(s->end - s->at) : STM_STAGE_BYTES;
-                if (s->fill == 0)
-                    stm_stream_fail(s, MILL_ERR_INTERNAL, "a spilled record is shorter than it says");
-                transfer(s, s->stage, s->fill, false);
+                if (s->fill == 0) came_back_changed(s); /* what says how much there is to read is damaged */
+                else transfer(s, s->stage, s->fill, false);
                 if (s->st != MILL_OK) return;
                 part = s->fill;
             }
@@ -382,9 +387,6 @@ mill_status stm_stream_check(stm_stream *s)
     pthread_mutex_lock(&s->file->lock);
     want = s->file->records[s->token - 1].sum;
     pthread_mutex_unlock(&s->file->lock);
-    if (s->at != s->end || s->pos != s->fill || s->sum != want) {
-        s->st = mill_fail(s->err, MILL_ERR_IO, "rows that waited on disk in %s came back changed", s->file->dir);
-        mill_error_remedy(s->err, "look at the kernel's log for errors of that disk");
-    }
+    if (s->at != s->end || s->pos != s->fill || s->sum != want) came_back_changed(s);
     return s->st;
 }

@@ -219,7 +219,7 @@ TEST(Spill, DamageIsFound)
 {
     Pool pool;
     Rng rng(5);
-    for (int round = 0; round < 60; round++) {
+    for (int round = 0; round < 400; round++) {
         Spill file;
         mill_error err = {};
         Batch b = random_batch(rng, pool, 3, 40), back;
