@@ -85,8 +85,8 @@ static void summary(const mill_run *run, const mill_run_totals *t, mill_run_stat
             cli_colour() ? "\033[0m" : "", t->seconds < 10 ? 2 : 0, t->seconds, (long long)t->rows_in, (long long)t->rows_out);
     show_rate(t->seconds > 0 ? (double)t->rows_in / t->seconds : 0);
     fprintf(stderr, "\n");
-    for (size_t i = 0; dir != NULL && (path = mill_run_output(run, i, &step)) != NULL; i++)
-        fprintf(stderr, "  %s: %s\n", step, path);
+    for (size_t i = 0; dir != NULL && state != MILL_RUN_LOAD_FAILED && (path = mill_run_output(run, i, &step)) != NULL; i++)
+        fprintf(stderr, "  %s: %s%s\n", step, path, state == MILL_RUN_STOPPED && access(path, F_OK) != 0 ? " (not complete)" : "");
     if (t->rows_imputed > 0)
         fprintf(stderr, "  %lld row%s with nulls made by imputation (max_errors: %lld)\n", (long long)t->rows_imputed,
                 t->rows_imputed == 1 ? "" : "s", (long long)t->max_errors);

@@ -13,6 +13,7 @@ static mill_run *watched;    /* lock */
 static int came;             /* lock; number of signals so far */
 static bool draining;        /* lock; the last one asked for a drain */
 static double drain_seconds; /* written before the thread starts */
+static bool hup_ignored;     /* likewise */
 
 static double now(void)
 {
@@ -28,6 +29,7 @@ static void set_of(sigset_t *set)
     sigaddset(set, SIGINT);
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGUSR1);
+    if (!hup_ignored) sigaddset(set, SIGHUP); /* the terminal has gone: as TERM, unless under nohup */
 }
 
 static void say(const char *text)
@@ -74,7 +76,7 @@ static void *take_signals(void *unused)
         pthread_mutex_lock(&lock);
         if (sig >= 0) {
             came++;
-            draining = came == 1 && sig != SIGTERM;
+            draining = came == 1 && sig != SIGTERM && sig != SIGHUP;
             deadline = now() + (came > 1 ? 1.0 : draining ? drain_seconds : 4.0);
         } else if (deadline >= 0 && now() >= deadline && draining) { /* it would not drain: now as on TERM */
             draining = false;
@@ -96,8 +98,10 @@ bool signals_start(double drain_s)
     pthread_t thread;
     pthread_attr_t attr;
     sigset_t set;
+    struct sigaction hup;
     bool ok;
 
+    hup_ignored = sigaction(SIGHUP, NULL, &hup) == 0 && hup.sa_handler == SIG_IGN;
     set_of(&set);
     if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0 || pthread_attr_init(&attr) != 0) return false;
     drain_seconds = drain_s;

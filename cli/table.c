@@ -32,7 +32,7 @@ const cli_verb cli_verbs[] = {
      "yaml", "run a pipeline",
      "Checks FILE, plans, runs. Progress goes to standard error: a live table on a terminal, else a line now and then. The first "
      "INT or "
-     "USR1 takes no more rows and finishes those in the pipeline; TERM drops what is not being worked on and is gone within 4 "
+     "USR1 takes no more rows and finishes those in the pipeline; TERM (or HUP, unless ignored) drops what is not being worked on and is gone within 4 "
      "seconds; "
      "a second signal is gone within 1. Errors of rows are listed in errors.jsonl in the run directory."},
     {"check", "FILE", 1, 1, B(CLI_SET) | B(CLI_JSON) | B(CLI_DEVICES) | B(CLI_PLACEMENT), "yaml",
@@ -55,8 +55,8 @@ const cli_verb cli_verbs[] = {
      "And why something was not. With --devices those of the machine that FILE describes."},
     {"doctor", "", 0, 0, B(CLI_JSON), NULL, "look at this machine for what slows or stops runs",
      "Ends with exit code 1 when something would stop a run."},
-    {"schema", "", 0, 0, 0, NULL, "print the JSON schema of the pipeline file",
-     "For editors: completion and checks while writing."},
+    {"schema", "", 0, 0, B(CLI_JSON), NULL, "print the JSON schema of the pipeline file",
+     "For editors: completion and checks while writing. It is JSON with and without --json."},
     {"version", "", 0, 0, B(CLI_JSON), NULL, "print the version", ""},
     {"help", "[VERB]", 0, 1, 0, NULL, "say what a verb does", ""},
 };

@@ -161,6 +161,8 @@ static void unload(mill_replica *r)
     state *me = mill_replica_state(r);
 
     if (me == NULL) return;
+    if (me->child != NULL && stm_child_has_more(me->child))
+        mill_replica_log(r, MILL_WARN, "the command wrote more lines than there were rows: answers may stand in wrong rows; row_key finds that");
     stm_child_destroy(&me->child, mill_replica_cancelled(r) ? 0.0 : GRACE_S);
     stm_jsonl_destroy(&me->parser);
     mill_json_writer_destroy(&me->writer);

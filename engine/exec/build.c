@@ -119,7 +119,7 @@ static mill_status build_step(builder *b, int32_t i, mill_error *err)
 
     if (step->n_branches > STM_MAX_BRANCHES)
         return mill_fail(err, MILL_ERR_UNSUPPORTED, "router %s has %d branches; at most %d are possible", step->name, (int)step->n_branches, STM_MAX_BRANCHES);
-    if (ps->n_inputs > 64) return mill_fail(err, MILL_ERR_UNSUPPORTED, "step %s has %d inputs; at most 64 are possible", step->name, (int)ps->n_inputs);
+    if (ps->n_inputs > 64) return mill_fail(err, MILL_ERR_UNSUPPORTED, "step '%s' has %d inputs; at most 64 are possible", step->name, (int)ps->n_inputs);
     for (int32_t k = 0; k < ps->n_inputs; k++)
         if (source_for(b, ps->inputs[k].from, ps->inputs[k].branch, ps->stage, &edges[k]) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
     switch (kind) {

@@ -23,7 +23,7 @@
 #define STM_BURST 16 /* items of one burst at most */
 #define STM_MAX_DRIVERS 256
 #define STM_SPARE_DRIVERS 16 /* started in place of drivers that are stuck in a step */
-#define STM_MAX_STATIONS 4096
+#define STM_MAX_STATIONS 32768
 #define STM_MAX_BRANCHES 256
 
 typedef struct stm_station stm_station;

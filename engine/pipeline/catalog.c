@@ -7,6 +7,7 @@
 #include "pipeline/placing.h"
 #include "placement/limits.h"
 #include "plugin/describe.h"
+#include "plugin/modules.h"
 
 static mill_status open_registry(const char *const *plugins, size_t n, stm_registry **out, mill_error *err)
 {
@@ -37,6 +38,10 @@ mill_status mill_types_list(const char *const *plugins, size_t n_plugins, mill_f
     int width = 4;
 
     if (st != MILL_OK) return st;
+    if ((st = stm_registry_want_all(reg, err)) != MILL_OK) {
+        stm_registry_destroy(&reg);
+        return st;
+    }
     n = stm_registry_count(reg);
     for (size_t i = 0; i < n; i++)
         if ((int)strlen(stm_registry_at(reg, i)->name) > width) width = (int)strlen(stm_registry_at(reg, i)->name);
@@ -67,6 +72,7 @@ mill_status mill_types_describe(const char *const *plugins, size_t n_plugins, co
     bool found = false;
 
     if (st != MILL_OK) return st;
+    st = stm_registry_want(reg, name, err);
     for (size_t i = 0; i < stm_registry_count(reg) && !found; i++) {
         const mill_step_type *type = stm_registry_at(reg, i);
 
@@ -79,7 +85,7 @@ mill_status mill_types_describe(const char *const *plugins, size_t n_plugins, co
             stm_describe_text(type, stm_registry_origin(reg, i), &t);
         }
     }
-    if (!found) {
+    if (!found && st == MILL_OK) {
         near = stm_registry_nearest(reg, name);
         st = mill_fail(err, MILL_ERR_NOT_FOUND, "unknown step type \"%.80s\"", name);
         if (near != NULL) mill_error_remedy(err, "Did you mean \"%s\"?", near);

@@ -491,7 +491,7 @@ static mill_status check_branches(const stm_graph *g, stm_graph_step *s, mill_er
     return MILL_OK;
 }
 
-/* ---- globals behind a join, union or convergence --------------------------------------------------------------------- */
+/* ---- globals, routers and sinks behind a join, union or convergence --------------------------------------------------------------------- */
 
 static mill_status gather_process(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err)
 {
@@ -510,7 +510,8 @@ static const mill_step_type gather_type = {
     .process = gather_process,
 };
 
-/* A global takes its inputs one after the other; what its `from` says to join, unite or converge is done by a step in front of it. */
+/* A global takes its inputs one after the other, routers and sinks take batches as they are: what their `from` says to join, unite or
+ * converge is done by a step in front of them. */
 static mill_status add_gathers(stm_arena *a, stm_graph *g, mill_error *err)
 {
     const int32_t n = g->n_steps;
@@ -518,7 +519,7 @@ static mill_status add_gathers(stm_arena *a, stm_graph *g, mill_error *err)
     for (int32_t i = 0; i < n; i++) {
         stm_graph_step *s = &g->steps[i], *before = &g->steps[g->n_steps];
 
-        if (s->type->kind != MILL_GLOBAL || s->mode == STM_INPUT_EACH || s->n_inputs < 2) continue;
+        if (s->type->kind == MILL_STEP || s->mode == STM_INPUT_EACH || s->n_inputs < 2) continue;
         *before = (stm_graph_step){.value = s->value,
                                    .type = &gather_type,
                                    .type_place = s->type_place,
@@ -537,8 +538,8 @@ static mill_status add_gathers(stm_arena *a, stm_graph *g, mill_error *err)
         before->keys.from = s->keys.from;
         s->inputs[0] = (stm_graph_input){g->n_steps++, 0, s->from_place};
         s->n_inputs = 1;
-        s->mode = STM_INPUT_EACH;
-        for (int32_t k = 0; k < n; k++) /* a router that named the global now leads to the step in front of it */
+        s->mode = s->type->kind == MILL_GLOBAL ? STM_INPUT_EACH : STM_INPUT_SINGLE;
+        for (int32_t k = 0; k < n; k++) /* a router that named the step now leads to the step in front of it */
             for (int32_t b = 0; b < g->steps[k].n_branches; b++)
                 if (g->steps[k].branch_to[b] == i) g->steps[k].branch_to[b] = g->n_steps - 1;
     }

@@ -110,6 +110,8 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     if ((st = stm_pipeline_claim(p, &graph, plan, &r->claims, err)) != MILL_OK) goto fail;
     if (r->dir != NULL && (st = make_dirs(r->dir, err)) != MILL_OK) goto fail;
     r->max_errors = plan->max_errors;
+    /* One batch of each generator says nothing about how long they are. */
+    for (int32_t i = 0; r->opts.dry_run && i < plan->n_steps; i++) plan->steps[i].on_uneven = STM_UNEVEN_NULL;
     ro.threads = r->opts.threads;
     ro.dry_run = r->opts.dry_run;
     ro.limit = r->opts.limit;

@@ -4,6 +4,7 @@
 #include "core/alloc.h"
 #include "pipeline/pipeline.h"
 #include "plugin/describe.h"
+#include "plugin/modules.h"
 
 static void add_text(stm_text *t, const char *text)
 {
@@ -153,7 +154,12 @@ mill_status mill_schema_text(char **out, mill_error *err)
     stm_text t = {0};
     mill_status st = stm_registry_create(&reg, err);
 
-    if (st != MILL_OK) return st;
+    if (st == MILL_OK) st = stm_registry_want_all(reg, err);
+
+    if (st != MILL_OK) {
+        stm_registry_destroy(&reg);
+        return st;
+    }
     stm_text_addf(
         &t, "{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\",\"title\":\"stepmill pipeline\",\"type\":\"object\","
             "\"additionalProperties\":false,\"required\":[\"stepmill\",\"steps\"],\"properties\":{");

@@ -357,6 +357,8 @@ mill_status mill_io_add(mill_io *io, const char *name, const mill_type *type, in
             return mill_fail(err, MILL_ERR_TYPE, "step type \"%s\" adds column \"%s\" as %s and again as %s", s->type->name, name,
                              a, b);
         }
+        if ((size_t)i >= s->type->n_outputs)
+            return mill_fail(err, MILL_ERR_INVALID, "step type \"%s\" adds column \"%s\" twice", s->type->name, name);
         if (index != NULL) *index = i;
         return MILL_OK;
     }

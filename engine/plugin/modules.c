@@ -15,6 +15,15 @@ static const struct {
     {"write_parquet", "libstepmill-parquet.so", "pyarrow when it is built (scripts/deps.sh core)"},
 };
 
+mill_status stm_registry_want_all(stm_registry *reg, mill_error *err)
+{
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        const mill_status st = stm_registry_want(reg, known[i].type, NULL);
+        if (st == MILL_ERR_NOMEM) return mill_fail(err, st, "opening the module %s", known[i].module);
+    }
+    return MILL_OK;
+}
+
 mill_status stm_registry_want(stm_registry *reg, const char *name, mill_error *err)
 {
     char path[2 * PATH_MAX];

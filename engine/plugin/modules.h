@@ -11,4 +11,7 @@
  */
 mill_status stm_registry_want(stm_registry *reg, const char *name, mill_error *err);
 
+/** All of them that are there; those that are not are left out. Only NOMEM is an error. */
+mill_status stm_registry_want_all(stm_registry *reg, mill_error *err);
+
 #endif

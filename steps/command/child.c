@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define PADDING 64          /* as STM_LINE_PADDING */
+#define SETTLE_MS 50        /* how long to wait for answers that nobody asked for */
 #define TICK_MS 50          /* how often cancelled() and the deadline are looked at */
 #define TAIL_BYTES 400      /* of its standard error, for messages */
 #define WRITE_BYTES (1 << 20) /* at a time */
@@ -35,6 +36,7 @@ struct stm_child {
     size_t cap, begin, end, scanned;
     bool out_end;
     bool answered; /* a conversation was held */
+    bool suspect;  /* it, or one before it, has answered too much: every conversation waits for more */
     char line[1024]; /* of its standard error, being gathered */
     size_t line_bytes;
     long log_lines; /* in this conversation */
@@ -67,6 +69,13 @@ mill_status stm_child_create(const stm_child_opts *opts, stm_child **out, mill_e
 }
 
 bool stm_child_running(const stm_child *c) { return c->pid != 0; }
+
+bool stm_child_has_more(const stm_child *c)
+{
+    struct pollfd p = {.fd = c->out, .events = POLLIN};
+
+    return c->answered && (c->end > c->begin || (c->out >= 0 && poll(&p, 1, 0) > 0 && (p.revents & POLLIN)));
+}
 
 /* ---- start -------------------------------------------------------------------------------------------------------- */
 
@@ -425,13 +434,14 @@ static mill_status drain(stm_child *c, bool *done, const stm_child_hooks *hooks,
 static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s, const stm_child_hooks *hooks, mill_error *err)
 {
     const int64_t until = deadline_s < 0 ? INT64_MAX : now_ms() + (int64_t)(deadline_s * 1000);
-    struct pollfd early = {.fd = c->out, .events = POLLIN};
     bool done = !awaits, over = false;
     mill_status st = MILL_OK;
 
     /* Output before input is left over from the batch before. */
-    if (c->end > c->begin || (poll(&early, 1, 0) > 0 && (early.revents & POLLIN) && c->answered))
+    if (stm_child_has_more(c)) {
+        c->suspect = true;
         return mill_fail(err, MILL_ERR_STEP, "%s answered the batch before with more lines than there were rows", c->opts.argv[0]);
+    }
 
     if (t->bytes == 0 && t->close_input) close_fd(&c->in);
     while (st == MILL_OK && !over) {
@@ -453,7 +463,13 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
     /* One that is kept may go once it has answered: whether it is seen going now or at the next batch is chance. */
     if (over && (!done || (t->close_input && c->wait_status != 0)))
         return died(c, done ? "after its last answer" : "before it had answered", err);
-    /* More than was awaited: what is in the buffer, or comes at once. */
+    /* More than was awaited: what is in the buffer, or, of a program whose ways are not known yet, comes soon. */
+    if (!over && !t->close_input && c->out >= 0 && (!c->answered || c->suspect) && c->end == c->begin) {
+        struct pollfd more = {.fd = c->out, .events = POLLIN};
+        if (poll(&more, 1, SETTLE_MS) > 0) st = read_stdout(c, hooks, &done, err);
+        if (st != MILL_OK) return st;
+    }
+    c->suspect = c->suspect || c->end > c->begin;
     if (c->end > c->begin) return mill_fail(err, MILL_ERR_STEP, "%s answered with more lines than there were rows", c->opts.argv[0]);
     return MILL_OK;
 }

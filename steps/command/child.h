@@ -42,6 +42,8 @@ mill_status stm_child_start(stm_child *c, mill_error *err);
 /** Kill it and its group at once, and wait. No effect when it does not run. */
 void stm_child_kill(stm_child *c);
 bool stm_child_running(const stm_child *c);
+/** Between conversations: it has written what no conversation awaited. Does not wait. */
+bool stm_child_has_more(const stm_child *c);
 
 /**
  * Write @p text to it, @p close_input then, while handing over what it answers, until a line says done (and, with

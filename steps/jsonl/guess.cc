@@ -98,7 +98,8 @@ mill_status stm_jsonl_guess_line(stm_jsonl_guess *g, const char *line, size_t by
         char *dst = g->key.data;
         if (unescape(raw, line + bytes, dst) == nullptr) return MILL_OK;
         *dst = 0;
-        if (strlen(g->key.data) != static_cast<size_t>(dst - g->key.data)) continue; /* \u0000 in a name: goes to extra */
+        /* "" or \u0000 in it is no name of a column: it goes to extra */
+        if (g->key.data[0] == 0 || strlen(g->key.data) != static_cast<size_t>(dst - g->key.data)) continue;
         int32_t i = hint < g->n && strcmp(g->keys[hint].name, g->key.data) == 0 ? hint : 0;
         while (i < g->n && strcmp(g->keys[i].name, g->key.data) != 0) i++;
         if (i == g->n) {

@@ -2,6 +2,7 @@
  * read_parquet: rows of Parquet files, one row group after the other, through a buffered stream, so that memory is bounded by
  * pages and batches and not by row groups. The cursor is (file, row group, rows of it that were emitted).
  */
+#include <arrow/compute/cast.h>
 #include <arrow/io/file.h>
 #include <parquet/arrow/reader.h>
 #include <parquet/arrow/schema.h>
@@ -71,6 +72,24 @@ mill_status leaves(parquet::arrow::FileReader &f, const std::vector<std::string>
     return MILL_OK;
 }
 
+/* What a column is read as: itself, the values behind a dictionary, or the text of what no type of ours can hold exactly. */
+std::shared_ptr<arrow::DataType> read_as(const std::shared_ptr<arrow::DataType> &type)
+{
+    switch (type->id()) {
+    case arrow::Type::DICTIONARY: return read_as(static_cast<const arrow::DictionaryType &>(*type).value_type());
+    case arrow::Type::NA:
+    case arrow::Type::UINT64:
+    case arrow::Type::DATE32:
+    case arrow::Type::DATE64:
+    case arrow::Type::TIMESTAMP:
+    case arrow::Type::TIME32:
+    case arrow::Type::TIME64:
+    case arrow::Type::DECIMAL128:
+    case arrow::Type::DECIMAL256: return arrow::utf8();
+    default: return type;
+    }
+}
+
 /* The wanted columns of a file as a struct type. */
 mill_status columns_of(parquet::arrow::FileReader &f, const std::vector<std::string> &columns, const mill_type **type, mill_error *err)
 {
@@ -80,10 +99,13 @@ mill_status columns_of(parquet::arrow::FileReader &f, const std::vector<std::str
     std::vector<std::shared_ptr<arrow::Field>> fields;
     for (const std::string &name : columns) {
         auto field = schema->GetFieldByName(name);
+        if (schema->GetAllFieldIndices(name).size() > 1) return mill_fail(err, MILL_ERR_INVALID, "there are several columns %s", name.c_str());
         if (field == nullptr) return mill_fail(err, MILL_ERR_NOT_FOUND, "there is no column %s", name.c_str());
-        fields.push_back(field);
+        fields.push_back(field->WithType(read_as(field->type())));
     }
-    return import_schema(arrow::Schema(fields), type, err);
+    const mill_status status = import_schema(arrow::Schema(fields), type, err);
+    if (status == MILL_ERR_UNSUPPORTED || status == MILL_ERR_TYPE) mill_error_remedy(err, "Name the other columns in `columns`");
+    return status;
 }
 
 void destroy_settings(void *p) { delete static_cast<Settings *>(p); }
@@ -109,7 +131,11 @@ mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_e
                 s->columns = schema->field_names();
             }
             st = columns_of(*f, s->columns, &type, &cause);
-            if (st != MILL_OK) return mill_config_fail(c, mill_config_count(c, "columns") ? "columns" : entry.c_str(), err, st, "%s: %s", s->paths[i].c_str(), cause.msg);
+            if (st != MILL_OK) {
+                mill_config_fail(c, mill_config_count(c, "columns") ? "columns" : entry.c_str(), err, st, "%s: %s", s->paths[i].c_str(), cause.msg);
+                if (cause.remedy[0] != 0) mill_error_remedy(err, "%s", cause.remedy);
+                return st;
+            }
             if (i == 0) s->type = type;
             else if (type != s->type) return mill_config_fail(c, entry.c_str(), err, MILL_ERR_TYPE, "%s has columns of other types than %s", s->paths[i].c_str(), s->paths[0].c_str());
         }
@@ -189,7 +215,15 @@ arrow::Result<std::shared_ptr<arrow::RecordBatch>> arranged(const Reader *me, co
 {
     std::vector<int> places;
     for (const std::string &name : me->s->columns) places.push_back(rows->schema()->GetFieldIndex(name));
-    return rows->SelectColumns(places);
+    ARROW_ASSIGN_OR_RAISE(auto picked, rows->SelectColumns(places));
+    for (int i = 0; i < picked->num_columns(); i++) {
+        const auto field = picked->schema()->field(i);
+        const auto wanted = read_as(field->type());
+        if (wanted->Equals(field->type())) continue;
+        ARROW_ASSIGN_OR_RAISE(auto cast, arrow::compute::Cast(*picked->column(i), wanted));
+        ARROW_ASSIGN_OR_RAISE(picked, picked->SetColumn(i, field->WithType(wanted), cast));
+    }
+    return picked;
 }
 
 mill_status generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err)
@@ -233,7 +267,7 @@ mill_status generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, boo
 
 const mill_param params[] = {
     {"path", MILL_PARAM_PATHS, 0, nullptr, 0, 0, nullptr, "file or files to read, globs too; all with the same columns"},
-    {"columns", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, nullptr, 0, 0, nullptr, "columns to read; without it, all"},
+    {"columns", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, nullptr, 0, 0, nullptr, "columns to read; without it, all. Dates, times, decimals and uint64 become text"},
 };
 
 mill_step_type describe()

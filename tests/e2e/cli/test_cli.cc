@@ -62,6 +62,66 @@ TEST(Cli, DryRunPrintsRowsAndWritesNothing)
     EXPECT_EQ(f.list(), std::vector<std::string>{"t.yaml"});
 }
 
+TEST(Cli, DryRunOfAJoinByPositionNeedsNoEqualBatches)
+{
+    Folder f;
+    f.write("t.yaml", "stepmill: 1\nplugins: [" E2E_PLUGIN "]\nsteps:\n  a: {type: e2e_count, rows: 10, batch_size: 3}\n"
+                      "  b: {type: e2e_count, rows: 10, batch_size: 1, outputs: {id: other}}\n  out: {type: write_jsonl, from: [a, b], path: out.jsonl}\n");
+    const Result r = mt::run(f, {"run", "--dry-run", "t.yaml"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(r.out, "{\"id\":0,\"other\":0}\n{\"id\":1,\"other\":null}\n{\"id\":2,\"other\":null}\n");
+    EXPECT_EQ(mt::run(f, {"run", "t.yaml", "--set", "b.rows=9"}).code, 2) << "a run does";
+}
+
+/* A sink or a router gets a join's rows whole, columns of every input. */
+TEST(Cli, JoinsRightInFrontOfSinksAndRouters)
+{
+    Folder f;
+    f.write("t.yaml", "stepmill: 1\nname: t\nplugins: [" E2E_PLUGIN "]\nsteps:\n"
+                      "  a: {type: e2e_count, rows: 5, batch_size: 2}\n"
+                      "  b: {type: template, from: a, template: \"b{id}\", output: b, input_batch_size: 3}\n"
+                      "  c: {type: template, from: a, template: \"c{id}\", output: c}\n"
+                      "  joined: {type: write_jsonl, from: [a, b, c], path: joined.jsonl}\n"
+                      "  route: {type: route_by, from: [a, b], when: {low: 'b == \"b0\"'}, mixed: most, to: {low: out, high: more}, input_batch_size: 1}\n"
+                      "  more: {type: template, from: route, template: \"m{b}\", output: more}\n"
+                      "  out: {type: write_jsonl, from: {converge: [route, more]}, path: out.jsonl}\n");
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    std::string joined, out;
+    for (int i = 0; i < 5; i++) {
+        const std::string n = std::to_string(i), b = "{\"id\":" + n + ",\"b\":\"b" + n + "\",";
+        joined += b + "\"c\":\"c" + n + "\"}\n";
+        out += b + "\"more\":" + (i == 0 ? "null" : "\"mb" + n + "\"") + "}\n";
+    }
+    EXPECT_EQ(f.read("runs/t/joined.jsonl"), joined);
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), out);
+}
+
+TEST(Cli, ASinkDoesNotWriteOverWhatIsRead)
+{
+    Folder f;
+    f.write("in.jsonl", "{\"a\":1}\n");
+    f.write("t.yaml", "stepmill: 1\nsteps:\n  in: {type: read_jsonl, path: in.jsonl}\n  out: {type: write_jsonl, from: in, path: ../../in.jsonl}\n");
+    for (int i = 0; i < 2; i++) { /* the second time runs/t/ might be there */
+        const Result r = mt::run(f, {"run", "t.yaml"});
+        EXPECT_EQ(r.code, 65) << r.err;
+        EXPECT_NE(r.err.find("t.yaml:4:44: out: parameter \"path\": step in reads the file that this would write. Choose another path"), std::string::npos) << r.err;
+        EXPECT_EQ(f.read("in.jsonl"), "{\"a\":1}\n");
+    }
+}
+
+TEST(Cli, AThousandStepsInARow)
+{
+    Folder f;
+    std::string text = "stepmill: 1\nplugins: [" E2E_PLUGIN "]\nsteps:\n  s0: {type: e2e_count, rows: 50, batch_size: 7}\n";
+    for (int i = 1; i < 1000; i++)
+        text += "  s" + std::to_string(i) + ": {type: template, from: s" + std::to_string(i - 1) + ", template: \"{id}\"}\n";
+    f.write("t.yaml", text + "  out: {type: write_jsonl, from: s999, path: out.jsonl}\n");
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(lines(f.read("runs/t/out.jsonl")), 50);
+}
+
 TEST(Cli, SetReplacesParameters)
 {
     Folder f;
@@ -158,6 +218,17 @@ TEST(CliSignals, TermIsGoneWithinFourSeconds)
     c.signal(SIGTERM);
     EXPECT_TRUE(c.ended(5)) << "it should have gone within 4 s";
     EXPECT_EQ(c.wait(30), 75) << c.err();
+}
+
+TEST(CliSignals, AClosedTerminalIsAsTerm)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 1000000, batch_size: 4, pause: 5ms", ""));
+    Command c(f, {"run", "t.yaml"});
+    until_it_runs(f);
+    c.signal(SIGHUP);
+    EXPECT_EQ(c.wait(30), 75) << c.err();
+    EXPECT_NE(c.err().find("stepmill: stopping"), std::string::npos) << c.err();
 }
 
 /* The worst case: a step that neither returns nor listens. */
@@ -280,6 +351,7 @@ const Words kWords[] = {
     {"devices_json", {"devices", "--json"}, 0, "\"cuda\":{\"devices\":[", ""},
     {"doctor", {"doctor"}, 0, "ok ", ""},
     {"schema", {"schema"}, 0, "\"$schema\":\"https://json-schema.org/draft/2020-12/schema\"", ""},
+    {"schema_json", {"schema", "--json"}, 0, "\"$schema\":\"https://json-schema.org/draft/2020-12/schema\"", ""},
     {"errors_of_nothing", {"errors", "no/run"}, 64, "", "cannot open no/run"},
     {"missing_file", {"check", "no.yaml"}, 65, "", "no.yaml: cannot open the pipeline file: No such file or directory"},
     {"missing_file_json", {"check", "no.yaml", "--json"}, 65, "\"file\":\"no.yaml\"", ""},

@@ -178,6 +178,15 @@ TEST(Command, AnAnswerThatDoesNotFitIsAnErrorOfItsRow)
     EXPECT_EQ(r.failed, 1);
 }
 
+/* Slow enough that the first batch has all its answers before the first of too many comes. */
+TEST(Command, AlwaysTwoAnswersFailEveryBatch)
+{
+    const Result r = run(numbers(0, 24), {{"argv", sh("while read -r l; do echo \"$l\"; sleep 0.01; echo \"$l\"; done")}, kB}, Chain::Opts(), 8);
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.failed, 24) << r.rows << r.errors;
+    EXPECT_NE(r.first.find("more lines than there were rows"), std::string::npos) << r.errors;
+}
+
 /* Answers that are out of step cannot always be seen, but when numbered. */
 TEST(Command, TooManyAnswers)
 {

@@ -101,6 +101,25 @@ TEST(Parquet, RowsComeThrough)
     EXPECT_EQ(f.get("some.jsonl"), "{\"s\":{\"x\":0,\"y\":[true]},\"i\":0}\n");
 }
 
+/* tests/data/parquet/types.parquet, made by pyarrow: what other programs write and no type of ours can hold. */
+TEST(Parquet, DatesTimesAndDecimalsAreTextDictionariesTheirValues)
+{
+    Folder f;
+    Chain r, all;
+    r.dir = all.dir = f.path;
+    r.add("in", "read_parquet", {{"path", PARQUET_TYPES}, {"columns", Value::list({"c", "d", "t", "z", "m", "u", "n"})}})
+        .add("out", "write_jsonl", {{"path", "out.jsonl"}});
+    ASSERT_EQ(r.run(), STM_END_DONE) << r.error.msg;
+    EXPECT_EQ(f.get("out.jsonl"),
+              "{\"c\":\"b\",\"d\":\"2020-02-29\",\"t\":\"2020-01-02 03:04:05.678900\",\"z\":\"01:02:03.000000\",\"m\":\"1.50\",\"u\":\"18446744073709551615\",\"n\":null}\n"
+              "{\"c\":null,\"d\":null,\"t\":null,\"z\":null,\"m\":null,\"u\":null,\"n\":null}\n"
+              "{\"c\":\"a\",\"d\":\"1969-12-31\",\"t\":\"1969-12-31 00:00:00.000000\",\"z\":\"00:00:00.000000\",\"m\":\"-12345678.25\",\"u\":\"0\",\"n\":null}\n");
+
+    all.add("in", "read_parquet", {{"path", PARQUET_TYPES}}); /* a map is nothing that can be text */
+    EXPECT_NE(std::string(all.error.msg).find("column \"mp\""), std::string::npos) << all.error.msg;
+    EXPECT_STREQ(all.error.remedy, "Name the other columns in `columns`");
+}
+
 TEST(Parquet, Parts)
 {
     Folder f;
