@@ -214,12 +214,16 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
         Rows rows;
         if (n.mode == STM_INPUT_SINGLE) rows = in[0];
         if (n.mode == STM_INPUT_UNION) {
-            for (size_t k = 0; k < in.size(); k++)
+            int first = 0; /* all routed batches of one input, then all of the next: none may share a number, also below a union of unions */
+            for (size_t k = 0; k < in.size(); k++) {
+                int past = first;
                 for (Row &r : in[k]) {
                     r.key.insert(r.key.begin(), (int64_t)k);
-                    for (int &p : r.path) p += (int)k << 20; /* all routed batches of one input, then all of the next */
+                    for (int &p : r.path) past = std::max(past, (p += first) + 1);
                     rows.push_back(r);
                 }
+                first = past;
+            }
         }
         if (n.mode == STM_INPUT_JOIN && one_space) rows = join_by_key(in, n.on_missing, &fails, false, [](size_t, const Row &) { return true; });
         int64_t &last = x.last[i];

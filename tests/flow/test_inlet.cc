@@ -135,7 +135,10 @@ TEST(Single, PassingIsPushingAndTaking)
                                   .borders = c.routed && (upto(2) == 0 || i == n - 1) ? 1u : 0u});
                 first += rows;
             }
-            if (upto(3) == 0 && n > 1) std::swap(stream[(size_t)upto(n - 1)], stream[(size_t)upto(n - 1)]);
+            if (upto(3) == 0 && n > 1) {
+                const size_t one = (size_t)upto(n - 1), other = (size_t)upto(n - 1);
+                std::swap(stream[one], stream[other]);
+            }
             std::vector<Item> left, right;
             for (size_t i = 0; i < stream.size();) {
                 const size_t group = std::min(stream.size() - i, (size_t)(1 + upto(3)));

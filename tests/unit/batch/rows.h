@@ -95,8 +95,9 @@ inline const mill_type *random_type(Rng &rng, int depth)
     const int k = (int)(rng() % (depth > 0 ? 14 : 9));
     if (k < 9) return mill_type_plain((mill_type_id)(k + 1));
     if (k < 11) return mill_type_list(random_type(rng, depth - 1));
-    if (k < 12) return mill_type_fixed_list(random_type(rng, depth - 1), 1 + (int)(rng() % 4));
-    const mill_type *a = random_type(rng, depth - 1), *b = random_type(rng, depth - 1);
+    const mill_type *a = random_type(rng, depth - 1); /* one draw at a time: arguments have no order */
+    if (k < 12) return mill_type_fixed_list(a, 1 + (int)(rng() % 4));
+    const mill_type *b = random_type(rng, depth - 1);
     mill_field f[] = {{"a", a}, {"b", b}};
     return mill_type_struct(f, (int32_t)(rng() % 3));
 }

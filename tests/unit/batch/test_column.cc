@@ -182,7 +182,8 @@ TEST(Column, RandomOperationsMatchTheModel)
         const mill_type *t = random_type(rng, 3);
         std::vector<std::pair<Column, Rows>> have;
         for (int i = 0; i < 3; i++) {
-            Rows rows = random_rows(rng, t, (int64_t)(rng() % 40), (int)(rng() % 8 ? rng() % 2 : 2));
+            const int64_t n = (int64_t)(rng() % 40);
+            Rows rows = random_rows(rng, t, n, (int)(rng() % 8 ? rng() % 2 : 2));
             Column c = build(pool, t, rows);
             have.emplace_back(std::move(c), std::move(rows));
         }

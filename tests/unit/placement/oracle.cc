@@ -250,7 +250,10 @@ Problem random_problem(std::mt19937 &rng, const stm_topology *t, int most_steps,
         s.cpus = 1 + (upto(4) == 0 ? upto(8) : 0);
         s.stage = upto(6) == 0 ? 1 : 0;
     }
-    for (int i = 1; i < n; i++) p.connect(upto(3) == 0 ? upto(i) : i - 1, i, log_uniform(1e3, 1e9));
+    for (int i = 1; i < n; i++) { /* one draw at a time: arguments have no order */
+        const int from = upto(3) == 0 ? upto(i) : i - 1;
+        p.connect(from, i, log_uniform(1e3, 1e9));
+    }
     if (n > 2 && upto(2) == 0) p.connect(0, n - 1, log_uniform(1e3, 1e8)); /* a join */
     return p;
 }
