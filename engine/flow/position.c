@@ -160,10 +160,8 @@ int stm_step_position(stm_inlet *in)
     int64_t covered[64];
     stm_compose(in, stm_covered(in, 0), covered);
     stm_envelope e = {.covered = covered, .frontier = {frontier[0], frontier[1]}, .end = end};
-    if (lead > 0) {
-        e.frontier[0] = s->fresh + s->fresh_added;
-        e.frontier[1] = 0;
-    }
+    if (lead > 0) e.frontier[0] = s->fresh + s->fresh_added;
+    if (lead > 0 || b->end) e.frontier[1] = -1; /* a fresh key has one element: the next one stands in front of all with a second */
     st = stm_assembly_finish(in, 0, &e);
     if (st != MILL_OK) return st;
     s->done = end;

@@ -586,6 +586,12 @@ private:
             fail("'%s': a border stands before the end of its routed batch", name);
         if (next < want.size() && want[next].key[0] < in[0]->frontier[0])
             fail("'%s': row %lld comes after frontier %lld", name, (long long)want[next].key[0], (long long)in[0]->frontier[0]);
+        const stm_input_mode mode = g_[(size_t)i].mode; /* the lanes of a global have key spaces of their own */
+        const bool two = mode == STM_INPUT_UNION || (mode != STM_INPUT_EACH && stm_flow_inlet(flow_, i)->two_levels);
+        if (two && next < want.size() && want[next].key[0] == in[0]->frontier[0] &&
+            (want[next].key.size() > 1 ? want[next].key[1] : -1) < in[0]->frontier[1])
+            fail("'%s': row %lld comes after frontier %lld.%lld", name, (long long)want[next].key[0], (long long)in[0]->frontier[0],
+                 (long long)in[0]->frontier[1]);
     }
     bool c_has_keys(int i) const { return stm_flow_inlet(flow_, i)->by_key; }
     void check_partner(int i, mill_batch **in, int c, int64_t r, const Row &w)

@@ -106,3 +106,12 @@ TEST(FlowDefects, R11_BranchesWithTheirOwnColumns)
     must_end({gen("g", {3, 3, 3}, 9), router({{0, 0}}, 2, 2, 0), dropping(step("a", {{1, 0}}, 1, 2), 3), step("b", {{1, 1}}, 2, 2),
               step("c", {{2, 0}, {3, 0}}, 50, 1, CONVERGE), sink({{4, 0}}, 50)});
 }
+
+/* The rows past the end of a union have keys of one element: no frontier may stand behind the first of them. */
+TEST(FlowDefects, KeysPastTheEndOfAUnion)
+{
+    const Graph g = {gen("g", {1, 1, 0}, 3), gen("h", {2, 3, 3}, 3), step("a", {{0, 0}}), step("u", {{0, 0}, {2, 0}}, 0, 1, UNION),
+                     step("j", {{3, 0}, {1, 0}}, 1, 1, JOIN), step("k", {{4, 0}}, 3), step("m", {{4, 0}, {5, 0}}, 2, 1, JOIN),
+                     sink({{6, 0}})};
+    must_end(g);
+}
