@@ -178,7 +178,11 @@ static mill_status make_body(stm_endpoint *s, const mill_config *c, mill_error *
     if (st == MILL_OK) st = put_prefix(s, &b, a);
     if (st == MILL_OK) {
         const char *text = mill_json_writer_data(b.w, &n);
-        s->prefix = strndup(text, n);
+        s->prefix = malloc(n + 1); /* the writer's text has no end of its own, which strndup may look for */
+        if (s->prefix != NULL) {
+            memcpy(s->prefix, text, n);
+            s->prefix[n] = '\0';
+        }
         s->suffix = strdup(s->messages ? "]}" : ends[s->kind]);
         if (s->prefix == NULL || s->suffix == NULL) st = MILL_ERR_NOMEM;
     }

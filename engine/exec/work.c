@@ -649,6 +649,7 @@ static bool may_run(const stm_station *s, int32_t carried)
     bool free_slot = false;
 
     if (!atomic_load_explicit(&s->active, memory_order_acquire) || atomic_load_explicit(&s->dead, memory_order_relaxed)) return false;
+    if (atomic_load_explicit(&s->done, memory_order_relaxed)) return false; /* a poll that came due late would keep all drivers at it */
     if (atomic_load_explicit(&s->run->stop, memory_order_relaxed) == 2) return false;
     if (s->kind == STM_AT_GENERATOR || s->kind == STM_AT_READER) {
         if (atomic_load_explicit(&s->slots[0].claimed, memory_order_relaxed) != 0 || atomic_load_explicit(&s->inlet_done, memory_order_relaxed)) return false;

@@ -307,6 +307,7 @@ TEST(SimBlas, AFaultInAProductKillsItsDevice)
         EXPECT_EQ(cublasSgemm(h, CUBLAS_OP_N, CUBLAS_OP_N, 2, 2, 2, &one, a, 2, a, 2, &zero, c, 2), CUBLAS_STATUS_EXECUTION_FAILED);
         stm_sim_fault_clear();
         stm_sim_revive();
+        CUDA_OK(cudaDeviceSynchronize()); /* a failed wait orders nothing */
     }
     BLAS_OK(cublasDestroy(h));
     CUDA_OK(cudaSetDevice(0));
