@@ -47,8 +47,11 @@ build() {
 check() {
     local only=()
     [ "$1" != fuzz ] || only=(--label-regex '^fuzz$')
+    local labels=("${exclude[@]}")
+    # The simulators' own tests under ThreadSanitizer are not clean yet (ROADMAP.md, Weak): cmake preset sim-tsan runs them.
+    [ "$1" != tsan ] || labels=(--label-exclude "$([ "$tier" = slow ] && echo '^sim$' || echo '^(slow|sim)$')")
     mkdir -p "$results/$1"
-    GTEST_OUTPUT="xml:$results/$1/" ctest --preset "$1" -j "$jobs" "${exclude[@]}" "${only[@]}" --no-tests=error \
+    GTEST_OUTPUT="xml:$results/$1/" ctest --preset "$1" -j "$jobs" "${labels[@]}" "${only[@]}" --no-tests=error \
         --output-junit "$results/$1.junit"
 }
 
