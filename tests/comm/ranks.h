@@ -83,6 +83,12 @@ public:
     {
         mill_error err = {};
         EXPECT_EQ(stm_stream_copy(stream_, here_.as(), there_.as(), bytes_, &err), MILL_OK) << err.msg;
+        idle();
+    }
+    /** Nothing queued uses the pinned side any more: it may be written. */
+    void idle()
+    {
+        mill_error err = {};
         EXPECT_EQ(stm_stream_sync(stream_, &err), MILL_OK) << err.msg;
     }
 

@@ -20,9 +20,9 @@ protected:
         ranks = std::make_unique<mt::Ranks>(ops, n);
         for (int r = 0; r < n; r++) {
             buffers.push_back(std::make_unique<mt::Buffer>(*ranks, r, 64));
-            fill();
             calls.push_back(mt::call_of(STM_COMM_ALL_REDUCE, r, 16, buffers.back()->device(), buffers.back()->device()));
         }
+        fill();
     }
     void TearDown() override
     {
@@ -34,6 +34,7 @@ protected:
     void fill()
     {
         for (auto &b : buffers) {
+            b->idle();
             for (int i = 0; i < 16; i++) reinterpret_cast<float *>(b->host())[i] = 1.0f;
             b->up();
         }
