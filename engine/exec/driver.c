@@ -259,7 +259,7 @@ mill_status stm_drivers_start(stm_run *run, mill_error *err)
     return MILL_OK;
 }
 
-void stm_drivers_relieve(stm_run *run)
+bool stm_drivers_relieve(stm_run *run)
 {
     const int32_t n = atomic_load(&run->n_drivers);
     uint64_t beats = 0;
@@ -268,18 +268,20 @@ void stm_drivers_relieve(stm_run *run)
     for (int32_t i = 0; i < n; i++) beats += atomic_load_explicit(&run->drivers[i].beats, memory_order_relaxed);
     moved = beats != run->seen_beats;
     run->seen_beats = beats;
-    if (moved || n == run->drivers_room || !any_runnable(run, false)) return;
+    if (moved || !any_runnable(run, false)) return moved;
+    if (n == run->drivers_room) return true;
     if (atomic_load(&run->sleepers) > 0) { /* somebody is free and was not told */
         stm_run_ring(run, false);
-        return;
+        return true;
     }
     atomic_fetch_add(&run->threads, 1);
     while (atomic_load(&run->quiescing) != 0) sched_yield();
     if (start_driver(&run->drivers[n]) != 0) {
         atomic_fetch_sub(&run->threads, 1);
-        return;
+        return true;
     }
     atomic_store(&run->n_drivers, n + 1);
+    return true;
 }
 
 void stm_drivers_join(stm_run *run)

@@ -12,7 +12,8 @@
 #include "exec/durable.h"
 #include "exec/station.h"
 
-#define TICK_NS (100 * 1000000LL)  /* how often deadlines are looked at while something runs */
+#define TICK_NS (100 * 1000000LL) /* how often deadlines are looked at while something runs */
+#define REST_NS (400 * 1000000LL) /* the longest nap while nothing moves: an idle run costs a few wakes a second */
 
 void stm_run_note(stm_run *run)
 {
@@ -189,10 +190,11 @@ static void join_unloads(stm_run *run, int32_t stage)
 
 /* ---- run --------------------------------------------------------------------------------------------------------- */
 
-/* Tell calls that are past their deadline to return; submitted work is polled now and then. */
-static void look_at_deadlines(stm_run *run)
+/* Tell calls that are past their deadline to return; submitted work is polled now and then. Returns when to look again at the latest. */
+static int64_t look_at_deadlines(stm_run *run)
 {
     const int64_t now = stm_now_ns();
+    int64_t next_ns = REST_NS;
 
     look_at_drain(run);
     stm_memory_settle(run);
@@ -207,6 +209,7 @@ static void look_at_deadlines(stm_run *run)
             const int64_t since = stm_wrapper_call_since(w);
             if (atomic_load(&run->stop) == 2) stm_wrapper_cancel(w);
             if (limit >= 0.0 && since != 0 && (double)(now - since) > limit * 1e9) stm_wrapper_expire(w, since);
+            if (limit >= 0.0 || s->kind == STM_AT_SUBMIT) next_ns = TICK_NS;
             if (s->kind == STM_AT_SUBMIT && atomic_load(&s->slots[k].claimed) == 0 && !atomic_load(&s->done)) {
                 atomic_store(&s->slots[k].flush_due, 1); /* a tick without news: what waits for company goes now */
                 atomic_store(&s->slots[k].poll, 1);
@@ -218,6 +221,7 @@ static void look_at_deadlines(stm_run *run)
             stm_run_ring(run, false);
         }
     }
+    return atomic_load(&run->stop) != 0 ? TICK_NS : next_ns;
 }
 
 static void activate(stm_run *run, int32_t stage)
@@ -249,14 +253,17 @@ static void activate(stm_run *run, int32_t stage)
 
 static void run_stage(stm_run *run, int32_t stage)
 {
+    int64_t nap_ns = TICK_NS, limit_ns;
+
     activate(run, stage);
     pthread_mutex_lock(&run->mutex);
     while (atomic_load(&run->stage_left) > 0 && !atomic_load(&run->rested)) {
-        wait_ns(run, TICK_NS);
+        wait_ns(run, nap_ns);
         pthread_mutex_unlock(&run->mutex);
-        look_at_deadlines(run);
+        limit_ns = look_at_deadlines(run);
         stm_durable_tick(run);
-        stm_drivers_relieve(run);
+        nap_ns = stm_drivers_relieve(run) ? TICK_NS : 2 * nap_ns; /* at rest: longer and longer */
+        if (nap_ns > limit_ns) nap_ns = limit_ns;
         for (int32_t i = 0; i < run->n_stations; i++) /* a step is unloaded at its own end */
             if (in_stage(&run->stations[i], stage) && atomic_load(&run->stations[i].done)) unload_station(&run->stations[i]);
         if (atomic_load(&run->stop) != 0) stm_run_ring(run, true);

@@ -231,8 +231,9 @@ void stm_station_check_done(stm_station *s);
 /* driver.c */
 mill_status stm_drivers_start(stm_run *run, mill_error *err);
 void stm_drivers_join(stm_run *run);
-/** Watchdog: every driver has been inside a step since the last look while other work waits: start one more. Threads: coordinator. */
-void stm_drivers_relieve(stm_run *run);
+/** Watchdog: every driver has been inside a step since the last look while other work waits: start one more. Returns whether
+ *  anything moved or could. Threads: coordinator. */
+bool stm_drivers_relieve(stm_run *run);
 mill_status stm_own_threads_start(stm_run *run, stm_station *s, mill_error *err);
 void stm_own_threads_join(stm_station *s);
 /** Wake whoever may have something to do. Any thread. */
