@@ -141,7 +141,8 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
 static mill_status load(mill_replica *r, mill_error *err)
 {
     const settings *s = mill_step_state(mill_replica_step(r));
-    const stm_child_opts opts = {.argv = s->argv, .envp = s->envp, .cwd = s->cwd, .max_line = s->max_line};
+    const stm_child_opts opts = {
+        .argv = s->argv, .envp = s->envp, .cwd = s->cwd, .max_line = s->max_line, .numbered = s->row_key != NULL};
     state *me = calloc(1, sizeof *me);
     mill_status st;
 
@@ -162,7 +163,7 @@ static void unload(mill_replica *r)
 
     if (me == NULL) return;
     if (me->child != NULL && stm_child_has_more(me->child))
-        mill_replica_log(r, MILL_WARN, "the command wrote more lines than there were rows: answers may stand in wrong rows; row_key finds that");
+        mill_replica_log(r, MILL_ERROR, "the command wrote more lines than there were rows: answers may stand in wrong rows; row_key finds that");
     stm_child_destroy(&me->child, mill_replica_cancelled(r) ? 0.0 : GRACE_S);
     stm_jsonl_destroy(&me->parser);
     mill_json_writer_destroy(&me->writer);

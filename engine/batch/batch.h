@@ -14,9 +14,9 @@
 
 struct stm_spill;
 
-/** Keys of the rows of one batch. A key is a tuple of `width` int64: (row number in its root, child indices ...), -1
- *  where a row's path is shorter; on an edge below a union the first element is the branch. Tuples increase strictly,
- *  compared element by element. With tuples == NULL the width is 1 and row r has the key (first + r). */
+/** Keys of the rows of one batch. A key is a tuple of `width` int64: (row number in its root, child indices ...); each expansion has a
+ *  place of its own, the last of its stream's keys, and what did not pass through it has -1 there (also in the middle). On
+ *  an edge below a union the first element is the branch. Tuples increase strictly, compared element by element. With tuples == NULL the width is 1 and row r has the key (first + r). */
 typedef struct stm_keys {
     int64_t first;       /* tuples == NULL only */
     int64_t offset;      /* rows before row 0 in tuples */
@@ -89,6 +89,9 @@ mill_status stm_batch_gather(mill_pool *pool, const mill_batch *src, const int64
                              mill_batch **out);
 /** Key tuple of row @p r into out[0 .. keys.width-1]. */
 void stm_batch_key(const mill_batch *b, int64_t r, int64_t *out);
+/** Key of row @p r as people read it: `12`, `12.0`, `12.-.3` (a child of row 12, which an earlier expansion did not make), cut to
+ *  @p size. Returns the length. Different keys of one stream differ in it. */
+int stm_batch_key_text(const mill_batch *b, int64_t r, char *buf, size_t size);
 /** -1, 0, 1: row ra of a against row rb of b; a shorter tuple is padded with -1. */
 int stm_batch_key_compare(const mill_batch *a, int64_t ra, const mill_batch *b, int64_t rb);
 /** Bytes that this batch keeps alive (capacity of the buffers it references, shared ones counted fully). */

@@ -1,5 +1,7 @@
 #include "batch/keys.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "memory/buffer.h"
@@ -15,6 +17,22 @@ void stm_batch_key(const mill_batch *b, int64_t r, int64_t *out)
         out[0] = b->keys.first + r;
     else
         memcpy(out, tuple(b, r), (size_t)b->keys.width * sizeof *out);
+}
+
+int stm_batch_key_text(const mill_batch *b, int64_t r, char *buf, size_t size)
+{
+    const int64_t one = b->keys.first + r, *t = b->keys.tuples != NULL ? tuple(b, r) : &one;
+    int32_t width = b->keys.tuples != NULL ? b->keys.width : 1;
+    int n = 0;
+
+    while (width > 1 && t[width - 1] < 0) width--; /* padding */
+    for (int32_t i = 0; i < width && (size_t)n < size; i++) {
+        if (t[i] < 0)
+            n += snprintf(buf + n, size - (size_t)n, i == 0 ? "-" : ".-");
+        else
+            n += snprintf(buf + n, size - (size_t)n, i == 0 ? "%" PRId64 : ".%" PRId64, t[i]);
+    }
+    return (size_t)n < size ? n : (int)size - 1;
 }
 
 int stm_batch_key_compare(const mill_batch *a, int64_t ra, const mill_batch *b, int64_t rb)

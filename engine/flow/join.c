@@ -7,7 +7,6 @@
  */
 #include "flow/internal.h"
 
-#include <stdio.h>
 #include <string.h>
 
 static const char *input_name(const stm_inlet *in, int32_t input)
@@ -94,12 +93,8 @@ static mill_status fail_missing(stm_inlet *in, int32_t present, int32_t absent)
 {
     const stm_cursor *c = &stm_cursors(in->now)[present];
     const mill_batch *b = stm_queue_batch(&in->queues[present], c->seq);
-    int64_t key[STM_FLOW_MAX_KEY];
-    stm_batch_key(b, c->row, key);
     char text[96];
-    int at = 0;
-    for (int32_t e = 0; e < b->keys.width && at < (int)sizeof text - 24 && (e == 0 || key[e] >= 0); e++)
-        at += snprintf(text + at, sizeof text - (size_t)at, "%s%lld", e ? "." : "", (long long)key[e]);
+    stm_batch_key_text(b, c->row, text, sizeof text);
     const stm_vertex *v = &in->flow->nodes[in->node];
     const char *space = in->flow->nodes[in->flow->nodes[v->inputs[0].from].stream.key_space].name;
     mill_fail(in->failure, MILL_ERR_DATA, "step '%s' %s '%s' and '%s': row %s:%s is in '%s' but not in '%s'", v->name,

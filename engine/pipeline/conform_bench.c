@@ -240,7 +240,8 @@ static bool make_wrapper(stm_conform *k, stm_conform_bench *b, int32_t index, in
 {
     mill_error e = {0};
     const stm_wrapper_opts o = {.step = b->step, .index = index, .count = count, .env = &b->env, .root_name = "rows",
-                                .root = k->type->kind == MILL_GENERATOR ? 0 : -1, .key_width = 1};
+                                .root = k->type->kind == MILL_GENERATOR ? 0 : -1,
+                                .key_width = (k->type->flags & MILL_EXPANDS) != 0 ? 2 : 1};
 
     b->env = (stm_wrapper_env){.pool = b->pool, .errors = b->errors, .run_dir = k->dir, .n_roots = 1};
     if (stm_wrapper_create(&o, &b->w, &e) == MILL_OK) return true;

@@ -145,15 +145,9 @@ bool stm_call_retry(stm_wrapper *w, const mill_error *err, int32_t attempt)
 
 static void show_key(const stm_wrapper *w, const mill_batch *b, int64_t r, char *buf, size_t size)
 {
-    int n = snprintf(buf, size, "%s:", w->root_name);
+    const int n = snprintf(buf, size, "%s:", w->root_name);
 
-    if (b->keys.tuples == NULL) {
-        snprintf(buf + n, size - (size_t)n, "%" PRId64, b->keys.first + r);
-        return;
-    }
-    const int64_t *t = (const int64_t *)mill_buffer_data(b->keys.tuples) + (b->keys.offset + r) * b->keys.width;
-    for (int32_t i = 0; i < b->keys.width && (i == 0 || t[i] != -1) && (size_t)n < size; i++)
-        n += snprintf(buf + n, size - (size_t)n, i == 0 ? "%" PRId64 : ".%" PRId64, t[i]);
+    if ((size_t)n < size) stm_batch_key_text(b, r, buf + n, size - (size_t)n);
 }
 
 int64_t stm_call_record(stm_wrapper *w, const mill_error *err, const mill_batch *b, int64_t first, int64_t last)

@@ -15,12 +15,15 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PADDING 64          /* as STM_LINE_PADDING */
-#define SETTLE_MS 50        /* how long to wait for answers that nobody asked for */
-#define TICK_MS 50          /* how often cancelled() and the deadline are looked at */
-#define TAIL_BYTES 400      /* of its standard error, for messages */
-#define WRITE_BYTES (1 << 20) /* at a time */
-#define LOG_LINES 40        /* per conversation that are handed on; the rest is counted */
+#include "steps/command/guard.h"
+#include "steps/command/idle.h"
+
+#define PADDING 64                   /* as STM_LINE_PADDING */
+#define SETTLE_MS 50                 /* how long to wait for answers that nobody asked for, of what does not wait for input */
+#define TICK_MS 50                   /* how often cancelled() and the deadline are looked at */
+#define TAIL_BYTES 400               /* of its standard error, for messages */
+#define WRITE_BYTES (1 << 20)        /* at a time */
+#define LOG_LINES 40                 /* per conversation that are handed on; the rest is counted */
 #define KEEP_BYTES ((size_t)1 << 20) /* a bigger buffer is given back after the conversation */
 
 extern char **environ;
@@ -30,13 +33,13 @@ struct stm_child {
     pid_t pid;   /* 0 = none runs; also its process group */
     int pidfd;   /* -1 = the kernel has none: the tick looks */
     int in, out, err;
-    bool ended;  /* waited for; `wait_status` holds */
+    stm_guard guard; /* kills it when this process is gone */
+    bool ended;      /* waited for; `wait_status` holds */
     int wait_status;
     char *buf;   /* [cap + PADDING] its output */
     size_t cap, begin, end, scanned;
     bool out_end;
-    bool answered; /* a conversation was held */
-    bool suspect;  /* it, or one before it, has answered too much: every conversation waits for more */
+    bool answered;   /* a conversation was held */
     char line[1024]; /* of its standard error, being gathered */
     size_t line_bytes;
     long log_lines; /* in this conversation */
@@ -63,7 +66,7 @@ mill_status stm_child_create(const stm_child_opts *opts, stm_child **out, mill_e
 
     if (c == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a command");
     c->opts = *opts;
-    c->pidfd = c->in = c->out = c->err = -1;
+    c->pidfd = c->in = c->out = c->err = c->guard.fd = -1;
     *out = c;
     return MILL_OK;
 }
@@ -132,6 +135,7 @@ mill_status stm_child_start(stm_child *c, mill_error *err)
     int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}}, e = 0;
 
     if (c->pid != 0) return MILL_OK;
+    stm_guard_start(&c->guard);
     for (int i = 0; i < 3 && e == 0; i++) e = high_pipe(pipes[i]);
     if (e == 0) {
         const int far[3] = {pipes[0][0], pipes[1][1], pipes[2][1]};
@@ -146,6 +150,7 @@ mill_status stm_child_start(stm_child *c, mill_error *err)
         close_fd(&pipes[2][0]);
         return mill_fail(err, e == ENOENT ? MILL_ERR_NOT_FOUND : MILL_ERR_IO, "cannot start %s: %s", c->opts.argv[0], strerror(e));
     }
+    stm_guard_tell(&c->guard, c->pid);
     c->in = pipes[0][1];
     c->out = pipes[1][0];
     c->err = pipes[2][0];
@@ -173,6 +178,7 @@ static bool reap(stm_child *c, bool block)
     while (rc != 0 && errno == EINTR);
     if (rc == 0 && info.si_pid == 0) return false;
     kill(-c->pid, SIGKILL); /* what it left behind */
+    stm_guard_tell(&c->guard, 0);
     c->wait_status = 0;
     do rc = waitpid(c->pid, &c->wait_status, 0);
     while (rc < 0 && errno == EINTR);
@@ -189,6 +195,8 @@ static void forget(stm_child *c)
     close_fd(&c->err);
     close_fd(&c->pidfd);
     c->pid = 0;
+    c->begin = c->end = 0;
+    c->answered = false;
     if (c->cap > KEEP_BYTES) {
         free(c->buf);
         c->buf = NULL;
@@ -229,6 +237,7 @@ void stm_child_destroy(stm_child **cp, double grace_s)
         if (!gone_within(c, grace_s) && kill(-c->pid, SIGTERM) == 0) (void)gone_within(c, grace_s);
         stm_child_kill(c);
     }
+    stm_guard_stop(&c->guard);
     free(c->buf);
     free(c);
     *cp = NULL;
@@ -431,17 +440,36 @@ static mill_status drain(stm_child *c, bool *done, const stm_child_hooks *hooks,
     return st;
 }
 
+/* More than was awaited: a line too many is in the pipe when the program has ended, or waits for input again. Of one that does not wait,
+ * or where the kernel does not tell, a line too many has SETTLE_MS to come; with numbered answers there is no need to wait. */
+static mill_status settle(stm_child *c, bool over, const stm_child_hooks *hooks, mill_error *err)
+{
+    const int64_t until = now_ms() + SETTLE_MS;
+    bool done = true, idle = over;
+    mill_status st = MILL_OK;
+
+    while (st == MILL_OK && c->out >= 0 && c->end == c->begin) {
+        struct pollfd more = {.fd = c->out, .events = POLLIN};
+        idle = idle || c->opts.numbered || stm_group_idle(c->pid); /* before the look at the pipe: what it wrote is there then */
+        if (poll(&more, 1, idle ? 0 : 1) > 0)
+            st = read_stdout(c, hooks, &done, err);
+        else if (idle || now_ms() >= until)
+            break;
+    }
+    return st;
+}
+
 static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s, const stm_child_hooks *hooks, mill_error *err)
 {
     const int64_t until = deadline_s < 0 ? INT64_MAX : now_ms() + (int64_t)(deadline_s * 1000);
     bool done = !awaits, over = false;
     mill_status st = MILL_OK;
 
-    /* Output before input is left over from the batch before. */
-    if (stm_child_has_more(c)) {
-        c->suspect = true;
-        return mill_fail(err, MILL_ERR_STEP, "%s answered the batch before with more lines than there were rows", c->opts.argv[0]);
-    }
+    /* Output before input is left over from the batch before: it came after `settle` had given up. */
+    if (stm_child_has_more(c))
+        return mill_fail(err, MILL_ERR_STEP,
+                         "%s answered a batch before with more lines than there were rows, late: answers may stand in wrong rows",
+                         c->opts.argv[0]);
 
     if (t->bytes == 0 && t->close_input) close_fd(&c->in);
     while (st == MILL_OK && !over) {
@@ -463,14 +491,9 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
     /* One that is kept may go once it has answered: whether it is seen going now or at the next batch is chance. */
     if (over && (!done || (t->close_input && c->wait_status != 0)))
         return died(c, done ? "after its last answer" : "before it had answered", err);
-    /* More than was awaited: what is in the buffer, or, of a program whose ways are not known yet, comes soon. */
-    if (!over && !t->close_input && c->out >= 0 && (!c->answered || c->suspect) && c->end == c->begin) {
-        struct pollfd more = {.fd = c->out, .events = POLLIN};
-        if (poll(&more, 1, SETTLE_MS) > 0) st = read_stdout(c, hooks, &done, err);
-        if (st != MILL_OK) return st;
-    }
-    c->suspect = c->suspect || c->end > c->begin;
-    if (c->end > c->begin) return mill_fail(err, MILL_ERR_STEP, "%s answered with more lines than there were rows", c->opts.argv[0]);
+    if ((st = settle(c, over, hooks, err)) != MILL_OK) return st;
+    if (c->end > c->begin)
+        return mill_fail(err, MILL_ERR_STEP, "%s answered with more lines than there were rows", c->opts.argv[0]);
     return MILL_OK;
 }
 

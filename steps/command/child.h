@@ -19,6 +19,7 @@ typedef struct stm_child_opts {
     char *const *envp; /* NULL = this process's */
     const char *cwd;   /* NULL = this process's */
     size_t max_line;   /* longest line that it may answer */
+    bool numbered;     /* answers say which row they are for: the caller sees it when they are out of step */
 } stm_child_opts;
 
 /** What the conversation needs from outside. All are called from inside of stm_child_talk only. */

@@ -49,12 +49,21 @@ inline uint64_t mix(uint64_t h, uint64_t v)
     h *= 0xff51afd7ed558ccdu;
     return h ^ (h >> 33);
 }
-inline uint64_t hash_key(const Key &k)
+inline uint64_t hash_key(const Key &k) /* however wide: -1 counts only where something follows it */
 {
     uint64_t h = 7;
-    for (int64_t e : k)
-        if (e >= 0) h = mix(h, (uint64_t)e);
+    size_t n = k.size();
+    while (n > 0 && k[n - 1] < 0) n--;
+    for (size_t i = 0; i < n; i++) h = mix(h, (uint64_t)k[i]);
     return h;
+}
+/* Each expansion has a place of its own in the key, the last of its stream's: what went through fewer expansions has -1 in
+ * between, and children of a row never get the keys of its children's children. */
+inline Key child_of(Key parent, int32_t width, int child)
+{
+    parent.resize((size_t)width - 1, -1);
+    parent.push_back(child);
+    return parent;
 }
 inline bool key_less(const Key &a, const Key &b)
 {
@@ -171,7 +180,8 @@ inline Rows join_by_position(const std::vector<Rows> &in, stm_on_uneven uneven, 
     return out;
 }
 
-inline Expected expect(const Graph &g, const std::vector<int> &space)
+/* @p space, @p width: key space and key width of each node's stream. */
+inline Expected expect(const Graph &g, const std::vector<int> &space, const std::vector<int32_t> &width)
 {
     Expected x;
     x.in.resize(g.size());
@@ -272,7 +282,7 @@ inline Expected expect(const Graph &g, const std::vector<int> &space)
             } else if (n.children > 0) {
                 for (int c = 0, k = children(n, r.key); c < k; c++) {
                     Row child = o;
-                    child.key.push_back(c);
+                    child.key = child_of(o.key, width[i], c);
                     child.values[0] = (int64_t)(mix((uint64_t)o.values[0], (uint64_t)c) >> 2);
                     out.push_back(child);
                 }

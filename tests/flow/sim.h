@@ -78,8 +78,13 @@ public:
             return;
         }
         std::vector<int> space;
-        for (size_t i = 0; i < g.size(); i++) space.push_back(stm_flow_stream_of(flow_, (int32_t)i)->key_space);
-        x_ = expect(g, space);
+        std::vector<int32_t> width;
+        for (size_t i = 0; i < g.size(); i++) {
+            const stm_flow_stream *stream = stm_flow_stream_of(flow_, (int32_t)i);
+            space.push_back(stream->key_space);
+            width.push_back(stream->key_width);
+        }
+        x_ = expect(g, space, width);
         roots_ = stm_flow_roots(flow_);
         edges_.resize(g.size());
         shapes_.resize(g.size());
@@ -443,9 +448,7 @@ private:
                 out_values.push_back(value);
             }
             for (int c = 0, k = n.children ? children(n, keys[r]) : 0; c < k; c++) {
-                Key child = keys[r];
-                child.push_back(c);
-                out_keys.push_back(child);
+                out_keys.push_back(child_of(keys[r], stm_flow_stream_of(flow_, i)->key_width, c));
                 out_values.push_back((int64_t)(mix((uint64_t)value, (uint64_t)c) >> 2));
             }
         }

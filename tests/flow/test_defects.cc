@@ -115,3 +115,26 @@ TEST(FlowDefects, KeysPastTheEndOfAUnion)
                      sink({{6, 0}})};
     must_end(g);
 }
+
+/* A stream of rows and of children of the same rows, expanded again: children keep the order of what they come from, and the children of
+ * a row are no children of its first child. Behind it a join by key and a convergence pair by these keys. */
+TEST(FlowDefects, KeysOfRowsAndOfTheirChildrenExpandedTogether)
+{
+    const Graph joined = {gen("g", {2, 3, 2}, 4),
+                          expanding(step("e", {{0, 0}}, 2), 3),
+                          step("both", {{1, 0}, {0, 0}}, 3, 1, JOIN),
+                          expanding(step("again", {{2, 0}}, 2), 3),
+                          dropping(step("some", {{3, 0}}, 3), 3),
+                          step("meet", {{3, 0}, {4, 0}, {1, 0}}, 2, 1, JOIN),
+                          sink({{5, 0}})};
+    must_end(joined);
+    const Graph routed = {gen("g", {2, 3, 2}, 4),
+                          expanding(step("e", {{0, 0}}, 2), 3),
+                          step("both", {{0, 0}, {1, 0}}, 3, 1, JOIN),
+                          router({{2, 0}}, 2, 2, 3),
+                          expanding(step("a", {{3, 0}}, 2), 3),
+                          expanding(step("b", {{3, 1}}), 4),
+                          step("meet", {{4, 0}, {5, 0}}, 2, 1, CONVERGE),
+                          sink({{6, 0}})};
+    must_end(routed);
+}

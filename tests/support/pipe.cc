@@ -315,12 +315,9 @@ int64_t value_of_marks(const mill_batch *b, int64_t r)
 
 std::string key_text(const mill_batch *b, int64_t r)
 {
-    std::vector<int64_t> key((size_t)b->keys.width);
-    std::string s;
-    stm_batch_key(b, r, key.data());
-    for (size_t i = 0; i < key.size(); i++)
-        if (i == 0 || key[i] != -1) s += (i ? "." : "") + std::to_string(key[i]);
-    return s;
+    char text[96];
+    stm_batch_key_text(b, r, text, sizeof text);
+    return text;
 }
 
 mill_status emit_int64(mill_replica *r, mill_emit *out, const std::vector<int64_t> &values, mill_error *err, const std::vector<int64_t> *parent)

@@ -283,6 +283,38 @@ TEST(CliSignals, DuringAnUnloadToo)
     EXPECT_EQ(lines(f.read("runs/t/out.jsonl")), 10) << "the sink was complete before";
 }
 
+/* Nothing can be done on SIGKILL; what a stuck program and its own children then do is to go all the same. */
+TEST(CliSignals, AProgramThatHangsGoesWithStepmillWhenThatIsKilled)
+{
+    Folder f;
+    f.write("in.jsonl", "{\"a\":1}\n");
+    f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  in: {type: read_jsonl, path: in.jsonl}\n"
+                      "  stuck:\n    type: command\n    from: in\n"
+                      "    argv: [sh, -c, \"trap '' HUP INT TERM PIPE; sleep 1000 & echo $! $$ >" +
+                          f.path() +
+                          "/pids; wait; wait\"]\n"
+                          "  out: {type: write_jsonl, from: stuck, path: out.jsonl}\n");
+    Command c(f, {"run", "t.yaml"});
+    int pids[2] = {0, 0};
+    for (int i = 0; i < 10000 && sscanf(f.read("pids").c_str(), "%d %d", &pids[0], &pids[1]) != 2; i++) usleep(1000);
+    ASSERT_GT(pids[1], 0) << c.err();
+    c.signal(SIGKILL);
+    EXPECT_EQ(c.wait(10), 1000 + SIGKILL);
+    for (int pid : pids) {
+        bool gone = false;
+        for (int i = 0; i < 5000 && !gone; i++) { /* a zombie that its new parent has not taken yet is gone, too */
+            char state = 'X';
+            FILE *stat = fopen(("/proc/" + std::to_string(pid) + "/stat").c_str(), "r");
+            if (stat != nullptr && fscanf(stat, "%*d %*s %c", &state) != 1) state = 'X';
+            if (stat != nullptr) fclose(stat);
+            gone = state == 'X' || state == 'Z';
+            if (!gone) usleep(2000);
+        }
+        EXPECT_TRUE(gone) << pid << " is still there";
+        if (!gone) kill(pid, SIGKILL);
+    }
+}
+
 /* ---- run directory, startup --------------------------------------------------------------------------------------------- */
 
 TEST(Cli, ARunDirectoryInUseIsRefused)

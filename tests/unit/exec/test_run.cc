@@ -231,6 +231,64 @@ TEST(Run, ExpandAppendsChildIndex)
     EXPECT_EQ(s.rows_out, s.rows_in - s.parents_expanded - s.rows_dropped + s.children);
 }
 
+/* Rows and children of the same rows in one stream (a join of an expansion with its source), expanded again: keys stay in order, the
+ * children of row 5 are not those of its child 5.0, and a join by key behind it pairs what belongs together. */
+TEST(Run, RowsAndTheirChildrenExpandTogether)
+{
+    Pipe p;
+    Pipe::Opts small, one, both, pair;
+    small.batch_rows = 3;
+    small.replicas = 2;
+    small.map_out = {{"child", "first"}};
+    both.mode = pair.mode = STM_INPUT_JOIN;
+    both.on_missing = STM_MISSING_NULL;
+    pair.batch_rows = 4;
+    one.batch_rows = both.batch_rows = 1; /* batches of the source's rows alone, whose keys are as short as its own */
+    p.source("src", 60, 7);
+    p.add("grow", MILL_STEP, {{"src"}}, expands(), small);
+    p.add("both", MILL_STEP, {{"src"}, {"grow"}}, Behaviour(), both);
+    Behaviour twice; /* two children each, also of rows whose x is null */
+    twice.adds = {{"second", "int64"}};
+    twice.flags = MILL_PER_ROW | MILL_EXPANDS;
+    twice.process = [](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
+        std::vector<int64_t> v, parent;
+        for (int64_t i = 0; i < mill_batch_rows(in[0]); i++)
+            for (int64_t k = 0; k < 2; k++) v.push_back(k), parent.push_back(i);
+        return emit_int64(r, out, v, e, &parent);
+    };
+    p.add("again", MILL_STEP, {{"both"}}, twice, one);
+    Behaviour same;
+    same.uses = {{"second", "int64"}};
+    same.adds = {{"copy", "int64"}};
+    same.process = [](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
+        std::vector<int64_t> v;
+        for (int64_t i = 0; i < mill_batch_rows(in[0]); i++) v.push_back(value(in[0], 0, i));
+        return emit_int64(r, out, v, e);
+    };
+    small.map_out = {};
+    p.add("copy", MILL_STEP, {{"again"}}, same, small);
+    p.add("pair", MILL_STEP, {{"again"}, {"copy"}}, Behaviour(), pair);
+    p.sink("out", "pair");
+    ASSERT_EQ(p.run(), STM_END_DONE) << p.error.msg;
+    const std::vector<Row> &rows = p.rows("out");
+    size_t at = 0;
+    const auto expect = [&](int64_t x, const std::string &key, int64_t first) {
+        for (int64_t k = 0; k < 2; k++, at++) {
+            ASSERT_LT(at, rows.size());
+            EXPECT_EQ(rows[at].key, key + "." + std::to_string(k));
+            EXPECT_EQ(rows[at].values.at("first"), first);
+            EXPECT_EQ(rows[at].values.at("x"), first == INT64_MIN ? x : INT64_MIN) << "the first input of the join wins the name";
+            EXPECT_EQ(rows[at].values.at("second"), k);
+            EXPECT_EQ(rows[at].values.at("copy"), k);
+        }
+    };
+    for (int64_t x = 0; x < 60; x++) {
+        expect(x, std::to_string(x) + ".-", INT64_MIN);
+        for (int64_t c = 0; c <= x % 3; c++) expect(x, std::to_string(x) + "." + std::to_string(c), c);
+    }
+    EXPECT_EQ(at, rows.size());
+}
+
 TEST(Run, DiamondJoinPairsByKey)
 {
     Pipe p;

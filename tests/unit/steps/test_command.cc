@@ -1,11 +1,13 @@
 /* `command`: processes that do what they should, and all that they should not. Every case ends in bounded time. */
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <thread>
 
+#include "steps/command/idle.h"
 #include "support/chain.h"
 
 using mt::Chain;
@@ -138,6 +140,7 @@ TEST(Command, ItsFaultsAreErrorsOfTheBatch)
         {"too few", "head -n 2", "sh exited with code 0 before it had answered", false},
         {"too few, per batch", "head -n 2", "sh exited with code 0 before it had answered", true},
         {"too many, per batch", "cat; echo '{}'", "sh answered with more lines than there were rows", true},
+        {"too many and gone", "read a; read a; read a; read a; for i in 1 2 3 4 5 6; do echo '{\"b\":1}'; done", "sh answered with more lines than there were rows", false},
         {"bad end, per batch", "cat; exit 7", "sh exited with code 7 after its last answer", true},
         {"closes its input", "exec 0<&-; sleep 0.1; exit 5", "sh exited with code 5 before it had answered", false},
         {"closes its output", "exec 1>&-; sleep 0.1; exit 6", "sh exited with code 6 before it had answered", false},
@@ -185,6 +188,81 @@ TEST(Command, AlwaysTwoAnswersFailEveryBatch)
     ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
     EXPECT_EQ(r.failed, 24) << r.rows << r.errors;
     EXPECT_NE(r.first.find("more lines than there were rows"), std::string::npos) << r.errors;
+}
+
+/* One answer too many, now and then, of a program that is well known by then: the batch that has it fails, and its rows only. */
+TEST(Command, ASurplusAnswerFailsItsBatchWithoutRowKey)
+{
+    const struct {
+        const char *name, *script;
+        int bad;
+    } cases[] = {
+        {"first row of a batch",
+         "while read -r l; do v=${l#*:}; echo \"{\\\"b\\\":$v\"; case $v in 8*) echo \"{\\\"b\\\":$v\";; esac; done", 2},
+        {"last row of a batch",
+         "while read -r l; do v=${l#*:}; echo \"{\\\"b\\\":$v\"; case $v in 7*) echo \"{\\\"b\\\":$v\";; esac; done", 1},
+        {"last row of a batch, late",
+         "while read -r l; do v=${l#*:}; echo \"{\\\"b\\\":$v\"; case $v in 7*) sleep 0.01; echo \"{\\\"b\\\":$v\";; esac; done",
+         1},
+        {"two processes", "while read -r l; do echo \"$l\"; case $l in *:5*) echo \"$l\";; esac; done | sed -u 's/a/b/'", 1},
+        {"it leaves with the next answer", /* held back, as an unflushed buffer does */
+         "x=; while read -r l; do v=${l#*:}; case $v in 4*) x=\"{\\\"b\\\":$v\";; *) [ -z \"$x\" ] || echo \"$x\"; x=;; esac; echo "
+         "\"{\\\"b\\\":$v\"; done",
+         1},
+    };
+    for (const auto &k : cases) {
+        SCOPED_TRACE(k.name);
+        const Result r = run(numbers(0, 16), {{"argv", sh(k.script)}, kB});
+        ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+        std::string expected = both(0, 4 * k.bad);
+        for (int i = 4 * k.bad; i < 4 * k.bad + 4; i++) expected += "{\"a\":" + std::to_string(i) + ",\"b\":null}\n";
+        EXPECT_EQ(r.rows, expected + both(4 * k.bad + 4, 16));
+        EXPECT_EQ(r.failed, 4);
+        EXPECT_NE(r.first.find("more lines than there were rows"), std::string::npos) << r.errors;
+    }
+}
+
+/* What "waits for input" means: the proof that no answer too many is on its way. */
+TEST(Command, IdleIsWhatWaitsForInput)
+{
+    const struct {
+        const char *name, *script;
+        bool idle;
+    } cases[] = {
+        {"shell that reads", "while read -r l; do :; done", true},
+        {"program", "exec cat", true},
+        {"programs in a row", "cat | cat | cat", true},
+        {"sleeps", "exec sleep 60", false},
+        {"waits for what sleeps", "sleep 60; read l", false},
+        {"one of two sleeps", "cat | sleep 60", false},
+        {"computes", "while :; do :; done", false},
+    };
+    for (const auto &k : cases) {
+        SCOPED_TRACE(k.name);
+        int in[2];
+        ASSERT_EQ(pipe(in), 0);
+        const pid_t pid = fork();
+        if (pid == 0) {
+            setpgid(0, 0);
+            dup2(in[0], 0);
+            close(in[1]);
+            execl("/bin/sh", "sh", "-c", k.script, nullptr);
+            _exit(127);
+        }
+        close(in[0]);
+        setpgid(pid, pid); /* whoever comes first */
+        bool idle = false;
+        for (int i = 0; i < (k.idle ? 5000 : 30) && !idle; i++) { /* also while it starts: it is not idle for a moment */
+            idle = stm_group_idle(pid);
+            if (!idle) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        }
+        EXPECT_EQ(idle, k.idle);
+        kill(-pid, SIGKILL);
+        close(in[1]);
+        while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+        }
+        EXPECT_FALSE(stm_group_idle(pid)) << "what is gone is not idle";
+    }
 }
 
 /* Answers that are out of step cannot always be seen, but when numbered. */
