@@ -84,10 +84,12 @@ struct AtExit {
     {
         if (!settings().at_exit) return;
         const int live = stm_sim_live("*");
-        Lock l;
-        for (const std::string &f : book().findings) fprintf(stderr, "sim: %s\n", f.c_str());
-        if (book().findings.empty() && live == 0) return;
-        fprintf(stderr, "sim: %zu finding(s), %d object(s) not released\n", book().findings.size(), live);
+        {
+            Lock l;
+            for (const std::string &f : book().findings) fprintf(stderr, "sim: %s\n", f.c_str());
+            if (book().findings.empty() && live == 0) return;
+            fprintf(stderr, "sim: %zu finding(s), %d object(s) not released\n", book().findings.size(), live);
+        }
         fflush(nullptr);
         _exit(86);
     }

@@ -102,10 +102,29 @@ void fiber_prepare(Fiber *f, void (*main)())
     f->tsan = under_tsan() ? __tsan_create_fiber(0) : nullptr;
 }
 
+// TSan forgets what a thread did once some 60 others have ended, and says nothing of a race whose first half it forgot. So a block's
+// threads outlive it, up to a number that costs little memory.
+static const size_t kEndedMost = 1024;
+
 void fiber_release(Fiber *f)
 {
     stacks.free.push_back(f->stack);
-    if (under_tsan()) __tsan_destroy_fiber(f->tsan);
+    if (!under_tsan()) return;
+    if (f->state != State::Done) { // its gang died; what it did is before the kernel's end all the same
+        __tsan_switch_to_fiber(f->tsan, 1);
+        hb_release(&gang->end_tag);
+        __tsan_switch_to_fiber(gang->tsan_main, 1);
+    }
+    gang->ended.push_back(f->tsan);
+    if (gang->ended.size() <= kEndedMost) return;
+    __tsan_destroy_fiber(gang->ended.front());
+    gang->ended.pop_front();
+}
+
+void fibers_end()
+{
+    for (void *thread : gang->ended) __tsan_destroy_fiber(thread);
+    gang->ended.clear();
 }
 
 void to_scheduler(bool dying)

@@ -2,6 +2,7 @@
 #pragma once
 #include "exec.h"
 #include "sanitizer.h"
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -110,6 +111,7 @@ struct Gang {
     cudaError_t code = cudaSuccess;
     std::string why;
     uint64_t random = 1;
+    std::deque<void *> ended; // threads of blocks that are through, as TSan knows them, oldest first
 };
 
 extern __thread Gang *gang;   // of this host thread, while a grid runs
@@ -122,6 +124,7 @@ std::string thread_name(const Fiber &f);
 // fiber.cc
 void fiber_prepare(Fiber *f, void (*main)());
 void fiber_release(Fiber *f);
+void fibers_end(); // the gang's last
 void to_fiber(Fiber *f);
 void to_scheduler(bool dying = false);
 void fiber_begin(); // first thing on a new stack

@@ -13,6 +13,7 @@ namespace sim {
 void fail(cudaError_t code, const char *format, ...)
 {
     if (gang->dead) return;
+    Quiet quiet; // the text is the engine's; the host thread reads it
     gang->dead = true;
     gang->code = code;
     char text[512];
@@ -191,6 +192,7 @@ cudaError_t run_grid(const stm_sim_kernel &kernel, dim3 grid, dim3 block, size_t
             for (Fiber &f : b.fibers) fiber_release(&f);
         }
     }
+    fibers_end();
     hb_acquire(&g.end_tag); // only here: blocks are not ordered with each other
     for (Block &b : blocks) shared_end(&b);
     gang = nullptr;
