@@ -7,6 +7,9 @@
 #include "kernels/compact.h"
 #include "kernels/gather.h"
 #include "kernels/impute.h"
+#include "kernels/minhash.h"
+#include "kernels/near_pairs.h"
+#include "kernels/nearest.h"
 
 MILL_BEGIN_DECLS
 
@@ -18,6 +21,11 @@ typedef struct stm_kernels {
     mill_status (*gather)(const stm_gather_args *a, void *stream);
     mill_status (*gather_bits)(const stm_gather_bits_args *a, void *stream);
     mill_status (*compact)(const stm_compact_args *a, void *stream);
+    mill_status (*unit)(const stm_unit_args *a, void *stream);
+    mill_status (*nearest)(const stm_nearest_args *a, void *stream);
+    mill_status (*merge_ranks)(const stm_merge_ranks_args *a, void *stream);
+    mill_status (*near_pairs)(const stm_near_pairs_args *a, void *stream);
+    mill_status (*minhash)(const stm_minhash_args *a, void *stream);
 } stm_kernels;
 
 extern const stm_kernels stm_kernels_cpu;

@@ -20,8 +20,34 @@ static mill_status compact(const stm_compact_args *a, void *stream)
     (void)stream;
     return stm_compact_cpu(a);
 }
+static mill_status unit(const stm_unit_args *a, void *stream)
+{
+    (void)stream;
+    return stm_unit_cpu(a);
+}
+static mill_status nearest(const stm_nearest_args *a, void *stream)
+{
+    (void)stream;
+    return stm_nearest_cpu(a);
+}
+static mill_status merge_ranks(const stm_merge_ranks_args *a, void *stream)
+{
+    (void)stream;
+    return stm_merge_ranks_cpu(a);
+}
+static mill_status near_pairs(const stm_near_pairs_args *a, void *stream)
+{
+    (void)stream;
+    return stm_near_pairs_cpu(a);
+}
+static mill_status minhash(const stm_minhash_args *a, void *stream)
+{
+    (void)stream;
+    return stm_minhash_cpu(a);
+}
 
-const stm_kernels stm_kernels_cpu = {sizeof(stm_kernels), impute, gather, gather_bits, compact};
+const stm_kernels stm_kernels_cpu = {sizeof(stm_kernels), impute,     gather, gather_bits, compact, unit, nearest,
+                                     merge_ranks,         near_pairs, minhash};
 
 const stm_kernels *stm_kernels_of(const stm_device_ops *ops)
 {

@@ -4,12 +4,9 @@
 #include <string.h>
 
 #include "core/alloc.h"
-#include "core/text.h"
 #include "kernels/bf16.h"
 #include "kernels/dot.h"
 #include "kernels/parallel.h"
-
-enum { NORM_ROWS = 256 }; /* rows a worker takes at a time while measuring lengths */
 
 stm_screen_opts stm_screen_defaults(int64_t n_queries, int64_t k, int32_t threads)
 {
@@ -29,19 +26,6 @@ stm_screen_opts stm_screen_defaults(int64_t n_queries, int64_t k, int32_t thread
     return o;
 }
 
-double stm_length(const float *a, int64_t dim)
-{
-    const double square = stm_dot(a, a, dim); /* no overflow: float32 squared is below 1e78 */
-
-    return isfinite(square) ? sqrt(square) : -1.0;
-}
-
-float stm_score_of(int32_t metric, double dot, double length_a, double length_b)
-{
-    if (metric == MILL_DOT) return (float)dot;
-    return length_a > 0.0 && length_b > 0.0 ? (float)(dot / (length_a * length_b)) : 0.0f;
-}
-
 float stm_screen_exact(const stm_screen *s, int64_t q, int64_t c)
 {
     return stm_score_of(s->metric, stm_dot(s->queries->rows[q], s->own.rows[c], s->dim), s->queries->length[q], s->own.length[c]);
@@ -53,114 +37,6 @@ static float scale_margin(stm_gemm_type type, int64_t dim)
 
     /* A little more for the rounding of this float and of the cuts that are computed from it. */
     return (float)(((double)(dim + 8) * u * 1.01 + 2.0 * v + v * v + 0x1p-100) * (1.0 + 0x1p-20) + 4.0 * u);
-}
-
-/* ---- lengths ---- */
-
-typedef struct measure {
-    stm_vectors *v;
-    _Atomic int64_t next; /* relaxed: rows are shared out by it, results are read after the join */
-} measure;
-
-static mill_status measure_rows(void *user, int32_t worker, mill_error *err)
-{
-    measure *m = user;
-
-    (void)worker, (void)err;
-    for (;;) {
-        const int64_t first = atomic_fetch_add_explicit(&m->next, NORM_ROWS, memory_order_relaxed);
-        const int64_t last = first + NORM_ROWS < m->v->n ? first + NORM_ROWS : m->v->n;
-        if (first >= m->v->n) return MILL_OK;
-        for (int64_t r = first; r < last; r++) m->v->length[r] = stm_length(m->v->rows[r], m->v->dim);
-    }
-}
-
-static mill_status vectors_init(stm_vectors *v, const float *const *rows, int64_t n, int64_t dim, int32_t threads, mill_error *err)
-{
-    measure m = {.v = v};
-
-    v->rows = rows, v->n = n, v->dim = dim;
-    v->length = stm_malloc((size_t)(n > 0 ? n : 1) * sizeof *v->length);
-    v->valid = stm_malloc((size_t)(n > 0 ? n : 1) * sizeof *v->valid);
-    if (v->length == NULL || v->valid == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for %lld vectors", (long long)n);
-    (void)stm_parallel(threads, measure_rows, &m, err); /* cannot fail */
-    for (int64_t r = 0; r < n; r++) {
-        if (v->length[r] < 0.0) continue;
-        v->valid[v->n_valid++] = r;
-        if (v->length[r] > v->longest) v->longest = v->length[r];
-    }
-    v->kept = v->valid, v->n_kept = v->n_valid;
-    return MILL_OK;
-}
-
-/* ---- copies ---- */
-
-typedef struct kind {
-    uint64_t hash;
-    int64_t first, n; /* its first row; how many so far, 0 = the slot is free */
-} kind;
-
-typedef struct hashing {
-    const stm_vectors *v;
-    uint64_t *hash;       /* [n_valid] */
-    _Atomic int64_t next; /* relaxed, as in measure */
-} hashing;
-
-static mill_status hash_rows(void *user, int32_t worker, mill_error *err)
-{
-    hashing *h = user;
-    const stm_vectors *v = h->v;
-
-    (void)worker, (void)err;
-    for (;;) {
-        const int64_t first = atomic_fetch_add_explicit(&h->next, NORM_ROWS, memory_order_relaxed);
-        const int64_t last = first + NORM_ROWS < v->n_valid ? first + NORM_ROWS : v->n_valid;
-        if (first >= v->n_valid) return MILL_OK;
-        for (int64_t i = first; i < last; i++) h->hash[i] = stm_hash64(v->rows[v->valid[i]], (size_t)v->dim * sizeof(float), 0);
-    }
-}
-
-/* The kind of valid row number @p i: found, or made in a free slot. */
-static kind *kind_of(const stm_vectors *v, kind *kinds, size_t mask, uint64_t hash, int64_t row)
-{
-    for (size_t at = hash & mask;; at = (at + 1) & mask) {
-        kind *k = &kinds[at];
-        if (k->n == 0) *k = (kind){.hash = hash, .first = row};
-        if (k->hash == hash && (k->first == row || memcmp(v->rows[k->first], v->rows[row], (size_t)v->dim * sizeof(float)) == 0))
-            return k;
-    }
-}
-
-/* Leave out of v->kept what has @p copies equals before it. */
-static mill_status drop_copies(stm_vectors *v, int64_t copies, int32_t threads, mill_error *err)
-{
-    hashing h = {.v = v, .hash = stm_malloc((size_t)(v->n_valid + 1) * sizeof *h.hash)};
-    size_t size = 64;
-    kind *kinds;
-
-    while (size < 2 * (size_t)v->n_valid) size *= 2;
-    kinds = stm_calloc(size * sizeof *kinds);
-    v->kept = stm_malloc((size_t)(v->n_valid + 1) * sizeof *v->kept);
-    if (h.hash == NULL || kinds == NULL || v->kept == NULL) {
-        stm_free(h.hash);
-        stm_free(kinds);
-        return mill_fail(err, MILL_ERR_NOMEM, "no memory for %lld vectors", (long long)v->n);
-    }
-    (void)stm_parallel(threads, hash_rows, &h, err); /* cannot fail */
-    v->n_kept = 0;
-    for (int64_t i = 0; i < v->n_valid; i++)
-        if (kind_of(v, kinds, size - 1, h.hash[i], v->valid[i])->n++ < copies) v->kept[v->n_kept++] = v->valid[i];
-    stm_free(h.hash);
-    stm_free(kinds);
-    return MILL_OK;
-}
-
-static void vectors_fini(stm_vectors *v)
-{
-    if (v->kept != v->valid) stm_free(v->kept);
-    stm_free(v->length);
-    stm_free(v->valid);
-    memset(v, 0, sizeof *v);
 }
 
 /* ---- packing ---- */
@@ -219,11 +95,12 @@ mill_status stm_screen_init(stm_screen *s, const stm_screen_opts *opts, int32_t 
     s->metric = metric, s->threads = threads, s->dim = dim;
     s->lda = (dim + 31) / 32 * 32;
     s->margin = scale_margin(opts->type, dim);
-    if ((st = vectors_init(&s->own, corpus, n_corpus, dim, threads, err)) != MILL_OK) goto fail;
-    if (copies > 0 && copies < s->own.n_valid && (st = drop_copies(&s->own, copies, threads, err)) != MILL_OK) goto fail;
+    if ((st = stm_vectors_init(&s->own, corpus, n_corpus, dim, threads, err)) != MILL_OK) goto fail;
+    if (copies > 0 && copies < s->own.n_valid && (st = stm_vectors_drop_copies(&s->own, copies, threads, err)) != MILL_OK)
+        goto fail;
     s->queries = &s->own;
     if (queries != NULL) {
-        if ((st = vectors_init(&s->other, queries, n_queries, dim, threads, err)) != MILL_OK) goto fail;
+        if ((st = stm_vectors_init(&s->other, queries, n_queries, dim, threads, err)) != MILL_OK) goto fail;
         s->queries = &s->other;
     }
     s->n_tiles = (s->own.n_kept + opts->tile_rows - 1) / opts->tile_rows;
@@ -243,8 +120,8 @@ void stm_screen_fini(stm_screen *s)
 {
     for (int64_t t = 0; s->tiles != NULL && t < s->n_tiles; t++) stm_gemm_unpack(&s->tiles[t]);
     stm_free(s->tiles);
-    vectors_fini(&s->own);
-    vectors_fini(&s->other);
+    stm_vectors_fini(&s->own);
+    stm_vectors_fini(&s->other);
     memset(s, 0, sizeof *s);
 }
 

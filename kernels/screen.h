@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 
 #include "kernels/gemm.h"
+#include "kernels/vectors.h"
 #include "stepmill/ops.h"
 
 /** How to cut the work; tests vary it, results do not change. */
@@ -28,18 +29,6 @@ typedef struct stm_screen_opts {
 } stm_screen_opts;
 /** The fastest for this processor. @p k rows are kept per query. */
 stm_screen_opts stm_screen_defaults(int64_t n_queries, int64_t k, int32_t threads);
-
-/** One set of vectors: which of them take part, and their lengths. */
-typedef struct stm_vectors {
-    const float *const *rows; /* [n], borrowed */
-    int64_t n, dim;
-    double *length; /* [n]; -1: not finite, takes no part */
-    int64_t *valid; /* [n_valid] rows that take part, increasing */
-    int64_t n_valid;
-    int64_t *kept; /* [n_kept] those of them that can be found: valid itself, or fewer (stm_screen_init) */
-    int64_t n_kept;
-    double longest; /* 0 when there is none */
-} stm_vectors;
 
 typedef struct stm_screen {
     stm_screen_opts opts;
@@ -86,10 +75,5 @@ float stm_screen_margin(const stm_screen *s, int64_t q);
 float stm_screen_floor(const stm_screen *s, int64_t q, float threshold);
 /** The exact score of query row @p q and corpus row @p c, both valid. */
 float stm_screen_exact(const stm_screen *s, int64_t q, int64_t c);
-
-/** Exact score from its parts; lengths are those of stm_length. */
-float stm_score_of(int32_t metric, double dot, double length_a, double length_b);
-/** sqrt(a . a); -1 when a component is not finite. */
-double stm_length(const float *a, int64_t dim);
 
 #endif

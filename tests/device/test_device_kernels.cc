@@ -1,65 +1,12 @@
 /* Kernels that move rows: every form against the reference, through the table of the backend, with guards around the output. */
-#include "device/backend.h"
+#include "device/table.h"
 
 #include <numeric>
 #include <random>
 
-extern "C" {
-#include "kernels/kernels.h"
-}
-
 namespace {
 
-const char kGuard = 0x5a;
-const size_t kGuardBytes = 64;
-
-class RowKernels : public ::testing::TestWithParam<const char *> {
-protected:
-    void SetUp() override
-    {
-        std::string why;
-        ops = mt::backend(GetParam(), &why);
-        if (ops == nullptr) GTEST_SKIP() << GetParam() << ": " << why;
-        kernels = stm_kernels_of(ops);
-        ASSERT_NE(kernels, nullptr);
-        dev = std::make_unique<mt::Device>(ops);
-        stream = std::make_unique<mt::Stream>(*dev);
-    }
-    void TearDown() override
-    {
-        held.clear();
-        stream.reset();
-        dev.reset();
-    }
-    /* Bytes on the device; guards behind them. Device memory is filled with `poison` where no data is given. */
-    template <class T> T *put(const std::vector<T> &v)
-    {
-        held.push_back(std::make_unique<mt::Memory>(*dev, STM_MEM_DEVICE, v.size() * sizeof(T) + kGuardBytes));
-        T *p = held.back()->template as<T>();
-        EXPECT_EQ(stm_stream_fill(*stream, p, kGuard, v.size() * sizeof(T) + kGuardBytes, nullptr), MILL_OK);
-        EXPECT_EQ(stm_stream_copy(*stream, p, v.data(), v.size() * sizeof(T), nullptr), MILL_OK);
-        EXPECT_EQ(stm_stream_sync(*stream, nullptr), MILL_OK);
-        return p;
-    }
-    template <class T> std::vector<T> get(const T *p, size_t n)
-    {
-        std::vector<T> v(n);
-        std::vector<char> all(n * sizeof(T) + kGuardBytes);
-        mill_error err = {};
-        EXPECT_EQ(stm_stream_copy(*stream, all.data(), p, all.size(), &err), MILL_OK) << err.msg;
-        EXPECT_EQ(stm_stream_sync(*stream, &err), MILL_OK) << err.msg;
-        if (n > 0) memcpy(v.data(), all.data(), n * sizeof(T));
-        for (size_t i = n * sizeof(T); i < all.size(); i++) EXPECT_EQ(all[i], kGuard) << "wrote past the end";
-        return v;
-    }
-    void *native() { return stm_stream_native(*stream); }
-
-    const stm_device_ops *ops = nullptr;
-    const stm_kernels *kernels = nullptr;
-    std::unique_ptr<mt::Device> dev;
-    std::unique_ptr<mt::Stream> stream;
-    std::vector<std::unique_ptr<mt::Memory>> held;
-};
+class RowKernels : public mt::KernelTable {};
 
 std::vector<uint8_t> random_bytes(size_t n, unsigned seed)
 {

@@ -1,0 +1,114 @@
+#include "kernels/near_pairs.h"
+#include "kernels/unit_tiles.h"
+
+/* Rows of the two blocks that passed the screen together. */
+struct stm_met {
+    int32_t i, j;
+};
+
+/* grid: x = tile of b, y = tile of a; those below the diagonal end at once. As stm_nearest_screen_kernel otherwise: 48 KiB of dynamic shared
+ * memory and 1 KiB. */
+template <bool Tensor> __global__ void __launch_bounds__(STM_TILE_THREADS) stm_near_pairs_screen_kernel(stm_near_pairs_args a)
+{
+    STM_DYN_SHARED(uint16_t, stages);
+    STM_SHARED(float, cut, [STM_NEAREST_TILE]);
+    STM_SHARED(float, weight, [STM_NEAREST_TILE]);
+    const int me = static_cast<int>(threadIdx.x);
+    const int64_t row = static_cast<int64_t>(blockIdx.y) * STM_NEAREST_TILE,
+                  column = static_cast<int64_t>(blockIdx.x) * STM_NEAREST_TILE;
+    const int32_t width = stm_unit_width(a.dim);
+    const double margin = stm_unit_margin(width) * 1.0001;
+    const stm_tile_walk walk = {
+        a.a.units, a.b.units, row, a.a.n, a.b.n, static_cast<int64_t>(blockIdx.x), static_cast<int64_t>(blockIdx.x) + 1, width};
+    float acc[4][8][4];
+
+    if constexpr (Tensor && !STM_HAS_TENSOR) return;                          /* never launched there */
+    if (a.b_first + column + STM_NEAREST_TILE - 1 <= a.a_first + row) return; /* the whole block */
+    cut[me] = row + me < a.a.n ? stm_screen_from(a.metric, a.a.length[row + me], a.longest, a.threshold, margin) : INFINITY;
+    weight[me] = stm_screen_weight(a.metric, a.b, column + me, a.longest);
+    stm_tile_begin<Tensor>(walk, stages);
+    stm_tile_next<Tensor>(walk, stages, 0, acc);
+#pragma unroll
+    for (int mt = 0; mt < 4; mt++)
+#pragma unroll
+        for (int low = 0; low < 2; low++) {
+            const int r = stm_tile_row(mt, low * 2);
+            const float least = cut[r];
+#pragma unroll
+            for (int nt = 0; nt < 8; nt++)
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    const int c = stm_tile_column(nt, e);
+                    if (!(acc[mt][nt][low * 2 + e] * weight[c] >= least)) continue;
+                    if (a.a_first + row + r >= a.b_first + column + c) continue;
+                    const unsigned long long at = atomicAdd(reinterpret_cast<unsigned long long *>(a.found), 1ull);
+                    if (at < static_cast<unsigned long long>(a.room))
+                        static_cast<stm_met *>(a.scratch)[at] = {static_cast<int32_t>(row + r), static_cast<int32_t>(column + c)};
+                }
+        }
+    if constexpr (Tensor) stm_cp_async_wait<0>();
+}
+
+/* grid: as many blocks as one likes; each half warp takes every so manieth pair. No shared memory. */
+__global__ void stm_near_pairs_settle_kernel(stm_near_pairs_args a)
+{
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int64_t step = static_cast<int64_t>(gridDim.x) * (blockDim.x / 16);
+    const int64_t n = a.found[0];
+    if (n > a.room) return; /* no barrier below */
+    for (int64_t from = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 16) + threadIdx.x / 32 * 2; from < n; from += step) {
+        const int64_t at = from + lane / 16 < n ? from + lane / 16 : from; /* the other half's once more */
+        const stm_met pair = static_cast<const stm_met *>(a.scratch)[at];
+        const float score =
+            stm_exact_score(a.metric, a.a.rows + static_cast<int64_t>(pair.i) * a.dim,
+                            a.b.rows + static_cast<int64_t>(pair.j) * a.dim, a.dim, a.a.length[pair.i], a.b.length[pair.j]);
+        if (lane % 16 != 0 || from + lane / 16 >= n || !(score >= a.threshold)) continue;
+        const unsigned long long to = atomicAdd(reinterpret_cast<unsigned long long *>(a.found) + 1, 1ull);
+        a.out[to] = {static_cast<int32_t>(a.a_first + pair.i), static_cast<int32_t>(a.b_first + pair.j), score};
+    }
+}
+
+static void declare(const stm_near_pairs_args *a)
+{
+    STM_READS(a->a.rows, a->a.n * a->dim * 4);
+    STM_READS(a->a.units, a->a.n * stm_unit_width(a->dim) * 2);
+    STM_READS(a->a.length, a->a.n * 8);
+    STM_READS(a->b.rows, a->b.n * a->dim * 4);
+    STM_READS(a->b.units, a->b.n * stm_unit_width(a->dim) * 2);
+    STM_READS(a->b.length, a->b.n * 8);
+    STM_WRITES(a->scratch, stm_near_pairs_scratch_bytes(a->room));
+    STM_WRITES(a->found, 16);
+    (void)a;
+}
+
+template <bool Tensor> static mill_status screen(const stm_near_pairs_args *a, cudaStream_t s)
+{
+    const void *kernel = STM_KERNEL((stm_near_pairs_screen_kernel<Tensor>));
+    const dim3 grid(stm_blocks(a->b.n, STM_NEAREST_TILE), stm_blocks(a->a.n, STM_NEAREST_TILE));
+    const mill_status st =
+        stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, STM_TILE_BYTES)),
+                       "asking for shared memory", __FILE__, __LINE__, nullptr);
+    if (st != MILL_OK) return st;
+    declare(a);
+    return STM_LAUNCHED((stm_near_pairs_screen_kernel<Tensor>), grid, dim3(STM_TILE_THREADS), STM_TILE_BYTES, s, *a);
+}
+
+extern "C" mill_status stm_near_pairs_cuda(const stm_near_pairs_args *a, void *stream)
+{
+    const int block = 128;
+    cudaStream_t s = static_cast<cudaStream_t>(stream);
+    bool tensor = false;
+    if (!stm_near_pairs_fits(a)) return MILL_ERR_INVALID;
+    mill_status st =
+        stm_cuda_check(STM_CUDA(cudaMemsetAsync(a->found, 0, 16, s)), "clearing counters", __FILE__, __LINE__, nullptr);
+    if (st != MILL_OK || a->a.n == 0 || a->b.n == 0) return st;
+    if (a->scratch == nullptr || a->a.units == nullptr || a->b.units == nullptr) return MILL_ERR_INVALID;
+    st = stm_cuda_check(STM_CUDA(stm_tensor_cores(&tensor)), "asking for the device", __FILE__, __LINE__, nullptr);
+    if (st == MILL_OK) st = tensor ? screen<true>(a, s) : screen<false>(a, s);
+    if (st != MILL_OK) return st;
+    declare(a);
+    STM_WRITES(a->out, a->room * sizeof *a->out);
+    const int64_t blocks = (a->room + block / 16 - 1) / (block / 16);
+    return STM_LAUNCHED((stm_near_pairs_settle_kernel), dim3(static_cast<unsigned>(blocks < 512 ? blocks : 512)), dim3(block), 0, s,
+                        *a);
+}
