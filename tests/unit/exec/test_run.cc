@@ -460,7 +460,7 @@ TEST(Run, NoStepIsShownABatchOfNoRows)
         SCOPED_TRACE(keep);
         Pipe p;
         Behaviour all, copies = doubles(), route, sink, empties;
-        bool finished = false, finalized = false;
+        std::atomic<bool> finished{false}, finalized{false}; /* by several sinks at once */
         Pipe::Opts branches, join, five;
         empties.adds = {{"x", "int64"}}; /* every other batch that it emits has no rows */
         empties.generate = [](mill_replica *r, int64_t, mill_cursor *c, bool *last, mill_emit *out, mill_error *e) -> mill_status {
