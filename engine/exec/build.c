@@ -37,6 +37,16 @@ static int32_t add_node(builder *b, stm_station_kind kind, stm_node_kind flow_ki
     return i;
 }
 
+/* Whether reader @p i replays this stream. */
+static bool replays(const builder *b, int32_t i, int32_t out, int32_t branch)
+{
+    const int32_t source = b->nodes[i].source;
+
+    if (source >= 0 && b->nodes[source].kind == STM_NODE_TERMINAL)
+        return b->nodes[source].inputs[0].from == out && b->nodes[source].inputs[0].branch == branch;
+    return source == out && b->nodes[i].credit_rows == branch;
+}
+
 /* The node from which a consumer in @p stage reads this stream: the producer itself, or, across load groups and where the output is to be
  * kept, a reader behind a store. */
 static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int32_t stage, stm_flow_edge *edge)
@@ -50,7 +60,7 @@ static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int
     if (b->stations[out].stage == stage && !kept) return 0;
     for (int32_t i = 0; i < b->n; i++) /* shared by all consumers of that group */
         if (b->stations[i].kind == STM_AT_READER && b->stations[i].plan_step < 0 && b->stations[i].stage == stage &&
-            b->nodes[i].source == out && b->nodes[i].credit_rows == branch) {
+            replays(b, i, out, branch)) {
             edge->from = i;
             edge->branch = 0;
             return 0;
@@ -61,7 +71,7 @@ static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int
     if (b->nodes[store].inputs == NULL) return -1;
     *(stm_flow_edge *)b->nodes[store].inputs = *edge;
     b->nodes[store].n_inputs = 1;
-    b->nodes[reader].source = out;
+    b->nodes[reader].source = b->nodes[out].kind == STM_NODE_ROUTER ? store : out; /* of a router: the store tells which branch */
     b->nodes[reader].credit_rows = branch; /* until credits are worked out: says which branch it replays */
     b->stations[store].store = b->stations[reader].store = stm_calloc(sizeof(stm_store));
     if (b->stations[store].store == NULL) return -1;

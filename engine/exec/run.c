@@ -45,7 +45,7 @@ static void on_print(stm_wrapper *w, const mill_batch *batch, void *user)
 
     if (run->opts.on_sink_batch == NULL) return;
     pthread_mutex_lock(&run->print_lock);
-    run->opts.on_sink_batch(stm_wrapper_step(w), batch, run->opts.user);
+    run->opts.on_sink_batch(stm_wrapper_replica(w), batch, run->opts.user);
     pthread_mutex_unlock(&run->print_lock);
 }
 

@@ -24,8 +24,8 @@ typedef struct stm_run_opts {
     double commit_interval_s; /* durable; 0 = 1 s */
     /* Called for every error record as it happens, from any driver, never two at once. NULL = none. */
     void (*on_error)(const stm_error_record *rec, void *user);
-    /* Dry run: what a sink would have written; columns in the order of `step`'s inputs. One call at a time. */
-    void (*on_sink_batch)(const mill_step *step, const mill_batch *batch, void *user);
+    /* Dry run: what a sink would have written; columns in the order of its step's inputs. One call at a time. */
+    void (*on_sink_batch)(const mill_replica *sink, const mill_batch *batch, void *user);
     void *user;
 } stm_run_opts;
 

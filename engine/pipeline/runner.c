@@ -64,9 +64,10 @@ static mill_status name_dir(mill_pipeline *p, mill_run *r, mill_error *err)
 }
 
 /* A dry run's sink rows, one JSON object each. Called one at a time. */
-static void hand_out_rows(const mill_step *step, const mill_batch *batch, void *user)
+static void hand_out_rows(const mill_replica *sink, const mill_batch *batch, void *user)
 {
     const mill_run *r = user;
+    const mill_step *step = mill_replica_step(sink);
     const stm_step_input *in = &step->inputs[0];
     const char **names = stm_malloc((size_t)in->n_used * sizeof *names);
     mill_json_writer *w = NULL;
@@ -78,7 +79,10 @@ static void hand_out_rows(const mill_step *step, const mill_batch *batch, void *
         const char *line;
 
         mill_json_writer_clear(w);
-        if (mill_json_writer_row(w, i) != MILL_OK || mill_json_writer_end(w) != MILL_OK) break;
+        if (mill_json_writer_row(w, i) != MILL_OK) break;
+        if (step->policy.sink_errors && mill_json_writer_text(w, "_error", mill_replica_row_error(sink, batch, i)) != MILL_OK)
+            break;
+        if (mill_json_writer_end(w) != MILL_OK) break;
         line = mill_json_writer_data(w, &bytes);
         r->opts.on_sink_row(mill_step_name(step), line, bytes - 1, r->opts.user); /* without the newline */
     }

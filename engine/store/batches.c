@@ -248,6 +248,7 @@ static mill_status get_envelope(stm_wire *w, mill_pool *pool, int32_t n_columns,
 
     if (w->failed || rows < 0 || rows > (int64_t)MILL_BUFFER_MAX_BYTES / 8 || columns != (uint32_t)n_columns || roots > 64 || width < 1 || width > 64 || flags > 31)
         return malformed(err);
+    if ((flags & TUPLES) == 0 && rows > 0 && (first < -1 || first > INT64_MAX - rows)) return malformed(err); /* -1: of rows without a key */
     if (stm_batch_create(pool, rows, n_columns, n_roots, &b) != MILL_OK) return no_memory(err);
     b->seq = seq;
     b->frontier[0] = f0;

@@ -156,6 +156,7 @@ stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w)
     return (stm_wrapper_state)atomic_load_explicit(&w->state, memory_order_acquire);
 }
 mill_step *stm_wrapper_step(const stm_wrapper *w) { return w->step; }
+const mill_replica *stm_wrapper_replica(const stm_wrapper *w) { return &w->replica; }
 int32_t stm_wrapper_index(const stm_wrapper *w) { return w->replica.index; }
 void *stm_wrapper_owner(const stm_wrapper *w) { return w->owner; }
 void stm_wrapper_busy(stm_wrapper *w, int64_t ns) { stm_count(&w->busy_ns, ns); }

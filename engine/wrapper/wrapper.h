@@ -68,6 +68,7 @@ void stm_wrapper_cancel(stm_wrapper *w);
 void stm_wrapper_expire(stm_wrapper *w, int64_t since_ns);
 stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w);
 mill_step *stm_wrapper_step(const stm_wrapper *w);
+const mill_replica *stm_wrapper_replica(const stm_wrapper *w);
 int32_t stm_wrapper_index(const stm_wrapper *w);
 void *stm_wrapper_owner(const stm_wrapper *w);
 stm_wrapper_stats stm_wrapper_counts(const stm_wrapper *w);

@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
 # run_mutants.sh [SOURCE_DIR [BUILD_DIR]]: puts each fault of mutants/*.patch into a copy of engine/flow, builds the flow's tests,
 # and checks that the test which the patch names (first line) finds it. Prints killed or ALIVE for each; fails when one lives.
-# run_mutants.sh --check [SOURCE_DIR]: only whether each patch applies, changes something and names a test that there is.
+# run_mutants.sh --check [SOURCE_DIR]: only whether each patch applies, changes something and names a test that there is, and whether
+# the sources it is built with are complete.
 set -euo pipefail
+parts=(core device memory batch flow) # of engine/, and of these not what the flow has no business with: exchange formats, copies to devices
+without=('batch/ipc_*.c' 'batch/json*.c' 'batch/arrow*.c' batch/move.c memory/place.c 'device/cuda*.c')
+take() { # take SOURCE_DIR WORK_DIR
+    mkdir -p "$2/engine"
+    cp -r "${parts[@]/#/$1/engine/}" "$2/engine/"
+    local pattern
+    for pattern in "${without[@]}"; do compgen -G "$2/engine/$pattern" | xargs -r rm; done
+}
 if [ "${1:-}" = --check ]; then
     src=$(cd "${2:-$(dirname "$0")/../..}" && pwd)
     bad=0 n=0
@@ -13,6 +22,10 @@ if [ "${1:-}" = --check ]; then
         grep -qE '^[+-]([^+-]|$)' "$patch" || { echo "$name changes nothing"; bad=1; }
         grep -qE "^TEST(_F)?\(${test%.*}, ${test#*.}\)" "$src"/tests/flow/*.cc || { echo "$name: there is no test $test"; bad=1; }
     done
+    work=$(mktemp -d "${TMPDIR:-/tmp}/mutants.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    take "$src" "$work" # what is built for them must not lack a header
+    "${CC:-cc}" -MM -D_GNU_SOURCE -I"$src/include" -I"$work/engine" "$work"/engine/*/*.c >"$work/headers" || { echo 'run_mutants.sh: parts lacks a folder'; bad=1; }
     echo "$n mutants looked at"
     [ "$n" -ge 12 ] && [ "$bad" -eq 0 ]
     exit
@@ -25,8 +38,8 @@ jobs=2
 flags=(-O1 -D_GNU_SOURCE -w -I"$src/include" -I"$work" -I"$work/engine" -I"$src" -I"$src/tests")
 start=$SECONDS
 
-mkdir -p "$work/engine" "$work/obj" "$work/test"
-cp -r "$src"/engine/{core,memory,batch,flow} "$work/engine/"
+mkdir -p "$work/obj" "$work/test"
+take "$src" "$work"
 
 compile() { # compile SOURCE OBJECT
     case $1 in
@@ -42,8 +55,7 @@ in_parallel() { # in_parallel SOURCE...: objects in $work/obj
     done
     for f in "${pids[@]}"; do wait "$f"; done
 }
-rm -f "$work"/engine/batch/{ipc_*,json*,arrow*}.c # exchange formats: not the flow's business
-in_parallel "$work"/engine/{core,memory,batch,flow}/*.c "$src"/tests/flow/*.cc "$src"/tests/support/fail_nth.cc
+in_parallel "$work"/engine/*/*.c "$src"/tests/flow/*.cc "$src"/tests/support/fail_nth.cc
 
 link() { "$cxx" "$work"/obj/*.o -o "$work/tests" -lgtest -lgtest_main -lpthread -lm; }
 run() { # run TEST: its exit status; a test that hangs has failed

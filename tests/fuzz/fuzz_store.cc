@@ -78,14 +78,16 @@ void batch(const uint8_t *data, size_t n)
             mill_column *c = mill_batch_column(b, i);
             require(c == nullptr || (mill_column_rows(c) == b->rows && stm_column_validate(c, &err) == MILL_OK), "a column that is not valid");
         }
-        int64_t key[64], sum = 0;
+        int64_t key[64];
+        uint64_t sum = 0;
+        require(b->keys.width >= 1 && b->keys.width <= 64, "keys wider than any");
         for (int64_t r = 0; r < b->rows && r < 4096; r++) {
             stm_batch_key(b, r, key);
-            sum += key[0];
+            sum += static_cast<uint64_t>(key[0]);
             for (int32_t i = 0; i < b->n_columns; i++) sum += stm_batch_is_imputed(b, i, r);
         }
         if (b->marks != nullptr) require(mill_column_rows(b->marks) == b->rows, "marks of other rows");
-        volatile int64_t keep = sum;
+        volatile uint64_t keep = sum;
         (void)keep;
     } else {
         require(st == MILL_ERR_DATA || st == MILL_ERR_NOMEM, "a batch refused without a reason");

@@ -62,6 +62,46 @@ TEST(Cli, DryRunPrintsRowsAndWritesNothing)
     EXPECT_EQ(f.list(), std::vector<std::string>{"t.yaml"});
 }
 
+TEST(Cli, DryRunShowsTheColumnOfErrors)
+{
+    Folder f;
+    f.write("in.jsonl", "{\"a\":1}\noops\n");
+    f.write("t.yaml",
+            "stepmill: 1\nmax_errors: 1\nsteps:\n  in: {type: read_jsonl, path: in.jsonl, extra: '', columns: {a: int64}}\n"
+            "  out: {type: write_jsonl, from: in, path: out.jsonl, errors: true}\n");
+    const Result r = mt::run(f, {"run", "--dry-run", "t.yaml"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(r.out, "{\"a\":1,\"_error\":null}\n{\"a\":null,\"_error\":\"expected an object of JSON\"}\n");
+    EXPECT_EQ(mt::run(f, {"run", "t.yaml"}).code, 0);
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), r.out) << "as the file has it";
+}
+
+/* The same rows whether everything is loaded at once, step by step, or the border of a load group is a router. */
+TEST(Cli, LoadGroupsMayCutARoute)
+{
+    std::string all;
+    for (const char *groups : {"", "load_groups: sequential\n", "load_groups: [[count, way], [big, small, meet, out]]\n",
+                               "load_groups: [[count, way, big], [small, meet, out]]\n"}) {
+        SCOPED_TRACE(groups);
+        Folder f;
+        f.write(
+            "t.yaml",
+            std::string("stepmill: 1\nname: t\n") + groups +
+                "plugins: [" E2E_PLUGIN "]\nsteps:\n"
+                "  count: {type: e2e_count, rows: 100, batch_size: 7}\n"
+                "  way: {type: route_by, from: count, to: {big: big, small: small}, when: {big: id > 60}, input_batch_size: 1}\n"
+                "  big: {type: template, from: way, template: 'B{id}', output: text}\n"
+                "  small: {type: template, from: way, template: 'S{id}', output: text}\n"
+                "  meet: {type: select, from: {converge: [big, small]}}\n"
+                "  out: {type: write_jsonl, from: meet, path: out.jsonl}\n");
+        const Result r = mt::run(f, {"run", "t.yaml"});
+        EXPECT_EQ(r.code, 0) << r.err;
+        EXPECT_EQ(lines(f.read("runs/t/out.jsonl")), 100);
+        if (all.empty()) all = f.read("runs/t/out.jsonl");
+        EXPECT_EQ(f.read("runs/t/out.jsonl"), all);
+    }
+}
+
 TEST(Cli, DryRunOfAJoinByPositionNeedsNoEqualBatches)
 {
     Folder f;

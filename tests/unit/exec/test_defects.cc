@@ -223,6 +223,43 @@ TEST(Defects, R9_GeneratorWhoseReadersAreInLaterLoadGroups)
     expect_rows(p, "out", 100);
 }
 
+/* A load group may end at a router, inside a branch, and in front of the convergence: every branch is stored with its borders. */
+TEST(Defects, R9_LoadGroupsThatCutARoute)
+{
+    for (int cut = 0; cut < 4; cut++) {
+        SCOPED_TRACE("cut " + std::to_string(cut));
+        Pipe p;
+        Pipe::Opts r = rows_per_batch(5, 2), c = rows_per_batch(7), a = rows_per_batch(2, 2), b, out;
+        r.branches = {"a", "b", "both_read"};
+        c.mode = STM_INPUT_CONVERGE;
+        a.map_out = {{"y", "ya"}};
+        b.map_out = {{"y", "yb"}};
+        r.stage = 0;
+        a.stage =
+            cut == 0 || cut == 3 ? 1 : 0; /* 0: behind the router; 1: one branch only; 2: behind both; 3: every step by itself */
+        b.stage = cut == 2 ? 0 : cut == 3 ? 2 : 1;
+        c.stage = out.stage = cut == 3 ? 3 : 1;
+        p.source("src", 103, 10);
+        p.add("router", MILL_ROUTER, {{"src"}}, routes([](int64_t x) {
+                  return x / 5 % 4 == 3 ? std::vector<size_t>{0, 1} : std::vector<size_t>{(size_t)(x / 5 % 4)};
+              }),
+              r);
+        p.add("a", MILL_STEP, {{"router", 0}}, maps([](int64_t x) { return x + 1; }), a);
+        p.add("b", MILL_STEP, {{"router", 1}}, maps([](int64_t x) { return x + 2; }), b);
+        p.add("meet", MILL_STEP, {{"a"}, {"b"}, {"router", 2}}, Behaviour(), c);
+        p.sink("out", "meet", out);
+        p.sink("straight", "router", out, 2);
+        ASSERT_EQ(p.run(), STM_END_DONE) << p.error.msg;
+        expect_rows(p, "out", 103);
+        for (int64_t i = 0; i < 103; i++) {
+            const int64_t way = i / 5 % 4;
+            EXPECT_EQ(p.rows("out")[i].values.at("ya"), way == 0 || way == 3 ? i + 1 : INT64_MIN);
+            EXPECT_EQ(p.rows("out")[i].values.at("yb"), way == 1 || way == 3 ? i + 2 : INT64_MIN);
+        }
+        EXPECT_EQ(p.rows("straight").size(), 25u);
+    }
+}
+
 TEST(Defects, R11_BranchesWithDifferentColumns)
 {
     Pipe p;
