@@ -6,6 +6,8 @@
 #include "batch/builder.h"
 #include "batch/column.h"
 #include "batch/keys.h"
+#include "batch/move.h"
+#include "batch/site.h"
 #include "batch/type.h"
 
 mill_status stm_column_concat(mill_pool *pool, mill_column *const *cols, size_t n, const mill_type *type, mill_column **out)
@@ -141,8 +143,30 @@ fail:
     return st;
 }
 
+/* Column i of the runs: where it is. */
+static mill_status concat_column(const stm_site *site, mill_pool *pool, const stm_run_of_rows *runs, size_t n, int32_t i,
+                                 const mill_type *type, mill_column **out)
+{
+    bool away = false;
+
+    for (size_t k = 0; k < n && site != NULL; k++) {
+        const mill_column *c = part_of(runs[k].batch, COLUMNS, i);
+
+        if (c == NULL) continue;
+        if (c->view.type != type) return MILL_ERR_TYPE;
+        away = away || stm_column_is_on_device(c, NULL);
+    }
+    return away ? site->concat(site->user, type, runs, n, i, out) : concat_part(pool, runs, n, COLUMNS, i, type, out);
+}
+
 mill_status stm_batch_concat(mill_pool *pool, const stm_run_of_rows *runs, size_t n, const mill_type *const *types, int32_t n_columns,
                              int32_t n_roots, mill_batch **out)
+{
+    return stm_batch_concat_at(NULL, pool, runs, n, types, n_columns, n_roots, out);
+}
+
+mill_status stm_batch_concat_at(const stm_site *site, mill_pool *pool, const stm_run_of_rows *runs, size_t n,
+                                const mill_type *const *types, int32_t n_columns, int32_t n_roots, mill_batch **out)
 {
     mill_batch *b;
     mill_status st;
@@ -160,7 +184,7 @@ mill_status stm_batch_concat(mill_pool *pool, const stm_run_of_rows *runs, size_
     if ((st = stm_batch_create(pool, rows, n_columns, n_roots, &b)) != MILL_OK) return st;
     if ((st = stm_keys_concat(pool, runs, n, rows, &b->keys)) != MILL_OK) goto fail;
     for (int32_t i = 0; i < n_columns; i++)
-        if ((st = concat_part(pool, runs, n, COLUMNS, i, types[i], &b->columns[i])) != MILL_OK) goto fail;
+        if ((st = concat_column(site, pool, runs, n, i, types[i], &b->columns[i])) != MILL_OK) goto fail;
     if ((st = concat_part(pool, runs, n, MARKS, 0, mill_type_plain(MILL_INT64), &b->marks)) != MILL_OK) goto fail;
     if (imputed && (st = new_imputed(b)) != MILL_OK) goto fail;
     for (int32_t i = 0; i < n_columns && imputed; i++)
@@ -190,6 +214,12 @@ static mill_status gather_flags(mill_pool *pool, const mill_column *col, const i
 mill_status stm_batch_gather(mill_pool *pool, const mill_batch *src, const int64_t *index, int64_t n, const mill_type *const *types,
                              mill_batch **out)
 {
+    return stm_batch_gather_at(NULL, pool, src, index, n, types, out);
+}
+
+mill_status stm_batch_gather_at(const stm_site *site, mill_pool *pool, const mill_batch *src, const int64_t *index, int64_t n,
+                                const mill_type *const *types, mill_batch **out)
+{
     mill_batch *b;
     mill_status st;
     bool run = n > 0;
@@ -205,8 +235,14 @@ mill_status stm_batch_gather(mill_pool *pool, const mill_batch *src, const int64
     if ((st = stm_batch_clone_empty(src, &b)) != MILL_OK) return st;
     b->rows = n;
     if ((st = stm_keys_gather(pool, src, index, n, &b->keys)) != MILL_OK) goto fail;
-    for (int32_t i = 0; i < src->n_columns; i++)
-        if (src->columns[i] != NULL && (st = stm_column_gather(pool, src->columns[i], index, n, &b->columns[i])) != MILL_OK) goto fail;
+    for (int32_t i = 0; i < src->n_columns; i++) {
+        const mill_column *c = src->columns[i];
+
+        if (c == NULL) continue;
+        st = site != NULL && stm_column_is_on_device(c, NULL) ? site->gather(site->user, c, index, n, &b->columns[i])
+                                                              : stm_column_gather(pool, c, index, n, &b->columns[i]);
+        if (st != MILL_OK) goto fail;
+    }
     if ((st = gather_flags(pool, src->marks, index, n, &b->marks)) != MILL_OK) goto fail;
     if (src->imputed != NULL && (st = new_imputed(b)) != MILL_OK) goto fail;
     for (int32_t i = 0; i < src->n_columns && src->imputed != NULL; i++)

@@ -94,7 +94,7 @@ static mill_status copy_part(stm_mover *m, mill_buffer *src, size_t from, size_t
     if (st == MILL_OK) st = staged(m, src, from, bytes, &hold, &at, err);
     if (st == MILL_OK) st = stm_buffer_await(src, m->stream, err);
     if (st == MILL_OK) {
-        if (stm_buffer_on_device(src) && of != own && stm_device_ordinal(of) != stm_device_ordinal(own))
+        if (m->to != NULL && stm_buffer_on_device(src) && of != own && stm_device_ordinal(of) != stm_device_ordinal(own))
             st = stm_stream_copy_peer(m->stream, own, dst->data, of, at, bytes, err);
         else
             st = stm_stream_copy(m->stream, dst->data, at, bytes, err);

@@ -5,6 +5,7 @@
 
 #include "batch/bits.h"
 #include "batch/column.h"
+#include "batch/move.h"
 #include "batch/type.h"
 
 static const char kNoMemory[] = "no memory for rows that come back from disk";
@@ -288,6 +289,8 @@ mill_status stm_batch_park(mill_batch *b, stm_spill *file, mill_error *err)
     mill_status st;
 
     if (stm_batch_parked(b)) return MILL_OK;
+    for (int32_t i = 0; i < b->n_columns; i++) /* the disk is for memory of the host */
+        if (b->columns[i] != NULL && stm_column_is_on_device(b->columns[i], NULL)) return MILL_OK;
     st = write_record(file, b, false, &token, err);
     if (st != MILL_OK) return st;
     drop_contents(b->pool, &c, b->n_columns);

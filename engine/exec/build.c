@@ -335,7 +335,7 @@ mill_status stm_run_build(stm_run *run, mill_error *err)
     set_credit(&b);
     if ((st = stm_flow_create(run->pool, b.nodes, b.n, &run->flow, err)) != MILL_OK) goto done;
     run->env.n_roots = stm_flow_roots(run->flow);
-    if ((st = connect(&b, err)) != MILL_OK) goto done;
+    if ((st = connect(&b, err)) != MILL_OK || (st = stm_run_residents(run, err)) != MILL_OK) goto done;
     st = add_wrappers(run, err);
 done:
     for (int32_t i = 0; b.nodes != NULL && i < b.n; i++) stm_free((void *)b.nodes[i].inputs);
@@ -351,6 +351,7 @@ void stm_run_unbuild(stm_run *run)
         for (int32_t k = 0; k < s->n_slots; k++) stm_wrapper_destroy(&s->slots[k].wrapper);
         stm_free(s->slots);
         stm_free(s->outs);
+        stm_free(s->resident);
         stm_cost_destroy(&s->cost);
         if (s->store != NULL && s->kind != STM_AT_READER) stm_store_free(run, s->store); /* owned by the side that writes */
     }

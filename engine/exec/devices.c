@@ -4,6 +4,9 @@
 #include "device/registry.h"
 #include "wrapper/lane.h"
 
+#define SLAB ((size_t)32 << 20)  /* of a replica on its device, and ... */
+#define PINNED ((size_t)8 << 20) /* ... on the host, where nobody says that it needs less */
+
 bool stm_step_wants_device(const mill_step *step)
 {
     return step->type->kind == MILL_STEP && step->type->process != NULL && (step->type->flags & MILL_ON_DEVICE) != 0 &&
@@ -65,6 +68,8 @@ mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrappe
                                  mill_error *err)
 {
     const mill_step *step = stm_wrapper_step(w);
+    const size_t asked = step->policy.memory_bytes > 0 ? (size_t)step->policy.memory_bytes : SLAB;
+    const size_t slab = asked < SLAB ? asked : SLAB; /* what is more comes as it is needed: weights may not be in slabs */
     stm_device *dev = NULL;
     mill_status st;
 
@@ -72,5 +77,7 @@ mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrappe
     st = device_for(d, step, planned, stm_wrapper_index(w), &dev, err);
     pthread_mutex_unlock(&d->lock);
     if (st != MILL_OK || dev == NULL) return st;
-    return stm_lane_open(&(stm_lane_opts){.device = dev, .host = pool}, lane, err);
+    return stm_lane_open(
+        &(stm_lane_opts){.device = dev, .host = pool, .slab_bytes = slab, .pinned_bytes = slab < PINNED ? slab : PINNED}, lane,
+        err);
 }

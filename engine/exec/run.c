@@ -13,6 +13,7 @@
 #include "exec/durable.h"
 #include "exec/station.h"
 #include "placement/limits.h"
+#include "wrapper/lane.h"
 
 static mill_status on_device(stm_wrapper *w, struct stm_lane **lane, void *user, mill_error *err)
 {
@@ -20,11 +21,14 @@ static mill_status on_device(stm_wrapper *w, struct stm_lane **lane, void *user,
     const stm_station *s = stm_wrapper_owner(w);
     const stm_placement *p = run->plan->placement;
     int32_t planned = -1;
+    mill_status st;
 
     for (int32_t i = 0; p != NULL && i < p->n; i++)
         if (p->entries[i].step == s->plan_step && p->entries[i].replica == stm_wrapper_index(w) && p->entries[i].n_gpus > 0)
             planned = p->entries[i].gpus[0];
-    return stm_run_devices_lane(&run->devices, run->pool, w, planned, lane, err);
+    st = stm_run_devices_lane(&run->devices, run->pool, w, planned, lane, err);
+    if (st == MILL_OK && *lane != NULL) stm_lane_keep(*lane, s->resident);
+    return st;
 }
 
 static void on_wake(stm_wrapper *w, void *user)

@@ -107,6 +107,7 @@ struct stm_station {
     stm_out *outs;
     int32_t n_outs, n_inputs;
     struct stm_lasting *lasting; /* durable.h; NULL = nothing of this run is kept */
+    bool *resident;    /* [columns of the step's output] steps on devices, routers: may leave in the memory of a device (resident.c); else NULL */
     stm_station *next; /* where a driver looks first after a burst here */
     stm_replica_slot *slots;
     int32_t n_slots; /* store, reader, discard: one without a wrapper */
@@ -227,6 +228,17 @@ bool stm_station_runnable(const stm_station *s);
 void stm_station_fail(stm_station *s, const mill_error *err);
 /** If everything it will ever do is done: mark done, once. */
 void stm_station_check_done(stm_station *s);
+
+/** Up to @p want items for a wrapper that is claimed. */
+int32_t stm_station_take(stm_station *s, stm_ready *items, int32_t want);
+/** Give batches to everybody who reads the stream; takes c->b[0 .. n) over. */
+void stm_station_hand_on(stm_station *s, int32_t n, stm_carry *c);
+
+/* overlap.c: a burst of a step on a device. Returns when nothing of it is under way any more; items handled. */
+int32_t stm_station_overlap(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n);
+
+/* resident.c: which columns leave which station in the memory of a device. */
+mill_status stm_run_residents(stm_run *run, mill_error *err);
 
 /* driver.c */
 mill_status stm_drivers_start(stm_run *run, mill_error *err);

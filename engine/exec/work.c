@@ -120,7 +120,7 @@ static void push_out(const stm_out *o, mill_batch **b, int32_t n)
 }
 
 /* Give batches to everybody who reads this stream. Takes them over: b is c->b. */
-static void hand_on(stm_station *s, int32_t n, stm_carry *c)
+void stm_station_hand_on(stm_station *s, int32_t n, stm_carry *c)
 {
     mill_batch **b = c->b;
     const stm_out *first = &s->outs[0];
@@ -289,7 +289,7 @@ static int32_t recall(stm_station *s, stm_ready *items, int32_t n)
 }
 
 /* Submit: items are taken while the step has room. */
-static int32_t take(stm_station *s, stm_ready *items, int32_t want)
+int32_t stm_station_take(stm_station *s, stm_ready *items, int32_t want)
 {
     int32_t n;
 
@@ -398,7 +398,7 @@ static int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t wan
         stm_credit_end(s->run->flow, s->root);
         atomic_store_explicit(&s->inlet_done, true, memory_order_release);
     }
-    hand_on(s, n, c);
+    stm_station_hand_on(s, n, c);
     if (__builtin_expect(st != MILL_OK, 0)) {
         stm_station_fail(s, &err);
         return n + 1;
@@ -457,7 +457,7 @@ static int32_t run_reader(stm_station *s, int32_t want, stm_carry *c)
         stm_credit_end(run->flow, s->root);
         atomic_store_explicit(&s->inlet_done, true, memory_order_release);
     }
-    hand_on(s, n, c);
+    stm_station_hand_on(s, n, c);
     return n;
 }
 
@@ -469,7 +469,7 @@ static int32_t run_step(stm_station *s, stm_replica_slot *slot, stm_ready *items
 
     error_reset(&err);
     st = stm_wrapper_map_all(slot->wrapper, items, n, c->b, &done, &err);
-    hand_on(s, done, c);
+    stm_station_hand_on(s, done, c);
     if (__builtin_expect(st != MILL_OK, 0)) {
         drop_items(items, done, n);
         if (err.status == MILL_OK) memset(&err, 0, sizeof err), mill_fail(&err, st, "%s", mill_status_text(st));
@@ -489,7 +489,7 @@ static int32_t run_submit(stm_station *s, stm_replica_slot *slot, int32_t want)
     found.may = false;
     found.n = 0;
     atomic_store_explicit(&slot->poll, 0, memory_order_relaxed);
-    while (n < want && !stm_wrapper_full(slot->wrapper) && st == MILL_OK && take(s, &item, 1) == 1) {
+    while (n < want && !stm_wrapper_full(slot->wrapper) && st == MILL_OK && stm_station_take(s, &item, 1) == 1) {
         st = stm_wrapper_submit(slot->wrapper, &item, &err);
         if (st != MILL_OK) stm_ready_discard(&item); /* nothing is left of it if it was consumed */
         n++;
@@ -500,7 +500,7 @@ static int32_t run_submit(stm_station *s, stm_replica_slot *slot, int32_t want)
         st = stm_wrapper_flush(slot->wrapper, &err);
     while (st == MILL_OK) {
         st = stm_wrapper_poll(slot->wrapper, found.b, STM_BURST, &done, &err);
-        hand_on(s, done, &found);
+        stm_station_hand_on(s, done, &found);
         n += done;
         if (done < STM_BURST) break;
     }
@@ -702,7 +702,7 @@ int32_t stm_station_run(stm_station *s, stm_carry *c)
     switch (s->kind) {
     case STM_AT_GENERATOR: n = run_generator(s, slot, want, c); break;
     case STM_AT_READER: n = run_reader(s, want, c); break;
-    case STM_AT_STEP: n = run_step(s, slot, items, n, c); break;
+    case STM_AT_STEP: n = stm_wrapper_lane(slot->wrapper) != NULL ? stm_station_overlap(s, slot, items, n) : run_step(s, slot, items, n, c); break;
     case STM_AT_SUBMIT: n = run_submit(s, slot, want); break;
     case STM_AT_ROUTER: n = run_router(s, slot, items, n); break;
     case STM_AT_GLOBAL: n = run_global(s, slot, items, n); break;

@@ -17,6 +17,7 @@
 #define STM_FLOW_FLOW_H
 
 #include "batch/batch.h"
+#include "batch/site.h"
 
 #define STM_FLOW_MAX_DEPTH 32 /* bits of `borders`; one less routers nested in branches of routers */
 
@@ -183,6 +184,9 @@ void stm_inlet_begin_at(stm_inlet *in, int32_t input, uint64_t item);
  */
 mill_status stm_ready_build(stm_ready *r, mill_pool *pool, const mill_type *const *const *types, const int32_t *n_columns,
                             mill_batch **out, mill_error *err);
+/** The same where columns may be on a device; @p site NULL = none is. */
+mill_status stm_ready_build_at(stm_ready *r, const stm_site *site, mill_pool *pool, const mill_type *const *const *types,
+                               const int32_t *n_columns, mill_batch **out, mill_error *err);
 void stm_ready_discard(stm_ready *r);
 /** Rows of the batch it will make. */
 int64_t stm_ready_rows(const stm_ready *r);

@@ -101,6 +101,12 @@ static mill_status put_keys(stm_recipe *r, mill_pool *pool, mill_batch *b)
 mill_status stm_ready_build(stm_ready *ready, mill_pool *pool, const mill_type *const *const *types, const int32_t *n_columns,
                             mill_batch **out, mill_error *err)
 {
+    return stm_ready_build_at(ready, NULL, pool, types, n_columns, out, err);
+}
+
+mill_status stm_ready_build_at(stm_ready *ready, const stm_site *site, mill_pool *pool, const mill_type *const *const *types,
+                               const int32_t *n_columns, mill_batch **out, mill_error *err)
+{
     stm_recipe *r = ready->recipe;
     if (!r) {
         out[0] = ready->batch;
@@ -118,8 +124,8 @@ mill_status stm_ready_build(stm_ready *ready, mill_pool *pool, const mill_type *
         if (r->n_runs == 0)
             st = stm_batch_create(pool, 0, n_columns[made], r->envelope->n_roots, &out[made]);
         else
-            st = stm_batch_concat(pool, stm_recipe_runs(r, made), r->n_runs, types[made], n_columns[made], r->envelope->n_roots,
-                                  &out[made]);
+            st = stm_batch_concat_at(site, pool, stm_recipe_runs(r, made), r->n_runs, types[made], n_columns[made],
+                                     r->envelope->n_roots, &out[made]);
         if (st == MILL_OK) put_envelope(out[made], r->envelope);
     }
     if (st == MILL_OK) st = put_keys(r, pool, out[0]);

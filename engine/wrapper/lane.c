@@ -4,27 +4,24 @@
 #include <time.h>
 
 #include "batch/column.h"
-#include "batch/move.h"
 #include "core/alloc.h"
+#include "wrapper/lane_internal.h"
 #include "wrapper/replica.h"
 
-struct stm_lane {
-    stm_lane_opts opts; /* device: a reference */
-    stm_stream *stream;
-    stm_device_pool *memory, *pinned;
-    stm_lane_stats stats;
-};
+#define STEP STM_WAY_STEP
 
 mill_status stm_lane_open(const stm_lane_opts *opts, stm_lane **out, mill_error *err)
 {
     stm_lane *l = stm_calloc(sizeof *l);
     stm_device_pool_opts o;
-    mill_status st;
+    mill_status st = MILL_OK;
 
     if (l == NULL) return mill_fail(err, MILL_ERR_NOMEM, "out of memory for a replica on a device");
     l->opts = *opts;
     l->opts.device = stm_device_ref(opts->device);
-    st = stm_stream_open(opts->device, &l->stream, err);
+    l->kernels = stm_kernels_of(stm_device_ops_of(opts->device));
+    stm_lane_site_init(l);
+    for (int i = STEP; i < STM_WAY_ACROSS && st == MILL_OK; i++) st = stm_stream_open(opts->device, &l->streams[i], err);
     o = (stm_device_pool_opts){.device = opts->device,
                                .kind = STM_MEM_DEVICE,
                                .heads = opts->host,
@@ -49,7 +46,7 @@ void stm_lane_close(stm_lane **pl)
 
     if (l == NULL) return;
     *pl = NULL;
-    stm_stream_close(&l->stream);
+    for (int i = 0; i < STM_WAYS; i++) stm_stream_close(&l->streams[i]);
     stm_device_pool_release(&l->memory);
     stm_device_pool_release(&l->pinned);
     stm_device_unref(&l->opts.device);
@@ -60,45 +57,116 @@ void stm_lane_settle(stm_lane *l)
 {
     mill_error err = {0};
 
-    stm_stream_sync(l->stream, &err);
+    for (int i = 0; i < STM_WAYS; i++)
+        if (l->streams[i] != NULL) stm_stream_sync(l->streams[i], &err);
 }
 
 stm_lane_stats stm_lane_counts(const stm_lane *l) { return l->stats; }
-stm_stream *stm_lane_stream(const stm_lane *l) { return l->stream; }
+stm_stream *stm_lane_stream(const stm_lane *l) { return l->streams[STEP]; }
+void stm_lane_keep(stm_lane *l, const bool *keep) { l->keep = keep; }
+stm_mark stm_lane_due(const stm_lane *l) { return l->due; }
 
-/* Until at most @p n batches are under way. Looks often at first, then naps: a batch of a millisecond is seen within a tenth of it, and a
- * long one costs less than a twentieth of a core. */
-static mill_status drain(stm_lane *l, int32_t n, mill_error *err)
+mill_status stm_lane_poll(stm_lane *l, mill_error *err)
 {
-    int64_t nap_ns = 2000;
-    mill_status st = stm_stream_poll(l->stream, err);
+    mill_status st = MILL_OK;
 
-    while (st == MILL_OK && stm_stream_in_flight(l->stream) > n) {
-        const struct timespec nap = {0, (long)nap_ns};
-        nanosleep(&nap, NULL);
-        if (nap_ns < 200000) nap_ns += nap_ns / 2;
-        st = stm_stream_poll(l->stream, err);
+    for (int i = 0; i < STM_WAYS && st == MILL_OK; i++)
+        if (l->streams[i] != NULL) st = stm_stream_poll(l->streams[i], err);
+    return st;
+}
+
+int32_t stm_lane_under_way(const stm_lane *l)
+{
+    const int32_t step = stm_stream_in_flight(l->streams[STEP]), down = stm_stream_in_flight(l->streams[STM_WAY_DOWN]);
+
+    return step > down ? step : down;
+}
+
+/* ---- streams ---------------------------------------------------------------------------------------------------- */
+
+mill_status stm_lane_way_from(stm_lane *l, const mill_buffer *src, stm_stream **out, mill_error *err)
+{
+    const stm_device *of = stm_buffer_on_device(src) ? stm_buffer_device(src) : NULL;
+    stm_lane_way way = of == NULL ? STM_WAY_UP : STEP;
+    mill_status st;
+
+    if (of != NULL && of != l->opts.device && stm_device_ordinal(of) != stm_device_ordinal(l->opts.device)) way = STM_WAY_ACROSS;
+    if (l->streams[way] == NULL && (st = stm_stream_open(l->opts.device, &l->streams[way], err)) != MILL_OK) return st;
+    l->queued[way] = true;
+    *out = l->streams[way];
+    return MILL_OK;
+}
+
+/* A mark behind all that was queued on it since the last one, if anything was. */
+static mill_status raise(stm_lane *l, stm_lane_way way, stm_mark *mark, mill_error *err)
+{
+    mill_status st = MILL_OK;
+
+    if (!l->queued[way]) return MILL_OK;
+    st = stm_stream_raise(l->streams[way], mark, err);
+    if (st == MILL_OK) l->queued[way] = false;
+    return st;
+}
+
+mill_status stm_lane_gather_ways(stm_lane *l, mill_error *err)
+{
+    static const stm_lane_way from[] = {STM_WAY_UP, STM_WAY_ACROSS};
+    mill_status st = MILL_OK;
+
+    for (int i = 0; i < 2 && st == MILL_OK; i++) {
+        stm_mark mark = {NULL, 0};
+        st = raise(l, from[i], &mark, err);
+        if (st == MILL_OK) st = stm_stream_after(l->streams[STEP], mark, err);
     }
     return st;
 }
 
-static mill_status raise_and_drain(stm_lane *l, int32_t n, mill_error *err)
+/* Looks often at first, then naps: a batch of a millisecond is seen within a tenth of it, and a long one costs less than a twentieth
+ * of a core. */
+mill_status stm_lane_drain(stm_lane *l, int32_t n, mill_error *err)
 {
-    stm_mark mark;
-    const mill_status st = stm_stream_raise(l->stream, &mark, err);
+    int64_t nap_ns = 2000;
+    mill_status st = MILL_OK;
 
-    return st != MILL_OK ? st : drain(l, n, err);
+    for (int i = 0; i < STM_WAYS && st == MILL_OK; i++) {
+        stm_mark mark;
+        st = raise(l, (stm_lane_way)i, &mark, err);
+    }
+    if (st == MILL_OK) st = stm_lane_poll(l, err);
+    while (st == MILL_OK) {
+        const struct timespec nap = {0, (long)nap_ns};
+        int32_t left = stm_lane_under_way(l);
+        for (int i = 0; i < STM_WAYS && n == 0; i++)
+            if (l->streams[i] != NULL) left += stm_stream_in_flight(l->streams[i]);
+        if (left <= n) break;
+        nanosleep(&nap, NULL);
+        if (nap_ns < 200000) nap_ns += nap_ns / 2;
+        st = stm_lane_poll(l, err);
+    }
+    return st;
 }
 
 /* ---- columns ---------------------------------------------------------------------------------------------------- */
 
+typedef struct usage {
+    stm_lane *lane;
+    mill_error *err;
+    mill_status st;
+    bool crowded; /* more readers of a buffer than are remembered */
+} usage;
+
 static void await(mill_buffer *b, void *user)
 {
-    stm_lane *l = user;
-    mill_error err = {0};
+    usage *u = user;
 
-    if (stm_buffer_await(b, l->stream, &err) != MILL_OK || !stm_buffer_read_until(b, stm_stream_next(l->stream)))
-        stm_stream_sync(l->stream, NULL); /* more readers than are remembered, or no event: wait for it here */
+    if (u->st == MILL_OK) u->st = stm_buffer_await(b, u->lane->streams[STEP], u->err);
+}
+
+static void reads(mill_buffer *b, void *user)
+{
+    usage *u = user;
+
+    if (!stm_buffer_read_until(b, stm_stream_next(u->lane->streams[STEP]))) u->crowded = true;
 }
 
 static void written(mill_buffer *b, void *user)
@@ -106,36 +174,66 @@ static void written(mill_buffer *b, void *user)
     const stm_lane *l = user;
 
     /* of this stream's memory only: a column that is passed on keeps the mark of who made it */
-    if (stm_buffer_on_device(b) && stm_buffer_write_mark(b).line == NULL) stm_buffer_written(b, stm_stream_next(l->stream));
-}
-
-/* Room may come with queued work: once more when that is done. */
-static mill_status move_column(stm_lane *l, stm_device_pool *to, const mill_column *col, mill_column **out, mill_error *err)
-{
-    stm_mover m = {.stream = l->stream, .to = to, .pinned = l->pinned, .pool = l->opts.host};
-    mill_error first = {0};
-    mill_status st = stm_column_move(&m, col, out, &first);
-
-    if (st == MILL_ERR_AGAIN) {
-        st = raise_and_drain(l, 0, err);
-        l->stats.retries++;
-        if (st == MILL_OK) st = stm_column_move(&m, col, out, err);
-        return st == MILL_ERR_AGAIN ? MILL_ERR_DEVICE_MEM : st;
-    }
-    if (st != MILL_OK && err != NULL && err->status == MILL_OK) *err = first;
-    return st;
+    if (stm_buffer_on_device(b) && stm_buffer_write_mark(b).line == NULL) stm_buffer_written(b, stm_stream_next(l->streams[STEP]));
 }
 
 typedef struct whereabouts {
     const stm_device *device;
-    bool elsewhere; /* a buffer that is not on the device */
+    mill_buffer *elsewhere; /* a buffer that is not on the device */
 } whereabouts;
 
 static void look(mill_buffer *b, void *user)
 {
     whereabouts *w = user;
 
-    if (!stm_buffer_on_device(b) || stm_buffer_device(b) != w->device) w->elsewhere = true;
+    if (!stm_buffer_on_device(b) || stm_buffer_device(b) != w->device) w->elsewhere = b;
+}
+
+static mill_status move_once(stm_lane *l, stm_device_pool *to, const mill_column *col, mill_column **out, mill_error *err)
+{
+    stm_mover m = {.stream = l->streams[STM_WAY_DOWN], .to = to, .pinned = l->pinned, .pool = l->opts.host};
+    whereabouts at = {l->opts.device, NULL};
+    mill_status st;
+
+    if (to == NULL) {
+        l->queued[STM_WAY_DOWN] = true;
+        return stm_column_move(&m, col, out, err);
+    }
+    stm_column_buffers(col, look, &at);
+    st = stm_lane_way_from(l, at.elsewhere, &m.stream, err);
+    return st == MILL_OK ? stm_column_move(&m, col, out, err) : st;
+}
+
+mill_status stm_lane_move(stm_lane *l, stm_device_pool *to, const mill_column *col, mill_column **out, mill_error *err)
+{
+    mill_error first = {0};
+    mill_status st = move_once(l, to, col, out, &first);
+
+    if (st == MILL_ERR_AGAIN) { /* room may come with queued work: once more when that is done */
+        st = stm_lane_drain(l, 0, err);
+        l->stats.retries++;
+        if (st == MILL_OK) st = move_once(l, to, col, out, err);
+        return st == MILL_ERR_AGAIN ? MILL_ERR_DEVICE_MEM : st;
+    }
+    if (st != MILL_OK && err != NULL && err->status == MILL_OK) *err = first;
+    return st;
+}
+
+mill_status stm_lane_take(stm_lane *l, size_t bytes, mill_buffer **out, mill_error *err)
+{
+    mill_error first = {0};
+    mill_status st = stm_device_pool_take(l->memory, bytes, out, &first);
+
+    if (st == MILL_ERR_AGAIN) {
+        st = stm_lane_drain(l, 0, err);
+        l->stats.retries++;
+        if (st == MILL_OK) st = stm_device_pool_take(l->memory, bytes, out, err);
+        if (st == MILL_ERR_AGAIN) st = MILL_ERR_DEVICE_MEM;
+    } else if (st != MILL_OK && err != NULL && err->status == MILL_OK) {
+        *err = first;
+    }
+    if (st == MILL_OK) stm_buffer_written(*out, stm_stream_next(l->streams[STEP]));
+    return st;
 }
 
 /* The step's view of one input with every column on the device; up owns references to its columns. */
@@ -148,18 +246,24 @@ static mill_status upload(stm_lane *l, const mill_batch *in, mill_batch *up, mil
     up->marks = in->marks;
     for (int32_t c = 0; c < up->n_columns && st == MILL_OK; c++) {
         mill_column *col = in->columns[c];
-        whereabouts at = {l->opts.device, false};
+        whereabouts at = {l->opts.device, NULL};
         if (col == NULL) continue;
         stm_column_buffers(col, look, &at);
-        if (at.elsewhere) {
-            st = move_column(l, l->memory, col, &up->columns[c], err);
+        if (at.elsewhere != NULL) {
+            st = stm_lane_move(l, l->memory, col, &up->columns[c], err);
             l->stats.uploads++;
         } else {
             up->columns[c] = mill_column_ref(col);
         }
-        if (st == MILL_OK) stm_column_buffers(up->columns[c], await, l);
     }
     return st;
+}
+
+static void visit(mill_batch *const *up, int32_t n, void (*each)(mill_buffer *b, void *user), usage *u)
+{
+    for (int32_t i = 0; i < n && up[i] != NULL; i++)
+        for (int32_t c = 0; c < up[i]->n_columns; c++)
+            if (up[i]->columns[c] != NULL) stm_column_buffers(up[i]->columns[c], each, u);
 }
 
 static void clear(mill_batch *up)
@@ -169,34 +273,37 @@ static void clear(mill_batch *up)
     for (int32_t c = 0; c < up->n_columns; c++) mill_column_unref(&up->columns[c]);
 }
 
-/* Columns of b that are on a device are replaced by copies on the host, queued and not waited for. */
-static mill_status land(stm_lane *l, mill_batch *b, mill_error *err)
+/* A column on a device is replaced by a copy on the host, queued and not waited for. */
+static mill_status land(stm_lane *l, mill_column **col, mill_error *err)
 {
-    mill_status st = MILL_OK;
+    mill_column *here = NULL;
+    mill_status st;
 
-    for (int32_t c = 0; c < b->n_columns && st == MILL_OK; c++) {
-        mill_column *here = NULL;
-        if (b->columns[c] == NULL || !stm_column_is_on_device(b->columns[c], NULL)) continue;
-        st = move_column(l, NULL, b->columns[c], &here, err);
-        if (st != MILL_OK) break;
-        mill_column_unref(&b->columns[c]); /* its memory stays until the copy is done: it is marked as read */
-        b->columns[c] = here;
-        l->stats.landings++;
-    }
-    return st;
+    if (*col == NULL || !stm_column_is_on_device(*col, NULL)) return MILL_OK;
+    st = stm_lane_move(l, NULL, *col, &here, err);
+    if (st != MILL_OK) return st;
+    mill_column_unref(col); /* its memory stays until the copy is done: it is marked as read */
+    *col = here;
+    l->stats.landings++;
+    return MILL_OK;
 }
 
 mill_status stm_lane_land_inputs(stm_wrapper *w, mill_error *err)
 {
+    stm_lane *l = w->lane;
+    const int64_t before = l->stats.landings;
     mill_status st = MILL_OK;
-    bool any = false;
 
     for (int32_t i = 0; i < w->step->n_inputs; i++)
-        for (int32_t c = 0; c < w->inputs[i]->n_columns; c++)
-            any = any || (w->inputs[i]->columns[c] != NULL && stm_column_is_on_device(w->inputs[i]->columns[c], NULL));
-    if (!any) return MILL_OK;
-    for (int32_t i = 0; i < w->step->n_inputs && st == MILL_OK; i++) st = land(w->lane, w->inputs[i], err);
-    return st == MILL_OK ? raise_and_drain(w->lane, 0, err) : st;
+        for (int32_t c = 0; c < w->inputs[i]->n_columns && st == MILL_OK; c++) {
+            /* what was put together for this batch is behind a mark that has not been raised */
+            if (w->inputs[i]->columns[c] != NULL && l->queued[STEP] && stm_column_is_on_device(w->inputs[i]->columns[c], NULL)) {
+                stm_mark mark;
+                st = raise(l, STEP, &mark, err);
+            }
+            if (st == MILL_OK) st = land(l, &w->inputs[i]->columns[c], err);
+        }
+    return st == MILL_OK && l->stats.landings != before ? stm_lane_drain(l, 0, err) : st;
 }
 
 /* ---- the call --------------------------------------------------------------------------------------------------- */
@@ -207,6 +314,7 @@ static mill_status call(stm_wrapper *w, mill_batch *const *up, mill_error *err)
     mill_status st = stm_device_enter(l->opts.device, err);
 
     if (st != MILL_OK) return st;
+    l->queued[STEP] = true;
     stm_range_push(l->opts.device, w->step->name);
     st = w->step->type->process(&w->replica, up, (size_t)w->step->n_inputs, &w->emit, err);
     stm_range_pop(l->opts.device);
@@ -215,10 +323,36 @@ static mill_status call(stm_wrapper *w, mill_batch *const *up, mill_error *err)
     stm_emit_drop(&w->emit);
     stm_emit_begin(&w->emit, &w->replica, up[0]->rows, INT64_MAX);
     memset(err, 0, sizeof *err);
-    if ((st = raise_and_drain(l, 0, err)) != MILL_OK) return st;
+    if ((st = stm_lane_drain(l, 0, err)) != MILL_OK) return st;
     l->stats.retries++;
+    l->queued[STEP] = true;
     st = w->step->type->process(&w->replica, up, (size_t)w->step->n_inputs, &w->emit, err);
     return st == MILL_ERR_AGAIN ? MILL_ERR_DEVICE_MEM : st;
+}
+
+static bool emits_on_host(const stm_wrapper *w)
+{
+    for (size_t k = 0; k < w->emit.n_parts; k++)
+        for (int32_t c = 0; c < w->step->n_outputs; c++) {
+            const mill_column *col = w->emit.parts[k].batch->columns[c];
+            if (col != NULL && !stm_column_is_on_device(col, NULL)) return true;
+        }
+    return false;
+}
+
+/* What leaves with the batch and may not stay: results, and columns that pass through. The step's mark has been raised. */
+static mill_status land_leaving(stm_wrapper *w, bool whole, mill_error *err)
+{
+    stm_lane *l = w->lane;
+    const mill_step *s = w->step;
+    mill_status st = MILL_OK;
+
+    for (size_t k = 0; k < w->emit.n_parts; k++)
+        for (int32_t c = 0; c < s->n_outputs && st == MILL_OK; c++)
+            if (!whole || l->keep == NULL || !l->keep[s->outputs[c].column]) st = land(l, &w->emit.parts[k].batch->columns[c], err);
+    for (int32_t i = 0; i < s->n_pass && whole && st == MILL_OK; i++)
+        if (l->keep == NULL || !l->keep[s->pass[i].to]) st = land(l, &w->inputs[s->pass[i].input]->columns[s->pass[i].from], err);
+    return st;
 }
 
 mill_status stm_lane_process(stm_wrapper *w, mill_batch *const *in, mill_error *err)
@@ -226,37 +360,53 @@ mill_status stm_lane_process(stm_wrapper *w, mill_batch *const *in, mill_error *
     stm_lane *l = w->lane;
     mill_batch *up[64] = {0};
     mill_error late = {0};
-    mill_status st = drain(l, STM_LANE_DEPTH - 1, err), queued;
-    bool keep;
+    mill_status st = stm_lane_poll(l, err), queued = MILL_OK;
+    const int32_t n_in = w->step->n_inputs;
+    stm_mark done = {NULL, 0};
+    usage u = {l, err, MILL_OK, false};
+    bool whole;
 
-    for (int32_t i = 0; i < w->step->n_inputs && st == MILL_OK; i++) {
+    l->due = (stm_mark){NULL, 0};
+    if (st == MILL_OK && stm_lane_under_way(l) >= STM_LANE_DEPTH) st = stm_lane_drain(l, STM_LANE_DEPTH - 1, err);
+    for (int32_t i = 0; i < n_in && st == MILL_OK; i++) {
         st = stm_batch_create(l->opts.host, in[i]->rows, in[i]->n_columns, 0, &up[i]);
         if (st != MILL_OK)
             mill_fail(err, st, "out of memory for a batch");
         else
             st = upload(l, in[i], up[i], err);
     }
-    if (st == MILL_OK) st = call(w, up, err);
+    if (st == MILL_OK) st = stm_lane_gather_ways(l, err);
+    if (st == MILL_OK) {
+        visit(up, n_in, await, &u);
+        st = u.st != MILL_OK ? u.st : call(w, up, err);
+    }
     l->stats.batches++;
-    for (int32_t i = 0; i < w->step->n_inputs && up[i] != NULL; i++) /* again: a raise on the way would have let the marks pass */
-        for (int32_t c = 0; c < up[i]->n_columns; c++)
-            if (up[i]->columns[c] != NULL) stm_column_buffers(up[i]->columns[c], await, l);
+    visit(up, n_in, reads, &u);                             /* now: a raise on the way would have let the marks pass */
+    if (u.crowded) stm_stream_sync(l->streams[STEP], NULL); /* rare */
     /* What leaves through the general case of the wrapper has rows picked from it on the host. */
-    keep =
-        l->opts.keep && st == MILL_OK && in == (mill_batch *const *)w->views && w->emit.n_parts == 1 && w->emit.n_row_errors == 0;
+    whole = st == MILL_OK && in == (mill_batch *const *)w->views && (w->emit.passed || w->emit.n_parts == 1) &&
+            w->emit.n_row_errors == 0;
     for (size_t k = 0; k < w->emit.n_parts && st == MILL_OK; k++) {
         mill_batch *b = w->emit.parts[k].batch;
         for (int32_t c = 0; c < b->n_columns; c++)
             if (b->columns[c] != NULL) stm_column_buffers(b->columns[c], written, l);
-        if (!keep) st = land(l, b, err);
     }
-    /* Also after a failure: something may be queued, and the marks of the inputs stand for this raise. */
-    queued = raise_and_drain(l, keep ? STM_LANE_DEPTH - 1 : 0, &late);
+    l->queued[STEP] = true; /* also after a failure: marks of buffers stand for this raise */
+    queued = raise(l, STEP, &done, &late);
+    if (st == MILL_OK && queued == MILL_OK) {
+        if (emits_on_host(w)) { /* whatever fills it is on the step's stream */
+            l->due = done;
+            queued = stm_stream_after(l->streams[STM_WAY_DOWN], done, &late);
+        }
+        if (queued == MILL_OK) st = land_leaving(w, whole, err);
+        if (st == MILL_OK && queued == MILL_OK) queued = raise(l, STM_WAY_DOWN, &l->due, &late);
+    }
+    if (queued == MILL_OK && !(whole && st == MILL_OK)) queued = stm_lane_drain(l, 0, &late);
     if (st == MILL_OK && queued != MILL_OK) {
         st = queued;
         if (err->status == MILL_OK) *err = late;
     }
-    for (int32_t i = 0; i < w->step->n_inputs; i++) {
+    for (int32_t i = 0; i < n_in; i++) {
         if (up[i] != NULL) clear(up[i]);
         mill_batch_destroy(&up[i]);
     }
@@ -275,7 +425,7 @@ bool mill_replica_device_of(const mill_replica *r, mill_replica_device *out)
     d.ordinal = stm_device_ordinal(l->opts.device);
     d.major = stm_device_info_of(l->opts.device)->major;
     d.minor = stm_device_info_of(l->opts.device)->minor;
-    d.stream = stm_stream_native(l->stream);
+    d.stream = stm_stream_native(l->streams[STEP]);
     d.struct_size = out->struct_size < sizeof d ? out->struct_size : sizeof d;
     memcpy(out, &d, d.struct_size);
     return true;
@@ -288,7 +438,7 @@ mill_status mill_replica_device_buffer(mill_replica *r, size_t bytes, mill_buffe
     if (r->w->lane == NULL) return mill_fail(err, MILL_ERR_UNSUPPORTED, "this replica has no device");
     st = stm_device_pool_take(r->w->lane->memory, bytes, out, err);
     /* scratch that is let go before the raise is in use until then */
-    if (st == MILL_OK) stm_buffer_written(*out, stm_stream_next(r->w->lane->stream));
+    if (st == MILL_OK) stm_buffer_written(*out, stm_stream_next(r->w->lane->streams[STEP]));
     return st;
 }
 

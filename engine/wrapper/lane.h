@@ -1,13 +1,17 @@
 /*
- * What a replica that computes on a device has there: a stream, memory, pinned buffers on the way. The wrapper calls the step through
+ * What a replica that computes on a device has there: streams, memory, pinned buffers on the way. The wrapper calls the step through
  * it; everything else of the wrapper stays host work.
  *
- *      columns of the batch      on the host: copied up (through pinned memory)    on this device: the stream waits for their mark, nothing else
- *      process                   queues its work and returns
- *      raise                     one mark behind all of it: outputs are written until then, inputs read
- *      outputs                   kept on the device, or copied down and waited for
+ *      columns of the batch      on the host: copied on `up`     on another device: copied on `across`     on this one: as they are
+ *      process                   queues its work on `stream`, behind all of these, and returns
+ *      outputs                   what the plan lets stay, stays; the rest is copied on `down`
  *
- * At most STM_LANE_DEPTH batches are under way: while one runs, the next is queued.
+ * So copies for the next batch run beside the work of this one, and so do those of the last one. Each stream that got work raises one
+ * mark per batch, and each stream that reads what another made waits for it once. At most STM_LANE_DEPTH batches are under way: while
+ * one runs, the next is queued.
+ *
+ * Nothing waits on the host but what has to look at rows there: a batch that failed, was emitted in parts, or has marked rows. Whoever drives the
+ * wrapper polls; a batch whose columns are still on their way down is handed on when stm_lane_due is done.
  */
 #ifndef STM_WRAPPER_LANE_H
 #define STM_WRAPPER_LANE_H
@@ -19,6 +23,7 @@
 
 typedef struct stm_lane stm_lane;
 struct stm_wrapper;
+struct stm_site;
 
 typedef struct stm_lane_opts {
     stm_device *device;
@@ -26,11 +31,11 @@ typedef struct stm_lane_opts {
     size_t slab_bytes;   /* first slab on the device; 0 = 32 MiB */
     size_t limit_bytes;  /* of all slabs; 0 = none */
     size_t pinned_bytes; /* first slab of pinned memory; 0 = 8 MiB */
-    bool keep;           /* outputs stay on the device; else they are on the host when the call returns */
 } stm_lane_opts;
 
 typedef struct stm_lane_stats {
-    int64_t batches, uploads, landings; /* calls; columns copied to the device, from it */
+    int64_t batches, uploads, landings; /* calls; columns copied to the device (from the host or another device), from it */
+    int64_t joined;                     /* columns put together on the device */
     int64_t retries;                    /* calls made again once queued work had given memory back */
 } stm_lane_stats;
 
@@ -42,10 +47,24 @@ void stm_lane_settle(stm_lane *l);
 stm_lane_stats stm_lane_counts(const stm_lane *l);
 stm_stream *stm_lane_stream(const stm_lane *l);
 
-/** One call of process with the columns on the device; the status and what it emitted are the wrapper's. @p in as for process. Blocks:
- *  while STM_LANE_DEPTH batches are under way, and until the outputs are on the host unless they are kept. Threads: the wrapper's. */
+/** Which outgoing columns may be on the device when a batch leaves: @p keep [columns of the step's output], borrowed for the lane's life;
+ *  NULL (the beginning) = none. */
+void stm_lane_keep(stm_lane *l, const bool *keep);
+/** How to put columns together on the device. Errors of its functions go to @p err until the next call. */
+const struct stm_site *stm_lane_site(stm_lane *l, mill_error *err);
+
+/** One call of process with the columns on the device; the status and what it emitted are the wrapper's. @p in as for process. Blocks
+ *  while STM_LANE_DEPTH batches are under way; and, unless these are the wrapper's views and all went well, until the outputs are on the host.
+ *  Threads: the wrapper's. */
 mill_status stm_lane_process(struct stm_wrapper *w, mill_batch *const *in, mill_error *err);
-/** Columns of the wrapper's inputs that are on a device come to the host, before rows are picked from them there. */
+/** Columns of the wrapper's inputs that are on a device come to the host, before rows are picked from them there. Blocks. */
 mill_status stm_lane_land_inputs(struct stm_wrapper *w, mill_error *err);
+
+/** What must be done before anybody but a stream looks at the batch that was made last; {NULL, 0}: it can go on at once. */
+stm_mark stm_lane_due(const stm_lane *l);
+/** Ask the driver how far the streams are. A failure of the work itself: MILL_ERR_DEVICE. */
+mill_status stm_lane_poll(stm_lane *l, mill_error *err);
+/** Batches under way, by what the last poll found. */
+int32_t stm_lane_under_way(const stm_lane *l);
 
 #endif

@@ -113,6 +113,9 @@ struct stm_wrapper {
     uint64_t next_ticket;
     _Atomic int32_t n_flights;  /* driving thread; read by anybody */
     _Atomic bool full;          /* the step refused a ticket; driving thread; read by anybody */
+    int64_t most_rows;          /* of a call, since device memory was exhausted; 0 = no limit */
+    int64_t fit_rows;           /* the most that a call has had since then and that fitted */
+    int32_t fitted, patience;   /* calls that fitted since the limit last changed; how many before more are tried */
     uint8_t *window;            /* stop_if: last results, ring */
     int64_t window_at, window_seen, window_failed;
     /* statistics; written by the driving thread, relaxed */

@@ -159,7 +159,12 @@ mill_step *stm_wrapper_step(const stm_wrapper *w) { return w->step; }
 const mill_replica *stm_wrapper_replica(const stm_wrapper *w) { return &w->replica; }
 int32_t stm_wrapper_index(const stm_wrapper *w) { return w->replica.index; }
 void *stm_wrapper_owner(const stm_wrapper *w) { return w->owner; }
+struct stm_lane *stm_wrapper_lane(const stm_wrapper *w) { return w->lane; }
 void stm_wrapper_busy(stm_wrapper *w, int64_t ns) { stm_count(&w->busy_ns, ns); }
+void stm_wrapper_called(stm_wrapper *w, int64_t since_ns)
+{
+    if (w->step->policy.batch_timeout_s >= 0.0) atomic_store_explicit(&w->call_since, since_ns, memory_order_release);
+}
 int64_t stm_wrapper_call_since(const stm_wrapper *w) { return atomic_load_explicit(&w->call_since, memory_order_acquire); }
 
 stm_wrapper_stats stm_wrapper_counts(const stm_wrapper *w)
@@ -260,6 +265,15 @@ mill_status stm_wrapper_build(stm_wrapper *w, stm_ready *in, mill_batch **out, m
         in->batch = NULL;
         return MILL_OK;
     }
+    if (__builtin_expect(w->lane != NULL, 0)) {
+        mill_error first = {0};
+        const mill_status st = stm_ready_build_at(in, stm_lane_site(w->lane, &first), w->env->pool, w->in_types, w->in_columns, out, &first);
+        if (st == MILL_OK || st == MILL_ERR_DEVICE) {
+            if (st != MILL_OK && err != NULL) *err = first;
+            return st;
+        }
+        return stm_ready_build_at(in, stm_lane_site(w->lane, err), w->env->pool, w->in_types, w->in_columns, out, err); /* no row is to blame */
+    }
     return stm_ready_build(in, w->env->pool, w->in_types, w->in_columns, out, err);
 }
 
@@ -325,6 +339,34 @@ static mill_status take_emitted(stm_wrapper *w, stm_outcome *o, const int64_t *v
     return st;
 }
 
+/*
+ * Device memory: after a call that it did not suffice for, calls have fewer rows, and slowly more again.
+ *
+ *      did not fit with n rows    at most what has fitted since, if that is more than n / 2, else n / 2
+ *      PATIENCE calls fitted      a quarter more; each time that this was too much the patience doubles, until it is not
+ *      whole batches fit again    no limit
+ */
+enum { PATIENCE = 32, MOST_PATIENCE = 4096 };
+
+static void did_not_fit(stm_wrapper *w, int64_t rows)
+{
+    const bool tried = w->most_rows > 0 && w->fit_rows > 0 && w->fit_rows < rows; /* more than before, and too much */
+
+    w->most_rows = tried && w->fit_rows > rows / 2 ? w->fit_rows : rows > 1 ? rows / 2 : 1;
+    if (!tried) w->fit_rows = 0;
+    w->patience = tried && w->patience < MOST_PATIENCE ? 2 * w->patience : w->patience > 0 ? w->patience : PATIENCE;
+    w->fitted = 0;
+}
+
+static void did_fit(stm_wrapper *w, int64_t rows)
+{
+    if (rows > w->fit_rows && w->fit_rows > 0) w->patience = PATIENCE;
+    if (rows > w->fit_rows) w->fit_rows = rows;
+    if (rows < w->most_rows || ++w->fitted < w->patience) return; /* the rest of a batch says nothing */
+    w->fitted = 0;
+    w->most_rows += w->most_rows / 4 + 1;
+}
+
 /* Runs rows [first, first + rows) of the submitted rows, bisecting where the policy says so. view[] are whole. @p failed: what the
  * first call with all of them came to, when it was made already; else NULL. */
 static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *visible, int64_t first, int64_t rows, const mill_error *failed,
@@ -339,6 +381,13 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
     int64_t id, good = 0;
 
     if (rows == 0) return MILL_OK;
+    if (w->most_rows > 0 && failed == NULL && rows > w->most_rows) { /* in parts that may fit */
+        for (int64_t done = 0, part; done < rows && st == MILL_OK; done += part) {
+            part = w->most_rows > 0 && w->most_rows < rows - done ? w->most_rows : rows - done;
+            st = run_rows(w, view, visible, first + done, part, NULL, o, err);
+        }
+        return st;
+    }
     if (first != 0 || rows != all) { /* the whole batch needs no cutting */
         for (; made < n_in && st == MILL_OK; made++) st = stm_batch_slice(view[made], first, rows, &cut[made]);
         if (st != MILL_OK) {
@@ -361,6 +410,7 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
     }
     if (st == MILL_OK) {
         const int64_t marked = (int64_t)w->emit.n_row_errors;
+        if (w->most_rows > 0) did_fit(w, rows);
         good = rows > marked ? rows - marked : 0;
         st = take_emitted(w, o, visible, first, rows, err);
         if (st == MILL_OK) st = stm_call_window(w, good, rows - good, err);
@@ -374,8 +424,9 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
         st = stm_call_stop(w, &e, in[0], 0, rows - 1, err);
         goto done;
     }
+    if (st == MILL_ERR_DEVICE_MEM) did_not_fit(w, rows);
     if ((w->step->policy.on_error == STM_ON_ERROR_ISOLATE || st == MILL_ERR_DEVICE_MEM) && rows > 1) { /* less at once may fit */
-        const int64_t half = rows / 2;
+        const int64_t half = st == MILL_ERR_DEVICE_MEM ? w->most_rows : rows / 2;
         st = run_rows(w, view, visible, first, half, NULL, o, err);
         if (st == MILL_OK) st = run_rows(w, view, visible, first + half, rows - half, NULL, o, err);
         goto done;
@@ -544,7 +595,8 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
     }
     for (int32_t i = 0; i < s->n_inputs; i++) flagged = flagged || w->inputs[i]->imputed != NULL;
     if (flagged && (st = stm_visible_rows(w, w->inputs, s->n_inputs, &visible, &n_visible)) != MILL_OK) goto fail;
-    if (visible == NULL && (s->type->flags & (MILL_EXPANDS | MILL_FILTERS)) == 0) {
+    if (__builtin_expect(w->most_rows > 0, 0) && rows <= w->most_rows && w->fit_rows >= rows) w->most_rows = 0; /* whole batches fit again */
+    if (visible == NULL && (s->type->flags & (MILL_EXPANDS | MILL_FILTERS)) == 0 && w->most_rows == 0) {
         for (int32_t i = 0; i < s->n_inputs; i++) stm_view_fill(w, i, w->inputs[i], w->views[i]);
         return map_called(w, stm_call_process(w, w->views, &w->error), out, err);
     }
@@ -567,7 +619,7 @@ mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_b
 
     for (; i < n; i++) {
         mill_batch *b = in[i].batch;
-        if (!straight || in[i].recipe != NULL || b->rows == 0 || b->imputed != NULL) {
+        if (!straight || in[i].recipe != NULL || b->rows == 0 || b->imputed != NULL || w->most_rows > 0) {
             if ((st = stm_wrapper_map(w, &in[i], &out[i], err)) != MILL_OK) break;
             continue;
         }

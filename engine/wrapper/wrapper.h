@@ -71,9 +71,14 @@ mill_step *stm_wrapper_step(const stm_wrapper *w);
 const mill_replica *stm_wrapper_replica(const stm_wrapper *w);
 int32_t stm_wrapper_index(const stm_wrapper *w);
 void *stm_wrapper_owner(const stm_wrapper *w);
+/** What it has on its device (wrapper/lane.h); NULL: it computes on the host. Constant once it is loaded. */
+struct stm_lane *stm_wrapper_lane(const stm_wrapper *w);
 stm_wrapper_stats stm_wrapper_counts(const stm_wrapper *w);
 /** Add to busy_ns. Threads: the one that drives it. */
 void stm_wrapper_busy(stm_wrapper *w, int64_t ns);
+/** Work of the step that was queued at @p since_ns is waited for, within the deadline of its call; 0 = none is any more. Threads: the one that
+ *  drives it. */
+void stm_wrapper_called(stm_wrapper *w, int64_t since_ns);
 /** When the call into the step that is now running began (ns, monotonic); 0 = none is. Threads: any. */
 int64_t stm_wrapper_call_since(const stm_wrapper *w);
 

@@ -18,12 +18,13 @@ mill_status mt_lane_gather(mill_replica *r, const void *src, const void *index, 
     return st == MILL_OK ? st : mill_fail(err, st, "gather");
 }
 
-void mt_lane_counts(mill_replica *r, int64_t counts[4])
+void mt_lane_counts(mill_replica *r, int64_t counts[5])
 {
     const stm_lane_stats l = stm_lane_counts(r->w->lane);
 
     counts[0] = l.batches;
     counts[1] = l.uploads;
     counts[2] = l.landings;
+    counts[4] = l.joined;
     counts[3] = stm_device_counts_of(stm_stream_device(stm_lane_stream(r->w->lane))).allocs;
 }

@@ -10,7 +10,7 @@ mill_status mt_lane_copy(mill_replica *r, void *dst, const void *src, size_t byt
 /** Queue out[i] = src[index[i]], int64. */
 mill_status mt_lane_gather(mill_replica *r, const void *src, const void *index, void *out, int64_t rows, mill_error *err);
 /** calls, columns up, columns down, driver allocations of the device so far. */
-void mt_lane_counts(mill_replica *r, int64_t counts[4]);
+void mt_lane_counts(mill_replica *r, int64_t counts[5]);
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,38 @@
+/* Inside of a lane: shared by lane.c and assemble.c only. */
+#ifndef STM_WRAPPER_LANE_INTERNAL_H
+#define STM_WRAPPER_LANE_INTERNAL_H
+
+#include "batch/move.h"
+#include "batch/site.h"
+#include "kernels/kernels.h"
+#include "wrapper/lane.h"
+
+typedef enum stm_lane_way { STM_WAY_STEP, STM_WAY_UP, STM_WAY_DOWN, STM_WAY_ACROSS, STM_WAYS } stm_lane_way;
+
+struct stm_lane {
+    stm_lane_opts opts;            /* device: a reference */
+    stm_stream *streams[STM_WAYS]; /* ACROSS: opened when something comes from another device */
+    bool queued[STM_WAYS];         /* something since the last raise */
+    stm_device_pool *memory, *pinned;
+    const stm_kernels *kernels; /* NULL: of a module of another version */
+    const bool *keep;
+    stm_mark due;
+    stm_site site;
+    mill_error *err; /* of calls through the site */
+    stm_lane_stats stats;
+};
+
+/** The stream to copy from @p src on; MILL_OK with *out set, and noted as having work. */
+mill_status stm_lane_way_from(stm_lane *l, const mill_buffer *src, stm_stream **out, mill_error *err);
+/** The step's stream runs behind what copies to the device were queued. */
+mill_status stm_lane_gather_ways(stm_lane *l, mill_error *err);
+/** Raise all streams with work, and wait until at most @p n batches are under way; 0: until nothing is. Blocks. */
+mill_status stm_lane_drain(stm_lane *l, int32_t n, mill_error *err);
+/** A copy of @p col on the host (@p to NULL) or in @p to; once more after a drain when there is no room. */
+mill_status stm_lane_move(stm_lane *l, stm_device_pool *to, const mill_column *col, mill_column **out, mill_error *err);
+/** Memory of the device; once more after a drain. It carries the mark of the step's stream. */
+mill_status stm_lane_take(stm_lane *l, size_t bytes, mill_buffer **out, mill_error *err);
+/** assemble.c */
+void stm_lane_site_init(stm_lane *l);
+
+#endif
