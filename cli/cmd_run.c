@@ -124,18 +124,30 @@ static void summary_json(const mill_run *run, const mill_run_totals *t, mill_run
 }
 
 /* A replica hangs past its deadline: its thread cannot be taken back, so the process goes, and says whose fault it is. */
-static void leave_hung(const cli_args *a, mill_run *run, const mill_error *err)
+static void leave_hung(const cli_args *a, mill_run *run, mill_child *child, const mill_error *err)
 {
     mill_error local = {0};
 
+    if (child != NULL && err->phase == MILL_PHASE_PROCESS && !signals_came()) mill_child_lose(child, err);
     cli_say_error(a, err);
     mill_run_finish(run, &local);
     fflush(NULL);
+    if (child != NULL) mill_child_end(child);
     if (signals_came()) _exit(MILL_EXIT_STOPPED); /* it was asked to go; this is only why it could not do so in order */
     _exit(err->phase == MILL_PHASE_LOAD ? MILL_EXIT_LOAD : MILL_EXIT_PROCESS);
 }
 
-static int watch(const cli_args *a, mill_run *run)
+/* The run ended for what its supervisor says. */
+static void ended_by_parent(const cli_args *a, const mill_error *err, int code)
+{
+    cli_say_error(&(cli_args){0}, err);
+    if (!a->given[CLI_JSON] || a->given[CLI_DRY_RUN]) return;
+    printf("{\"state\":\"%s\",\"exit_code\":%d,\"error\":\"", code == MILL_EXIT_LOAD ? "load_failed" : "failed", code);
+    cli_json_text(stdout, err->msg);
+    printf("\"}\n");
+}
+
+static int watch(const cli_args *a, mill_run *run, mill_child *child)
 {
     struct view v = {.quiet = a->given[CLI_QUIET],
                      .table =
@@ -143,13 +155,12 @@ static int watch(const cli_args *a, mill_run *run)
     mill_error err = {0}, hung = {0};
     mill_run_totals t = {.struct_size = sizeof t};
     mill_run_state state;
-    const double tick = v.table && !v.quiet ? 0.25 : 1.0;
 
     if (a->given[CLI_DRY_RUN]) v.quiet = true;
     v.next = now() + (v.table ? 0.25 : 10);
-    while ((state = mill_run_wait(run, tick, &err)) == MILL_RUN_RUNNING) {
+    while ((state = mill_run_wait(run, 0.25, &err)) == MILL_RUN_RUNNING) {
         draw(&v, run);
-        if (mill_run_hung(run, &hung)) leave_hung(a, run, &hung);
+        if (mill_run_hung(run, &hung)) leave_hung(a, run, child, &hung);
     }
     if (v.table && v.drawn > 0) {
         v.next = 0;
@@ -167,26 +178,25 @@ static int watch(const cli_args *a, mill_run *run)
     return mill_run_exit_code(run);
 }
 
-int cmd_run(const cli_args *a)
+/* What the process that works does: the child, or this one. */
+struct job {
+    const cli_args *a;
+    mill_run_options o;
+};
+
+static int work(mill_child *child, void *user)
 {
-    mill_run_options o = MILL_RUN_OPTIONS_INIT;
+    struct job *j = user;
+    const cli_args *a = j->a;
+    mill_run_options o = j->o;
     mill_error err = {0};
     mill_pipeline *p;
     mill_run *run = NULL;
-    int64_t threads;
-    double drain;
     int code = MILL_EXIT_OK;
 
-    o.dir = a->value[CLI_RUN];
-    o.fresh = a->given[CLI_FRESH];
-    o.dry_run = a->given[CLI_DRY_RUN];
-    o.on_sink_row = sink_row;
-    if (!cli_number(a, CLI_LIMIT, 1, 0, &o.limit) || !cli_number(a, CLI_THREADS, 1, 0, &threads) ||
-        !cli_time(a, CLI_DRAIN, 60, &drain))
-        return MILL_EXIT_USAGE;
-    o.threads = (int32_t)(threads < 1024 ? threads : 1024);
-    o.drain_s = drain;
-    if (!signals_start(drain)) {
+    o.child = child;
+    if (child != NULL && mill_child_went_on(child)) o.fresh = false;
+    if (!signals_start(o.drain_s, child)) {
         fprintf(stderr, "stepmill: cannot start a thread\n");
         return MILL_EXIT_LOAD;
     }
@@ -196,10 +206,34 @@ int cmd_run(const cli_args *a)
         code = cli_exit_code(&err);
     } else {
         signals_watch(run);
-        code = watch(a, run);
+        code = watch(a, run, child);
         signals_watch(NULL);
         mill_run_destroy(&run);
     }
     mill_pipeline_destroy(&p);
     return signals_came() && code == MILL_EXIT_LOAD && err.status == MILL_OK ? MILL_EXIT_STOPPED : code;
+}
+
+int cmd_run(const cli_args *a)
+{
+    mill_supervise_options s = MILL_SUPERVISE_OPTIONS_INIT;
+    struct job j = {a, MILL_RUN_OPTIONS_INIT};
+    mill_error err = {0};
+    int64_t threads, restarts;
+    int code;
+
+    j.o.dir = a->value[CLI_RUN];
+    j.o.fresh = a->given[CLI_FRESH];
+    j.o.dry_run = a->given[CLI_DRY_RUN];
+    j.o.on_sink_row = sink_row;
+    if (!cli_number(a, CLI_LIMIT, 1, 0, &j.o.limit) || !cli_number(a, CLI_THREADS, 1, 0, &threads) ||
+        !cli_number(a, CLI_RESTARTS, 0, s.restarts, &restarts) || !cli_time(a, CLI_DRAIN, 60, &j.o.drain_s))
+        return MILL_EXIT_USAGE;
+    j.o.threads = (int32_t)(threads < 1024 ? threads : 1024);
+    s.restarts = j.o.dry_run ? 0 : (int32_t)(restarts < 1000000 ? restarts : 1000000); /* rows that were printed would come again */
+    s.drain_s = j.o.drain_s;
+    if (a->given[CLI_NO_SUPERVISE]) return work(NULL, &j);
+    code = mill_supervise(&s, work, &j, &err);
+    if (err.status != MILL_OK) ended_by_parent(a, &err, code);
+    return code;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "signals.h"
 
 static const struct {
     const char *verb;
@@ -37,6 +38,7 @@ int main(int argc, char **argv)
     cli_args a;
     int code = MILL_EXIT_USAGE;
 
+    if (argc > 1 && strcmp(argv[1], "run") == 0) signals_block(); /* before anything: one that comes now counts */
     signal(SIGPIPE, SIG_IGN); /* a reader that goes away is a failed write, told below */
     if (!cli_parse(argc, argv, &a)) return MILL_EXIT_USAGE;
     if (a.given[CLI_HELP]) {

@@ -13,7 +13,12 @@ static mill_run *watched;    /* lock */
 static int came;             /* lock; number of signals so far */
 static bool draining;        /* lock; the last one asked for a drain */
 static double drain_seconds; /* written before the thread starts */
-static bool hup_ignored;     /* likewise */
+static mill_child *child;    /* likewise; NULL = nobody supervises */
+static bool hup_ignored;     /* written by signals_block */
+
+/* Whoever supervises ends this process at the full times: it is better to go by oneself, and say what hung. */
+#define STOP_S (child != NULL ? 3.7 : 4.0)
+#define AGAIN_S (child != NULL ? 0.75 : 1.0)
 
 static double now(void)
 {
@@ -53,58 +58,72 @@ static void leave(void)
         say("\n");
     }
     say("stepmill: stopped at the deadline; what was not written is lost\n");
+    if (child != NULL) mill_child_end(child);
     _exit(MILL_EXIT_STOPPED);
+}
+
+/* The next signal; 0: none came in @p left_s. */
+static int next(double left_s)
+{
+    struct timespec wait = {(time_t)left_s, (long)((left_s - (double)(time_t)left_s) * 1e9)};
+    sigset_t set;
+    int sig;
+
+    if (child != NULL) return mill_child_command(child, left_s);
+    set_of(&set);
+    do sig = sigtimedwait(&set, NULL, &wait);
+    while (sig < 0 && errno == EINTR);
+    return sig > 0 ? sig : 0;
 }
 
 static void *take_signals(void *unused)
 {
-    sigset_t set;
     double deadline = -1;
 
     (void)unused;
-    set_of(&set);
     for (;;) {
-        struct timespec wait = {3600, 0};
-        double left = deadline < 0 ? 3600 : deadline - now();
-        int sig;
+        const double left = deadline < 0 ? 3600 : deadline - now();
+        const int sig = next(left > 0 ? left : 0);
 
-        if (left < 0) left = 0;
-        wait.tv_sec = (time_t)left;
-        wait.tv_nsec = (long)((left - (double)wait.tv_sec) * 1e9);
-        sig = sigtimedwait(&set, NULL, &wait);
-        if (sig < 0 && errno == EINTR) continue;
         pthread_mutex_lock(&lock);
-        if (sig >= 0) {
+        if (sig > 0) {
             came++;
             draining = came == 1 && sig != SIGTERM && sig != SIGHUP;
-            deadline = now() + (came > 1 ? 1.0 : draining ? drain_seconds : 4.0);
+            deadline = now() + (came > 1 ? AGAIN_S : draining ? drain_seconds : STOP_S);
         } else if (deadline >= 0 && now() >= deadline && draining) { /* it would not drain: now as on TERM */
             draining = false;
-            deadline = now() + 4.0;
+            deadline = now() + STOP_S;
         } else if (deadline >= 0 && now() >= deadline) {
             pthread_mutex_unlock(&lock);
             leave();
         }
         if (came > 0 && watched != NULL) mill_run_stop(watched, draining);
         pthread_mutex_unlock(&lock);
-        if (sig >= 0)
+        if (sig > 0)
             say(draining ? "\nstepmill: finishing the rows in the pipeline; once more to stop now\n" : "\nstepmill: stopping\n");
     }
     return NULL;
 }
 
-bool signals_start(double drain_s)
+void signals_block(void)
 {
-    pthread_t thread;
-    pthread_attr_t attr;
     sigset_t set;
     struct sigaction hup;
-    bool ok;
 
     hup_ignored = sigaction(SIGHUP, NULL, &hup) == 0 && hup.sa_handler == SIG_IGN;
     set_of(&set);
-    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0 || pthread_attr_init(&attr) != 0) return false;
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+bool signals_start(double drain_s, mill_child *of)
+{
+    pthread_t thread;
+    pthread_attr_t attr;
+    bool ok;
+
+    if (pthread_attr_init(&attr) != 0) return false;
     drain_seconds = drain_s;
+    child = of;
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, 128 * 1024);
     ok = pthread_create(&thread, &attr, take_signals, NULL) == 0;

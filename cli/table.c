@@ -20,6 +20,8 @@ const cli_flag cli_flags[CLI_FLAGS] = {
     [CLI_DEVICES] = {"devices", 0, "FILE",
                      "a machine to plan for instead of this one: XML of hwloc or NCCL, or text (docs/placement.md)"},
     [CLI_PLACEMENT] = {"placement", 0, "WHO", "auto, external or explicit: who assigns GPUs to replicas"},
+    [CLI_RESTARTS] = {"restarts", 0, "N", "processes in a row that may die without the run getting anywhere (default: 3)"},
+    [CLI_NO_SUPERVISE] = {"no-supervise", 0, NULL, "work in this process, for debuggers: a crash of a step ends the run"},
     [CLI_HELP] = {"help", 'h', NULL, "say this"},
 };
 
@@ -28,13 +30,16 @@ const cli_flag cli_flags[CLI_FLAGS] = {
 const cli_verb cli_verbs[] = {
     {"run", "FILE", 1, 1,
      B(CLI_RUN) | B(CLI_SET) | B(CLI_FRESH) | B(CLI_DRY_RUN) | B(CLI_LIMIT) | B(CLI_THREADS) | B(CLI_DRAIN) | B(CLI_QUIET) |
-         B(CLI_JSON) | B(CLI_PLACEMENT),
+         B(CLI_JSON) | B(CLI_PLACEMENT) | B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE),
      "yaml", "run a pipeline",
      "Checks FILE, plans, runs. Progress goes to standard error: a live table on a terminal, else a line now and then. The first "
      "INT or "
-     "USR1 takes no more rows and finishes those in the pipeline; TERM (or HUP, unless ignored) drops what is not being worked on and is gone within 4 "
+     "USR1 takes no more rows and finishes those in the pipeline; TERM (or HUP, unless ignored) drops what is not being worked on "
+     "and is gone within 4 "
      "seconds; "
-     "a second signal is gone within 1. Errors of rows are listed in errors.jsonl in the run directory."},
+     "a second signal is gone within 1. The work is done by a child process: when a step crashes or never returns, another child "
+     "goes on, "
+     "and rows that end processes are found and left out. Errors of rows are listed in errors.jsonl in the run directory."},
     {"check", "FILE", 1, 1, B(CLI_SET) | B(CLI_JSON) | B(CLI_DEVICES) | B(CLI_PLACEMENT), "yaml",
      "say what is wrong with a pipeline",
      "Finds whatever can be known without loading anything: keys, step types, parameters, connections, columns, headers of files."},

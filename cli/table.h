@@ -21,6 +21,8 @@ typedef enum cli_flag_id {
     CLI_CLASS,
     CLI_DEVICES,
     CLI_PLACEMENT,
+    CLI_RESTARTS,
+    CLI_NO_SUPERVISE,
     CLI_HELP,
     CLI_FLAGS /* how many there are */
 } cli_flag_id;

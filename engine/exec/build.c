@@ -6,6 +6,7 @@
 
 #include "core/alloc.h"
 #include "exec/station.h"
+#include "supervise/recorder.h"
 
 typedef struct builder {
     stm_run *run;
@@ -219,6 +220,10 @@ static void set_credit(builder *b)
         const int64_t asked = root->plan_step >= 0 ? b->run->plan->steps[root->plan_step].credit_asked : 0;
         if (asked > 0) rows = asked > own ? asked / own * own : own; /* what starves by it is granted its shortfall */
         else if (rows < 16 * own) rows = 16 * own;
+        if (b->run->opts.recorder != NULL && b->run->opts.recorder->halvings > 0) { /* there was no memory for so many */
+            rows >>= b->run->opts.recorder->halvings < 32 ? b->run->opts.recorder->halvings : 32;
+            rows = rows > own ? rows / own * own : own;
+        }
         b->nodes[r].credit_rows = rows;
     }
 }

@@ -278,6 +278,7 @@ void stm_durable_commit(stm_run *run)
     if (st == MILL_OK) st = stm_durable_errors_commit(run, &err);
     if (st == MILL_OK) st = stm_vault_commit(d->vault, &err);
     d->next_ns = stm_now_ns() + d->interval_ns;
+    if (st == MILL_OK) stm_durable_progress(run);
     if (st == MILL_OK) return;
     mill_error_context(&err, "writing down how far the run is");
     fail_run(run, &err);

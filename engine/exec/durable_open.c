@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "exec/durable_state.h"
+#include "supervise/recorder.h"
 
 #define ANSWER_S 5.0 /* a living writer answers within 0.1 s, or when its disk does */
 #define FRAME_ERROR 1u
@@ -433,9 +434,10 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     d->n_parts = o.n_parts;
     d->graph = hash_graph(run);
     if ((st = choose(run, &o, err)) != MILL_OK) goto fail;
-    stm_owner_who(who, sizeof who);
+    stm_owner_who(run->opts.recorder != NULL ? run->opts.recorder->supervisor : 0, who, sizeof who);
     if ((st = stm_vault_begin(d->vault, o.parts, (size_t)o.n_parts, o.streams, (size_t)o.n_streams, who, err)) != MILL_OK) goto fail;
     st = restore(run, &o, err);
+    if (st == MILL_OK) stm_durable_suspects(run, o.kept);
 fail:
     opening_fini(&o);
     return st; /* stm_durable_close takes what there is */

@@ -38,6 +38,10 @@ void stm_durable_encode(const stm_run *run, int32_t part, stm_text *out);
 mill_status stm_durable_decode(stm_run *run, int32_t part, const void *bytes, size_t n, mill_error *err);
 /** Whether a state is one of this graph, or of a part that has finished. */
 bool stm_durable_fits(const stm_run *run, const void *state, size_t n);
+/** The run directory is open: suspects that earlier processes left there count, unless their part (kept[part]) runs again. */
+void stm_durable_suspects(stm_run *run, const bool *kept);
+/** A commit is done: whoever supervises sees how far that is. */
+void stm_durable_progress(const stm_run *run);
 /** Error records since the last commit go into the next. */
 mill_status stm_durable_errors_commit(stm_run *run, mill_error *err);
 

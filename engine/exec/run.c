@@ -13,6 +13,7 @@
 #include "exec/durable.h"
 #include "exec/station.h"
 #include "placement/limits.h"
+#include "supervise/quarantine.h"
 #include "wrapper/lane.h"
 
 static mill_status on_device(stm_wrapper *w, struct stm_lane **lane, void *user, mill_error *err)
@@ -94,6 +95,7 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
         st = mill_fail(err, MILL_ERR_NOMEM, "run");
         goto fail;
     }
+    if (opts->recorder != NULL) run->memory_limit >>= opts->recorder->halvings < 16 ? opts->recorder->halvings : 16;
     atomic_store(&run->ceiling, run->memory_limit > 0 ? run->memory_limit : INT64_MAX);
     if ((st = stm_spill_create(run->run_dir, &run->spill, err)) != MILL_OK) goto fail;
     if ((st = stm_pool_create(0, &run->pool)) != MILL_OK || (st = stm_errors_create(opts->on_error, opts->user, &run->errors)) != MILL_OK) {
@@ -104,12 +106,14 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
                                  .errors = run->errors,
                                  .run_dir = run->run_dir,
                                  .dry_run = opts->dry_run,
+                                 .recorder = opts->recorder,
                                  .wake = on_wake,
                                  .device = on_device,
                                  .print = on_print,
                                  .user = run};
     if ((st = stm_run_build(run, err)) != MILL_OK) goto fail;
     if (run->opts.durable && (st = stm_durable_open(run, err)) != MILL_OK) goto fail;
+    if ((st = stm_quarantine_create(opts->recorder, &run->env.quarantine, err)) != MILL_OK) goto fail;
     if ((st = stm_drivers_start(run, err)) != MILL_OK) goto fail;
     e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&run->coordinator, NULL, stm_coordinator_main, run);
     if (e != 0) {
@@ -289,6 +293,7 @@ void stm_run_destroy(stm_run **runp)
     stm_drivers_join(run);
     stm_durable_close(run);
     stm_run_unbuild(run);
+    stm_quarantine_destroy(&run->env.quarantine);
     stm_spill_destroy(&run->spill);
     stm_errors_destroy(&run->errors);
     stm_run_devices_fini(&run->devices);

@@ -22,6 +22,7 @@ typedef struct stm_run_opts {
     bool durable;          /* keep in run_dir how far everything is, and go on from there (exec/durable.h); not with dry_run */
     bool fresh;            /* durable: forget what is kept */
     double commit_interval_s; /* durable; 0 = 1 s */
+    struct stm_recorder *recorder; /* shared with a supervising process; NULL = none; outlives the run */
     /* Called for every error record as it happens, from any driver, never two at once. NULL = none. */
     void (*on_error)(const stm_error_record *rec, void *user);
     /* Dry run: what a sink would have written; columns in the order of its step's inputs. One call at a time. */

@@ -6,11 +6,14 @@
  * a hop is one locked instruction and one pass over the burst.
  */
 #include <string.h>
+#include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "exec/durable.h"
 #include "exec/station.h"
+#include "stepmill/run.h"
+#include "supervise/recorder.h"
 
 #define BUDGET_NS 3000 /* of a burst: long enough to pay for claim and locks, short enough for the next core */
 
@@ -156,6 +159,10 @@ void stm_station_fail(stm_station *s, const mill_error *err)
 
     if (e.step[0] == '\0') strncpy(e.step, s->name, sizeof e.step - 1);
     if (e.phase == MILL_PHASE_NONE) e.phase = MILL_PHASE_PROCESS;
+    if (e.status == MILL_ERR_DEVICE && run->opts.recorder != NULL) { /* the process can use it no more; the next one may */
+        stm_recorder_lose(run->opts.recorder, &e);
+        _exit(MILL_EXIT_PROCESS);
+    }
     pthread_mutex_lock(&run->mutex);
     if (e.status == MILL_ERR_STOPPED && atomic_load(&run->stop) == 2) {
         /* it did as it was told: no failure */

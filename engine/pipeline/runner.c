@@ -14,6 +14,7 @@
 #include "exec/run.h"
 #include "pipeline/placing.h"
 #include "stepmill/json.h"
+#include "supervise/child.h"
 #include "trace/progress.h"
 
 struct mill_run {
@@ -124,6 +125,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     ro.durable = r->dir != NULL;
     ro.fresh = r->opts.fresh;
     ro.commit_interval_s = plan->commit_interval_s;
+    ro.recorder = r->opts.child != NULL ? r->opts.child->recorder : NULL;
     if (r->opts.on_sink_row != NULL) {
         ro.on_sink_batch = hand_out_rows;
         ro.user = r;

@@ -55,14 +55,14 @@ static void machine(char *buf, size_t size)
     snprintf(buf, size, "%s/%s", boot, net);
 }
 
-void stm_owner_who(char *buf, size_t size)
+void stm_owner_who(long pid, char *buf, size_t size)
 {
     char host[65], where[140];
 
     if (gethostname(host, sizeof host - 1) != 0) host[0] = 0;
     host[sizeof host - 1] = 0;
     machine(where, sizeof where);
-    snprintf(buf, size, "%s\n%s\n%ld\n", where, host, (long)getpid());
+    snprintf(buf, size, "%s\n%s\n%ld\n", where, host, pid != 0 ? pid : (long)getpid());
 }
 
 /* Lines of what stm_owner_who said. */

@@ -14,8 +14,8 @@
 
 typedef struct stm_owner stm_owner;
 
-/** This process, as text for stm_vault_begin: machine, network namespace, process. */
-void stm_owner_who(char *buf, size_t size);
+/** The writer, as text for stm_vault_begin: machine, network namespace, process @p pid (0 = this one), which is whom to tell to stop. */
+void stm_owner_who(long pid, char *buf, size_t size);
 /**
  * Become the writer of the next epoch of @p v, which was opened on folder @p dir; before stm_vault_begin.
  * @param answer_s  how long a living writer may take to answer (a few seconds; one whose disk is slow is busy for a while).

@@ -10,8 +10,36 @@
 #include "wrapper/lane.h"
 #include "wrapper/replica.h"
 
-void stm_call_enter(stm_wrapper *w)
+static void hold(stm_wrapper *w, stm_doing doing)
 {
+    stm_key_range keys;
+
+    w->hold = STM_HOLD_NONE;
+    if (doing == STM_DOING_SYNC) return; /* by the coordinator, which must not wait for a suspect */
+    w->hold = stm_quarantine_enter(w->env->quarantine, w->step->name, doing, stm_record_keys(w->record, &keys) ? &keys : NULL);
+    atomic_store_explicit(&w->record->alone, w->hold == STM_HOLD_ALONE, memory_order_relaxed);
+}
+
+static void let_go(stm_wrapper *w)
+{
+    stm_key_range keys;
+    const bool rows = stm_record_keys(w->record, &keys);
+
+    if (w->hold == STM_HOLD_ALONE && w->lane != NULL) stm_lane_settle(w->lane); /* what it queued is part of it */
+    stm_quarantine_leave(w->env->quarantine, w->step->name,
+                         (stm_doing)atomic_load_explicit(&w->record->doing, memory_order_relaxed), rows ? &keys : NULL, w->hold);
+    w->hold = STM_HOLD_NONE;
+}
+
+void stm_call_enter_rows(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows)
+{
+    stm_record *r = w->record;
+
+    if (__builtin_expect(w->env->quarantine != NULL, 0)) {
+        stm_record_begin(r, STM_DOING_NOTHING, b, first, rows); /* it waits: at work it is not */
+        hold(w, doing);
+    }
+    stm_record_begin(r, doing, b, first, rows);
     /* The clock is only read for steps with a deadline or heavy enough to hang: a flag would do for the rest, but the
      * watchdog needs a time, and vDSO reads cost 20 ns. Cheap steps are timed by the driver, per burst. */
     if (w->step->policy.batch_timeout_s >= 0.0)
@@ -20,6 +48,8 @@ void stm_call_enter(stm_wrapper *w)
 
 void stm_call_leave(stm_wrapper *w)
 {
+    if (__builtin_expect(w->hold != STM_HOLD_NONE, 0)) let_go(w);
+    stm_record_end(w->record);
     if (w->step->policy.batch_timeout_s >= 0.0) atomic_store_explicit(&w->call_since, 0, memory_order_release);
 }
 
@@ -98,7 +128,7 @@ mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *
     if (stm_fault_fires(STM_FAULT_PROCESS)) {
         st = mill_fail(err, MILL_ERR_STEP, "process failed (fault point)");
     } else {
-        stm_call_enter(w);
+        stm_call_enter(w, STM_DOING_PROCESS, in[0]);
         st = __builtin_expect(w->lane == NULL, 1) ? w->step->type->process(&w->replica, in, (size_t)w->step->n_inputs, &w->emit, err)
                                                   : stm_lane_process(w, in, err);
         st = over(w, st, err);

@@ -207,7 +207,7 @@ static mill_status offer(stm_wrapper *w, stm_ticket *t, mill_error *e)
     mill_status st;
 
     if (stm_fault_fires(STM_FAULT_PROCESS)) return mill_fail(e, MILL_ERR_STEP, "submit failed (fault point)");
-    stm_call_enter(w);
+    stm_call_enter(w, STM_DOING_SUBMIT, t->view[0]);
     st = w->step->type->submit(&w->replica, t->id, t->view, (size_t)w->step->n_inputs, e);
     return stm_call_over(w, st, e);
 }

@@ -151,7 +151,7 @@ static mill_status ask(stm_wrapper *w, mill_error *err)
     if (stm_fault_fires(STM_FAULT_PROCESS)) {
         st = mill_fail(&e, MILL_ERR_STEP, "poll failed (fault point)");
     } else {
-        stm_call_enter(w);
+        stm_call_enter(w, STM_DOING_POLL, NULL);
         st = w->step->type->poll(&w->replica, &results, &e);
         st = stm_call_over(w, st, &e);
     }
@@ -206,7 +206,7 @@ mill_status stm_wrapper_flush(stm_wrapper *w, mill_error *err)
     mill_status st;
 
     if (w->step->type->flush == NULL || w->tickets == NULL) return MILL_OK;
-    stm_call_enter(w);
+    stm_call_enter(w, STM_DOING_POLL, NULL);
     st = w->step->type->flush(&w->replica, &e);
     st = stm_call_over(w, st, &e);
     if (st == MILL_OK) return MILL_OK;

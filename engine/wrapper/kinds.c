@@ -35,7 +35,7 @@ mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken,
         if (stm_fault_fires(STM_FAULT_PROCESS))
             st = mill_fail(&e, MILL_ERR_STEP, "route failed (fault point)");
         else {
-            stm_call_enter(w);
+            stm_call_enter(w, STM_DOING_ROUTE, in);
             st = w->step->type->route(&w->replica, w->views[0], &route, &e);
             stm_call_leave(w);
         }
@@ -73,7 +73,7 @@ mill_status stm_wrapper_accept(stm_wrapper *w, int32_t input, const mill_batch *
     if (stm_fault_fires(STM_FAULT_PROCESS))
         st = mill_fail(err, MILL_ERR_STEP, "accept failed (fault point)");
     else {
-        stm_call_enter(w);
+        stm_call_enter(w, STM_DOING_ACCEPT, in);
         st = w->step->type->accept(&w->replica, (size_t)input, w->views[input], err);
         stm_call_leave(w);
     }
@@ -122,7 +122,7 @@ mill_status stm_wrapper_finish(stm_wrapper *w, stm_wrapper_send send, void *user
     if (stm_fault_fires(STM_FAULT_PROCESS))
         st = mill_fail(err, MILL_ERR_STEP, "finish failed (fault point)");
     else {
-        stm_call_enter(w);
+        stm_call_enter(w, STM_DOING_FINISH, NULL);
         st = w->step->type->finish(&w->replica, &w->emit, err);
         stm_call_leave(w);
     }
@@ -146,7 +146,7 @@ mill_status stm_wrapper_write(stm_wrapper *w, const mill_batch *in, mill_error *
     if (stm_fault_fires(STM_FAULT_PROCESS))
         st = mill_fail(err, MILL_ERR_STEP, "write failed (fault point)");
     else {
-        stm_call_enter(w);
+        stm_call_enter(w, STM_DOING_WRITE, in);
         st = w->step->type->write(&w->replica, w->views[0], err);
         stm_call_leave(w);
     }
@@ -161,7 +161,7 @@ mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err)
     if (stm_fault_fires(STM_FAULT_PROCESS))
         st = mill_fail(err, MILL_ERR_STEP, "finalize failed (fault point)");
     else {
-        stm_call_enter(w);
+        stm_call_enter(w, STM_DOING_FINALIZE, NULL);
         st = w->step->type->finalize(&w->replica, err);
         stm_call_leave(w);
     }
@@ -177,7 +177,7 @@ mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *er
     if (stm_fault_fires(STM_FAULT_PROCESS))
         st = mill_fail(err, MILL_ERR_STEP, "sync failed (fault point)");
     else {
-        stm_call_enter(w);
+        stm_call_enter(w, STM_DOING_SYNC, NULL);
         st = w->step->type->sync(&w->replica, cursor, err);
         stm_call_leave(w);
     }

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "supervise/quarantine.h"
 #include "wrapper/wrapper.h"
 
 /* Where one call puts its output. */
@@ -89,6 +90,9 @@ struct stm_wrapper {
     bool owes_unload;           /* driving thread */
     _Atomic int64_t call_since; /* ns; 0 = not inside the step */
     void *owner;
+    stm_record *record; /* in the recorder, or `unseen` */
+    stm_record unseen;
+    stm_hold hold; /* quarantine: of the call under way; driving thread */
     const char *root_name;
     int32_t root, key_width, n_roots;
     bool plain;                 /* map: what goes out are the columns that came in, same places, no outputs */
@@ -150,7 +154,9 @@ void stm_emit_drop(mill_emit *e); /* releases everything emitted */
 mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *err);
 /** What follows a call of process that came to @p st for @p rows rows: is what was emitted right? Drops it if not. */
 mill_status stm_call_settle(stm_wrapper *w, int64_t rows, mill_status st, mill_error *err);
-void stm_call_enter(stm_wrapper *w);
+/** A call begins, for the rows of @p b; NULL: for @p rows rows from number @p first on. In a quarantine it may wait (supervise/quarantine.h). */
+void stm_call_enter_rows(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows);
+static inline void stm_call_enter(stm_wrapper *w, stm_doing doing, const mill_batch *b) { stm_call_enter_rows(w, doing, b, 0, 0); }
 void stm_call_leave(stm_wrapper *w);
 /** Complete an error record of this wrapper: step, replica, phase. */
 mill_status stm_call_blame(stm_wrapper *w, mill_error *err, mill_status st, int32_t phase, int32_t attempt);
@@ -206,7 +212,18 @@ mill_status stm_tickets_expire(stm_wrapper *w, mill_error *err);
 /** Cancel and release everything in flight. */
 void stm_tickets_drop(stm_wrapper *w);
 
+/* apart.c */
+/** Whether what supervision knows of rows in w->inputs keeps the step from running them as one batch. */
+bool stm_apart_wanted(const stm_wrapper *w);
+/** The rows of w->inputs that the step may see, without those that ended a process before, which become null with a record; those that may yet
+ *  do so in pieces. As stm_wrapper_map: inputs are consumed on success. */
+mill_status stm_apart_map(stm_wrapper *w, const int64_t *visible, int64_t n_visible, mill_batch **out, mill_error *err);
+
 /* wrapper.c */
+/** Run rows [first, first + rows) of the submitted rows, bisecting where the policy says so. view[] are whole. @p failed: what the first call
+ *  with all of them came to, when it was made already; else NULL. */
+mill_status stm_rows_run(stm_wrapper *w, mill_batch **view, const int64_t *visible, int64_t first, int64_t rows,
+                         const mill_error *failed, stm_outcome *o, mill_error *err);
 /** Nulls and marks for the rows of @p b that were marked as failed before it was emitted. */
 mill_status stm_mark_rows(stm_wrapper *w, mill_batch *b, mill_error *err);
 /** Fill @p view with borrowed columns that input @p i of the step declares. */

@@ -42,6 +42,12 @@ mill_status stm_wrapper_create(const stm_wrapper_opts *opts, stm_wrapper **out, 
     w->replica = (mill_replica){.step = s, .env = opts->env, .w = w, .index = opts->index, .count = opts->count};
     w->owner = opts->owner;
     w->root_name = opts->root_name;
+    w->record = stm_recorder_add(opts->env->recorder, s->name, opts->root_name, opts->index);
+    if (w->record == NULL) {
+        static const _Atomic int64_t no_clock;
+        w->record = &w->unseen;
+        w->unseen.clock = &no_clock;
+    }
     w->root = opts->root;
     w->key_width = opts->key_width;
     w->n_roots = opts->env->n_roots;
@@ -77,7 +83,13 @@ static void release_step(stm_wrapper *w)
     w->owes_unload = false;
     if (w->lane != NULL) stm_lane_settle(w->lane); /* unload lets go of memory that queued work may be using */
     stm_emit_drop(&w->emit);
-    if (w->step->type->unload != NULL) w->step->type->unload(&w->replica);
+    if (w->step->type->unload == NULL) return;
+    if (w->env->quarantine != NULL) w->hold = stm_quarantine_enter(w->env->quarantine, w->step->name, STM_DOING_UNLOAD, NULL);
+    stm_record_begin(w->record, STM_DOING_UNLOAD, NULL, 0, 0);
+    w->step->type->unload(&w->replica);
+    stm_record_end(w->record);
+    if (w->env->quarantine != NULL) stm_quarantine_leave(w->env->quarantine, w->step->name, STM_DOING_UNLOAD, NULL, w->hold);
+    w->hold = STM_HOLD_NONE;
 }
 
 void stm_wrapper_destroy(stm_wrapper **wp)
@@ -114,10 +126,12 @@ mill_status stm_wrapper_load(stm_wrapper *w, mill_error *err)
     mill_status st = MILL_OK;
 
     move(w, STM_ON_START);
+    stm_record_begin(w->record, STM_DOING_LOAD, NULL, 0, 0);
     if (w->env->device != NULL && (t->flags & MILL_ON_DEVICE) != 0 && w->step->policy.gpus > 0) st = w->env->device(w, &w->lane, w->env->user, err);
     w->owes_unload = st == MILL_OK; /* from here on, also for a half-loaded replica */
     if (st == MILL_OK && t->load != NULL) st = t->load(&w->replica, err);
     if (st == MILL_OK && t->open != NULL && !w->env->dry_run) st = t->open(&w->replica, &w->cursor, err);
+    stm_record_end(w->record);
     if (st == MILL_OK && stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_STEP, "load failed (fault point)"); /* as late as can be */
     if (st == MILL_OK) {
         move(w, STM_ON_LOADED);
@@ -369,8 +383,8 @@ static void did_fit(stm_wrapper *w, int64_t rows)
 
 /* Runs rows [first, first + rows) of the submitted rows, bisecting where the policy says so. view[] are whole. @p failed: what the
  * first call with all of them came to, when it was made already; else NULL. */
-static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *visible, int64_t first, int64_t rows, const mill_error *failed,
-                            stm_outcome *o, mill_error *err)
+mill_status stm_rows_run(stm_wrapper *w, mill_batch **view, const int64_t *visible, int64_t first, int64_t rows,
+                         const mill_error *failed, stm_outcome *o, mill_error *err)
 {
     const int32_t n_in = w->step->n_inputs;
     const int64_t all = view[0]->rows;
@@ -384,7 +398,7 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
     if (w->most_rows > 0 && failed == NULL && rows > w->most_rows) { /* in parts that may fit */
         for (int64_t done = 0, part; done < rows && st == MILL_OK; done += part) {
             part = w->most_rows > 0 && w->most_rows < rows - done ? w->most_rows : rows - done;
-            st = run_rows(w, view, visible, first + done, part, NULL, o, err);
+            st = stm_rows_run(w, view, visible, first + done, part, NULL, o, err);
         }
         return st;
     }
@@ -418,6 +432,7 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
     }
     if (st == MILL_ERR_NOT_FINISHED || st == MILL_ERR_DEVICE || stm_call_told_to_stop(w, st)) { /* a lost device fails every batch: no fault of rows */
         if (err != NULL) *err = e;
+        if (st == MILL_ERR_DEVICE) atomic_store(&w->record->doing, STM_DOING_PROCESS); /* for the recorder it is still in there */
         goto done;
     }
     if (w->step->policy.on_error == STM_ON_ERROR_STOP) {
@@ -427,8 +442,8 @@ static mill_status run_rows(stm_wrapper *w, mill_batch **view, const int64_t *vi
     if (st == MILL_ERR_DEVICE_MEM) did_not_fit(w, rows);
     if ((w->step->policy.on_error == STM_ON_ERROR_ISOLATE || st == MILL_ERR_DEVICE_MEM) && rows > 1) { /* less at once may fit */
         const int64_t half = st == MILL_ERR_DEVICE_MEM ? w->most_rows : rows / 2;
-        st = run_rows(w, view, visible, first, half, NULL, o, err);
-        if (st == MILL_OK) st = run_rows(w, view, visible, first + half, rows - half, NULL, o, err);
+        st = stm_rows_run(w, view, visible, first, half, NULL, o, err);
+        if (st == MILL_OK) st = stm_rows_run(w, view, visible, first + half, rows - half, NULL, o, err);
         goto done;
     }
     id = stm_call_record(w, &e, in[0], 0, rows - 1);
@@ -503,7 +518,7 @@ static mill_status map_slow(stm_wrapper *w, const int64_t *visible, int64_t n_vi
     mill_status st;
 
     st = stm_view_own(w, visible, n_visible, view);
-    if (st == MILL_OK) st = run_rows(w, view, visible, 0, n_visible, failed, &o, err);
+    if (st == MILL_OK) st = stm_rows_run(w, view, visible, 0, n_visible, failed, &o, err);
     if (st == MILL_OK && visible != NULL) {
         stm_count(&w->rows_skipped, rows - n_visible);
         st = stm_outcome_weave(&o, rows, visible, n_visible);
@@ -595,6 +610,12 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
     }
     for (int32_t i = 0; i < s->n_inputs; i++) flagged = flagged || w->inputs[i]->imputed != NULL;
     if (flagged && (st = stm_visible_rows(w, w->inputs, s->n_inputs, &visible, &n_visible)) != MILL_OK) goto fail;
+    if (__builtin_expect(w->env->quarantine != NULL, 0) && stm_apart_wanted(w)) {
+        st = stm_apart_map(w, visible, visible != NULL ? n_visible : rows, out, err);
+        stm_free(visible);
+        if (st == MILL_OK) return MILL_OK;
+        goto fail;
+    }
     if (__builtin_expect(w->most_rows > 0, 0) && rows <= w->most_rows && w->fit_rows >= rows) w->most_rows = 0; /* whole batches fit again */
     if (visible == NULL && (s->type->flags & (MILL_EXPANDS | MILL_FILTERS)) == 0 && w->most_rows == 0) {
         for (int32_t i = 0; i < s->n_inputs; i++) stm_view_fill(w, i, w->inputs[i], w->views[i]);
@@ -612,7 +633,8 @@ fail:
  * succeeds: that is done here, in the order of the general way, which takes over wherever an item or a call is anything else. */
 mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_batch **out, int32_t *done, mill_error *err)
 {
-    const bool straight = w->straight && w->lane == NULL && (stm_fault_kinds & STM_FAULT_PROCESS) == 0;
+    const bool straight =
+        w->straight && w->lane == NULL && (stm_fault_kinds & STM_FAULT_PROCESS) == 0 && w->env->quarantine == NULL;
     int64_t passed = 0, rows = 0;
     int32_t i = 0;
     mill_status st = MILL_OK;
@@ -625,7 +647,9 @@ mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_b
         }
         stm_view_fill(w, 0, b, w->views[0]);
         stm_emit_begin(&w->emit, &w->replica, b->rows, INT64_MAX);
+        stm_record_begin(w->record, STM_DOING_PROCESS, b, 0, 0);
         st = w->step->type->process(&w->replica, w->views, 1, &w->emit, &w->error);
+        stm_record_end(w->record);
         if (__builtin_expect(st == MILL_OK && w->emit.passed && w->plain && w->error.status == MILL_OK && w->emit.n_row_errors == 0, 1)) {
             out[i] = b;
             passed++;
@@ -703,7 +727,7 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
             if (stm_fault_fires(STM_FAULT_PROCESS))
                 st = mill_fail(&w->error, MILL_ERR_STEP, "generate failed (fault point)");
             else {
-                stm_call_enter(w);
+                stm_call_enter_rows(w, STM_DOING_GENERATE, NULL, w->next_row, max_rows);
                 st = s->type->generate(&w->replica, max_rows, &cursor, &last, &w->emit, &w->error);
                 stm_call_leave(w);
             }

@@ -22,6 +22,8 @@ typedef struct stm_wrapper_env {
     const char *run_dir; /* NULL = none */
     bool dry_run;
     int32_t n_roots; /* length of covered */
+    struct stm_recorder *recorder;     /* NULL: nobody supervises */
+    struct stm_quarantine *quarantine; /* NULL: nothing is under suspicion; set before anything is loaded */
     /* A replica asks for a poll, from any thread. */
     void (*wake)(stm_wrapper *w, void *user);
     /* A replica of a step that computes on a device is about to load: open what it has there. *lane untouched: none, it computes on the host.

@@ -3,6 +3,7 @@
 #define STEPMILL_RUN_H
 
 #include "stepmill/pipeline.h"
+#include "stepmill/supervise.h"
 
 MILL_BEGIN_DECLS
 
@@ -20,10 +21,11 @@ typedef struct mill_run_options {
     void *user;
     double drain_s; /* longest time a drain may take before what is left is dropped, also one that the run itself begins (on_error: stop,
                      * stop_if); 0 = 60 */
+    mill_child *child; /* the process is one of mill_supervise; NULL = nobody supervises it */
 } mill_run_options;
-#define MILL_RUN_OPTIONS_INIT                                               \
-    {                                                                       \
-        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0 \
+#define MILL_RUN_OPTIONS_INIT                                                     \
+    {                                                                             \
+        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0, NULL \
     }
 
 typedef enum mill_run_state {

@@ -161,6 +161,13 @@ Command::~Command()
     unlink(err_path_.c_str());
 }
 
+pid_t Command::worker() const
+{
+    const std::string pid = std::to_string(pid_), path = "/proc/" + pid + "/task/" + pid + "/children";
+    const std::string text = read_file(path);
+    return text.empty() ? -1 : (pid_t)atoi(text.c_str());
+}
+
 void Command::signal(int sig) const { kill(pid_, sig); }
 
 Result run(const Folder &folder, const std::vector<std::string> &args)

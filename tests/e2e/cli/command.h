@@ -33,6 +33,9 @@ public:
     Command(const Command &) = delete;
     Command &operator=(const Command &) = delete;
     void signal(int sig) const;
+    /** The process that it supervises, -1 = none is there. */
+    pid_t worker() const;
+    pid_t pid() const { return pid_; }
     /** Waits for the end; the exit code, or 1000 + the signal that ended it; 2000 when @p timeout_s passed (then it is killed). */
     int wait(double timeout_s = 60);
     /** Whether it ended within @p timeout_s. */

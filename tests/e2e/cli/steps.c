@@ -1,7 +1,9 @@
 /* Step types for tests of the command: rows that come slowly, steps that fail in every way. */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "stepmill/step.h"
 
@@ -12,10 +14,17 @@ static void pause_for(double seconds)
     nanosleep(&t, NULL);
 }
 
+/* As by a wild pointer, also where a sanitizer would rather make a report of it. */
+static void crash(void)
+{
+    signal(SIGSEGV, SIG_DFL);
+    raise(SIGSEGV);
+}
+
 /* ---- e2e_count: column id, 0 .. rows-1 ------------------------------------------------------------------------------ */
 
 struct count {
-    int64_t rows, fail_at;
+    int64_t rows, fail_at, crash_at;
     double pause;
 };
 
@@ -23,6 +32,7 @@ static const mill_param count_params[] = {
     {"rows", MILL_PARAM_INT, 0, "10", 0, 1e9, NULL, "rows to make"},
     {"pause", MILL_PARAM_DURATION, 0, "0s", 0, 60, NULL, "before each batch"},
     {"fail_at", MILL_PARAM_INT, 0, "-1", -1, 1e9, NULL, "row at which it fails"},
+    {"crash_at", MILL_PARAM_INT, 0, "-1", -1, 1e9, NULL, "row at which it ends the process"},
 };
 static const mill_column_decl id_out[] = {{"id", "int64", "row number"}};
 
@@ -34,6 +44,7 @@ static mill_status count_configure(mill_step *s, const mill_config *c, mill_io *
     if (k == NULL) return mill_fail(err, MILL_ERR_NOMEM, "e2e_count");
     k->rows = mill_config_int(c, "rows");
     k->fail_at = mill_config_int(c, "fail_at");
+    k->crash_at = mill_config_int(c, "crash_at");
     k->pause = mill_config_float(c, "pause");
     mill_step_set_state(s, k, free);
     return MILL_OK;
@@ -52,6 +63,7 @@ static mill_status count_generate(mill_replica *r, int64_t max_rows, mill_cursor
     if (cursor->size == sizeof at) memcpy(&at, cursor->bytes, sizeof at);
     n = k->rows - at < max_rows ? k->rows - at : max_rows;
     if (k->pause > 0) pause_for(k->pause);
+    if (k->crash_at >= at && k->crash_at < at + n) crash();
     if (k->fail_at >= at && k->fail_at < at + n)
         return mill_fail(err, MILL_ERR_IO, "the source broke at row %lld", (long long)k->fail_at);
     if ((st = mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), &b)) != MILL_OK) return st;
@@ -77,7 +89,7 @@ static const mill_step_type count_type = {
     .name = "e2e_count",
     .summary = "numbers",
     .params = count_params,
-    .n_params = 3,
+    .n_params = sizeof count_params / sizeof *count_params,
     .outputs = id_out,
     .n_outputs = 1,
     .configure = count_configure,
@@ -87,10 +99,13 @@ static const mill_step_type count_type = {
 
 /* ---- e2e_work: lets rows through, or does not ------------------------------------------------------------------------ */
 
-enum { FINE, FAIL, HANG, LOAD_FAIL, LOAD_HANG, UNLOAD_HANG };
+enum { FINE, FAIL, HANG, LOAD_FAIL, LOAD_HANG, UNLOAD_HANG, CRASH, EXIT, LOAD_CRASH, LOSE };
 static const mill_param work_params[] = {
-    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|fail|hang|load_fail|load_hang|unload_hang", "what it does"},
-    {"at", MILL_PARAM_INT, 0, "0", 0, 1e9, NULL, "fail, hang: the row at which it does; unload_hang: the replica"},
+    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|fail|hang|load_fail|load_hang|unload_hang|crash|exit|load_crash|lose",
+     "what it does"},
+    {"at", MILL_PARAM_INT, 0, "0", 0, 1e9, NULL,
+     "fail, hang, crash, exit, lose: the row at which it does; unload_hang: the replica"},
+    {"at2", MILL_PARAM_INT, 0, "-1", -1, 1e9, NULL, "and a second such row"},
     {"pause", MILL_PARAM_DURATION, 0, "0s", 0, 60, NULL, "per batch"},
 };
 static const mill_column_decl id_in[] = {{"id", "int64", "row number"}};
@@ -98,19 +113,21 @@ static const mill_column_decl double_out[] = {{"doubled", "int64", "twice the nu
 
 struct work {
     int mode;
-    int64_t at;
+    int64_t at, at2;
     double pause;
 };
 
 static mill_status work_configure(mill_step *s, const mill_config *c, mill_io *io, mill_error *err)
 {
-    static const char *const modes[] = {"fine", "fail", "hang", "load_fail", "load_hang", "unload_hang"};
+    static const char *const modes[] = {"fine",        "fail",  "hang", "load_fail",  "load_hang",
+                                        "unload_hang", "crash", "exit", "load_crash", "lose"};
     struct work *w = calloc(1, sizeof *w);
 
     (void)io;
     if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "e2e_work");
     while (strcmp(modes[w->mode], mill_config_text(c, "mode")) != 0) w->mode++;
     w->at = mill_config_int(c, "at");
+    w->at2 = mill_config_int(c, "at2");
     w->pause = mill_config_float(c, "pause");
     mill_step_set_state(s, w, free);
     return MILL_OK;
@@ -121,6 +138,7 @@ static mill_status work_load(mill_replica *r, mill_error *err)
     const struct work *w = mill_step_state(mill_replica_step(r));
 
     if (w->mode == LOAD_FAIL) return mill_fail(err, MILL_ERR_NOT_FOUND, "there is no model");
+    if (w->mode == LOAD_CRASH) crash();
     while (w->mode == LOAD_HANG) pause_for(0.1); /* for ever, and deaf to mill_replica_cancelled */
     return MILL_OK;
 }
@@ -147,7 +165,11 @@ static mill_status work_process(mill_replica *r, mill_batch *const *in, size_t n
     if (w->pause > 0) pause_for(w->pause);
     for (int64_t i = 0; i < v.rows; i++) {
         if (w->mode == FAIL && id[i] == w->at) return mill_fail(err, MILL_ERR_STEP, "row %lld is bad", (long long)id[i]);
-        while (w->mode == HANG && id[i] == w->at) pause_for(0.1);
+        if (id[i] != w->at && id[i] != w->at2) continue;
+        while (w->mode == HANG) pause_for(0.1);
+        if (w->mode == CRASH) crash();
+        if (w->mode == EXIT) _exit(0);
+        if (w->mode == LOSE) return mill_fail(err, MILL_ERR_DEVICE, "the device fell off the bus at row %lld", (long long)id[i]);
     }
     if ((st = mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), &b)) != MILL_OK) return st;
     for (int64_t i = 0; i < v.rows && st == MILL_OK; i++) st = mill_builder_int(b, 2 * id[i]);
@@ -169,7 +191,7 @@ static const mill_step_type work_type = {
     .name = "e2e_work",
     .summary = "doubles, fails, hangs",
     .params = work_params,
-    .n_params = 3,
+    .n_params = sizeof work_params / sizeof *work_params,
     .inputs = id_in,
     .n_inputs = 1,
     .outputs = double_out,
@@ -180,8 +202,51 @@ static const mill_step_type work_type = {
     .process = work_process,
 };
 
-static const mill_step_type *const types[] = {&count_type, &work_type};
-static const mill_plugin plugin = {sizeof plugin, MILL_ABI_1, "e2e", "1", types, 2};
+/* ---- e2e_total: every row gets the sum of its batch, so it shows how rows are cut ----------------------------------------- */
+
+static const mill_column_decl total_out[] = {{"total", "int64", "sum of the numbers of the batch"}};
+
+static mill_status total_process(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err)
+{
+    const mill_column *ids = mill_batch_column(in[0], 0);
+    const mill_view v = mill_column_view(ids);
+    const int64_t *id = (const int64_t *)v.data + v.offset;
+    int64_t sum = 0;
+    mill_builder *b = NULL;
+    mill_batch *batch = NULL;
+    mill_column *col = NULL;
+    mill_status st;
+
+    (void)n_in;
+    for (int64_t i = 0; i < v.rows; i++) sum += id[i];
+    if ((st = mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), &b)) != MILL_OK) return st;
+    for (int64_t i = 0; i < v.rows && st == MILL_OK; i++) st = mill_builder_int(b, sum);
+    if (st == MILL_OK) st = mill_builder_finish(b, &col);
+    if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), v.rows, 1, &batch);
+    if (st == MILL_OK) st = mill_batch_set_column(batch, 0, &col);
+    if (st == MILL_OK) st = mill_emit_batch(out, &batch, NULL, err);
+    mill_column_unref(&col);
+    mill_batch_destroy(&batch);
+    mill_builder_destroy(&b);
+    return st;
+}
+
+static const mill_step_type total_type = {
+    .struct_size = sizeof total_type,
+    .abi = MILL_ABI_1,
+    .kind = MILL_STEP,
+    .flags = MILL_BATCH_SENSITIVE,
+    .name = "e2e_total",
+    .summary = "sums of batches",
+    .inputs = id_in,
+    .n_inputs = 1,
+    .outputs = total_out,
+    .n_outputs = 1,
+    .process = total_process,
+};
+
+static const mill_step_type *const types[] = {&count_type, &work_type, &total_type};
+static const mill_plugin plugin = {sizeof plugin, MILL_ABI_1, "e2e", "1", types, sizeof types / sizeof *types};
 
 MILL_PLUGIN_EXPORT const mill_plugin *mill_plugin_v1(void);
 const mill_plugin *mill_plugin_v1(void) { return &plugin; }

@@ -208,8 +208,10 @@ const Failing kFailing[] = {
     {"one_of_two_replicas_fails_to_load", "rows: 10", "mode: load_fail, replicas: 2", 1, "there is no model"},
     {"load_hangs", "rows: 10", "mode: load_hang, timeout: {load: 500ms}", 1, "work"},
     {"generator_fails", "rows: 100, batch_size: 10, fail_at: 55", "", 2, "count[0]: the source broke at row 55"},
-    {"batch_hangs", "rows: 10", "mode: hang, at: 5, timeout: {batch: 500ms}", 2, "work[0]"},
-    {"unload_hangs", "rows: 10", "mode: unload_hang, at: 1, replicas: 2, timeout: {unload: 500ms}", 2, "work[1]: unload has not returned"},
+    {"batch_hangs", "rows: 10, batch_size: 2", "mode: hang, at: 5, timeout: {batch: 200ms}", 3,
+     "work[0]: this row, alone in the step, ends the process"},
+    {"unload_hangs", "rows: 10", "mode: unload_hang, at: 1, replicas: 2, timeout: {unload: 500ms}", 2,
+     "work[1]: unload has not returned"},
     {"on_error_stop", "rows: 10", "mode: fail, at: 5, on_error: stop", 2, "work[0]: row 5 is bad"},
     {"stop_if", "rows: 1000, batch_size: 1, pause: 1ms", "mode: fail, at: 0, stop_if: {failed: 0.1, of: 1}", 2, "work"},
 };
@@ -282,6 +284,23 @@ TEST(CliSignals, TermEndsAHungStepAtTheDeadline)
     EXPECT_TRUE(c.ended(6));
     EXPECT_EQ(c.wait(30), 75) << c.err();
     EXPECT_NE(c.err().find("work[0]: process has not returned"), std::string::npos) << c.err();
+}
+
+/* Whoever sends to the worker alone is heard, too; once, when a job's signal comes to both. */
+TEST(CliSignals, ToTheWorkerItself)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 1000000, batch_size: 4, pause: 5ms", ""));
+    for (bool both : {false, true}) {
+        Command c(f, {"run", "t.yaml", "--fresh"});
+        until_it_runs(f);
+        ASSERT_GT(c.worker(), 0);
+        if (both) c.signal(SIGINT);
+        kill(c.worker(), SIGINT);
+        EXPECT_EQ(c.wait(30), 75) << c.err();
+        EXPECT_NE(c.err().find("finishing the rows in the pipeline"), std::string::npos) << c.err();
+        EXPECT_EQ(c.err().find("stepmill: stopping"), std::string::npos) << c.err();
+    }
 }
 
 TEST(CliSignals, ASecondSignalIsGoneWithinOneSecond)

@@ -107,10 +107,13 @@ code, _, text = go(run="shared")
 expect("a second writer", code, 73)
 if f"process {first.pid}" not in text:
     faults.append(f"the second writer is told: {text}")
-os.kill(first.pid, signal.SIGSTOP)
+both = [first.pid] + [int(n) for n in pathlib.Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()]
+for n in both:  # supervisor and worker
+    os.kill(n, signal.SIGSTOP)
 heir = start(run="shared")
 time.sleep(6.5)  # it waits for an answer for 5 s
-os.kill(first.pid, signal.SIGCONT)
+for n in both:
+    os.kill(n, signal.SIGCONT)
 zombie, heir = finish(first), finish(heir)
 expect("the heir of a stopped run", (heir[0], output("shared") == output("reference")), (0, True))
 if zombie[0] == 0 or "taken over" not in zombie[2]:

@@ -1,8 +1,10 @@
 /*
- * Preloaded into the command: it dies by SIGKILL at a chosen moment, and says in which phase that was.
+ * Preloaded into the command: processes of it die by SIGKILL at chosen moments, and say in which phase that was.
  *
- *   STM_KILL=time:MICROSECONDS   commit:N (at the N-th fdatasync)   rename:N   finish:N (renames of errors.jsonl)
- *   STM_KILL_LOG=FILE            gets one line: load, run, commit, rename or finalise
+ *   STM_KILL=WHO-WHEN;WHO-WHEN;...   one for each worker that follows another; those after the last are left alone
+ *       WHO   child (the worker), parent (who supervises it), both
+ *       WHEN  time:MICROSECONDS   commit:N (at the N-th fdatasync)   rename:N   finish:N (renames of errors.jsonl)
+ *   STM_KILL_LOG=FILE   gets a line for each: load, run, commit, rename or finalise, and WHO
  *
  * Odd N die before the call, even ones after it.
  */
@@ -18,14 +20,20 @@
 
 static _Atomic int syncs, renames, finishes;
 static long commit_at, rename_at, finish_at, delay_us = -1;
+static char who[8];
 
 static void die(const char *phase)
 {
     const char *path = getenv("STM_KILL_LOG");
-    const int fd = path != NULL ? open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666) : -1;
+    const int fd = path != NULL ? open(path, O_WRONLY | O_CREAT | O_APPEND, 0666) : -1;
+    const pid_t parent = getppid();
+    char line[64];
+    const int n = snprintf(line, sizeof line, "%s %s\n", phase, who);
 
-    if (fd >= 0 && write(fd, phase, strlen(phase)) < 0) _exit(99);
-    kill(getpid(), SIGKILL);
+    if (fd < 0 || write(fd, line, (size_t)n) != n) _exit(99);
+    if (strcmp(who, "child") != 0) kill(parent, SIGKILL);
+    if (strcmp(who, "parent") != 0) kill(getpid(), SIGKILL);
+    for (;;) pause(); /* it goes with its parent */
 }
 
 static void *later(void *unused)
@@ -36,18 +44,38 @@ static void *later(void *unused)
     return NULL;
 }
 
-__attribute__((constructor)) static void begin(void)
+/* Lines in the log: so many workers have died. */
+static int deaths(void)
 {
-    const char *what = getenv("STM_KILL");
+    FILE *f = fopen(getenv("STM_KILL_LOG"), "re");
+    int n = 0, c;
+
+    while (f != NULL && (c = fgetc(f)) != EOF) n += c == '\n';
+    if (f != NULL) fclose(f);
+    return n;
+}
+
+/* In a worker, at its begin. */
+static void begin(void)
+{
+    const char *spec = getenv("STM_KILL"), *when;
     pthread_t t;
 
-    if (what == NULL) return;
-    if (strncmp(what, "commit:", 7) == 0) commit_at = atol(what + 7);
-    if (strncmp(what, "rename:", 7) == 0) rename_at = atol(what + 7);
-    if (strncmp(what, "finish:", 7) == 0) finish_at = atol(what + 7);
-    if (strncmp(what, "time:", 5) != 0) return;
-    delay_us = atol(what + 5);
+    for (int n = deaths(); n > 0 && spec != NULL; n--)
+        if ((spec = strchr(spec, ';')) != NULL) spec++;
+    if (spec == NULL || (when = strchr(spec, '-')) == NULL) return;
+    snprintf(who, sizeof who, "%.*s", (int)(when++ - spec), spec);
+    if (strncmp(when, "commit:", 7) == 0) commit_at = atol(when + 7);
+    if (strncmp(when, "rename:", 7) == 0) rename_at = atol(when + 7);
+    if (strncmp(when, "finish:", 7) == 0) finish_at = atol(when + 7);
+    if (strncmp(when, "time:", 5) != 0) return;
+    delay_us = atol(when + 5);
     if (pthread_create(&t, NULL, later, NULL) == 0) pthread_detach(t);
+}
+
+__attribute__((constructor)) static void wait_for_workers(void)
+{
+    if (getenv("STM_KILL") != NULL && getenv("STM_KILL_LOG") != NULL) pthread_atfork(NULL, NULL, begin);
 }
 
 static int at(int n, long when) { return when > 0 && n == (when + 1) / 2 ? (when % 2 != 0 ? -1 : 1) : 0; }

@@ -3,7 +3,8 @@
 usage: kills.py STEPMILL SHIM WORK KILLS [SEED]
 
 The pipeline has a filter, an expansion, a router with replicas and a convergence, a join, a global, rows that fail, three
-sinks. The shim (kill_at.c) ends the process at a random time, at a sync, at a rename, or as the run is finished.
+sinks. The shim (kill_at.c) ends the worker, its supervisor, or both at a random time, at a sync, at a rename, or as the run is
+finished. After a worker another one goes on by itself, after a supervisor the command is called again.
 """
 import collections
 import json
@@ -70,13 +71,31 @@ def errors(folder):
 
 
 def run(folder, kill=None):
+    """Exit code, what it said, [(phase, who)] for each kill."""
     env = dict(os.environ, NO_COLOR="1")
     log = work / "phase"
     log.unlink(missing_ok=True)
     if kill:
         env.update(LD_PRELOAD=shim, STM_KILL=kill, STM_KILL_LOG=str(log))
     done = subprocess.run([stepmill, "run", work / "kills.yaml", "--run", folder], env=env, capture_output=True, text=True, timeout=300, check=False)
-    return done.returncode, done.stderr, log.read_text() if done.returncode == -9 and log.exists() else None
+    return done.returncode, done.stderr, [tuple(line.split()) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def moment():
+    kind = rng.choice(["time", "time", "load", "commit", "rename", "finish"])
+    return {
+        "time": lambda: f"time:{int(rng.uniform(0.02, 1.0) * seconds * 1e6)}",
+        "load": lambda: f"time:{int(rng.uniform(0, 0.015) * 1e6)}",
+        "commit": lambda: f"commit:{rng.randrange(1, 40)}",
+        "rename": lambda: f"rename:{rng.randrange(1, 12)}",
+        "finish": lambda: f"finish:{rng.randrange(1, 3)}",
+    }[kind]()
+
+
+def kills_of_a_run():
+    """Up to three workers in a row, as many as --restarts allows without getting anywhere."""
+    who = [rng.choice(["child", "child", "parent", "both"]) for _ in range(3)]
+    return ";".join(f"{w}-{moment()}" for w in who)
 
 
 shutil.rmtree(work, ignore_errors=True)
@@ -93,26 +112,20 @@ rows = sum(data.count(b"\n") for data in want.values())
 if rows < 10000 or not want_errors:
     sys.exit(f"the undisturbed run has {rows} rows and {len(want_errors)} error records")
 
-phases, resumed, runs, done = collections.Counter(), 0, 0, 0
+phases, victims, resumed, runs, done = collections.Counter(), collections.Counter(), 0, 0, 0
 while done < kills:
     folder = work / "killed"
     shutil.rmtree(folder, ignore_errors=True)
     runs += 1
     for attempt in range(1, 200):
-        kind = rng.choice(["time", "time", "load", "commit", "rename", "finish"])
-        at = {
-            "time": lambda: f"time:{int(rng.uniform(0.02, 1.0) * seconds * 1e6)}",
-            "load": lambda: f"time:{int(rng.uniform(0, 0.015) * 1e6)}",
-            "commit": lambda: f"commit:{rng.randrange(1, 40)}",
-            "rename": lambda: f"rename:{rng.randrange(1, 12)}",
-            "finish": lambda: f"finish:{rng.randrange(1, 3)}",
-        }[kind]()
-        code, text, phase = run(folder, at if attempt < 40 else None)
-        resumed += "going on where" in text
-        if phase is None:
+        at = kills_of_a_run() if attempt < 40 else None
+        code, text, deaths = run(folder, at)
+        resumed += text.count("going on where")
+        phases.update(phase for phase, _ in deaths)
+        victims.update(who for _, who in deaths)
+        done += len(deaths)
+        if code != -9:
             break
-        phases[phase] += 1
-        done += 1
     fault = None
     if code != 3:
         fault = f"exit code {code}, not 3: {text}"
@@ -126,9 +139,12 @@ while done < kills:
         sys.exit(f"after {done} kills, run {runs} ({at}): {fault}; kept in {work / 'failed'}")
 
 print(f"{done} kills in {runs} runs of {rows} rows, {resumed} resumed partial work, 0 differences")
+print("killed: " + ", ".join(f"{who} {victims[who]}" for who in ("child", "parent", "both")))
 print("killed in: " + ", ".join(f"{phase} {phases[phase]}" for phase in ("load", "run", "commit", "rename", "finalise")))
 missing = [p for p in ("load", "run", "commit", "rename", "finalise") if phases[p] == 0]
 if missing and kills >= 50:
     sys.exit(f"never killed in {', '.join(missing)}")
+if len(victims) < 3 and kills >= 50:
+    sys.exit("not everybody was killed")
 if resumed * 2 < done:
     sys.exit(f"only {resumed} of {done} resumes found partial work")

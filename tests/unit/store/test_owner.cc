@@ -56,7 +56,7 @@ TEST(Owner, ALivingOneIsNotDisturbed)
     char who[STM_OWNER_WHO];
     Vault first, second;
     Owner a, b;
-    stm_owner_who(who, sizeof who);
+    stm_owner_who(0, who, sizeof who);
     ASSERT_EQ(open_vault(dir.files, &first, &err, 1), MILL_OK);
     ASSERT_EQ(stm_owner_claim(first, &dir.files, dir.path.c_str(), 5, &a.p, &err), MILL_OK) << err.msg;
     ASSERT_EQ(open_vault(dir.files, &second, &err, 2), MILL_OK);
@@ -90,7 +90,7 @@ TEST(Owner, OneThatDoesNotAnswerIsDead)
     char who[STM_OWNER_WHO];
     Vault first, second;
     Owner a, b;
-    stm_owner_who(who, sizeof who);
+    stm_owner_who(0, who, sizeof who);
     ASSERT_EQ(open_vault(dir.files, &first, &err, 1), MILL_OK);
     ASSERT_EQ(stm_owner_claim(first, &dir.files, dir.path.c_str(), 5, &a.p, &err), MILL_OK);
     ASSERT_EQ(write_with_who(dir, &first, who, &err), MILL_OK);

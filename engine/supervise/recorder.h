@@ -1,0 +1,127 @@
+/*
+ * The flight recorder: memory that the process that works shares with the one that supervises it (a memfd). Each replica has a
+ * record that says what it is doing: which call, for which rows, since when. It is written on the way of every batch, by a handful of
+ * stores into a cache line of the replica's own; no lock, no system call, nothing allocated. When the worker dies, hangs or is stopped, the
+ * supervisor reads there who was at work.
+ *
+ * The supervisor writes the table of suspects between two workers, the worker reads it: rows that were in a replica when one died.
+ *
+ * Threads: a record is written by whoever has claimed its replica; anybody reads. The rest says who writes it.
+ */
+#ifndef STM_SUPERVISE_RECORDER_H
+#define STM_SUPERVISE_RECORDER_H
+
+#include <stdatomic.h>
+
+#include "batch/batch.h"
+
+#define STM_RECORDS 8192      /* replicas that are recorded; others work without */
+#define STM_RECORD_KEY 8      /* elements of a key that are told apart */
+#define STM_SUSPECTS 1024     /* entries of the table */
+#define STM_RECORDER_DIR 4096 /* bytes of the run directory's path */
+
+/** What a replica is doing. Names: stm_doing_name. */
+typedef enum stm_doing {
+    STM_DOING_NOTHING,
+    STM_DOING_LOAD,
+    STM_DOING_GENERATE,
+    STM_DOING_PROCESS,
+    STM_DOING_SUBMIT,
+    STM_DOING_POLL,
+    STM_DOING_ROUTE,
+    STM_DOING_ACCEPT,
+    STM_DOING_FINISH,
+    STM_DOING_WRITE,
+    STM_DOING_SYNC,
+    STM_DOING_FINALIZE,
+    STM_DOING_UNLOAD,
+    STM_DOINGS
+} stm_doing;
+
+typedef struct stm_record {
+    _Alignas(64) _Atomic int32_t doing; /* release: the rest of the line is of this call */
+    _Atomic int32_t alone;              /* nothing else was allowed to be at work */
+    _Atomic int32_t width;              /* 1: keys first .. first + rows - 1; else of the tuples below */
+    _Atomic int64_t since_ns;           /* by the recorder's clock, which goes in steps of a tenth of a second */
+    _Atomic int64_t first, rows;        /* rows 0: the call is for none */
+    const _Atomic int64_t *clock;       /* constant; the worker's address */
+    _Alignas(64) _Atomic int64_t low[STM_RECORD_KEY], high[STM_RECORD_KEY]; /* width > 1: keys of the first and the last row */
+    char step[64], root[64];                                                /* constant */
+    int32_t replica;                                                        /* constant */
+} stm_record;
+
+/** The keys first .. last of a step, compared element by element; shorter ones are padded with -1. */
+typedef struct stm_key_range {
+    int64_t low[STM_RECORD_KEY], high[STM_RECORD_KEY];
+} stm_key_range;
+
+typedef enum stm_suspicion {
+    STM_CLEARED,   /* came through since; written by the worker */
+    STM_SUSPECTED, /* was in a replica when the worker died: is to be run alone */
+    STM_GUILTY,    /* was alone when the worker died: is to be cut in two */
+    STM_BLAMED     /* a row that was alone then: is not to be run again */
+} stm_suspicion;
+
+typedef struct stm_suspect {
+    _Atomic int32_t verdict; /* stm_suspicion */
+    int32_t doing;           /* of which call; rows of blamed and guilty ones are always of process or submit */
+    int32_t status;          /* mill_status of the failure: MILL_ERR_STEP, _TIMEOUT, _DEVICE */
+    stm_key_range keys;
+    char step[64], cause[160]; /* cause: "signal 11 (SIGSEGV)" */
+} stm_suspect;
+
+typedef struct stm_recorder {
+    /* the worker writes */
+    _Alignas(64) _Atomic int64_t now_ns; /* raised ten times a second: it lives; the clock of the records */
+    _Alignas(64) _Atomic int32_t n_records;
+    _Atomic int32_t begun; /* the run directory is open: --fresh has done its work */
+    _Atomic int32_t ended; /* it ends as it wants to: its exit code is the run's */
+    _Atomic int32_t lost;  /* release: `last` is why it gives up, so that another goes on */
+    _Atomic int64_t done;  /* items that are committed: more means that the run goes on */
+    mill_error last;
+    char dir[STM_RECORDER_DIR]; /* run directory, "" = none; before `begun` */
+    /* the supervisor writes, while no worker lives; the worker fills an empty table from the run directory */
+    int64_t supervisor; /* its process */
+    int32_t worker;     /* 0, 1, ...: how many came before */
+    int32_t halvings;   /* how often what is in flight is halved */
+    int32_t n_suspects;
+    stm_suspect suspects[STM_SUSPECTS];
+    stm_record records[STM_RECORDS]; /* pages that nobody uses take no memory */
+} stm_recorder;
+
+/** A recorder in a memfd, shared with the children to come. MILL_ERR_NOMEM, MILL_ERR_IO. */
+mill_status stm_recorder_create(stm_recorder **out, mill_error *err);
+/** Sets *r to NULL, accepts NULL. */
+void stm_recorder_destroy(stm_recorder **r);
+/** Before the next worker starts: everything that the last one wrote is forgotten. */
+void stm_recorder_reset(stm_recorder *r);
+/** A record for a replica; NULL when there is no recorder or it is full. Texts are copied. Threads: one at a time. */
+stm_record *stm_recorder_add(stm_recorder *r, const char *step, const char *root, int32_t replica);
+/** The worker's last word: @p err is why it gives up. The first one counts. Threads: any. */
+void stm_recorder_lose(stm_recorder *r, const mill_error *err);
+const char *stm_doing_name(int32_t doing);
+/** "work[3], process of rows count:4096 to count:4159"; returns buf. */
+char *stm_record_show(const stm_record *r, char *buf, size_t size);
+/** Keys that the record's call is for. false: for none. */
+bool stm_record_keys(const stm_record *r, stm_key_range *out);
+/** Key of row @p row of @p b, padded. */
+void stm_key_of(const mill_batch *b, int64_t row, int64_t key[STM_RECORD_KEY]);
+/** Less than, equal to, greater than 0. */
+int stm_key_compare(const int64_t *a, const int64_t *b);
+
+/** Rows of tuples: the rest of stm_record_begin. */
+void stm_record_tuples(stm_record *r, const mill_batch *b);
+
+/** A call begins. @p b: the rows that it is for; NULL = @p first and @p rows. */
+static inline void stm_record_begin(stm_record *r, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows)
+{
+    atomic_store_explicit(&r->since_ns, atomic_load_explicit(r->clock, memory_order_relaxed), memory_order_relaxed);
+    atomic_store_explicit(&r->rows, b != NULL ? b->rows : rows, memory_order_relaxed);
+    atomic_store_explicit(&r->width, 1, memory_order_relaxed);
+    atomic_store_explicit(&r->first, b != NULL ? b->keys.first : first, memory_order_relaxed);
+    if (__builtin_expect(b != NULL && b->keys.tuples != NULL && b->rows > 0, 0)) stm_record_tuples(r, b);
+    atomic_store_explicit(&r->doing, (int32_t)doing, memory_order_release);
+}
+static inline void stm_record_end(stm_record *r) { atomic_store_explicit(&r->doing, STM_DOING_NOTHING, memory_order_release); }
+
+#endif

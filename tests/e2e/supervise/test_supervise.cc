@@ -1,0 +1,257 @@
+/* The command, when the process that works for it crashes, hangs, is stopped or killed. */
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <set>
+
+#include "command.h"
+
+namespace {
+
+using mt::Command;
+using mt::Folder;
+using mt::Result;
+
+std::string pipeline(const std::string &count, const std::string &work, const std::string &between = "")
+{
+    return "stepmill: 1\nname: t\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, " + count + "}\n" +
+           (between.empty() ? "" : "  total: {type: e2e_total, from: count, " + between + "}\n") +
+           "  work: {type: e2e_work, from: " + (between.empty() ? "count" : "total") + ", " + work +
+           "}\n  out: {type: write_jsonl, from: work, path: out.jsonl}\n";
+}
+
+int times(const std::string &text, const std::string &part)
+{
+    int n = 0;
+    for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; at += part.size()) n++;
+    return n;
+}
+
+int deaths(const Result &r) { return times(r.err, " was ended by "); }
+
+/* All rows in order, those of @p nulled without a result. */
+std::string rows(int64_t n, const std::set<int64_t> &nulled)
+{
+    std::string s;
+    for (int64_t i = 0; i < n; i++)
+        s += "{\"id\":" + std::to_string(i) + ",\"doubled\":" + (nulled.count(i) ? "null" : std::to_string(2 * i)) + "}\n";
+    return s;
+}
+
+TEST(Supervise, ARowThatCrashesIsFoundAmongAHundredThousand)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 100000, batch_size: 64", "mode: crash, at: 54321, replicas: 8"));
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, 3) << r.err;
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(100000, {54321})) << "exactly that row";
+    const std::string errors = f.read("runs/t/errors.jsonl");
+    EXPECT_EQ(times(errors, "\n"), 1) << errors;
+    for (const char *part :
+         {"\"step\":\"work\",\"replica\":", "\"phase\":\"process\",\"class\":\"device\"",
+          "\"rows\":1,\"first_key\":\"count:54321\"", "this row, alone in the step, ends the process: signal 11 (SIGSEGV)"})
+        EXPECT_NE(errors.find(part), std::string::npos) << part << " in " << errors;
+    EXPECT_LE(deaths(r), 2 + (int)std::log2(64)) << "one in company, one alone, then halves: " << r.err;
+    EXPECT_GE(deaths(r), 2);
+}
+
+/* Two bad rows of one batch; a neighbour whose results depend on how rows are cut is not disturbed. */
+TEST(Supervise, TwoRowsAndANeighbourThatMinds)
+{
+    Folder f;
+    f.write("t.yaml",
+            pipeline("rows: 20000, batch_size: 64", "mode: crash, at: 12340, at2: 12350, replicas: 8", "input_batch_size: 50"));
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, 3) << r.err;
+    std::string want;
+    for (int64_t i = 0; i < 20000; i++) {
+        const int64_t first = i / 50 * 50;
+        want += "{\"id\":" + std::to_string(i) + ",\"total\":" + std::to_string(50 * first + 49 * 50 / 2) +
+                ",\"doubled\":" + (i == 12340 || i == 12350 ? "null" : std::to_string(2 * i)) + "}\n";
+    }
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), want);
+    EXPECT_EQ(times(f.read("runs/t/errors.jsonl"), "\n"), 2);
+    EXPECT_LE(deaths(r), 2 * (2 + (int)std::ceil(std::log2(50)))) << r.err;
+}
+
+/* Called again after each death, without a restart of its own: what was learnt is in the run directory. */
+TEST(Supervise, BlameOutlivesTheSupervisor)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 1000, batch_size: 16", "mode: crash, at: 700, replicas: 4"));
+    int calls = 1;
+    Result r = mt::run(f, {"run", "t.yaml", "--restarts", "0"});
+    for (; r.code == 2 && calls < 20; calls++) r = mt::run(f, {"run", "t.yaml", "--restarts", "0"});
+    EXPECT_EQ(r.code, 3) << r.err;
+    EXPECT_LE(calls, 3 + 4);
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(1000, {700}));
+    /* a step that was changed is not blamed for what it did before */
+    r = mt::run(f, {"run", "t.yaml", "--set", "work.mode=fine"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(1000, {}));
+    EXPECT_FALSE(f.has("runs/t/suspects"));
+}
+
+struct Ending {
+    const char *name, *count, *work;
+    int code;
+    const char *says;
+    int most; /* deaths that another process follows */
+};
+const Ending kEndings[] = {
+    {"process_exits", "rows: 100, batch_size: 8", "mode: exit, at: 5, replicas: 2", 3,
+     "work[0]: this row, alone in the step, ends the process: exit(0) from within", 5},
+    {"device_lost", "rows: 100, batch_size: 8", "mode: lose, at: 5", 3,
+     "work[0]: this row, alone in the step, ends the process: the device fell off the bus at row 5", 5},
+    {"generator_crashes", "rows: 100, batch_size: 8, crash_at: 50", "mode: fine", 2,
+     "count[0]: the process ended by signal 11 (SIGSEGV) in count[0], generate of rows count:48 to count:55", 1},
+    {"load_crashes", "rows: 10", "mode: load_crash", 1, "work[0]: the process ended by signal 11 (SIGSEGV) in work[0], load", 0},
+};
+class SuperviseEnds : public testing::TestWithParam<Ending> {};
+TEST_P(SuperviseEnds, AsItShould)
+{
+    Folder f;
+    const Ending &e = GetParam();
+    f.write("t.yaml", pipeline(e.count, e.work));
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, e.code) << r.err;
+    EXPECT_NE(r.err.find(e.says), std::string::npos) << r.err;
+    EXPECT_LE(deaths(r), e.most) << r.err;
+    if (e.code == 3) {
+        EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(100, {5}));
+    }
+}
+INSTANTIATE_TEST_SUITE_P(Table, SuperviseEnds, testing::ValuesIn(kEndings),
+                         [](const auto &i) { return std::string(i.param.name); });
+
+TEST(Supervise, WithoutItACrashIsACrash)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 10", "mode: crash, at: 5"));
+    const Result r = mt::run(f, {"run", "t.yaml", "--no-supervise"});
+    EXPECT_NE(r.code, 3) << r.err;
+    EXPECT_EQ(deaths(r), 0);
+    const Result dry = mt::run(f, {"run", "t.yaml", "--dry-run"});
+    EXPECT_EQ(dry.code, 2) << dry.err;
+    EXPECT_NE(dry.err.find("in work[0], process of rows count:0 to count:9"), std::string::npos) << dry.err;
+    const Result json = mt::run(f, {"run", "t.yaml", "--json", "--restarts", "0"});
+    EXPECT_EQ(json.code, 2) << json.err;
+    EXPECT_EQ(json.out.find("{\"state\":\"failed\",\"exit_code\":2,\"error\":\"the process ended by "), 0u) << json.out;
+}
+
+/* A process that nobody has waited for yet is gone, too. */
+bool is_gone(pid_t pid)
+{
+    char state = 'X';
+    if (FILE *f = fopen(("/proc/" + std::to_string(pid) + "/stat").c_str(), "re")) {
+        if (fscanf(f, "%*d %*s %c", &state) != 1) state = 'X';
+        fclose(f);
+    }
+    return state == 'X' || state == 'Z';
+}
+
+bool goes(pid_t pid)
+{
+    for (int i = 0; i < 10000 && !is_gone(pid); i++) usleep(1000);
+    return is_gone(pid);
+}
+
+/* ---- kills ----------------------------------------------------------------------------------------------------------- */
+
+const char kSlow[] = "rows: 400, batch_size: 4, pause: 5ms";
+
+/* Until rows flow and some are committed. */
+void until_rows(const Folder &f)
+{
+    for (int i = 0; i < 20000 && f.read("runs/t/.out.jsonl.tmp").empty() && !f.has("runs/t/journal.1"); i++) usleep(1000);
+    usleep(150000);
+}
+
+TEST(SuperviseKills, AWorkerThatIsKilledBlamesNobody)
+{
+    Folder f;
+    f.write("t.yaml", pipeline(kSlow, "replicas: 2"));
+    Command c(f, {"run", "t.yaml"});
+    until_rows(f);
+    ASSERT_GT(c.worker(), 0);
+    kill(c.worker(), SIGKILL);
+    EXPECT_EQ(c.wait(60), 0) << c.err();
+    EXPECT_NE(c.err().find("was ended by signal 9 (SIGKILL)"), std::string::npos) << c.err();
+    EXPECT_NE(c.err().find("(nobody is blamed)"), std::string::npos) << c.err();
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(400, {}));
+}
+
+TEST(SuperviseKills, ASupervisorThatIsKilledTakesItsWorkerAlong)
+{
+    Folder f;
+    f.write("t.yaml", pipeline(kSlow, "replicas: 2"));
+    Command c(f, {"run", "t.yaml"});
+    until_rows(f);
+    const pid_t worker = c.worker();
+    ASSERT_GT(worker, 0);
+    c.signal(SIGKILL);
+    EXPECT_EQ(c.wait(60), 1000 + SIGKILL);
+    EXPECT_TRUE(goes(worker)) << "the worker lives on";
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(400, {}));
+}
+
+TEST(SuperviseKills, LackOfMemoryHalvesWhatIsInFlight)
+{
+    Folder f;
+    const std::string events = f.write("memory.events", "low 0\noom_kill 0\n");
+    f.write("t.yaml", pipeline(kSlow, "replicas: 2"));
+    setenv("STEPMILL_MEMORY_EVENTS", events.c_str(), 1);
+    Command c(f, {"run", "t.yaml"});
+    unsetenv("STEPMILL_MEMORY_EVENTS");
+    until_rows(f);
+    ASSERT_GT(c.worker(), 0);
+    f.write("memory.events", "low 0\noom_kill 1\n");
+    kill(c.worker(), SIGKILL);
+    EXPECT_EQ(c.wait(60), 0) << c.err();
+    EXPECT_NE(c.err().find("was ended by the out-of-memory killer"), std::string::npos) << c.err();
+    EXPECT_NE(c.err().find("(half of it in flight)"), std::string::npos) << c.err();
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(400, {}));
+}
+
+/* ---- signals ----------------------------------------------------------------------------------------------------------- */
+
+TEST(SuperviseSignals, NoneIsLostInTheFirstMilliseconds)
+{
+    for (int i = 0; i < 20; i++) {
+        Folder f;
+        f.write("t.yaml", pipeline("rows: 100000000, batch_size: 64, pause: 1ms", "mode: fine"));
+        Command c(f, {"run", "t.yaml"});
+        usleep((useconds_t)(i * 250));
+        const int sig = i % 2 ? SIGTERM : SIGINT;
+        c.signal(sig);
+        const int code = c.wait(30);
+        EXPECT_TRUE(code == 75 || code == 1000 + sig)
+            << code << " after " << i * 250 << " us: " << c.err(); /* the latter: before its first line of code */
+    }
+}
+
+/* The worker cannot answer: whoever supervises ends it, in time. */
+TEST(SuperviseSignals, AStoppedWorkerDoesNotHoldUpTheEnd)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 100000000, batch_size: 64, pause: 1ms", "mode: fine"));
+    Command c(f, {"run", "t.yaml"});
+    until_rows(f);
+    const pid_t worker = c.worker();
+    ASSERT_GT(worker, 0);
+    kill(worker, SIGSTOP);
+    c.signal(SIGINT);
+    usleep(100000);
+    EXPECT_FALSE(c.ended(0));
+    c.signal(SIGINT);
+    EXPECT_TRUE(c.ended(5)) << "1 s and some slack for a busy machine";
+    EXPECT_EQ(c.wait(30), 75) << c.err();
+    EXPECT_NE(c.err().find("did not end in time"), std::string::npos) << c.err();
+    EXPECT_TRUE(goes(worker)) << "the worker lives on";
+}
+
+} // namespace
