@@ -3,7 +3,7 @@
 usage: docs.py ROOT STEPMILL WORK
 
 Every key of a pipeline file is in docs/pipelines.md; every whole pipeline in README.md, docs/ and examples/ passes
-`stepmill check`; every file that README.md and docs/ link to or name in backticks with a known ending is there.
+`stepmill check`; every file that README.md and docs/ link to or name in backticks with a known ending is there; so is every test they name.
 """
 import pathlib
 import re
@@ -53,6 +53,15 @@ for page in pages:
     for name in set(re.findall(r"`((?:include|engine|kernels|models|steps|cli|tests|docs|scripts|cmake|examples)/[\w./-]+\.\w+)`", page.read_text())):
         if not (root / name).exists():
             faults.append(f"{page.relative_to(root)}: {name} is not there")
+
+# Tests: `Suite.Case` is one of ours.
+cases = set()
+for source in (root / "tests").rglob("*.cc"):
+    cases.update(f"{suite}.{case}" for suite, case in re.findall(r"^TEST(?:_F|_P)?\((\w+), (\w+)\)", source.read_text(), re.M))
+for page in pages:
+    for name in set(re.findall(r"`([A-Z]\w+\.[A-Z]\w+)`", page.read_text())):
+        if name not in cases and not (root / name).exists():
+            faults.append(f"{page.relative_to(root)}: there is no test {name}")
 
 for fault in faults:
     print(fault)

@@ -300,6 +300,50 @@ TEST(Defects, GeneratorThatEndsWithoutSayingLast)
     expect_rows(p, "out", 6);
 }
 
+/* 2.1: what a generator yields after last is not taken; it is not even asked */
+TEST(Defects, AGeneratorIsNotAskedAfterLast)
+{
+    Pipe p;
+    std::atomic<int> asked{0};
+    Behaviour g;
+    g.adds = {{"x", "int64"}};
+    g.generate = [&](mill_replica *r, int64_t, mill_cursor *c, bool *last, mill_emit *out, mill_error *e) -> mill_status {
+        asked++;
+        const int64_t at = c->size++;
+        *last = at >= 2;
+        return emit_int64(r, out, {at}, e);
+    };
+    p.add("src", MILL_GENERATOR, {}, g, rows_per_batch(1));
+    p.sink("out", "src");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 3);
+    EXPECT_EQ(asked, 3);
+}
+
+/* 5.4: replicas that have nothing left to do keep what they hold until the step behind them ends */
+TEST(Defects, AStepIsUnloadedAtItsOwnEnd)
+{
+    Pipe p;
+    std::atomic<int> unloads{0}, at_last_row{-1};
+    Behaviour holds = maps([](int64_t x) { return x; });
+    holds.unload = [&](mill_replica *) { unloads++; };
+    Behaviour waits = maps([](int64_t x) { return x; }, "z");
+    auto plain = waits.process;
+    waits.flags = MILL_BLOCKS;
+    waits.process = [&, plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        for (int ms = 0; ms < 10000 && unloads < 3; ms++) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        at_last_row = unloads.load();
+        return plain(r, in, n, out, e);
+    };
+    p.source("src", 12, 2);
+    p.add("holds", MILL_STEP, {{"src"}}, holds, rows_per_batch(2, 3));
+    p.add("waits", MILL_STEP, {{"holds"}}, waits, rows_per_batch(2));
+    p.sink("out", "waits");
+    ASSERT_EQ(p.run(), STM_END_DONE);
+    expect_rows(p, "out", 12);
+    EXPECT_EQ(at_last_row, 3) << "all three replicas are gone while the step behind them still works";
+}
+
 /* 2.2: only the first yield is used */
 TEST(Defects, AllEmitsOfACallAreOneBatch)
 {
