@@ -1,4 +1,5 @@
 /* run FILE: start, show how far it is, end with the truth. */
+#include <glob.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -76,6 +77,23 @@ static void show_errors(const mill_run *run)
     if (mill_run_get_error(run, i, &e)) fprintf(stderr, "  ...\n");
 }
 
+/* An output that was written in parts is shown as their pattern, as shells read it: out.jsonl.gz as out-*.jsonl.gz. */
+static const char *on_disk(const char *path, char *parts, size_t size)
+{
+    const char *base = strrchr(path, '/'), *dot = NULL;
+    glob_t found = {0};
+
+    if (access(path, F_OK) == 0) return path;
+    base = base != NULL ? base + 1 : path;
+    for (const char *p = base + strlen(base); p > base; p--)
+        if (*p == '.' && (dot == NULL || strcmp(dot, ".gz") == 0 || strcmp(dot, ".zst") == 0)) dot = p;
+    if (dot == NULL) dot = base + strlen(base);
+    const int n = snprintf(parts, size, "%.*s-*%s", (int)(dot - path), path, dot);
+    const bool any = n > 0 && (size_t)n < size && glob(parts, 0, NULL, &found) == 0;
+    if (any) globfree(&found);
+    return any ? parts : path;
+}
+
 static void summary(const mill_run *run, const mill_run_totals *t, mill_run_state state)
 {
     static const char *const words[] = {"running", "done", "could not load", "failed", "stopped"};
@@ -85,8 +103,12 @@ static void summary(const mill_run *run, const mill_run_totals *t, mill_run_stat
             cli_colour() ? "\033[0m" : "", t->seconds < 10 ? 2 : 0, t->seconds, (long long)t->rows_in, (long long)t->rows_out);
     show_rate(t->seconds > 0 ? (double)t->rows_in / t->seconds : 0);
     fprintf(stderr, "\n");
-    for (size_t i = 0; dir != NULL && state != MILL_RUN_LOAD_FAILED && (path = mill_run_output(run, i, &step)) != NULL; i++)
-        fprintf(stderr, "  %s: %s%s\n", step, path, state == MILL_RUN_STOPPED && access(path, F_OK) != 0 ? " (not complete)" : "");
+    for (size_t i = 0; dir != NULL && state != MILL_RUN_LOAD_FAILED && (path = mill_run_output(run, i, &step)) != NULL; i++) {
+        char parts[4096];
+        path = on_disk(path, parts, sizeof parts);
+        fprintf(stderr, "  %s: %s%s\n", step, path,
+                path != parts && state == MILL_RUN_STOPPED && access(path, F_OK) != 0 ? " (not complete)" : "");
+    }
     if (t->rows_imputed > 0)
         fprintf(stderr, "  %lld row%s with nulls made by imputation (max_errors: %lld)\n", (long long)t->rows_imputed,
                 t->rows_imputed == 1 ? "" : "s", (long long)t->max_errors);
@@ -115,7 +137,8 @@ static void summary_json(const mill_run *run, const mill_run_totals *t, mill_run
     printf(",\"outputs\":[");
     for (size_t i = 0; dir != NULL && (path = mill_run_output(run, i, &step)) != NULL; i++) {
         printf("%s{\"step\":\"%s\",\"path\":\"", i > 0 ? "," : "", step);
-        cli_json_text(stdout, path);
+        char parts[4096];
+        cli_json_text(stdout, on_disk(path, parts, sizeof parts));
         printf("\"}");
     }
     printf("],\"error\":\"");

@@ -38,6 +38,21 @@ TEST(Cli, RunWritesRowsAndSaysWhere)
     EXPECT_EQ(f.read("runs/t/errors.jsonl"), "");
 }
 
+TEST(Cli, PartsAreShownAsAPattern)
+{
+    Folder f;
+    f.write("t.yaml", "stepmill: 1\nname: t\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, rows: 30}\n"
+                      "  a: {type: write_jsonl, from: count, path: a.jsonl.gz, part_rows: 10}\n  b: {type: write_jsonl, from: "
+                      "count, path: b.c, part_rows: 30}\n");
+    Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_TRUE(f.has("runs/t/a-00002.jsonl.gz"));
+    EXPECT_NE(r.err.find("  a: " + f.path() + "/runs/t/a-*.jsonl.gz\n  b: " + f.path() + "/runs/t/b-*.c\n"), std::string::npos)
+        << r.err;
+    r = mt::run(f, {"run", "t.yaml", "--json", "-q"});
+    EXPECT_NE(r.out.find("\"path\":\"" + f.path() + "/runs/t/a-*.jsonl.gz\""), std::string::npos) << r.out;
+}
+
 TEST(Cli, QuietSaysNothingAndJsonSaysAll)
 {
     Folder f;
