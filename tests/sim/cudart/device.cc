@@ -146,6 +146,7 @@ static int attribute(cudaDeviceAttr a, int device, bool *known)
     case cudaDevAttrPciBusId: return devices()[device].machine_index + 1;
     case cudaDevAttrPciDeviceId: case cudaDevAttrPciDomainId: return 0;
     case cudaDevAttrL2CacheSize: return 4 << 20;
+    case cudaDevAttrClockRate: return 1000000; // kHz; nothing here takes time
     case cudaDevAttrIntegrated: case cudaDevAttrManagedMemory: case cudaDevAttrPageableMemoryAccess: return 0;
     case cudaDevAttrComputeMode: case cudaDevAttrTccDriver: case cudaDevAttrKernelExecTimeout: case cudaDevAttrEccEnabled: return 0;
     default: *known = false; return 0;

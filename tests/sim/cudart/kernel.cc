@@ -27,16 +27,21 @@ void register_stub(const void *stub, const char *mangled)
     kernels().stub_names[stub] = mangled;
 }
 
-// The nvcc-built program knows its kernels by stubs; the bodies, compiled for the CPU, come from STM_SIM_KERNELS.
+// The nvcc-built program knows its kernels by stubs; the bodies, compiled for the CPU, come from the libraries of STM_SIM_KERNELS (a:b).
 static void load_bodies()
 {
-    static void *bodies = [] {
-        const char *path = getenv("STM_SIM_KERNELS");
-        void *so = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : nullptr;
-        if (path && !so) fprintf(stderr, "sim: %s\n", dlerror());
-        return so;
+    static const int loaded = [] {
+        const char *paths = getenv("STM_SIM_KERNELS");
+        int n = 0;
+        for (std::string left = paths ? paths : ""; !left.empty();) {
+            const size_t end = std::min(left.find(':'), left.size());
+            if (dlopen(left.substr(0, end).c_str(), RTLD_NOW | RTLD_LOCAL)) n++;
+            else fprintf(stderr, "sim: %s\n", dlerror());
+            left.erase(0, end + 1);
+        }
+        return n;
     }();
-    (void)bodies;
+    (void)loaded;
 }
 
 static const stm_sim_kernel *resolve(const void *f)

@@ -1,0 +1,166 @@
+/*
+ * The neighbours' kernels as the engine calls them, on random unit vectors.
+ *
+ *   bench_gpu_kernels [--quick]
+ *
+ *     nearest   32 nearest of 4,096 queries in 1,048,576 rows of 384: milliseconds
+ *     square    32 nearest of 131,072 rows among themselves;  pairs: all pairs of them above a threshold that few pass
+ *     minhash   128 numbers of each of a million texts: GB of text a second
+ */
+#include <math.h>
+#include <string.h>
+
+#include "bench/gpu/measure.h"
+#include "bench/gpu/spin.h"
+#include "device/device.h"
+#include "device/registry.h"
+#include "kernels/kernels.h"
+
+enum { DIM = 384, K = 32 };
+
+static mill_error err;
+static const stm_kernels *table;
+static cudaStream_t stream;
+
+static void ok(mill_status st, const char *what)
+{
+    if (st == MILL_OK) return;
+    fprintf(stderr, "%s: status %d %s\n", what, (int)st, err.msg);
+    exit(1);
+}
+
+static void *device_bytes(size_t bytes)
+{
+    void *p = NULL;
+
+    CHECK(cudaMalloc(&p, bytes));
+    return p;
+}
+
+/* n random rows with their lengths and unit vectors. */
+static stm_block make_block(int64_t n, uint32_t seed, double *longest)
+{
+    enum { CHUNK = 4096 };
+    float *rows = device_bytes((size_t)n * DIM * sizeof *rows), *host = malloc((size_t)CHUNK * DIM * sizeof *host);
+    double *length = malloc((size_t)n * sizeof *length), *length_there = device_bytes((size_t)n * sizeof *length);
+    uint16_t *units = device_bytes((size_t)n * (size_t)stm_unit_width(DIM) * sizeof *units);
+
+    CHECK(stm_bench_random(rows, n * DIM, seed, stream));
+    CHECK(cudaStreamSynchronize(stream));
+    for (int64_t first = 0; first < n; first += CHUNK) {
+        const int64_t some = n - first < CHUNK ? n - first : CHUNK;
+
+        CHECK(cudaMemcpy(host, rows + first * DIM, (size_t)some * DIM * sizeof *host, cudaMemcpyDeviceToHost));
+        for (int64_t r = 0; r < some; r++) {
+            double sum = 0;
+
+            for (int i = 0; i < DIM; i++) sum += (double)host[r * DIM + i] * host[r * DIM + i];
+            length[first + r] = sqrt(sum);
+            if (length[first + r] > *longest) *longest = length[first + r];
+        }
+    }
+    CHECK(cudaMemcpy(length_there, length, (size_t)n * sizeof *length, cudaMemcpyHostToDevice));
+    ok(table->unit(&(stm_unit_args){.rows = rows, .length = length_there, .out = units, .n = n, .dim = DIM}, stream), "unit");
+    CHECK(cudaStreamSynchronize(stream));
+    free(host);
+    free(length);
+    return (stm_block){.rows = rows, .units = units, .length = length_there, .n = n};
+}
+
+static double nearest(stm_block queries, stm_block corpus, double longest)
+{
+    uint64_t *best = device_bytes((size_t)queries.n * K * sizeof *best);
+    stm_nearest_args a = {.queries = queries,
+                          .corpus = corpus,
+                          .dim = DIM,
+                          .k = K,
+                          .metric = 0,
+                          .threshold = -2.0f,
+                          .longest = longest,
+                          .best = best};
+    double t;
+
+    a.scratch = device_bytes(stm_nearest_scratch_bytes(queries.n, corpus.n, K));
+    CHECK(cudaMemsetAsync(best, 0xff, (size_t)queries.n * K * sizeof *best, stream));
+    CHECK(cudaStreamSynchronize(stream));
+    t = seconds();
+    ok(table->nearest(&a, stream), "nearest");
+    CHECK(cudaStreamSynchronize(stream));
+    t = seconds() - t;
+    CHECK(cudaFree(a.scratch));
+    CHECK(cudaFree(best));
+    return t * 1e3;
+}
+
+static double pairs(stm_block rows, double longest)
+{
+    const int64_t room = 1 << 20;
+    stm_near_pairs_args a = {.a = rows, .b = rows, .dim = DIM, .metric = 0, .threshold = 0.6f, .longest = longest, .room = room};
+    double t;
+
+    a.out = device_bytes((size_t)room * sizeof *a.out);
+    a.found = device_bytes(2 * sizeof *a.found);
+    a.scratch = device_bytes(stm_near_pairs_scratch_bytes(room));
+    CHECK(cudaStreamSynchronize(stream));
+    t = seconds();
+    ok(table->near_pairs(&a, stream), "near_pairs");
+    CHECK(cudaStreamSynchronize(stream));
+    t = seconds() - t;
+    CHECK(cudaFree(a.out));
+    CHECK(cudaFree(a.found));
+    CHECK(cudaFree(a.scratch));
+    return t * 1e3;
+}
+
+int main(int argc, char **argv)
+{
+    const int quick = argc > 1 && strcmp(argv[1], "--quick") == 0;
+    const int rounds = quick ? 1 : 7, length = 400;
+    const int64_t texts = quick ? 64 : 1 << 20, n = quick ? 256 : 131072;
+    const stm_device_ops *ops = NULL;
+    stm_device *dev = NULL;
+    double value[4][ROUNDS_MOST], longest = 0;
+
+    ok(stm_backend_find("cuda", &ops, &err), "the CUDA module");
+    ok(stm_device_open(ops, 0, &dev, &err), "device 0");
+    if ((table = stm_kernels_of(ops)) == NULL) {
+        fprintf(stderr, "the CUDA module is of another version\n");
+        return 1;
+    }
+    ok(stm_device_enter(dev, &err), "device 0");
+    CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    const stm_block queries = make_block(quick ? 128 : 4096, 1, &longest), corpus = make_block(quick ? 1024 : 1 << 20, 2, &longest);
+    const stm_block among = make_block(n, 3, &longest);
+    const size_t bytes = (size_t)texts * (size_t)length;
+    int64_t *offsets = malloc((size_t)(texts + 1) * sizeof *offsets);
+    stm_minhash_args hash = {.bytes = device_bytes(bytes),
+                             .offsets = device_bytes((size_t)(texts + 1) * sizeof *offsets),
+                             .rows = texts,
+                             .width = 5,
+                             .seed = 1,
+                             .out = device_bytes((size_t)texts * STM_MINHASHES * sizeof *hash.out)};
+
+    for (int64_t i = 0; i <= texts; i++) offsets[i] = i * length;
+    CHECK(cudaMemcpy((void *)(uintptr_t)hash.offsets, offsets, (size_t)(texts + 1) * sizeof *offsets, cudaMemcpyHostToDevice));
+    CHECK(stm_bench_random((float *)(uintptr_t)hash.bytes, (int64_t)(bytes / 4), 4, stream));
+    for (int round = quick ? 0 : -3; round < rounds; round++) {
+        double v[4], t;
+
+        v[0] = nearest(queries, corpus, longest);
+        v[1] = nearest(among, among, longest);
+        v[2] = pairs(among, longest);
+        CHECK(cudaStreamSynchronize(stream));
+        t = seconds();
+        ok(table->minhash(&hash, stream), "minhash");
+        CHECK(cudaStreamSynchronize(stream));
+        v[3] = (double)bytes / (seconds() - t) * 1e-9;
+        for (int i = 0; i < 4 && round >= 0; i++) value[i][round] = v[i];
+    }
+    print_figure("nearest", "ms", value[0], rounds);
+    print_figure("square", "ms", value[1], rounds);
+    print_figure("pairs", "ms", value[2], rounds);
+    print_figure("minhash", "GB/s", value[3], rounds);
+    free(offsets);
+    stm_device_unref(&dev);
+    return 0;
+}
