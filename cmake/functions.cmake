@@ -13,7 +13,7 @@ function(stm_test name)
   set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON) # plugins opened by the test find mill_* in it
   add_test(NAME ${name} COMMAND ${name} ${T_ARGS})
   if(NOT T_TIMEOUT)
-    set(T_TIMEOUT 120)
+    set(T_TIMEOUT 300) # against hangs, not a measure: a loaded machine must not fail a test
   endif()
   set_tests_properties(${name} PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT} SKIP_REGULAR_EXPRESSION "ALL TESTS SKIPPED")
 endfunction()
@@ -52,7 +52,7 @@ function(stm_fuzz name)
   else()
     target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/replay_corpus.cc)
     add_test(NAME ${name} COMMAND ${name} ${corpus})
-    set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 120)
+    set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 300)
   endif()
 endfunction()
 
