@@ -9,6 +9,7 @@ const mill_plugin *stm_builtin_steps(void);
 
 /* One line per step type, in alphabetical order. */
 extern const mill_step_type stm_step_command;
+extern const mill_step_type stm_step_command_rows;
 extern const mill_step_type stm_step_deduplicate;
 extern const mill_step_type stm_step_embed_text;
 extern const mill_step_type stm_step_explode;

@@ -2,6 +2,9 @@
  * command: any executable as a step. It gets one JSON object per row and line on its standard input and answers with one per
  * row, in order. What it writes to standard error goes to the log. When it dies, answers too much or not in time, the batch
  * fails with how it ended and the end of its standard error; the next batch gets a new process.
+ *
+ * command_rows: the same with any number of answers per row, none too. Rows are numbered, answers name the row they come from,
+ * and as nothing else tells that there are no more, each batch has a process of its own, which ends with its input.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +15,8 @@
 #include "steps/command/child.h"
 #include "steps/jsonl/parse.h"
 
-#define GRACE_S 1.0 /* that it gets to end by itself, and again after SIGTERM */
+#define GRACE_S 1.0     /* that it gets to end by itself, and again after SIGTERM */
+#define CHUNK_ROWS 4096 /* of command_rows: emitted at a time */
 
 extern char **environ;
 
@@ -28,6 +32,7 @@ typedef struct settings {
     int32_t n_fields;
     const char *row_key; /* NULL = rows are not numbered */
     bool per_batch;
+    bool many; /* command_rows */
     double deadline_s;
     size_t max_line;
 } settings;
@@ -37,9 +42,10 @@ typedef struct state {
     mill_json_writer *writer;
     stm_jsonl *parser;
     /* the batch in hand */
-    const mill_replica *replica;
+    mill_replica *replica;
     mill_emit *out;
     int64_t rows, answered;
+    int64_t gathered, last_parent; /* many: answers not emitted yet; row of the last one */
 } state;
 
 static void settings_free(void *p)
@@ -97,7 +103,7 @@ static mill_status send_column(settings *s, mill_io *io, const char *name, mill_
     return MILL_OK;
 }
 
-static mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_error *err)
+static mill_status configure_either(mill_step *step, const mill_config *c, mill_io *io, bool many, mill_error *err)
 {
     settings *s = calloc(1, sizeof *s);
     const size_t n_argv = mill_config_count(c, "argv"), n_send = mill_config_count(c, "send"), n_columns = mill_config_count(c, "columns");
@@ -115,7 +121,8 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     for (size_t i = 0; i < n_argv; i++) s->argv[i] = (char *)(uintptr_t)mill_config_item(c, "argv", i);
     s->cwd = mill_config_text(c, "cwd");
     s->row_key = mill_config_text(c, "row_key");
-    s->per_batch = strcmp(mill_config_text(c, "process"), "per_batch") == 0;
+    s->many = many;
+    s->per_batch = many || strcmp(mill_config_text(c, "process"), "per_batch") == 0;
     s->deadline_s = mill_config_float(c, "deadline");
     s->max_line = (size_t)mill_config_int(c, "max_line_bytes");
     if ((st = make_env(s, c, err)) != MILL_OK) return st;
@@ -138,11 +145,25 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     return MILL_OK;
 }
 
+static mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_error *err)
+{
+    return configure_either(step, c, io, false, err);
+}
+
+static mill_status configure_rows(mill_step *step, const mill_config *c, mill_io *io, mill_error *err)
+{
+    return configure_either(step, c, io, true, err);
+}
+
 static mill_status load(mill_replica *r, mill_error *err)
 {
     const settings *s = mill_step_state(mill_replica_step(r));
-    const stm_child_opts opts = {
-        .argv = s->argv, .envp = s->envp, .cwd = s->cwd, .max_line = s->max_line, .numbered = s->row_key != NULL};
+    const stm_child_opts opts = {.argv = s->argv,
+                                 .envp = s->envp,
+                                 .cwd = s->cwd,
+                                 .max_line = s->max_line,
+                                 .numbered = s->row_key != NULL,
+                                 .until_end = s->many};
     state *me = calloc(1, sizeof *me);
     mill_status st;
 
@@ -169,6 +190,78 @@ static void unload(mill_replica *r)
     mill_json_writer_destroy(&me->writer);
     free(me);
     mill_replica_set_state(r, NULL);
+}
+
+/* The batch without its last column, the numbers of the rows answered. */
+static mill_status without_numbers(mill_replica *r, const settings *s, mill_batch **batch, mill_error *err)
+{
+    mill_batch *rest = NULL;
+
+    if (mill_batch_create(mill_replica_pool(r), mill_batch_rows(*batch), s->n_fields, &rest) != MILL_OK) return no_memory(err);
+    for (int32_t k = 0; k < s->n_fields; k++) {
+        mill_column *col = mill_column_ref(mill_batch_column(*batch, k));
+        (void)mill_batch_set_column(rest, k, &col); /* as many rows */
+    }
+    mill_batch_destroy(batch);
+    *batch = rest;
+    return MILL_OK;
+}
+
+/* Emits the answers gathered, if any, each with the row it names. */
+static mill_status emit_gathered(mill_replica *r, const settings *s, state *me, mill_error *err)
+{
+    mill_batch *batch = NULL;
+    mill_buffer *parent = NULL;
+    mill_status st = stm_jsonl_finish(me->parser, &batch, err);
+
+    if (st == MILL_OK &&
+        mill_buffer_create(mill_replica_pool(r), (size_t)mill_batch_rows(batch) * sizeof(int64_t), &parent) != MILL_OK)
+        st = no_memory(err);
+    if (st == MILL_OK) {
+        const mill_column *numbers = mill_batch_column(batch, s->n_fields);
+        const mill_view v = mill_column_view(numbers);
+        int64_t *to = mill_buffer_data(parent);
+        for (int64_t i = 0; i < v.rows && st == MILL_OK; i++) {
+            const long long answer = (long long)(me->answered - me->gathered + i + 1);
+            const int64_t row = ((const int64_t *)v.data)[v.offset + i];
+            if (mill_column_is_null(numbers, i))
+                st = mill_fail(err, MILL_ERR_STEP, "answer %lld lacks the key %s", answer, s->row_key);
+            else if (row < 0 || row >= me->rows)
+                st = mill_fail(err, MILL_ERR_STEP, "answer %lld is for row %lld of %lld", answer, (long long)row,
+                               (long long)me->rows);
+            else if (row < me->last_parent)
+                st = mill_fail(err, MILL_ERR_STEP, "answer %lld is for row %lld, after one for row %lld", answer, (long long)row,
+                               (long long)me->last_parent);
+            else
+                to[i] = me->last_parent = row;
+        }
+    }
+    if (st == MILL_OK) st = without_numbers(r, s, &batch, err);
+    if (st == MILL_OK) st = mill_emit_batch(me->out, &batch, &parent, err);
+    mill_batch_destroy(&batch);
+    mill_buffer_unref(&parent);
+    me->gathered = 0;
+    return st;
+}
+
+/* command_rows: answers come until its end. */
+static mill_status on_answer(void *user, const char *text, size_t bytes, bool *done, mill_error *err)
+{
+    state *me = user;
+    mill_replica *r = me->replica;
+    const settings *s = mill_step_state(mill_replica_step(r));
+    stm_jsonl_fault f = {.byte = 0};
+    mill_status st = stm_jsonl_row(me->parser, text, bytes, &f);
+
+    (void)done;
+    if (st == MILL_ERR_NOMEM) return no_memory(err);
+    if (st == MILL_ERR_DATA) /* whose answer it is can be trusted no more than the rest of it */
+        return mill_fail(err, MILL_ERR_STEP, "answer %lld, %s%s: %s", (long long)me->answered + 1,
+                         f.column[0] ? "column " : "not a row", f.column, f.cause);
+    me->answered++;
+    if (++me->gathered < CHUNK_ROWS) return MILL_OK;
+    if ((st = emit_gathered(r, s, me, err)) != MILL_OK) return st;
+    return stm_jsonl_begin(me->parser, CHUNK_ROWS) == MILL_OK ? MILL_OK : no_memory(err);
 }
 
 static mill_status on_line(void *user, const char *text, size_t bytes, bool *done, mill_error *err)
@@ -224,8 +317,6 @@ static mill_status write_rows(const settings *s, state *me, const mill_batch *in
 static mill_status check_numbers(mill_replica *r, const settings *s, state *me, mill_batch **batch, mill_error *err)
 {
     const mill_view v = mill_column_view(mill_batch_column(*batch, s->n_fields));
-    mill_batch *rest = NULL;
-    mill_status st;
 
     for (int64_t i = 0; i < v.rows; i++) {
         const int64_t at = v.offset + i;
@@ -239,14 +330,7 @@ static mill_status check_numbers(mill_replica *r, const settings *s, state *me, 
         return mill_fail(err, MILL_ERR_STEP, "answer %lld is for row %lld, not %lld", (long long)i + 1, (long long)((const int64_t *)v.data)[at],
                          (long long)i);
     }
-    if ((st = mill_batch_create(mill_replica_pool(r), v.rows, s->n_fields, &rest)) != MILL_OK) return no_memory(err);
-    for (int32_t k = 0; k < s->n_fields; k++) {
-        mill_column *col = mill_column_ref(mill_batch_column(*batch, k));
-        (void)mill_batch_set_column(rest, k, &col); /* as many rows */
-    }
-    mill_batch_destroy(batch);
-    *batch = rest;
-    return MILL_OK;
+    return without_numbers(r, s, batch, err);
 }
 
 static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err)
@@ -287,6 +371,29 @@ static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, 
     return st;
 }
 
+static mill_status process_rows(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err)
+{
+    const settings *s = mill_step_state(mill_replica_step(r));
+    state *me = mill_replica_state(r);
+    const stm_child_hooks hooks = {.line = on_answer, .log = on_log, .cancelled = on_cancelled, .user = me};
+    size_t bytes;
+    mill_status st;
+
+    (void)n_in;
+    me->out = out;
+    me->rows = mill_batch_rows(in[0]);
+    me->answered = me->gathered = me->last_parent = 0;
+    if (write_rows(s, me, in[0]) != MILL_OK || stm_jsonl_begin(me->parser, CHUNK_ROWS) != MILL_OK) return no_memory(err);
+    const char *text = mill_json_writer_data(me->writer, &bytes);
+    if ((st = stm_child_start(me->child, err)) != MILL_OK) return st;
+    st = stm_child_talk(me->child, text, bytes, true, true, s->deadline_s, &hooks, err);
+    if (st != MILL_OK) {
+        mill_error_context(err, "after %lld answers to %lld rows", (long long)me->answered, (long long)me->rows);
+        return st;
+    }
+    return emit_gathered(r, s, me, err);
+}
+
 static const mill_param params[] = {
     {.name = "argv", .type = MILL_PARAM_STRINGS, .text = "the program, looked up in PATH, and its arguments; no shell"},
     {.name = "send", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns it gets; without it, all"},
@@ -318,4 +425,47 @@ const mill_step_type stm_step_command = {
     .load = load,
     .unload = unload,
     .process = process,
+};
+
+static const mill_param params_rows[] = {
+    {.name = "argv", .type = MILL_PARAM_STRINGS, .text = "the program, looked up in PATH, and its arguments; no shell"},
+    {.name = "send", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns it gets; without it, all"},
+    {.name = "columns",
+     .type = MILL_PARAM_COLUMNS,
+     .flags = MILL_PARAM_OPTIONAL,
+     .text = "name: type of the keys taken from its answers; without it, answers only say which rows go on, and how often"},
+    {.name = "row_key",
+     .type = MILL_PARAM_STRING,
+     .default_value = "_row",
+     .text = "key that numbers the rows sent; an answer has it with the number of its row, which never falls"},
+    {.name = "deadline",
+     .type = MILL_PARAM_DURATION,
+     .default_value = "none",
+     .flags = MILL_PARAM_NO_RESULT,
+     .text = "time for a batch; after it the process is killed and the batch fails"},
+    {.name = "cwd", .type = MILL_PARAM_PATH, .flags = MILL_PARAM_OPTIONAL, .text = "folder it runs in"},
+    {.name = "env", .type = MILL_PARAM_MAP, .flags = MILL_PARAM_OPTIONAL, .text = "name: value, added to the environment"},
+    {.name = "max_line_bytes",
+     .type = MILL_PARAM_BYTES,
+     .default_value = "64MiB",
+     .min = 16,
+     .max = 1u << 30,
+     .flags = MILL_PARAM_NO_RESULT,
+     .text = "longest answer"},
+};
+
+const mill_step_type stm_step_command_rows = {
+    .struct_size = sizeof(mill_step_type),
+    .abi = MILL_ABI_1,
+    .kind = MILL_STEP,
+    .flags = MILL_BLOCKS | MILL_EXPANDS | MILL_FILTERS,
+    .name = "command_rows",
+    .summary = "any executable that gives any number of rows per row: one process per batch",
+    .version = "1",
+    .params = params_rows,
+    .n_params = sizeof params_rows / sizeof params_rows[0],
+    .configure = configure_rows,
+    .load = load,
+    .unload = unload,
+    .process = process_rows,
 };

@@ -388,6 +388,7 @@ typedef struct talk { /* what is left to write */
     const char *text;
     size_t bytes;
     bool close_input;
+    bool refused; /* it closed its input before it had all */
 } talk;
 
 static mill_status write_some(stm_child *c, talk *t, mill_error *err)
@@ -398,6 +399,7 @@ static mill_status write_some(stm_child *c, talk *t, mill_error *err)
     if (w < 0 && errno != EPIPE) return mill_fail(err, MILL_ERR_IO, "cannot write to %s: %s", c->opts.argv[0], strerror(errno));
     if (w < 0) { /* it closed its input; what it answers and how it ends will tell */
         t->bytes = 0;
+        t->refused = true;
         close_fd(&c->in);
         return MILL_OK;
     }
@@ -488,6 +490,7 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
         }
     }
     if (st != MILL_OK) return st;
+    done = done || (over && c->opts.until_end && !t->refused); /* what it did not read it cannot have dealt with */
     /* One that is kept may go once it has answered: whether it is seen going now or at the next batch is chance. */
     if (over && (!done || (t->close_input && c->wait_status != 0)))
         return died(c, done ? "after its last answer" : "before it had answered", err);
@@ -500,7 +503,7 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
 mill_status stm_child_talk(stm_child *c, const char *text, size_t bytes, bool awaits, bool close_input, double deadline_s,
                            const stm_child_hooks *hooks, mill_error *err)
 {
-    talk t = {text, bytes, close_input};
+    talk t = {.text = text, .bytes = bytes, .close_input = close_input};
     mill_status st;
 
     c->log_lines = 0;

@@ -19,6 +19,7 @@ typedef struct stm_child_opts {
     char *const *envp; /* NULL = this process's */
     const char *cwd;   /* NULL = this process's */
     size_t max_line;   /* longest line that it may answer */
+    bool until_end;    /* any number of answers: the last one is the one before its end */
     bool numbered;     /* answers say which row they are for: the caller sees it when they are out of step */
 } stm_child_opts;
 

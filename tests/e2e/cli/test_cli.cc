@@ -38,6 +38,28 @@ TEST(Cli, RunWritesRowsAndSaysWhere)
     EXPECT_EQ(f.read("runs/t/errors.jsonl"), "");
 }
 
+/* Step types of modules stand beside the others: in the list, by name, and in the schema. */
+TEST(Cli, StepTypesOfModulesAreListed)
+{
+    std::vector<std::string> types = {"command", "read_jsonl"};
+#ifdef HAVE_HTTP
+    types.insert(types.end(), {"chat", "complete", "embed_remote"});
+#endif
+#ifdef HAVE_PARQUET
+    types.insert(types.end(), {"read_parquet", "write_parquet"});
+#endif
+    Folder f;
+    const Result list = mt::run(f, {"steps", "list"}), json = mt::run(f, {"steps", "list", "--json"}),
+                 schema = mt::run(f, {"schema"});
+    EXPECT_EQ(list.code + json.code + schema.code, 0) << list.err << json.err << schema.err;
+    for (const std::string &t : types) {
+        EXPECT_NE(("\n" + list.out).find("\n" + t + " "), std::string::npos) << t;
+        EXPECT_NE(json.out.find("\"" + t + "\""), std::string::npos) << t;
+        EXPECT_NE(schema.out.find("\"" + t + "\""), std::string::npos) << t;
+        EXPECT_EQ(mt::run(f, {"steps", "describe", t}).code, 0) << t;
+    }
+}
+
 TEST(Cli, PartsAreShownAsAPattern)
 {
     Folder f;

@@ -80,6 +80,7 @@ const Right kRight[] = {
     {nullptr, "nearest_neighbours", {}, {"embedding=fixed_list<float32>[8]"}},
     {nullptr, "write_jsonl", {}, {}},
     {nullptr, "command", {"command.argv=[cat]"}, {}},
+    {nullptr, "command_rows", {"command_rows.argv=[cat]"}, {}},
     {TEXT_TOOLS, nullptr, {"longest_rows.k=3"}, {}},
     {WRONG, "right", {}, {}},
     {WRONG, "adds_inputs", {}, {}},

@@ -26,7 +26,8 @@ struct Result {
     double seconds;
 };
 
-Result run(const std::string &in, Params params, const Chain::Opts &step = Chain::Opts(), int64_t batch_rows = 4, double timeout_s = 20)
+Result run(const std::string &in, Params params, const Chain::Opts &step = Chain::Opts(), int64_t batch_rows = 4, double timeout_s = 20,
+           const char *type = "command")
 {
     Folder f;
     Chain c;
@@ -35,7 +36,7 @@ Result run(const std::string &in, Params params, const Chain::Opts &step = Chain
     read.batch_rows = batch_rows;
     c.dir = f.path;
     c.add("in", "read_jsonl", {{"path", f.put("in.jsonl", in)}, {"extra", ""}}, read)
-        .add("cmd", "command", params, step)
+        .add("cmd", type, params, step)
         .add("out", "write_jsonl", {{"path", "out.jsonl"}});
     const auto start = std::chrono::steady_clock::now();
     r.end = c.run(timeout_s);
@@ -328,4 +329,70 @@ TEST(Command, MissingProgramIsAnErrorOfLoading)
     const Result r = run(numbers(0, 2), {{"argv", Value::list({"no-such-program-of-ours"})}, kB});
     EXPECT_EQ(r.end, STM_END_LOAD_FAILED);
     EXPECT_NE(r.errors.find("cannot start no-such-program-of-ours: No such file"), std::string::npos) << r.errors;
+}
+
+namespace {
+
+Result run_rows(const std::string &in, Params params, int64_t batch_rows = 4, int32_t replicas = 1)
+{
+    Chain::Opts o;
+    o.replicas = replicas;
+    return run(in, params, o, batch_rows, 20, "command_rows");
+}
+
+} // namespace
+
+/* Row r has r % 3 answers: one of three goes, one of three doubles. */
+TEST(CommandRows, AnyNumberOfAnswersPerRow)
+{
+    std::string expected;
+    for (int a = 0; a < 50; a++)
+        for (int k = 0; k < a % 7 % 3; k++) expected += "{\"a\":" + std::to_string(a) + ",\"b\":" + std::to_string(k) + "}\n";
+    const Value script = sh("while read -r l; do r=${l##*:}; r=${r%\\}}; k=0; while [ $k -lt $((r % 3)) ]; do echo \"{\\\"_row\\\":$r,\\\"b\\\":$k}\"; k=$((k+1)); done; done");
+    for (int32_t replicas : {1, 3}) {
+        const Result r = run_rows(numbers(0, 50), {{"argv", script}, kB}, 7, replicas);
+        ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+        EXPECT_EQ(r.rows, expected);
+        EXPECT_EQ(r.errors, "");
+    }
+}
+
+TEST(CommandRows, ThousandsPerRowAndNoneAtAll)
+{
+    Result r = run_rows(numbers(0, 8), {{"argv", sh("while read -r l; do r=${l##*:}; r=${r%\\}}; yes \"{\\\"_row\\\":$r,\\\"b\\\":1}\" | head -n 3000; done")}, kB});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(std::count(r.rows.begin(), r.rows.end(), '\n'), 24000) << r.errors;
+    EXPECT_EQ(r.rows.substr(0, 14), "{\"a\":0,\"b\":1}\n");
+    r = run_rows(numbers(0, 8), {{"argv", Value::list({"grep", "-v", "."})}});
+    EXPECT_EQ(r.first, "grep exited with code 1 after its last answer") << "grep says so when it finds nothing";
+    r = run_rows(numbers(0, 8), {{"argv", sh("cat >/dev/null")}});
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.rows, "");
+    r = run_rows(numbers(0, 8), {{"argv", Value::list({"grep", "-E", ":[1-6],"})}});
+    EXPECT_EQ(r.rows, numbers(1, 7)) << r.errors;
+}
+
+TEST(CommandRows, ItsFaultsAreErrorsOfTheBatch)
+{
+    const struct { const char *name, *script, *message; } cases[] = {
+        {"goes back", "cat >/dev/null; echo '{\"_row\":2,\"b\":1}'; echo '{\"_row\":1,\"b\":1}'", "answer 2 is for row 1, after one for row 2"},
+        {"of no row", "cat >/dev/null; echo '{\"_row\":4,\"b\":1}'", "answer 1 is for row 4 of 4"},
+        {"without a number", "cat >/dev/null; echo '{\"b\":1}'", "answer 1 lacks the key _row"},
+        {"does not fit", "cat >/dev/null; echo '{\"_row\":0,\"b\":\"x\"}'", "answer 1, column b: expected int64, found \"x\""},
+        {"no row", "cat >/dev/null; echo oops", "answer 1, not a row: expected an object of JSON"},
+        {"fails", "cat >/dev/null; echo '{\"_row\":0,\"b\":1}'; exit 3", "sh exited with code 3 after its last answer"},
+    };
+    for (const auto &k : cases) {
+        SCOPED_TRACE(k.name);
+        const Result r = run_rows(numbers(0, 4), {{"argv", sh(k.script)}, kB});
+        ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+        EXPECT_EQ(r.first, k.message);
+        EXPECT_EQ(r.failed, 4);
+        EXPECT_EQ(std::count(r.rows.begin(), r.rows.end(), '\n'), 4) << "no row is lost";
+    }
+    std::string in;
+    for (int i = 0; i < 4; i++) in += "{\"t\":\"" + std::string(300000, 'x') + "\"}\n";
+    const Result r = run_rows(in, {{"argv", sh("head -c 10 >/dev/null")}, kB, {"send", Value::list({"t"})}});
+    EXPECT_EQ(r.first, "sh exited with code 0 before it had answered") << "it has not read its rows";
+    EXPECT_EQ(r.failed, 4);
 }
