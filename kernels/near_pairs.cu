@@ -108,7 +108,8 @@ extern "C" mill_status stm_near_pairs_cuda(const stm_near_pairs_args *a, void *s
     if (st != MILL_OK) return st;
     declare(a);
     STM_WRITES(a->out, a->room * sizeof *a->out);
-    const int64_t blocks = (a->room + block / 16 - 1) / (block / 16);
+    const int64_t most = a->room / a->a.n < a->b.n ? a->room : a->a.n * a->b.n; /* pairs there can be */
+    const int64_t blocks = (most + block / 2 - 1) / (block / 2); /* eight pairs a half warp then */
     return STM_LAUNCHED((stm_near_pairs_settle_kernel), dim3(static_cast<unsigned>(blocks < 512 ? blocks : 512)), dim3(block), 0, s,
                         *a);
 }

@@ -11,6 +11,9 @@
 #include "kernels/screen.h"
 #include "stepmill/ops.h"
 
+/** What mill_topk and mill_pairs check first. */
+mill_status stm_topk_check(const mill_topk_args *a, mill_error *err);
+mill_status stm_pairs_check(const mill_pairs_args *a, mill_error *err);
 /** Oracles: every score, then a sort. One thread. Arguments must be valid. MILL_ERR_NOMEM. */
 mill_status stm_topk_ref(const mill_topk_args *a, mill_error *err);
 mill_status stm_pairs_ref(const mill_pairs_args *a, mill_error *err);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "stepmill/device.h"
 #include "stepmill/ops.h"
 #include "steps/builtin.h"
 #include "steps/vectors/rows.h"
@@ -202,7 +203,7 @@ static mill_status grow_forest(forest *f, const settings *s, const stm_rows *t, 
     a.metric = MILL_COSINE, a.threads = mill_replica_cpus(f->replica);
     a.vectors = t->vectors, a.n = f->n, a.dim = s->layout.dim, a.threshold = s->threshold;
     a.cancelled = cancelled, a.found = unite, a.user = f;
-    if ((st = mill_pairs(&a, err)) != MILL_OK) return st;
+    if ((st = mill_replica_pairs(f->replica, &a, err)) != MILL_OK) return st;
     if ((last = malloc(((size_t)f->n + 1) * sizeof *last)) == NULL) return no_memory(err);
     for (int64_t i = 0; i < f->n; i++) { /* a root comes before its members */
         const int64_t root = root_of(f->parent, i);
@@ -357,7 +358,7 @@ const mill_step_type stm_step_deduplicate = {
     .struct_size = sizeof(mill_step_type),
     .abi = MILL_ABI_1,
     .kind = MILL_GLOBAL,
-    .flags = MILL_ORDERED,
+    .flags = MILL_ORDERED | MILL_ON_DEVICE,
     .name = "deduplicate",
     .summary = "Groups of near-duplicates: rows whose vectors have at least the threshold's cosine, and rows linked through others",
     .version = "1",

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "stepmill/device.h"
 #include "stepmill/ops.h"
 #include "steps/builtin.h"
 #include "steps/vectors/rows.h"
@@ -223,7 +224,7 @@ static mill_status finish(mill_replica *r, mill_emit *out, mill_error *err)
     a.k = f.k, a.threshold = s->threshold, a.exclude_self = s->exclude_self;
     a.cancelled = cancelled, a.user = r;
     a.rows = f.rows, a.scores = f.scores;
-    if ((st = mill_topk(&a, err)) != MILL_OK) goto done;
+    if ((st = mill_replica_topk(r, &a, err)) != MILL_OK) goto done;
     if (s->ids_type != NULL && (st = mill_builder_create(mill_replica_pool(r), s->ids_type, &ids)) != MILL_OK) {
         (void)no_memory(err);
         goto done;
@@ -254,7 +255,7 @@ const mill_step_type stm_step_nearest_neighbours = {
     .struct_size = sizeof(mill_step_type),
     .abi = MILL_ABI_1,
     .kind = MILL_GLOBAL,
-    .flags = MILL_ORDERED,
+    .flags = MILL_ORDERED | MILL_ON_DEVICE,
     .name = "nearest_neighbours",
     .summary = "The rows nearest to every row by their vectors, exactly: adds neighbours (row numbers from 0) and scores",
     .version = "1",

@@ -2,6 +2,7 @@
 
 #include "core/log.h"
 #include "device/registry.h"
+#include "search/team.h"
 #include "wrapper/lane.h"
 
 #define SLAB ((size_t)32 << 20)  /* of a replica on its device, and ... */
@@ -48,7 +49,7 @@ static mill_status look(stm_run_devices *d, const mill_step *step, mill_error *e
 }
 
 /* With the lock held. */
-static mill_status device_for(stm_run_devices *d, const mill_step *step, int32_t planned, int32_t replica, stm_device **out,
+static mill_status device_for(stm_run_devices *d, const mill_step *step, int32_t planned, int32_t turn, stm_device **out,
                               mill_error *err)
 {
     mill_status st = d->looked ? MILL_OK : look(d, step, err);
@@ -56,7 +57,7 @@ static mill_status device_for(stm_run_devices *d, const mill_step *step, int32_t
 
     if (st != MILL_OK) return st;
     if (d->ops == NULL) return MILL_OK;
-    ordinal = planned >= 0 ? planned : replica % d->n;
+    ordinal = planned >= 0 ? planned : turn % d->n;
     if (ordinal >= d->n)
         return mill_fail(err, MILL_ERR_NOT_FOUND, "GPU %d is planned for it, but the process sees %d", (int)ordinal, (int)d->n);
     if (d->open[ordinal] == NULL && (st = stm_device_open(d->ops, ordinal, &d->open[ordinal], err)) != MILL_OK) return st;
@@ -80,4 +81,23 @@ mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrappe
     return stm_lane_open(
         &(stm_lane_opts){.device = dev, .host = pool, .slab_bytes = slab, .pinned_bytes = slab < PINNED ? slab : PINNED}, lane,
         err);
+}
+
+mill_status stm_run_devices_team(stm_run_devices *d, stm_wrapper *w, const int32_t *planned, int32_t n, struct stm_team **team, mill_error *err)
+{
+    const mill_step *step = stm_wrapper_step(w);
+    stm_device *devices[STM_COMM_RANKS] = {NULL};
+    mill_status st = MILL_OK;
+
+    if (n > STM_COMM_RANKS)
+        return mill_fail(err, MILL_ERR_UNSUPPORTED, "%d GPUs for one replica: %d are possible", (int)n, STM_COMM_RANKS);
+    pthread_mutex_lock(&d->lock);
+    if (!d->looked) st = look(d, step, err);
+    if (st == MILL_OK && d->ops != NULL && n > d->n)
+        st = mill_fail(err, MILL_ERR_NOT_FOUND, "it wants %d GPUs, the process sees %d", (int)n, (int)d->n);
+    for (int32_t i = 0; i < n && st == MILL_OK; i++)
+        st = device_for(d, step, planned[0] >= 0 ? planned[i] : -1, stm_wrapper_index(w) * n + i, &devices[i], err);
+    pthread_mutex_unlock(&d->lock);
+    if (st != MILL_OK || devices[0] == NULL) return st;
+    return stm_team_open(devices, n, 0, team, err);
 }

@@ -28,4 +28,8 @@ void stm_run_devices_fini(stm_run_devices *d);
 mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrapper *w, int32_t planned, struct stm_lane **lane,
                                  mill_error *err);
 
+/** The devices of a replica of a global: the @p n that are planned for it (@p planned[0] < 0: none is planned, the next ones in turn). *team untouched as
+ *  *lane above. */
+mill_status stm_run_devices_team(stm_run_devices *d, stm_wrapper *w, const int32_t *planned, int32_t n, struct stm_team **team, mill_error *err);
+
 #endif

@@ -32,6 +32,21 @@ static mill_status on_device(stm_wrapper *w, struct stm_lane **lane, void *user,
     return st;
 }
 
+static mill_status on_team(stm_wrapper *w, struct stm_team **team, void *user, mill_error *err)
+{
+    static const int32_t none = -1;
+    stm_run *run = user;
+    const stm_station *s = stm_wrapper_owner(w);
+    const stm_placement *p = run->plan->placement;
+    const int32_t n = stm_wrapper_step(w)->policy.gpus;
+    const int32_t *planned = &none;
+
+    for (int32_t i = 0; p != NULL && i < p->n; i++)
+        if (p->entries[i].step == s->plan_step && p->entries[i].replica == stm_wrapper_index(w) && p->entries[i].n_gpus >= n)
+            planned = p->entries[i].gpus;
+    return stm_run_devices_team(&run->devices, w, planned, n, team, err);
+}
+
 static void on_wake(stm_wrapper *w, void *user)
 {
     stm_run *run = user;
@@ -109,6 +124,7 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
                                  .recorder = opts->recorder,
                                  .wake = on_wake,
                                  .device = on_device,
+                                 .team = on_team,
                                  .print = on_print,
                                  .user = run};
     if ((st = stm_run_build(run, err)) != MILL_OK) goto fail;

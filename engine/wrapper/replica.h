@@ -86,6 +86,7 @@ struct stm_wrapper {
     mill_step *step;
     const stm_wrapper_env *env;
     struct stm_lane *lane;      /* owned; NULL: computes on the host */
+    struct stm_team *team;      /* owned; globals that compute on devices; NULL: on the host */
     _Atomic int32_t state;      /* stm_wrapper_state; written by the driving thread */
     bool owes_unload;           /* driving thread */
     _Atomic int64_t call_since; /* ns; 0 = not inside the step */

@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "search/team.h"
 #include "wrapper/lane.h"
 #include "wrapper/replica.h"
 
@@ -109,6 +110,7 @@ void stm_wrapper_destroy(stm_wrapper **wp)
     }
     mill_batch_destroy(&w->held);
     stm_lane_close(&w->lane);
+    stm_team_close(&w->team);
     stm_free(w->views);
     stm_free(w->inputs);
     stm_free(w->in_types);
@@ -127,7 +129,10 @@ mill_status stm_wrapper_load(stm_wrapper *w, mill_error *err)
 
     move(w, STM_ON_START);
     stm_record_begin(w->record, STM_DOING_LOAD, NULL, 0, 0);
-    if (w->env->device != NULL && (t->flags & MILL_ON_DEVICE) != 0 && w->step->policy.gpus > 0) st = w->env->device(w, &w->lane, w->env->user, err);
+    if ((t->flags & MILL_ON_DEVICE) != 0 && w->step->policy.gpus > 0) {
+        if (t->kind == MILL_GLOBAL && w->env->team != NULL) st = w->env->team(w, &w->team, w->env->user, err);
+        if (t->kind != MILL_GLOBAL && w->env->device != NULL) st = w->env->device(w, &w->lane, w->env->user, err);
+    }
     w->owes_unload = st == MILL_OK; /* from here on, also for a half-loaded replica */
     if (st == MILL_OK && t->load != NULL) st = t->load(&w->replica, err);
     if (st == MILL_OK && t->open != NULL && !w->env->dry_run) st = t->open(&w->replica, &w->cursor, err);

@@ -14,6 +14,7 @@
 
 typedef struct stm_wrapper stm_wrapper;
 struct stm_lane;
+struct stm_team;
 
 /** What all replicas of a run share. Borrowed by the wrappers. */
 typedef struct stm_wrapper_env {
@@ -29,6 +30,8 @@ typedef struct stm_wrapper_env {
     /* A replica of a step that computes on a device is about to load: open what it has there. *lane untouched: none, it computes on the host.
      * NULL = no devices. May block. */
     mill_status (*device)(stm_wrapper *w, struct stm_lane **lane, void *user, mill_error *err);
+    /* The same for a global: all its devices. */
+    mill_status (*team)(stm_wrapper *w, struct stm_team **team, void *user, mill_error *err);
     /* Dry run: a sink's batch. */
     void (*print)(stm_wrapper *w, const mill_batch *batch, void *user);
     void *user;

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 
+#include "stepmill/ops.h"
 #include "stepmill/step.h"
 
 MILL_BEGIN_DECLS
@@ -44,6 +45,14 @@ MILL_API mill_status mill_replica_device_buffer(mill_replica *r, size_t bytes, m
 MILL_API bool mill_buffer_is_on_device(const mill_buffer *buf);
 /** Whether any buffer of the column is. mill_view.null_count of such a column is -1 unless it has no nulls. */
 MILL_API bool mill_column_is_on_device(const mill_column *col);
+
+/**
+ * mill_topk and mill_pairs on the devices of the replica, all of them (`resources: {gpus: N}`), where it has any; else on the host. The same bits.
+ * For globals with the flag MILL_ON_DEVICE. Arguments and statuses as in stepmill/ops.h, and those of devices; NULL-safe as there.
+ * Threads: inside a call for the replica. Blocks until done.
+ */
+MILL_API mill_status mill_replica_topk(mill_replica *r, const mill_topk_args *args, mill_error *err);
+MILL_API mill_status mill_replica_pairs(mill_replica *r, const mill_pairs_args *args, mill_error *err);
 
 MILL_END_DECLS
 

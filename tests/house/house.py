@@ -16,7 +16,7 @@ LAYERS = [
     ["engine/memory"],
     ["engine/batch"],
     ["queues", "kernels", "placement", "engine/plugin", "engine/comm", "engine/flow", "engine/store", "engine/trace"],
-    ["engine/supervise"],
+    ["engine/supervise", "engine/search"],
     ["models", "engine/wrapper"],
     ["engine/exec"],
     ["engine/pipeline"],

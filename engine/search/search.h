@@ -1,0 +1,58 @@
+/*
+ * Exact searches on the devices of a team. Contract of the operations and what exact means: stepmill/ops.h; the answers are the
+ * host's, bit for bit, whatever the number of devices and however memory cuts the work.
+ *
+ *   topk    the corpus is cut into a shard per device, queries go to all: each device gets its share of a chunk of queries from the host, the rest
+ *           from the others. Each finds the k best of its shard, block by block; the lists are gathered, each device merges its share
+ *           of the queries, and only that comes down.
+ *   pairs   blocks of rows, a few per device; each block goes up once, to one device, and from there to the others.
+ *
+ * Memory: a chunk of queries and a block of rows per device. What does not fit is halved.
+ * A communicator that fails is built anew, and the chunk or block done again, three times at most.
+ */
+#ifndef STM_SEARCH_SEARCH_H
+#define STM_SEARCH_SEARCH_H
+
+#include "kernels/vectors.h"
+#include "search/team.h"
+#include "stepmill/ops.h"
+
+/** Where to begin; zero = as memory allows. Tests vary it, results do not change. */
+typedef struct stm_search_opts {
+    int64_t chunk_rows; /* queries at once */
+    int64_t block_rows; /* rows of a device's block */
+    int64_t room;       /* pairs a launch may find, at least STM_NEAR_PAIRS_ROOM */
+} stm_search_opts;
+
+/** Whether the devices' kernels can do it; else it is the host's work. */
+bool stm_topk_on_devices(const mill_topk_args *a);
+bool stm_pairs_on_devices(const mill_pairs_args *a);
+/** Arguments are valid (mill_topk checks them) and can be done on devices. @p opts NULL = zero. Statuses as mill_topk and those of devices;
+ *  MILL_ERR_DEVICE_MEM: not even the smallest blocks fit. Blocks. Threads: the team's owner. */
+mill_status stm_topk_team(stm_team *t, const mill_topk_args *a, const stm_search_opts *opts, mill_error *err);
+mill_status stm_pairs_team(stm_team *t, const mill_pairs_args *a, const stm_search_opts *opts, mill_error *err);
+
+/* ---- shared by topk.c and pairs.c ---- */
+
+#define STM_SEARCH_TRIES 3
+
+/** Cut @p bytes, rounded up to 256, from *at. */
+static inline void *stm_carve(char **at, size_t bytes)
+{
+    void *p = *at;
+
+    *at += (bytes + 255) / 256 * 256;
+    return p;
+}
+/** Bytes that a search may take of each device: most of what is free on the fullest. */
+mill_status stm_search_budget(stm_team *t, int64_t *bytes, mill_error *err);
+
+/** Rows of a set of vectors, for stm_team_upload: place pick[first + i]. */
+typedef struct stm_rows_up {
+    const stm_vectors *v;
+    const int64_t *pick;
+} stm_rows_up;
+void stm_fill_rows(const void *rows_up, int64_t first, int64_t n, void *out);    /* [n][dim] floats */
+void stm_fill_lengths(const void *rows_up, int64_t first, int64_t n, void *out); /* [n] doubles */
+
+#endif

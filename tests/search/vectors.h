@@ -1,0 +1,129 @@
+/* Vectors to search, and what the host finds among them. */
+#pragma once
+#include "comm/ranks.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <random>
+
+extern "C" {
+#include "kernels/topk.h"
+#include "search/search.h"
+}
+
+namespace mt {
+
+const float kNone = -std::numeric_limits<float>::infinity();
+
+struct Vectors {
+    Vectors(int64_t n, int64_t width, unsigned seed) : dim(width), v(static_cast<size_t>(n * width))
+    {
+        std::mt19937 g(seed);
+        std::normal_distribution<float> d;
+        for (float &x : v) x = d(g);
+        for (int64_t i = 0; i < n; i++) rows.push_back(at(i));
+    }
+    Vectors(const Vectors &) = delete;
+    int64_t n() const { return static_cast<int64_t>(rows.size()); }
+    float *at(int64_t i) { return &v[static_cast<size_t>(i * dim)]; }
+    /* Some that take no part, some of length 0, copies, and near copies. */
+    void spoil()
+    {
+        for (int64_t i = 3; i + 8 < n(); i += 17) {
+            at(i)[0] = NAN;
+            at(i + 1)[dim - 1] = std::numeric_limits<float>::infinity();
+            std::fill(at(i + 2), at(i + 2) + dim, 0.0f);
+            std::copy(at(0), at(0) + dim, at(i + 3));
+            std::copy(at(1), at(1) + dim, at(i + 4));
+            at(i + 4)[0] += 1e-4f;
+        }
+    }
+    int64_t dim;
+    std::vector<float> v;
+    std::vector<const float *> rows;
+};
+
+struct Neighbours {
+    std::vector<int64_t> rows;
+    std::vector<float> scores;
+    bool operator==(const Neighbours &o) const
+    {
+        return rows == o.rows && memcmp(scores.data(), o.scores.data(), scores.size() * sizeof(float)) == 0;
+    }
+};
+
+inline mill_topk_args topk_args(const Vectors &q, const Vectors &c, int64_t k, int32_t metric, Neighbours *out)
+{
+    mill_topk_args a = {};
+    a.struct_size = sizeof a, a.threads = 1, a.threshold = kNone;
+    a.metric = metric, a.dim = c.dim, a.k = k;
+    a.queries = q.rows.data(), a.n_queries = q.n();
+    a.corpus = c.rows.data(), a.n_corpus = c.n();
+    out->rows.assign(static_cast<size_t>(q.n() * k), -7);
+    out->scores.assign(static_cast<size_t>(q.n() * k), -7.0f);
+    a.rows = out->rows.data(), a.scores = out->scores.data();
+    return a;
+}
+
+struct Pairs {
+    std::vector<mill_pair> found;
+    int calls = 0, refuse = 0; /* the refuse-th call says no */
+    static mill_status take(void *user, const mill_pair *p, int64_t n, mill_error *err)
+    {
+        Pairs *s = static_cast<Pairs *>(user);
+        if (++s->calls == s->refuse) return mill_fail(err, MILL_ERR_STEP, "enough");
+        s->found.insert(s->found.end(), p, p + n);
+        return MILL_OK;
+    }
+    std::vector<mill_pair> sorted() const
+    {
+        std::vector<mill_pair> v = found;
+        std::sort(v.begin(), v.end(), [](const mill_pair &a, const mill_pair &b) { return a.i != b.i ? a.i < b.i : a.j < b.j; });
+        return v;
+    }
+};
+
+inline bool same_pairs(const Pairs &a, const Pairs &b)
+{
+    const std::vector<mill_pair> x = a.sorted(), y = b.sorted();
+    if (x.size() != y.size()) return false;
+    for (size_t i = 0; i < x.size(); i++)
+        if (x[i].i != y[i].i || x[i].j != y[i].j || memcmp(&x[i].score, &y[i].score, sizeof(float)) != 0) return false;
+    return true;
+}
+
+inline mill_pairs_args pairs_args(const Vectors &v, float threshold, int32_t metric, Pairs *out)
+{
+    mill_pairs_args a = {};
+    a.struct_size = sizeof a, a.threads = 1;
+    a.metric = metric, a.vectors = v.rows.data(), a.n = v.n(), a.dim = v.dim, a.threshold = threshold, a.scores = true;
+    a.found = Pairs::take, a.user = out;
+    return a;
+}
+
+/** n devices as a team. */
+class Team {
+public:
+    Team(const stm_comm_ops *comm, int n)
+    {
+        std::string why;
+        const stm_device_ops *ops = backend(comm->backend, &why);
+        std::vector<stm_device *> list;
+        mill_error err = {};
+        for (int i = 0; i < n; i++) {
+            devices_.push_back(std::make_unique<Device>(ops, strcmp(comm->backend, "cpu") == 0 ? 0 : i));
+            list.push_back(*devices_.back());
+        }
+        EXPECT_EQ(stm_team_open(list.data(), n, 0, &t_, &err), MILL_OK) << err.msg;
+    }
+    ~Team() { stm_team_close(&t_); }
+    operator stm_team *() const { return t_; }
+
+private:
+    std::vector<std::unique_ptr<Device>> devices_;
+    stm_team *t_ = nullptr;
+};
+
+} // namespace mt
