@@ -2,22 +2,13 @@
 #include <glob.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
 #include "signals.h"
+#include "view.h"
 
 enum { SHOW_ERRORS = 5 };
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static void sink_row(const char *step, const char *json, size_t bytes, void *user)
 {
@@ -28,28 +19,11 @@ static void sink_row(const char *step, const char *json, size_t bytes, void *use
     funlockfile(stdout);
 }
 
-/* ---- progress ----------------------------------------------------------------------------------------------------- */
-
-struct view {
-    bool table, quiet;
-    int drawn;   /* lines of the table on the screen */
-    double next; /* when to show again */
-};
-
-static void draw(struct view *v, mill_run *run)
+static const char *frame(void *user, bool table, bool colour, int width, int height, int *lines)
 {
-    struct winsize w;
-    int lines, width = 100;
-    const char *text;
-
-    if (v->quiet || now() < v->next) return;
-    v->next = now() + (v->table ? 0.25 : 10);
-    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 20) width = w.ws_col - 1;
-    text = mill_run_progress(run, v->table ? MILL_PROGRESS_TABLE : MILL_PROGRESS_LINE, width, &lines);
-    if (v->table && v->drawn > 0) fprintf(stderr, "\033[%dA\033[J", v->drawn);
-    fputs(text, stderr);
-    fflush(stderr);
-    v->drawn = v->table ? lines : 0;
+    return mill_run_show(*(mill_run **)user,
+                         (table ? MILL_PROGRESS_TABLE : MILL_PROGRESS_LINE) | (colour ? MILL_PROGRESS_COLOUR : 0), width, height,
+                         lines);
 }
 
 /* ---- the end ------------------------------------------------------------------------------------------------------- */
@@ -170,25 +144,17 @@ static void ended_by_parent(const cli_args *a, const mill_error *err, int code)
     printf("\"}\n");
 }
 
-static int watch(const cli_args *a, mill_run *run, mill_child *child)
+static int watch(const cli_args *a, mill_run *run, mill_child *child, view *v)
 {
-    struct view v = {.quiet = a->given[CLI_QUIET],
-                     .table =
-                         cli_colour() || (isatty(STDERR_FILENO) && getenv("TERM") != NULL && strcmp(getenv("TERM"), "dumb") != 0)};
     mill_error err = {0}, hung = {0};
     mill_run_totals t = {.struct_size = sizeof t};
     mill_run_state state;
 
-    if (a->given[CLI_DRY_RUN]) v.quiet = true;
-    v.next = now() + (v.table ? 0.25 : 10);
     while ((state = mill_run_wait(run, 0.25, &err)) == MILL_RUN_RUNNING) {
-        draw(&v, run);
+        view_draw(v);
         if (mill_run_hung(run, &hung)) leave_hung(a, run, child, &hung);
     }
-    if (v.table && v.drawn > 0) {
-        v.next = 0;
-        draw(&v, run);
-    }
+    view_end(v);
     mill_run_get_totals(run, &t);
     if (state != MILL_RUN_DONE && state != MILL_RUN_STOPPED && err.status != MILL_OK) cli_say_error(&(cli_args){0}, &err);
     if (!a->given[CLI_QUIET]) summary(run, &t, state);
@@ -215,6 +181,7 @@ static int work(mill_child *child, void *user)
     mill_error err = {0};
     mill_pipeline *p;
     mill_run *run = NULL;
+    view v;
     int code = MILL_EXIT_OK;
 
     o.child = child;
@@ -224,12 +191,13 @@ static int work(mill_child *child, void *user)
         return MILL_EXIT_LOAD;
     }
     if ((p = cli_open(a, &code)) == NULL) return code;
+    view_start(&v, frame, &run, a->given[CLI_QUIET] || a->given[CLI_DRY_RUN]); /* before anything logs */
     if (mill_run_start(p, &o, &run, &err) != MILL_OK) {
         cli_say_error(a, &err);
         code = cli_exit_code(&err);
     } else {
         signals_watch(run);
-        code = watch(a, run, child);
+        code = watch(a, run, child, &v);
         signals_watch(NULL);
         mill_run_destroy(&run);
     }

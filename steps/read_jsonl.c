@@ -243,6 +243,7 @@ static mill_status generate(mill_replica *r, int64_t max_rows, mill_cursor *curs
     }
     memcpy(cursor->bytes, &b, sizeof b);
     cursor->size = sizeof b;
+    mill_replica_progress(r, stm_lines_share(me->lines));
     *last = end;
     return MILL_OK;
 }

@@ -194,7 +194,7 @@ void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out)
     const bool done = atomic_load(&s->done);
 
     memset(out, 0, sizeof *out);
-    out->root_rows_total = -1;
+    out->done = -1;
     for (int32_t k = 0; k < s->n_slots; k++) {
         const stm_wrapper_stats w = stm_wrapper_counts(s->slots[k].wrapper);
         const stm_wrapper_state state = stm_wrapper_state_of(s->slots[k].wrapper);
@@ -222,6 +222,13 @@ void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out)
         stm_lock_give((stm_lock *)&s->lock);
     }
     out->stalls = atomic_load(&s->stalls);
+    if (s->kind != STM_AT_GENERATOR) return;
+    out->rows_before = stm_wrapper_rows_before(s->slots[0].wrapper);
+    out->done = stm_wrapper_done(s->slots[0].wrapper);
+    if (run->opts.limit > 0) {
+        const double share = (double)(out->rows_before + out->rows_out) / (double)run->opts.limit;
+        if (share > out->done) out->done = share < 1.0 ? share : 1.0;
+    }
 }
 
 void stm_run_memory(const stm_run *run, stm_memory_stats *out)

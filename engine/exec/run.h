@@ -5,6 +5,7 @@
 #define STM_EXEC_RUN_H
 
 #include "exec/plan.h"
+#include "trace/timeline.h"
 #include "wrapper/errors.h"
 
 typedef struct stm_run stm_run;
@@ -45,8 +46,16 @@ typedef struct stm_step_stats {
     int64_t queued_rows;     /* waiting in front of it */
     int64_t ready_batches;
     int64_t stalls;          /* grants made because it starved */
-    int64_t root_rows_total; /* generators: rows it will make, -1 = unknown */
+    int64_t rows_before;     /* generators: made by earlier runs */
+    double done;             /* generators: share of their input that is read; < 0 = unknown */
 } stm_step_stats;
+
+/** One replica. */
+typedef struct stm_replica_stats {
+    stm_doing doing;       /* at this moment */
+    int64_t rows, batches; /* taken; of a generator made */
+    int64_t busy_ns;       /* spent in its functions; -1 = says nothing: its rows are with a service */
+} stm_replica_stats;
 
 typedef enum stm_run_end { STM_END_RUNNING, STM_END_DONE, STM_END_LOAD_FAILED, STM_END_FAILED, STM_END_STOPPED } stm_run_end;
 
@@ -60,6 +69,11 @@ void stm_run_stop(stm_run *run, bool drain);
 int32_t stm_run_steps(const stm_run *run);
 const mill_step *stm_run_step(const stm_run *run, int32_t step);
 void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out);
+/** Threads: any. Takes no lock. */
+void stm_run_replica(const stm_run *run, int32_t step, int32_t replica, stm_replica_stats *out);
+/** The inputs of a step: *n of them, indices of steps. */
+int32_t stm_run_inputs(const stm_run *run, int32_t step);
+int32_t stm_run_input(const stm_run *run, int32_t step, int32_t input);
 /** Memory of rows: what the run may use, uses and has used, and what waits on disk. */
 typedef struct stm_memory_stats {
     int64_t limit, live, peak;              /* bytes */

@@ -11,11 +11,12 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/fault.h"
+#include "core/log.h"
 #include "exec/run.h"
+#include "pipeline/observe.h"
 #include "pipeline/placing.h"
 #include "stepmill/json.h"
 #include "supervise/child.h"
-#include "trace/progress.h"
 
 struct mill_run {
     stm_run *run;
@@ -26,7 +27,8 @@ struct mill_run {
     mill_error error; /* why it ended so */
     bool finished;
     mill_run_options opts;
-    stm_progress *progress;
+    stm_observer *observer;
+    stm_text text;      /* of mill_run_show */
     stm_claims *claims; /* on the GPUs that it uses */
 };
 
@@ -99,6 +101,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     stm_graph graph = {0};
     stm_plan *plan = NULL;
     stm_run_opts ro = {.struct_size = sizeof ro};
+    stm_observer_opts oo;
     mill_status st;
 
     if (r == NULL) return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
@@ -126,11 +129,14 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     ro.fresh = r->opts.fresh;
     ro.commit_interval_s = plan->commit_interval_s;
     ro.recorder = r->opts.child != NULL ? r->opts.child->recorder : NULL;
+    oo = (stm_observer_opts){
+        .name = mill_pipeline_name(p), .dir = r->dir, .start_ns = r->start_ns, .max_errors = r->max_errors, .fresh = r->opts.fresh};
     if (r->opts.on_sink_row != NULL) {
         ro.on_sink_batch = hand_out_rows;
         ro.user = r;
     }
     if ((st = stm_run_start(&plan, &ro, &r->run, err)) != MILL_OK) goto fail;
+    if ((st = stm_observer_start(&oo, r->run, &r->observer, err)) != MILL_OK) goto fail;
     stm_arena_fini(&arena);
     *out = r;
     return MILL_OK;
@@ -152,7 +158,10 @@ mill_run_state mill_run_wait(mill_run *r, double timeout_s, mill_error *err)
 
     if (r->state == MILL_RUN_RUNNING) {
         r->state = states[stm_run_wait(r->run, timeout_s, &r->error)];
-        if (r->state != MILL_RUN_RUNNING) r->end_ns = stm_now_ns();
+        if (r->state != MILL_RUN_RUNNING) {
+            r->end_ns = stm_now_ns();
+            stm_observer_end(r->observer, (stm_picture_state)r->state, &r->error);
+        }
     }
     if (r->state != MILL_RUN_RUNNING && err != NULL && err->status == MILL_OK) *err = r->error;
     return r->state;
@@ -215,41 +224,49 @@ const char *mill_run_output(const mill_run *r, size_t i, const char **step)
     return NULL;
 }
 
+struct drawing {
+    mill_progress_style style;
+    int width, height, lines;
+};
+
+static void draw(const stm_picture *p, stm_text *out, void *user)
+{
+    struct drawing *d = user;
+
+    d->lines = 1;
+    if ((d->style & ~MILL_PROGRESS_COLOUR) == MILL_PROGRESS_TABLE)
+        d->lines = stm_progress_table(p, d->width, d->height, (d->style & MILL_PROGRESS_COLOUR) != 0, out);
+    else if ((d->style & ~MILL_PROGRESS_COLOUR) == MILL_PROGRESS_JSON)
+        stm_picture_write(p, out);
+    else
+        stm_progress_line(p, out);
+}
+
+const char *mill_run_show(mill_run *r, int style, int width, int height, int *lines)
+{
+    struct drawing d = {.style = (mill_progress_style)style, .width = width, .height = height};
+
+    r->text.bytes = 0;
+    r->text.failed = false;
+    stm_observer_draw(r->observer, &r->text, draw, &d);
+    *lines = r->text.failed || r->text.data == NULL ? 0 : d.lines;
+    return *lines > 0 ? r->text.data : "";
+}
+
 const char *mill_run_progress(mill_run *r, mill_progress_style style, int width, int *lines)
 {
-    const int32_t n = stm_run_steps(r->run);
-    stm_progress_step *steps;
-    const char *text = "";
+    return mill_run_show(r, style, width, 0, lines);
+}
 
-    *lines = 0;
-    if (r->progress == NULL && stm_progress_create(n, &r->progress) != MILL_OK) return "";
-    steps = stm_progress_steps(r->progress);
-    for (int32_t i = 0; i < n; i++) {
-        const mill_step *s = stm_run_step(r->run, i);
-        stm_step_stats st;
+static void (*log_sink)(int level, const char *who, const char *line, void *user); /* written while no engine thread runs or logs */
 
-        stm_run_stats(r->run, i, &st);
-        steps[i] = (stm_progress_step){
-            .name = s->name,
-            .kind = s->type->kind,
-            .replicas = s->policy.replicas,
-            .loaded = st.replicas_loaded,
-            .phase = st.phase == STM_STEP_WAITING   ? STM_PROGRESS_WAITING
-                     : st.phase == STM_STEP_LOADING ? STM_PROGRESS_LOADING
-                     : st.phase == STM_STEP_RUNNING ? STM_PROGRESS_RUNNING
-                     : st.phase == STM_STEP_DONE    ? STM_PROGRESS_DONE
-                                                    : STM_PROGRESS_FAILED,
-            .rows_in = st.rows_in,
-            .rows_out = st.rows_out,
-            .rows_failed = st.rows_failed,
-            .queued_rows = st.queued_rows,
-            .busy_ns = st.busy_ns,
-            .rows_total = s->type->kind == MILL_GENERATOR ? st.root_rows_total : -1,
-        };
-    }
-    text = stm_progress_show(r->progress, (stm_progress_style)style, width,
-                             (r->end_ns != 0 ? r->end_ns : stm_now_ns()) - r->start_ns, lines);
-    return text;
+static void pass_line(stm_level level, const char *who, const char *line, void *user) { log_sink((int)level, who, line, user); }
+
+void mill_log_to(void (*sink)(int level, const char *who, const char *line, void *user), void *user)
+{
+    stm_log_set(NULL, NULL, STM_INFO); /* nobody is inside the sink from here on */
+    log_sink = sink;
+    if (sink != NULL) stm_log_set(pass_line, user, STM_INFO);
 }
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
@@ -359,8 +376,10 @@ void mill_run_destroy(mill_run **run)
 
     if (run == NULL || *run == NULL) return;
     r = *run;
+    stm_observer_end(r->observer, STM_PICTURE_STOPPED, NULL); /* given up while it ran */
+    stm_observer_destroy(&r->observer);                       /* it looks at the run */
     stm_run_destroy(&r->run);
-    stm_progress_destroy(&r->progress);
+    stm_text_free(&r->text);
     stm_claims_destroy(&r->claims);
     stm_free(r->dir);
     stm_free(r);

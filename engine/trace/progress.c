@@ -1,110 +1,11 @@
 #include "trace/progress.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "core/alloc.h"
-#include "core/text.h"
 #include "stepmill/step.h"
 
-struct history {
-    int64_t rows, busy_ns;
-    double rate, busy; /* smoothed rows/s, share of its replicas' time */
-};
-
-struct stm_progress {
-    stm_progress_step *steps;
-    struct history *history;
-    int32_t n;
-    int64_t last_ns; /* of the sample before */
-    stm_text text;
-};
-
-mill_status stm_progress_create(int32_t n_steps, stm_progress **out)
-{
-    stm_progress *p = stm_calloc(sizeof *p);
-
-    if (p == NULL) return MILL_ERR_NOMEM;
-    p->n = n_steps;
-    p->steps = stm_calloc((size_t)n_steps * sizeof *p->steps);
-    p->history = stm_calloc((size_t)n_steps * sizeof *p->history);
-    if (p->steps == NULL || p->history == NULL) {
-        stm_progress_destroy(&p);
-        return MILL_ERR_NOMEM;
-    }
-    *out = p;
-    return MILL_OK;
-}
-
-void stm_progress_destroy(stm_progress **p)
-{
-    if (p == NULL || *p == NULL) return;
-    stm_free((*p)->steps);
-    stm_free((*p)->history);
-    stm_text_free(&(*p)->text);
-    stm_free(*p);
-    *p = NULL;
-}
-
-stm_progress_step *stm_progress_steps(stm_progress *p) { return p->steps; }
-
-/* Rows that say how far a step is: those it made (generators), else those it took. */
-static int64_t rows_of(const stm_progress_step *s) { return s->kind == MILL_GENERATOR ? s->rows_out : s->rows_in; }
-
-/* Rates over about the last five seconds: a sample of dt seconds weighs 1 - exp(-dt / 5). */
-static void sample(stm_progress *p, int64_t now_ns)
-{
-    const double dt = (double)(now_ns - p->last_ns) / 1e9;
-    const double weight = p->last_ns == 0 ? 1.0 : 1.0 - exp(-dt / 5.0);
-
-    if (dt <= 0) return;
-    for (int32_t i = 0; i < p->n; i++) {
-        const stm_progress_step *s = &p->steps[i];
-        struct history *h = &p->history[i];
-        const double rate = (double)(rows_of(s) - h->rows) / dt;
-        double busy = (double)(s->busy_ns - h->busy_ns) / 1e9 / dt / (s->replicas > 0 ? s->replicas : 1);
-
-        if (busy > 1) busy = 1; /* a call that ended just now counts whole */
-        if (busy < 0) busy = 0;
-        h->rate += weight * (rate - h->rate);
-        h->busy += weight * (busy - h->busy);
-        h->rows = rows_of(s);
-        h->busy_ns = s->busy_ns;
-    }
-    p->last_ns = now_ns;
-}
-
-struct sums {
-    int64_t made, total, out, failed; /* total -1 = unknown */
-    double rate, eta;                 /* rows/s made over the whole run; seconds, < 0 = unknown */
-    const char *loading;
-};
-
-static struct sums add_up(const stm_progress *p, int64_t elapsed_ns)
-{
-    struct sums s = {.eta = -1};
-
-    for (int32_t i = 0; i < p->n; i++) {
-        const stm_progress_step *step = &p->steps[i];
-
-        s.failed += step->rows_failed;
-        if (step->phase == STM_PROGRESS_LOADING && s.loading == NULL) s.loading = step->name;
-        if (step->kind == MILL_SINK) s.out += step->rows_in;
-        if (step->kind != MILL_GENERATOR) continue;
-        s.made += step->rows_out;
-        s.rate += p->history[i].rate;
-        if (step->phase == STM_PROGRESS_DONE)
-            s.total += s.total >= 0 ? step->rows_out : 0;
-        else
-            s.total = s.total < 0 || step->rows_total < 0 ? -1 : s.total + step->rows_total;
-    }
-    if (s.total > s.made && s.rate > 0 && elapsed_ns > 1000000000) s.eta = (double)(s.total - s.made) / s.rate;
-    return s;
-}
-
-/* 1234567 as "1,234,567" */
-static const char *grouped(int64_t v, char *buf, size_t size)
+char *stm_show_grouped(int64_t v, char *buf, size_t size)
 {
     char digits[32];
     const int n = snprintf(digits, sizeof digits, "%lld", (long long)v);
@@ -118,101 +19,180 @@ static const char *grouped(int64_t v, char *buf, size_t size)
     return buf;
 }
 
-static void headline(const struct sums *s, int64_t elapsed_ns, stm_text *t)
+static void headline(const stm_picture *p, stm_text *t)
 {
+    const stm_picture_sums s = stm_picture_add_up(p);
     char a[32], b[32], c[48];
 
-    stm_text_addf(t, "%s: ", stm_show_seconds((double)elapsed_ns / 1e9, c, sizeof c));
-    if (s->loading != NULL) stm_text_addf(t, "loading %s, ", s->loading);
-    stm_text_addf(t, "%s", grouped(s->made, a, sizeof a));
-    if (s->total >= s->made) stm_text_addf(t, " of %s", grouped(s->total, b, sizeof b));
-    stm_text_addf(t, " rows in, %s out, %s rows/s", grouped(s->out, a, sizeof a), grouped((int64_t)(s->rate + 0.5), b, sizeof b));
-    if (s->failed > 0) stm_text_addf(t, ", %s row%s failed", grouped(s->failed, a, sizeof a), s->failed == 1 ? "" : "s");
-    if (s->eta >= 0) stm_text_addf(t, ", %s left", stm_show_seconds(s->eta, c, sizeof c));
+    stm_text_addf(t, "%s: ", stm_show_seconds(p->seconds, c, sizeof c));
+    for (int32_t i = 0; i < p->n_steps; i++)
+        if (p->steps[i].phase == STM_PHASE_LOADING) {
+            stm_text_addf(t, "loading %s, ", p->steps[i].name);
+            break;
+        }
+    stm_text_addf(t, "%s", stm_show_grouped(s.rows_in, a, sizeof a));
+    if (s.rows_total >= (double)s.rows_in && s.rows_total > 0)
+        stm_text_addf(t, " of %s", stm_show_grouped((int64_t)(s.rows_total + 0.5), b, sizeof b));
+    stm_text_addf(t, " rows in, %s out, ", stm_show_grouped(s.rows_out, a, sizeof a));
+    stm_text_addf(t, "%s rows/s", stm_show_grouped((int64_t)(s.rate + 0.5), b, sizeof b));
+    if (s.rows_failed > 0)
+        stm_text_addf(t, ", %s row%s failed", stm_show_grouped(s.rows_failed, a, sizeof a), s.rows_failed == 1 ? "" : "s");
+    if (s.eta_s >= 0) stm_text_addf(t, ", %s%s left", s.more ? "at least " : "", stm_show_seconds(s.eta_s, c, sizeof c));
 }
 
-static const char *const phases[] = {"waiting", "loading", "running", "done", "failed"};
-
-/* Ends the line that opened at byte `from`, cut to `width` columns (names are ASCII). */
-static void end_line(stm_text *t, size_t from, int width)
+void stm_progress_line(const stm_picture *p, stm_text *t)
 {
-    if (t->failed || t->data == NULL) return;
-    if (width > 0 && t->bytes - from > (size_t)width) {
-        t->bytes = from + (size_t)width;
-        t->data[t->bytes] = '\0';
-    }
+    headline(p, t);
     stm_text_add(t, "\n", 1);
 }
 
-static void show_table(stm_progress *p, const struct sums *s, int width, int64_t elapsed_ns, int *lines)
-{
-    stm_text *t = &p->text;
-    char a[32], b[32], c[32];
-    size_t from = 0;
-    int name = 4;
+/* ---- the table ----------------------------------------------------------------------------------------------------- */
 
-    headline(s, elapsed_ns, t);
-    end_line(t, from, width);
-    for (int32_t i = 0; i < p->n; i++)
-        if ((int)strlen(p->steps[i].name) > name) name = (int)strlen(p->steps[i].name);
+enum { COLUMNS = 11, CELL = 32 };
+
+static const struct column {
+    const char *head;
+    int least; /* width */
+    bool left;
+    int weight; /* those of the least go first when the terminal is narrow */
+} columns[COLUMNS] = {
+    {"step", 4, true, 99},     {"", 7, true, 70},        {"replicas", 8, false, 10}, {"rows", 9, false, 90},
+    {"rows/s", 7, false, 80},  {"queued", 7, false, 60}, {"busy", 5, false, 75},     {"starved", 7, false, 40},
+    {"blocked", 7, false, 41}, {"failed", 6, false, 65}, {"left", 6, false, 50},
+};
+
+static void percent(double share, char *buf)
+{
+    snprintf(buf, CELL, "%.0f %%", share <= 0 ? 0.0 : share >= 1 ? 100.0 : share * 100);
+}
+
+static void cells(const stm_picture_step *s, char cell[COLUMNS][CELL])
+{
+    const bool source = s->kind == MILL_GENERATOR, moved = s->busy + s->starved + s->blocked + s->crowded > 0;
+
+    snprintf(cell[0], CELL, "%.31s", s->name);
+    snprintf(cell[1], CELL, "%s", stm_phase_names[s->phase]);
+    if (s->phase == STM_PHASE_LOADING || s->phase == STM_PHASE_RUNNING)
+        snprintf(cell[2], CELL, "%d/%d", s->loaded, s->replicas);
+    else
+        snprintf(cell[2], CELL, "%d", s->replicas);
+    stm_show_grouped(source ? s->rows_out : s->rows_in, cell[3], CELL);
+    stm_show_grouped((int64_t)(s->rate + 0.5), cell[4], CELL);
+    if (source)
+        snprintf(cell[5], CELL, "-");
+    else
+        stm_show_grouped(s->queued_rows, cell[5], CELL);
+    for (int i = 6; i < 9; i++) snprintf(cell[i], CELL, "-");
+    if (moved) percent(s->busy, cell[6]), percent(s->starved, cell[7]), percent(s->blocked, cell[8]);
+    stm_show_grouped(s->rows_failed, cell[9], CELL);
+    if (s->eta_s >= 0 && s->phase == STM_PHASE_RUNNING)
+        stm_show_seconds(s->eta_s, cell[10], CELL);
+    else
+        snprintf(cell[10], CELL, "-");
+}
+
+/* Colour of a cell; NULL = none. */
+static const char *paint(const stm_picture_step *s, int c)
+{
+    if (c == 1 && s->phase == STM_PHASE_FAILED) return "\033[31m";
+    if (c == 1 && s->phase == STM_PHASE_RUNNING) return "\033[32m";
+    if (c == 1 && s->phase == STM_PHASE_LOADING) return "\033[33m";
+    if (c == 6 && s->busy >= 0.8) return "\033[1m";
+    if (c == 9 && s->rows_failed > 0) return "\033[31m";
+    if (s->phase == STM_PHASE_DONE || s->phase == STM_PHASE_WAITING) return "\033[2m";
+    return NULL;
+}
+
+/* How many columns @p n bytes take, when every character is one wide. */
+static int wide(const char *text, size_t n)
+{
+    int w = 0;
+
+    for (size_t i = 0; i < n; i++) w += ((unsigned char)text[i] & 0xc0) != 0x80;
+    return w;
+}
+
+/* Ends the line that opened at byte `from` and has no colours, cut to `width` columns. */
+static void end_plain(stm_text *t, size_t from, int width)
+{
+    if (t->failed || t->data == NULL) return;
+    while (width > 0 && t->bytes > from && wide(t->data + from, t->bytes - from) > width) t->data[--t->bytes] = '\0';
+    stm_text_add(t, "\n", 1);
+}
+
+/* Which steps have a line when not all have: those that failed, then those that run, in their order. */
+static bool shown(const stm_picture *p, int32_t i, int32_t room)
+{
+    int32_t ahead = 0;
+
+    if (p->n_steps <= room) return true;
+    for (int32_t k = 0; k < p->n_steps; k++) {
+        static const int rank[STM_PHASES] = {4, 1, 2, 3, 0};
+        const int a = rank[p->steps[k].phase], b = rank[p->steps[i].phase];
+        ahead += a < b || (a == b && k < i);
+    }
+    return ahead < room;
+}
+
+int stm_progress_table(const stm_picture *p, int width, int height, bool colour, stm_text *t)
+{
+    char cell[COLUMNS][CELL];
+    int w[COLUMNS], sum = -2, lines = 2;
+    const int32_t room = height > 0 && p->n_steps > height - 2 ? (height > 4 ? height - 3 : 1) : p->n_steps;
+    size_t from = t->bytes;
+
+    for (int c = 0; c < COLUMNS; c++) w[c] = columns[c].least;
+    for (int32_t i = 0; i < p->n_steps; i++) {
+        if (!shown(p, i, room)) continue;
+        cells(&p->steps[i], cell);
+        for (int c = 0; c < COLUMNS; c++)
+            if ((int)strlen(cell[c]) > w[c]) w[c] = (int)strlen(cell[c]);
+    }
+    for (int c = 0; c < COLUMNS; c++) sum += w[c] + 2;
+    while (width > 0 && sum > width) {
+        int least = 0;
+        for (int c = 1; c < COLUMNS; c++)
+            if (w[c] > 0 && (w[least] == 0 || columns[c].weight < columns[least].weight)) least = c;
+        if (least == 0) { /* the name is all that is left */
+            w[0] = width;
+            break;
+        }
+        sum -= w[least] + 2;
+        w[least] = 0;
+    }
+    headline(p, t);
+    end_plain(t, from, width);
+    if (colour) stm_text_addf(t, "\033[2m");
     from = t->bytes;
-    stm_text_addf(t, "%-*s  %-8s %13s %11s %11s %5s %9s", name, "step", "", "rows", "rows/s", "queued", "busy", "failed");
-    end_line(t, from, width);
-    for (int32_t i = 0; i < p->n; i++) {
-        const stm_progress_step *step = &p->steps[i];
-        const struct history *h = &p->history[i];
-
-        from = t->bytes;
-        stm_text_addf(t, "%-*s  %-8s %13s %11s %11s %4.0f%% %9s", name, step->name, phases[step->phase],
-                      grouped(rows_of(step), a, sizeof a), grouped((int64_t)(h->rate + 0.5), b, sizeof b),
-                      step->kind == MILL_GENERATOR ? "-" : grouped(step->queued_rows, c, sizeof c), h->busy * 100,
-                      grouped(step->rows_failed, (char[32]){0}, 32));
-        end_line(t, from, width);
-    }
-    *lines = p->n + 2;
-}
-
-static void show_json(stm_progress *p, const struct sums *s, int64_t elapsed_ns)
-{
-    stm_text *t = &p->text;
-
-    stm_text_addf(t, "{\"seconds\":%.3f,\"rows_in\":%lld,\"rows_out\":%lld,\"rows_failed\":%lld,\"rows_per_s\":%.1f",
-                  (double)elapsed_ns / 1e9, (long long)s->made, (long long)s->out, (long long)s->failed, s->rate);
-    if (s->total >= 0) stm_text_addf(t, ",\"rows_total\":%lld", (long long)s->total);
-    if (s->eta >= 0) stm_text_addf(t, ",\"eta_s\":%.1f", s->eta);
-    stm_text_addf(t, ",\"steps\":[");
-    for (int32_t i = 0; i < p->n; i++) {
-        const stm_progress_step *step = &p->steps[i];
-
-        stm_text_addf(t, "%s{\"step\":\"", i > 0 ? "," : "");
-        stm_text_add_json(t, step->name, strlen(step->name));
-        stm_text_addf(t,
-                      "\",\"phase\":\"%s\",\"replicas\":%d,\"loaded\":%d,\"rows_in\":%lld,\"rows_out\":%lld,\"queued_rows\":%lld,"
-                      "\"rows_failed\":%lld,\"busy\":%.3f,\"rows_per_s\":%.1f}",
-                      phases[step->phase], step->replicas, step->loaded, (long long)step->rows_in, (long long)step->rows_out,
-                      (long long)step->queued_rows, (long long)step->rows_failed, p->history[i].busy, p->history[i].rate);
-    }
-    stm_text_addf(t, "]}\n");
-}
-
-const char *stm_progress_show(stm_progress *p, stm_progress_style style, int width, int64_t elapsed_ns, int *lines)
-{
-    struct sums s;
-
-    sample(p, elapsed_ns);
-    s = add_up(p, elapsed_ns);
-    p->text.bytes = 0;
-    p->text.failed = false;
-    *lines = 1;
-    if (style == STM_PROGRESS_TABLE) {
-        show_table(p, &s, width, elapsed_ns, lines);
-    } else if (style == STM_PROGRESS_JSON) {
-        show_json(p, &s, elapsed_ns);
+    for (int c = 0; c < COLUMNS; c++)
+        if (w[c] > 0) stm_text_addf(t, "%s%*s", c > 0 ? "  " : "", columns[c].left ? -w[c] : w[c], columns[c].head);
+    if (colour) {
+        stm_text_addf(t, "\033[0m\n");
     } else {
-        headline(&s, elapsed_ns, &p->text);
-        stm_text_add(&p->text, "\n", 1);
+        end_plain(t, from, width);
     }
-    if (!p->text.failed && p->text.data != NULL) return p->text.data;
-    *lines = 0;
-    return "";
+    for (int32_t i = 0; i < p->n_steps; i++) {
+        const stm_picture_step *s = &p->steps[i];
+
+        if (!shown(p, i, room)) continue;
+        cells(s, cell);
+        for (int c = 0; c < COLUMNS; c++) {
+            const char *on = colour ? paint(s, c) : NULL;
+            const int fill = w[c] - (int)strlen(cell[c]);
+
+            if (w[c] == 0) continue;
+            stm_text_addf(t, "%s%*s%s%.*s%s%*s", c > 0 ? "  " : "", columns[c].left || fill < 0 ? 0 : fill, "",
+                          on != NULL ? on : "", w[c], cell[c], on != NULL ? "\033[0m" : "", columns[c].left && fill > 0 ? fill : 0,
+                          "");
+        }
+        stm_text_add(t, "\n", 1);
+        lines++;
+    }
+    if (room < p->n_steps) {
+        from = t->bytes;
+        stm_text_addf(t, "(%d more steps)", (int)(p->n_steps - room));
+        end_plain(t, from, width);
+        lines++;
+    }
+    return lines;
 }

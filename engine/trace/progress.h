@@ -1,39 +1,17 @@
-/* Progress of a run as text: a line, a table or JSON, from counters that the caller samples. */
+/* A picture of a run as text for people: a line, or a table with a row per step. */
 #ifndef STM_TRACE_PROGRESS_H
 #define STM_TRACE_PROGRESS_H
 
-#include <stdint.h>
+#include "trace/picture.h"
 
-#include "stepmill/status.h"
-
-typedef enum stm_progress_phase {
-    STM_PROGRESS_WAITING,
-    STM_PROGRESS_LOADING,
-    STM_PROGRESS_RUNNING,
-    STM_PROGRESS_DONE,
-    STM_PROGRESS_FAILED
-} stm_progress_phase;
-
-typedef struct stm_progress_step {
-    const char *name;
-    int32_t kind; /* mill_kind */
-    int32_t replicas, loaded;
-    stm_progress_phase phase;
-    int64_t rows_in, rows_out, rows_failed, queued_rows;
-    int64_t busy_ns;    /* over all replicas */
-    int64_t rows_total; /* generators: rows it will make, -1 = unknown; others -1 */
-} stm_progress_step;
-
-typedef enum stm_progress_style { STM_PROGRESS_LINE, STM_PROGRESS_TABLE, STM_PROGRESS_JSON } stm_progress_style;
-
-/** Remembers the last sample, for rates. Threads: owner. */
-typedef struct stm_progress stm_progress;
-mill_status stm_progress_create(int32_t n_steps, stm_progress **out);
-void stm_progress_destroy(stm_progress **p);
-/** [n_steps] to be filled before stm_progress_show. */
-stm_progress_step *stm_progress_steps(stm_progress *p);
-/** Text of the sample in stm_progress_steps, taken @p elapsed_ns after the start. @p width: columns of the terminal (table).
- *  Valid until the next call; "" when out of memory. *lines = lines in it. */
-const char *stm_progress_show(stm_progress *p, stm_progress_style style, int width, int64_t elapsed_ns, int *lines);
+/** How a run is, in one line with its newline. */
+void stm_progress_line(const stm_picture *p, stm_text *out);
+/**
+ * A table at most @p width columns wide (0 = as wide as it is; columns of little weight go first) and @p height lines high (0 = no limit:
+ * else steps that are at rest are left out first). Gives the number of its lines.
+ */
+int stm_progress_table(const stm_picture *p, int width, int height, bool colour, stm_text *out);
+/** 1234567 as "1,234,567" into buf. */
+char *stm_show_grouped(int64_t v, char *buf, size_t size);
 
 #endif

@@ -190,9 +190,11 @@ mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *er
 void stm_wrapper_resume(stm_wrapper *w, const mill_cursor *cursor, int64_t rows)
 {
     w->cursor = *cursor;
-    w->next_row = rows;
+    w->next_row = w->rows_before = rows;
     w->rows_left = rows < w->rows_left ? w->rows_left - rows : 0;
 }
 
 const mill_cursor *stm_wrapper_cursor(const stm_wrapper *w) { return &w->cursor; }
 int64_t stm_wrapper_rows_made(const stm_wrapper *w) { return w->next_row; }
+int64_t stm_wrapper_rows_before(const stm_wrapper *w) { return w->rows_before; }
+double stm_wrapper_done(const stm_wrapper *w) { return atomic_load_explicit(&w->replica.done, memory_order_relaxed); }

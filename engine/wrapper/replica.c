@@ -56,6 +56,11 @@ const char *mill_replica_row_error(const mill_replica *r, const mill_batch *in, 
     return rec != NULL ? rec->error.msg : NULL;
 }
 
+void mill_replica_progress(mill_replica *r, double share)
+{
+    if (share >= 0.0 && share <= 1.0) atomic_store_explicit(&r->done, share, memory_order_relaxed);
+}
+
 void mill_replica_log(const mill_replica *r, mill_level level, const char *fmt, ...)
 {
     char who[96];

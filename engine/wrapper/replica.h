@@ -79,6 +79,7 @@ struct mill_replica {
     int32_t index, count;
     _Atomic bool stopped;    /* the run is being stopped */
     _Atomic int64_t expired; /* call_since of the call that is past its deadline; 0 = none */
+    _Atomic double done;     /* generators: share of the input that is read; < 0 = unknown; driving thread */
 };
 
 struct stm_wrapper {
@@ -107,6 +108,7 @@ struct stm_wrapper {
     mill_emit emit;
     mill_error error;           /* lent to calls of the step; all zero between them */
     mill_cursor cursor;         /* generators */
+    int64_t rows_before;         /* generators: made by earlier runs; constant after load */
     int64_t next_row, rows_left; /* generators: next row number of the root; limit */
     bool ended;
     mill_batch *held;           /* generators: a batch made one ahead to know the end; NULL = none */

@@ -40,7 +40,7 @@ mill_status stm_wrapper_create(const stm_wrapper_opts *opts, stm_wrapper **out, 
     if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "replica of %s", s->name);
     w->step = s;
     w->env = opts->env;
-    w->replica = (mill_replica){.step = s, .env = opts->env, .w = w, .index = opts->index, .count = opts->count};
+    w->replica = (mill_replica){.step = s, .env = opts->env, .w = w, .index = opts->index, .count = opts->count, .done = -1.0};
     w->owner = opts->owner;
     w->root_name = opts->root_name;
     w->record = stm_recorder_add(opts->env->recorder, s->name, opts->root_name, opts->index);

@@ -119,6 +119,10 @@ void stm_wrapper_resume(stm_wrapper *w, const mill_cursor *cursor, int64_t rows)
 /** Generators: cursor and number of rows before the next batch. Threads: the one that drives it. */
 const mill_cursor *stm_wrapper_cursor(const stm_wrapper *w);
 int64_t stm_wrapper_rows_made(const stm_wrapper *w);
+/** Generators: rows made by earlier runs. Threads: any, after load. */
+int64_t stm_wrapper_rows_before(const stm_wrapper *w);
+/** Generators: the share of their input that they have read, < 0 = unknown. Threads: any. */
+double stm_wrapper_done(const stm_wrapper *w);
 
 /* Steps with submit and poll. */
 /** Give it an item, which is consumed. Afterwards stm_wrapper_full says whether it can take another. */

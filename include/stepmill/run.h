@@ -100,13 +100,25 @@ MILL_API bool mill_run_get_error(const mill_run *run, int64_t i, mill_run_error 
 /** Outputs: file or folder that output parameter @p i of the pipeline's sinks stands for. NULL: no such one. */
 MILL_API const char *mill_run_output(const mill_run *run, size_t i, const char **step);
 
-typedef enum mill_progress_style { MILL_PROGRESS_LINE = 0, MILL_PROGRESS_TABLE = 1, MILL_PROGRESS_JSON = 2 } mill_progress_style;
+typedef enum mill_progress_style {
+    MILL_PROGRESS_LINE = 0,
+    MILL_PROGRESS_TABLE = 1,
+    MILL_PROGRESS_JSON = 2,  /* progress.json, docs/seeing-a-run.md */
+    MILL_PROGRESS_COLOUR = 4 /* added to the others: with colours of a terminal */
+} mill_progress_style;
 /**
- * How far it is: one line, a table (a row per step: rows, rows/s, queued, busy, errors; at most @p width columns wide), or a
- * JSON object. Rates are those since the call before of the same style. *lines = lines of text, each ended by a newline.
+ * How far it is: one line, a table (a row per step: rows, rows/s, queued, how its time is spent, failed, left; at most @p width columns
+ * wide), or a JSON object. Rates are those of about the last five seconds. *lines = lines of text, each ended by a newline.
  * Threads: one at a time. The text is valid until the next call.
  */
 MILL_API const char *mill_run_progress(mill_run *run, mill_progress_style style, int width, int *lines);
+
+/** The same with a style made of several (TABLE | COLOUR), in at most @p height lines (0 = no limit). */
+MILL_API const char *mill_run_show(mill_run *run, int style, int width, int height, int *lines);
+
+/** Where lines of the log go, besides the run's log.jsonl; NULL = standard error, as it is without this call. Lines come one at a time, from any
+ *  thread; @p level is a mill_level, @p who is "step[replica]" or "". For the whole process. */
+MILL_API void mill_log_to(void (*sink)(int level, const char *who, const char *line, void *user), void *user);
 
 MILL_END_DECLS
 

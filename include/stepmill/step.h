@@ -280,6 +280,9 @@ MILL_API const char *mill_replica_run_dir(const mill_replica *r);
 MILL_API const char *mill_replica_row_error(const mill_replica *r, const mill_batch *in, int64_t row);
 
 typedef enum mill_level { MILL_DEBUG = 0, MILL_INFO = 1, MILL_WARN = 2, MILL_ERROR = 3 } mill_level;
+/** Generators: what share of their input they have read so far, 0 .. 1, as far as it is known. Rows that are left, and how long they will
+ *  take, are told from it; nothing else depends on it. Inside generate. Costs nothing to speak of. */
+MILL_API void mill_replica_progress(mill_replica *r, double share);
 MILL_API void mill_replica_log(const mill_replica *r, mill_level level, const char *fmt, ...) MILL_PRINTF(3, 4);
 
 /* ---- output -------------------------------------------------------------------------------------------------- */

@@ -54,6 +54,15 @@ void stm_lines_goto(stm_lines *l, const stm_place_in_files *at)
 
 stm_place_in_files stm_lines_place(const stm_lines *l) { return l->place; }
 
+double stm_lines_share(const stm_lines *l)
+{
+    double here = 0.0;
+
+    if (l->n_paths == 0 || l->place.file >= l->n_paths) return 1.0;
+    if (l->source != NULL && (here = stm_source_share(l->source, l->place.offset)) < 0.0) return -1.0;
+    return ((double)l->place.file + here) / (double)l->n_paths;
+}
+
 static mill_status resize(stm_lines *l, size_t cap, mill_error *err)
 {
     char *bigger = malloc(cap + STM_LINE_PADDING);

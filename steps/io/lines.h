@@ -34,6 +34,8 @@ void stm_lines_destroy(stm_lines **l);
 void stm_lines_goto(stm_lines *l, const stm_place_in_files *at);
 /** The place behind the last line given. */
 stm_place_in_files stm_lines_place(const stm_lines *l);
+/** What share of all files is read, 0 .. 1, each counted alike; < 0 = unknown. */
+double stm_lines_share(const stm_lines *l);
 /** The next line that has more than white space; *end = true behind the last one. A byte order mark at the start of a
  *  file is left out. No allocation but for a line longer than any before. Threads: owner. Blocks: on the disk. */
 mill_status stm_lines_next(stm_lines *l, stm_line *out, bool *end, mill_error *err);

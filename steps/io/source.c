@@ -24,6 +24,7 @@ struct stm_source {
     size_t begin, end;  /* those not used yet */
     z_stream z;
     ZSTD_DStream *zstd;
+    uint64_t size, taken; /* bytes of the file, 0 = unknown; bytes read of it, when it is compressed */
     char path[256]; /* for messages, cut */
 };
 
@@ -36,7 +37,16 @@ static mill_status read_raw(stm_source *s, void *buf, size_t n, size_t *got, mil
     while (r < 0 && errno == EINTR);
     if (r < 0) return mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", s->path, strerror(errno));
     *got = (size_t)r;
+    s->taken += (size_t)r;
     return MILL_OK;
+}
+
+double stm_source_share(const stm_source *s, uint64_t at)
+{
+    const uint64_t used = s->kind == PLAIN ? at : s->taken - (s->end - s->begin);
+
+    if (s->size == 0) return -1.0;
+    return used < s->size ? (double)used / (double)s->size : 1.0;
 }
 
 static mill_status refill(stm_source *s, mill_error *err)
@@ -101,6 +111,7 @@ mill_status stm_source_open(const char *path, stm_source **out, mill_error *err)
         st = mill_fail(err, MILL_ERR_INVALID, "%s is a folder, not a file", path);
         goto fail;
     }
+    s->size = S_ISREG(info.st_mode) ? (uint64_t)info.st_size : 0;
     (void)posix_fadvise(s->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     if ((st = detect(s, err)) != MILL_OK) goto fail;
     *out = s;

@@ -226,6 +226,16 @@ arrow::Result<std::shared_ptr<arrow::RecordBatch>> arranged(const Reader *me, co
     return picked;
 }
 
+/* Of all files, each counted alike. */
+double share_read(const Reader *me)
+{
+    const auto meta = me->file->parquet_reader()->metadata();
+    int64_t before = me->at.row;
+    for (uint32_t g = 0; g < me->at.group; g++) before += meta->RowGroup(static_cast<int>(g))->num_rows();
+    const double here = meta->num_rows() > 0 ? static_cast<double>(before) / static_cast<double>(meta->num_rows()) : 1.0;
+    return (static_cast<double>(me->at.file) + std::min(here, 1.0)) / static_cast<double>(me->s->paths.size());
+}
+
 mill_status generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err)
 {
     return guarded(err, [&]() -> mill_status {
@@ -257,6 +267,7 @@ mill_status generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, boo
             if (st != MILL_OK) return st;
             me->used += n;
             me->at.row += n;
+            mill_replica_progress(r, share_read(me));
         }
         memcpy(cursor->bytes, &me->at, sizeof me->at);
         cursor->size = sizeof me->at;
