@@ -13,10 +13,12 @@
 #include "core/fault.h"
 #include "core/log.h"
 #include "exec/run.h"
+#include "pipeline/facts.h"
 #include "pipeline/observe.h"
 #include "pipeline/placing.h"
 #include "stepmill/json.h"
 #include "supervise/child.h"
+#include "stepmill/watch.h"
 
 struct mill_run {
     stm_run *run;
@@ -102,6 +104,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     stm_plan *plan = NULL;
     stm_run_opts ro = {.struct_size = sizeof ro};
     stm_observer_opts oo;
+    stm_text facts = {0};
     mill_status st;
 
     if (r == NULL) return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
@@ -131,6 +134,8 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     ro.recorder = r->opts.child != NULL ? r->opts.child->recorder : NULL;
     oo = (stm_observer_opts){
         .name = mill_pipeline_name(p), .dir = r->dir, .start_ns = r->start_ns, .max_errors = r->max_errors, .fresh = r->opts.fresh};
+    if (r->dir != NULL) stm_facts_write(p, plan, r->dir, &facts);
+    if (!facts.failed) oo.facts = facts.data, oo.facts_bytes = facts.bytes;
     if (r->opts.on_sink_row != NULL) {
         ro.on_sink_batch = hand_out_rows;
         ro.user = r;
@@ -138,9 +143,11 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     if ((st = stm_run_start(&plan, &ro, &r->run, err)) != MILL_OK) goto fail;
     if ((st = stm_observer_start(&oo, r->run, &r->observer, err)) != MILL_OK) goto fail;
     stm_arena_fini(&arena);
+    stm_text_free(&facts);
     *out = r;
     return MILL_OK;
 fail:
+    stm_text_free(&facts);
     stm_plan_destroy(&plan);
     stm_arena_fini(&arena);
     mill_run_destroy(&r);
@@ -225,26 +232,19 @@ const char *mill_run_output(const mill_run *r, size_t i, const char **step)
 }
 
 struct drawing {
-    mill_progress_style style;
-    int width, height, lines;
+    int style, width, height, lines;
 };
 
 static void draw(const stm_picture *p, stm_text *out, void *user)
 {
     struct drawing *d = user;
 
-    d->lines = 1;
-    if ((d->style & ~MILL_PROGRESS_COLOUR) == MILL_PROGRESS_TABLE)
-        d->lines = stm_progress_table(p, d->width, d->height, (d->style & MILL_PROGRESS_COLOUR) != 0, out);
-    else if ((d->style & ~MILL_PROGRESS_COLOUR) == MILL_PROGRESS_JSON)
-        stm_picture_write(p, out);
-    else
-        stm_progress_line(p, out);
+    d->lines = stm_progress_show(p, d->style, d->width, d->height, out);
 }
 
 const char *mill_run_show(mill_run *r, int style, int width, int height, int *lines)
 {
-    struct drawing d = {.style = (mill_progress_style)style, .width = width, .height = height};
+    struct drawing d = {.style = style, .width = width, .height = height};
 
     r->text.bytes = 0;
     r->text.failed = false;
@@ -355,9 +355,15 @@ static mill_status write_errors(const mill_run *r, mill_error *err)
 
 mill_status mill_run_finish(mill_run *r, mill_error *err)
 {
+    mill_error seen = {0};
+    mill_status st;
+
     if (r->finished || r->dir == NULL) return MILL_OK;
     r->finished = true;
-    return write_errors(r, err);
+    st = write_errors(r, err);
+    if (st == MILL_OK && r->state != MILL_RUN_RUNNING && mill_report_write(r->dir, NULL, &seen) != MILL_OK)
+        stm_log(STM_WARN, "run", "no report: %s", seen.msg);
+    return st;
 }
 
 int mill_run_exit_code(const mill_run *r)

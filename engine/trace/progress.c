@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "stepmill/run.h"
 #include "stepmill/step.h"
 
 char *stm_show_grouped(int64_t v, char *buf, size_t size)
@@ -194,5 +195,21 @@ int stm_progress_table(const stm_picture *p, int width, int height, bool colour,
         end_plain(t, from, width);
         lines++;
     }
+    return lines;
+}
+
+int stm_progress_show(const stm_picture *p, int style, int width, int height, stm_text *t)
+{
+    const bool colour = (style & MILL_PROGRESS_COLOUR) != 0;
+    size_t from = t->bytes;
+    int lines = 0;
+
+    style &= ~MILL_PROGRESS_COLOUR;
+    if (style == MILL_PROGRESS_TABLE) return stm_progress_table(p, width, height, colour, t);
+    if (style == MILL_PROGRESS_JSON)
+        stm_picture_write(p, t);
+    else
+        stm_progress_line(p, t);
+    for (; t->data != NULL && from < t->bytes; from++) lines += t->data[from] == '\n';
     return lines;
 }

@@ -1,0 +1,137 @@
+#include "stepmill/watch.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "trace/files.h"
+#include "trace/progress.h"
+#include "trace/report.h"
+
+#define FRESH_S 30.0 /* numbers are rewritten every second, by a slow disk less often */
+
+struct mill_watch {
+    char *dir;
+    stm_picture *picture;
+    stm_text text;
+};
+
+static mill_status read_picture(const char *dir, stm_picture **out, mill_error *err)
+{
+    stm_text t = {0};
+    mill_status st = stm_file_read(dir, "progress.json", &t, err);
+
+    if (st == MILL_ERR_NOT_FOUND) (void)mill_fail(err, st, "%s is not a run directory: it has no progress.json", dir);
+    if (st == MILL_OK && (st = stm_picture_read(t.data != NULL ? t.data : "", t.bytes, out)) != MILL_OK)
+        (void)mill_fail(err, st, "cannot read %s/progress.json: %s", dir,
+                        st == MILL_ERR_NOMEM ? "out of memory" : "it is damaged, or of another version");
+    stm_text_free(&t);
+    return st;
+}
+
+mill_status mill_watch_open(const char *dir, mill_watch **out, mill_error *err)
+{
+    mill_watch *w = stm_calloc(sizeof *w);
+    mill_status st;
+
+    if (w == NULL || (w->dir = stm_strdup(dir)) == NULL) {
+        mill_watch_destroy(&w);
+        return mill_fail(err, MILL_ERR_NOMEM, "reading %s", dir);
+    }
+    if ((st = read_picture(dir, &w->picture, err)) != MILL_OK) {
+        mill_watch_destroy(&w);
+        return st;
+    }
+    *out = w;
+    return MILL_OK;
+}
+
+mill_status mill_watch_look(mill_watch *w, mill_error *err)
+{
+    stm_picture *now = NULL;
+    const mill_status st = read_picture(w->dir, &now, err);
+
+    if (st != MILL_OK) return st;
+    stm_picture_destroy(&w->picture);
+    w->picture = now;
+    return MILL_OK;
+}
+
+void mill_watch_destroy(mill_watch **w)
+{
+    if (w == NULL || *w == NULL) return;
+    stm_picture_destroy(&(*w)->picture);
+    stm_text_free(&(*w)->text);
+    stm_free((*w)->dir);
+    stm_free(*w);
+    *w = NULL;
+}
+
+const char *mill_watch_show(mill_watch *w, int style, int width, int height, int *lines)
+{
+    w->text.bytes = 0;
+    w->text.failed = false;
+    *lines = stm_progress_show(w->picture, style, width, height, &w->text);
+    if (w->text.failed || w->text.data == NULL) *lines = 0;
+    return *lines > 0 ? w->text.data : "";
+}
+
+mill_run_state mill_watch_state(const mill_watch *w) { return (mill_run_state)w->picture->state; }
+const char *mill_watch_name(const mill_watch *w) { return w->picture->name; }
+const char *mill_watch_host(const mill_watch *w) { return w->picture->host; }
+int32_t mill_watch_pid(const mill_watch *w) { return w->picture->pid; }
+
+double mill_watch_age(const mill_watch *w)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9 - (double)w->picture->wall_ms / 1e3;
+}
+
+bool mill_watch_live(const mill_watch *w)
+{
+    char host[STM_PICTURE_NAME] = "";
+
+    if (w->picture->state != STM_PICTURE_RUNNING || w->picture->pid <= 0) return false;
+    if (gethostname(host, sizeof host - 1) == 0 && strcmp(host, w->picture->host) == 0)
+        return kill(w->picture->pid, 0) == 0 || errno == EPERM;
+    return mill_watch_age(w) < FRESH_S;
+}
+
+mill_status mill_report_write(const char *dir, const char *path, mill_error *err)
+{
+    stm_picture *p = NULL;
+    stm_text facts_text = {0}, errors = {0}, html = {0};
+    stm_tree_doc *doc = NULL;
+    const stm_tree *facts = NULL;
+    mill_error none = {0};
+    mill_status st = read_picture(dir, &p, err);
+
+    if (st != MILL_OK) return st;
+    if (stm_file_read(dir, "run.json", &facts_text, &none) == MILL_OK && facts_text.data != NULL &&
+        stm_tree_parse(facts_text.data, facts_text.bytes, &doc, &facts) != MILL_OK)
+        facts = NULL;
+    if (stm_file_read(dir, "errors.jsonl", &errors, &none) != MILL_OK) errors.bytes = 0;
+    stm_report_write(p, facts, errors.bytes > 0 ? errors.data : NULL, errors.bytes, &html);
+    if (html.failed || html.data == NULL) {
+        st = mill_fail(err, MILL_ERR_NOMEM, "making the report of %s", dir);
+    } else if (path == NULL) {
+        st = stm_file_replace(dir, "report.html", html.data, html.bytes, err);
+    } else {
+        const char *slash = strrchr(path, '/');
+        char *folder = slash != NULL ? stm_strndup(path, (size_t)(slash - path)) : stm_strdup(".");
+        st = folder == NULL ? mill_fail(err, MILL_ERR_NOMEM, "writing %s", path)
+                            : stm_file_replace(folder, slash != NULL ? slash + 1 : path, html.data, html.bytes, err);
+        stm_free(folder);
+    }
+    stm_tree_destroy(&doc);
+    stm_picture_destroy(&p);
+    stm_text_free(&facts_text);
+    stm_text_free(&errors);
+    stm_text_free(&html);
+    return st;
+}

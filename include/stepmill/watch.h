@@ -1,0 +1,36 @@
+/* Looking at a run from outside: a run directory, whether the run goes on or has ended, whoever runs it. */
+#ifndef STEPMILL_WATCH_H
+#define STEPMILL_WATCH_H
+
+#include "stepmill/run.h"
+
+MILL_BEGIN_DECLS
+
+typedef struct mill_watch mill_watch;
+
+/** Read how the run in @p dir is (DIR/progress.json). MILL_ERR_NOT_FOUND: no run was ever started there. The caller destroys *out. */
+MILL_API mill_status mill_watch_open(const char *dir, mill_watch **out, mill_error *err);
+/** Read again. What was read before stays when this fails. */
+MILL_API mill_status mill_watch_look(mill_watch *w, mill_error *err);
+/** Accepts NULL, sets *w to NULL. */
+MILL_API void mill_watch_destroy(mill_watch **w);
+
+/** As mill_run_show. Valid until the next call. */
+MILL_API const char *mill_watch_show(mill_watch *w, int style, int width, int height, int *lines);
+/** How it ended, by its own words: MILL_RUN_RUNNING also for a run that was killed. */
+MILL_API mill_run_state mill_watch_state(const mill_watch *w);
+/** Whether somebody works on it: the process that wrote the numbers lives on this machine, or they are fresh. */
+MILL_API bool mill_watch_live(const mill_watch *w);
+/** How old the numbers are, s. */
+MILL_API double mill_watch_age(const mill_watch *w);
+/** Name of the run; machine and process that worked on it. */
+MILL_API const char *mill_watch_name(const mill_watch *w);
+MILL_API const char *mill_watch_host(const mill_watch *w);
+MILL_API int32_t mill_watch_pid(const mill_watch *w);
+
+/** Write the report of the run in @p dir, one HTML file, to @p path (NULL = DIR/report.html). */
+MILL_API mill_status mill_report_write(const char *dir, const char *path, mill_error *err);
+
+MILL_END_DECLS
+
+#endif
