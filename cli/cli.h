@@ -33,6 +33,8 @@ void cli_help(const cli_verb *verb);
 const char *cli_nearest(const char *word, const char *const *words, size_t n);
 /** Whether standard error takes colours: a terminal, NO_COLOR not set. */
 bool cli_colour(void);
+/** The same for standard output. */
+bool cli_colour_out(void);
 /** "error: ..." on standard error; as a JSON object on standard output with --json. */
 void cli_say_error(const cli_args *a, const mill_error *err);
 /** Exit code of a failure before the run. */
@@ -41,6 +43,9 @@ int cli_exit_code(const mill_error *err);
 mill_pipeline *cli_open(const cli_args *a, int *code);
 /** Print a text that a call gave, release it: exit code 0, or that of the failure. */
 int cli_print(const cli_args *a, mill_status st, char **text, const mill_error *err);
+/** Value of @p key in a flat JSON object on one line, as we write it: texts unescaped into buf, other values as they stand; null and what is
+ *  not there are "". Walks pair by pair, so that the inside of a text is never taken for a key. */
+const char *cli_field(const char *line, const char *key, char *buf, size_t size);
 /** @p text as the inside of a JSON string. */
 void cli_json_text(FILE *to, const char *text);
 
@@ -48,6 +53,9 @@ int cmd_run(const cli_args *a);
 int cmd_check(const cli_args *a);
 int cmd_plan(const cli_args *a);
 int cmd_errors(const cli_args *a);
+int cmd_status(const cli_args *a);
+int cmd_logs(const cli_args *a);
+int cmd_report(const cli_args *a);
 int cmd_steps(const cli_args *a);
 int cmd_devices(const cli_args *a);
 int cmd_doctor(const cli_args *a);

@@ -210,7 +210,7 @@ int cmd_run(const cli_args *a)
     mill_supervise_options s = MILL_SUPERVISE_OPTIONS_INIT;
     struct job j = {a, MILL_RUN_OPTIONS_INIT};
     mill_error err = {0};
-    int64_t threads, restarts;
+    int64_t threads, restarts, port;
     int code;
 
     j.o.dir = a->value[CLI_RUN];
@@ -218,8 +218,14 @@ int cmd_run(const cli_args *a)
     j.o.dry_run = a->given[CLI_DRY_RUN];
     j.o.on_sink_row = sink_row;
     if (!cli_number(a, CLI_LIMIT, 1, 0, &j.o.limit) || !cli_number(a, CLI_THREADS, 1, 0, &threads) ||
-        !cli_number(a, CLI_RESTARTS, 0, s.restarts, &restarts) || !cli_time(a, CLI_DRAIN, 60, &j.o.drain_s))
+        !cli_number(a, CLI_RESTARTS, 0, s.restarts, &restarts) || !cli_time(a, CLI_DRAIN, 60, &j.o.drain_s) ||
+        !cli_number(a, CLI_METRICS_PORT, 0, 0, &port))
         return MILL_EXIT_USAGE;
+    if (port > 65535) {
+        fprintf(stderr, "stepmill: --metrics-port: a port is at most 65535\n");
+        return MILL_EXIT_USAGE;
+    }
+    j.o.metrics_port = a->given[CLI_METRICS_PORT] && port == 0 ? -1 : (int32_t)port; /* 0: any that is free */
     j.o.threads = (int32_t)(threads < 1024 ? threads : 1024);
     s.restarts = j.o.dry_run ? 0 : (int32_t)(restarts < 1000000 ? restarts : 1000000); /* rows that were printed would come again */
     s.drain_s = j.o.drain_s;

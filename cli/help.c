@@ -57,12 +57,15 @@ void cli_help(const cli_verb *verb)
     for (size_t i = 0; i < cli_exit_count; i++) printf("  %2d  %s\n", cli_exits[i].code, cli_exits[i].text);
 }
 
-bool cli_colour(void)
+static bool takes_colours(int fd)
 {
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
 
-    return isatty(STDERR_FILENO) && (no == NULL || *no == '\0') && (term == NULL || strcmp(term, "dumb") != 0);
+    return isatty(fd) && (no == NULL || *no == '\0') && (term == NULL || strcmp(term, "dumb") != 0);
 }
+
+bool cli_colour(void) { return takes_colours(STDERR_FILENO); }
+bool cli_colour_out(void) { return takes_colours(STDOUT_FILENO); }
 
 void cli_json_text(FILE *to, const char *text)
 {

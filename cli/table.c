@@ -22,6 +22,10 @@ const cli_flag cli_flags[CLI_FLAGS] = {
     [CLI_PLACEMENT] = {"placement", 0, "WHO", "auto, external or explicit: who assigns GPUs to replicas"},
     [CLI_RESTARTS] = {"restarts", 0, "N", "processes in a row that may die without the run getting anywhere (default: 3)"},
     [CLI_NO_SUPERVISE] = {"no-supervise", 0, NULL, "work in this process, for debuggers: a crash of a step ends the run"},
+    [CLI_FOLLOW] = {"follow", 'f', NULL, "go on as long as the run does"},
+    [CLI_METRICS_PORT] =
+        {"metrics-port", 0, "N",
+         "give metrics to Prometheus on http://127.0.0.1:N/metrics as long as the run goes on; 0: on any free port"},
     [CLI_HELP] = {"help", 'h', NULL, "say this"},
 };
 
@@ -30,7 +34,7 @@ const cli_flag cli_flags[CLI_FLAGS] = {
 const cli_verb cli_verbs[] = {
     {"run", "FILE", 1, 1,
      B(CLI_RUN) | B(CLI_SET) | B(CLI_FRESH) | B(CLI_DRY_RUN) | B(CLI_LIMIT) | B(CLI_THREADS) | B(CLI_DRAIN) | B(CLI_QUIET) |
-         B(CLI_JSON) | B(CLI_PLACEMENT) | B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE),
+         B(CLI_JSON) | B(CLI_PLACEMENT) | B(CLI_METRICS_PORT) | B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE),
      "yaml", "run a pipeline",
      "Checks FILE, plans, runs. Progress goes to standard error: a live table on a terminal, else a line now and then. The first "
      "INT or "
@@ -49,6 +53,18 @@ const cli_verb cli_verbs[] = {
      "position, UUID, PCI bus id, NUMA node, cores."},
     {"errors", "RUN", 1, 1, B(CLI_CLASS) | B(CLI_JSON), "dir", "list the errors of a run",
      "RUN is a run directory. With --json the records as they were written, one JSON object per line."},
+    {"status", "RUN", 1, 1, B(CLI_FOLLOW) | B(CLI_JSON), "dir", "say how a run is, while it goes on or after its end",
+     "RUN is a run directory, of a run on this machine or another. With --follow a live table, until the run has ended. With "
+     "--json what "
+     "RUN/progress.json holds (docs/seeing-a-run.md)."},
+    {"logs", "RUN [STEP[REPLICA]]", 1, 2, B(CLI_FOLLOW) | B(CLI_JSON), "dir", "print the log of a run",
+     "RUN is a run directory. STEP or STEP[REPLICA] picks the lines of one step or replica (quote the brackets in a shell). With "
+     "--json the lines as "
+     "they were written, one JSON object each."},
+    {"report", "RUN", 1, 1, B(CLI_JSON), "dir", "write the report of a run",
+     "Writes RUN/report.html, one file that needs nothing else, and prints where it is. A run writes it at its end; this makes it "
+     "for one that goes "
+     "on or was killed."},
     {"steps", "list | describe TYPE | check PLUGIN.so", 1, 2,
      B(CLI_PLUGIN) | B(CLI_SET) | B(CLI_COLUMN) | B(CLI_TIMEOUT) | B(CLI_JSON), "list describe check",
      "step types there are, and what they take",

@@ -23,6 +23,8 @@ typedef enum cli_flag_id {
     CLI_PLACEMENT,
     CLI_RESTARTS,
     CLI_NO_SUPERVISE,
+    CLI_FOLLOW,
+    CLI_METRICS_PORT,
     CLI_HELP,
     CLI_FLAGS /* how many there are */
 } cli_flag_id;

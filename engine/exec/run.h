@@ -52,7 +52,7 @@ typedef struct stm_step_stats {
 
 /** One replica. */
 typedef struct stm_replica_stats {
-    stm_doing doing;       /* at this moment */
+    stm_spent doing;       /* at this moment */
     int64_t rows, batches; /* taken; of a generator made */
     int64_t busy_ns;       /* spent in its functions; -1 = says nothing: its rows are with a service */
 } stm_replica_stats;

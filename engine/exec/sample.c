@@ -4,27 +4,27 @@
  */
 #include "exec/station.h"
 
-static stm_doing of_root(const stm_station *s)
+static stm_spent of_root(const stm_station *s)
 {
     const stm_run *run = s->run;
 
     if (atomic_load_explicit(&s->inlet_done, memory_order_relaxed) || atomic_load_explicit(&run->stop, memory_order_relaxed) != 0)
-        return STM_DOING_OFF;
-    return stm_station_runnable(s) ? STM_DOING_CROWDED : STM_DOING_BLOCKED; /* credit or memory */
+        return STM_SPENT_OFF;
+    return stm_station_runnable(s) ? STM_SPENT_CROWDED : STM_SPENT_BLOCKED; /* credit or memory */
 }
 
-static stm_doing doing(const stm_station *s, const stm_replica_slot *slot)
+static stm_spent doing(const stm_station *s, const stm_replica_slot *slot)
 {
     const stm_wrapper_state state = stm_wrapper_state_of(slot->wrapper);
 
     if (state != STM_RUNNING || atomic_load_explicit(&s->done, memory_order_relaxed) ||
         !atomic_load_explicit(&s->active, memory_order_relaxed))
-        return STM_DOING_OFF;
-    if (atomic_load_explicit(&slot->claimed, memory_order_relaxed) != 0) return STM_DOING_BUSY;
-    if (s->kind == STM_AT_SUBMIT && stm_wrapper_in_flight(slot->wrapper) > 0) return STM_DOING_BUSY;
+        return STM_SPENT_OFF;
+    if (atomic_load_explicit(&slot->claimed, memory_order_relaxed) != 0) return STM_SPENT_BUSY;
+    if (s->kind == STM_AT_SUBMIT && stm_wrapper_in_flight(slot->wrapper) > 0) return STM_SPENT_BUSY;
     if (s->kind == STM_AT_GENERATOR) return of_root(s);
-    if (atomic_load_explicit(&s->ready, memory_order_relaxed) <= 0) return STM_DOING_STARVED;
-    return stm_memory_holds_back(s) ? STM_DOING_BLOCKED : STM_DOING_CROWDED;
+    if (atomic_load_explicit(&s->ready, memory_order_relaxed) <= 0) return STM_SPENT_STARVED;
+    return stm_memory_holds_back(s) ? STM_SPENT_BLOCKED : STM_SPENT_CROWDED;
 }
 
 void stm_run_replica(const stm_run *run, int32_t step, int32_t replica, stm_replica_stats *out)

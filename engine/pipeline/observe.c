@@ -14,6 +14,8 @@
 #include "trace/files.h"
 #include "trace/gauge.h"
 #include "trace/logfile.h"
+#include "trace/metrics.h"
+#include "trace/serve.h"
 
 #define FIRST_TICK_NS 2000000LL /* between two looks; grows with the time that the run has taken */
 #define TICK_NS 100000000LL
@@ -30,7 +32,8 @@ struct stm_observer {
     pthread_t thread;
     bool started;
     stm_log_tap tap;
-    stm_logfile *log; /* NULL = none */
+    stm_logfile *log;   /* NULL = none */
+    stm_server *server; /* NULL = none */
 
     pthread_mutex_t lock; /* below: all that follows */
     pthread_cond_t cond;
@@ -58,7 +61,7 @@ static void look(stm_observer *o)
         for (int32_t k = 0; k < s->replicas; k++) {
             stm_picture_replica *r = &p->all[s->first_replica + k];
             stm_replica_stats now_at;
-            int64_t ns[STM_DOINGS];
+            int64_t ns[STM_SPENTS];
 
             stm_run_replica(o->run, i, k, &now_at);
             if (now_at.rows != r->rows) {
@@ -69,8 +72,8 @@ static void look(stm_observer *o)
             r->rows = now_at.rows;
             r->batches = now_at.batches;
             stm_account_look(&o->accounts[s->first_replica + k], now_at.doing, now_at.busy_ns, dt, ns);
-            for (int d = 0; d < STM_DOINGS; d++) r->ns[d] += ns[d];
-            stm_timeline_add(&p->timeline, s->first_replica + k, now, dt, ns);
+            for (int d = 0; d < STM_SPENTS; d++) r->ns[d] += ns[d];
+            stm_course_add(&p->timeline, s->first_replica + k, now, dt, ns);
         }
     }
     o->looked_ns = now;
@@ -173,8 +176,40 @@ static void write_out(stm_observer *o)
     stm_picture_write(o->picture, &o->text);
     if (!o->text.failed && stm_file_replace(o->dir, "progress.json", o->text.data, o->text.bytes, &err) != MILL_OK)
         say_once(o, &err);
+    o->text.bytes = 0;
+    o->text.failed = false;
+    stm_metrics_write(o->picture, &o->text);
+    if (!o->text.failed && stm_file_replace(o->dir, "metrics.prom", o->text.data, o->text.bytes, &err) != MILL_OK)
+        say_once(o, &err);
     took = stm_now_ns() - began;
     o->write_ns = o->looked_ns + (took * WRITE_SHARE > WRITE_NS ? took * WRITE_SHARE : WRITE_NS);
+}
+
+/* What the server gives away. Threads: its own. */
+static const char *page(const char *path, stm_text *out, void *user)
+{
+    stm_observer *o = user;
+    const bool metrics = strcmp(path, "/metrics") == 0;
+
+    if (!metrics && strcmp(path, "/progress.json") != 0) return NULL;
+    pthread_mutex_lock(&o->lock);
+    if (!o->ended) fill(o);
+    if (metrics)
+        stm_metrics_write(o->picture, out);
+    else
+        stm_picture_write(o->picture, out);
+    pthread_mutex_unlock(&o->lock);
+    return metrics ? "text/plain; version=0.0.4; charset=utf-8" : "application/json";
+}
+
+static void listen_for_metrics(stm_observer *o, int32_t port)
+{
+    mill_error err = {0};
+
+    if (stm_server_start(port > 0 ? port : 0, page, o, &o->server, &err) != MILL_OK)
+        stm_log(STM_WARN, "run", "no metrics: %s", err.msg); /* no reason to lose a run that a supervisor has started again */
+    else
+        stm_log(STM_INFO, "run", "metrics on http://127.0.0.1:%d/metrics", (int)stm_server_port(o->server));
 }
 
 /* ---- the thread ---------------------------------------------------------------------------------------------------- */
@@ -306,6 +341,7 @@ mill_status stm_observer_start(const stm_observer_opts *opts, stm_run *run, stm_
     o->looked_ns = stm_now_ns() - o->start_ns;
     if (opts->dir == NULL || (o->dir = stm_strdup(opts->dir)) != NULL) st = make_picture(o, opts);
     if (st == MILL_OK && o->dir != NULL) st = open_files(o, opts);
+    if (st == MILL_OK && opts->metrics_port != 0) listen_for_metrics(o, opts->metrics_port);
     if (st != MILL_OK) {
         stm_observer_destroy(&o);
         return mill_fail(err, st, "watching the run: no memory or no thread");
@@ -361,6 +397,7 @@ void stm_observer_destroy(stm_observer **op)
 
     if (o == NULL) return;
     stop_thread(o);
+    stm_server_stop(&o->server);
     if (o->log != NULL) stm_log_tap_remove(&o->tap);
     stm_logfile_close(&o->log);
     stm_picture_destroy(&o->picture);

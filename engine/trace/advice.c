@@ -20,7 +20,7 @@ static double busy_of(const stm_picture *p, const stm_picture_step *s)
     const double span = active_s(s) * s->replicas;
     double busy = 0;
 
-    for (int32_t k = 0; k < s->replicas; k++) busy += (double)p->all[s->first_replica + k].ns[STM_DOING_BUSY] / 1e9;
+    for (int32_t k = 0; k < s->replicas; k++) busy += (double)p->all[s->first_replica + k].ns[STM_SPENT_BUSY] / 1e9;
     if (span <= 0) return 0;
     return busy < span ? busy / span : 1;
 }
@@ -39,8 +39,8 @@ stm_advice stm_advise(const stm_picture *p)
 
         for (int32_t k = 0; k < p->steps[i].replicas; k++) {
             const stm_picture_replica *r = &p->all[p->steps[i].first_replica + k];
-            crowded += (double)r->ns[STM_DOING_CROWDED];
-            for (int d = 0; d < STM_DOINGS; d++) all += (double)r->ns[d];
+            crowded += (double)r->ns[STM_SPENT_CROWDED];
+            for (int d = 0; d < STM_SPENTS; d++) all += (double)r->ns[d];
         }
         if (active_s(&p->steps[i]) < 0.05 * p->seconds) continue; /* it took no part worth the name */
         if (a.step < 0 || busy > a.busy) {

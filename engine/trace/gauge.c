@@ -10,8 +10,8 @@
 struct history {
     int64_t rows;
     double done, rate, done_rate; /* share per second */
-    double ns[STM_DOINGS];        /* at the last reading, over all replicas */
-    double share[STM_DOINGS];
+    double ns[STM_SPENTS];        /* at the last reading, over all replicas */
+    double share[STM_SPENTS];
 };
 
 struct stm_gauge {
@@ -40,18 +40,18 @@ static int64_t rows_of(const stm_picture_step *s) { return s->kind == MILL_GENER
 
 static void measure(const stm_picture *p, const stm_picture_step *s, double dt, double weight, struct history *h)
 {
-    double ns[STM_DOINGS] = {0}, sum = 0;
+    double ns[STM_SPENTS] = {0}, sum = 0;
 
     for (int32_t k = 0; k < s->replicas; k++)
-        for (int d = 0; d < STM_DOINGS; d++) ns[d] += (double)p->all[s->first_replica + k].ns[d];
+        for (int d = 0; d < STM_SPENTS; d++) ns[d] += (double)p->all[s->first_replica + k].ns[d];
     h->rate += weight * ((double)(rows_of(s) - h->rows) / dt - h->rate);
     h->rows = rows_of(s);
     if (s->done >= 0) {
         h->done_rate += weight * ((s->done - h->done) / dt - h->done_rate);
         h->done = s->done;
     }
-    for (int d = 0; d < STM_DOINGS; d++) sum += ns[d] - h->ns[d];
-    for (int d = 0; d < STM_DOINGS; d++) {
+    for (int d = 0; d < STM_SPENTS; d++) sum += ns[d] - h->ns[d];
+    for (int d = 0; d < STM_SPENTS; d++) {
         h->share[d] += weight * ((sum > 0 ? (ns[d] - h->ns[d]) / sum : 0.0) - h->share[d]);
         h->ns[d] = ns[d];
     }
@@ -60,17 +60,17 @@ static void measure(const stm_picture *p, const stm_picture_step *s, double dt, 
 /* Over the whole time of the step. */
 static void conclude(const stm_picture *p, stm_picture_step *s)
 {
-    double ns[STM_DOINGS] = {0}, sum = 0;
+    double ns[STM_SPENTS] = {0}, sum = 0;
     const double active = (double)(s->last_ns - s->first_ns) / 1e9;
 
     for (int32_t k = 0; k < s->replicas; k++)
-        for (int d = 0; d < STM_DOINGS; d++) ns[d] += (double)p->all[s->first_replica + k].ns[d];
-    for (int d = 0; d < STM_DOINGS; d++) sum += ns[d];
+        for (int d = 0; d < STM_SPENTS; d++) ns[d] += (double)p->all[s->first_replica + k].ns[d];
+    for (int d = 0; d < STM_SPENTS; d++) sum += ns[d];
     if (sum <= 0) sum = 1;
-    s->busy = ns[STM_DOING_BUSY] / sum;
-    s->starved = ns[STM_DOING_STARVED] / sum;
-    s->blocked = ns[STM_DOING_BLOCKED] / sum;
-    s->crowded = ns[STM_DOING_CROWDED] / sum;
+    s->busy = ns[STM_SPENT_BUSY] / sum;
+    s->starved = ns[STM_SPENT_STARVED] / sum;
+    s->blocked = ns[STM_SPENT_BLOCKED] / sum;
+    s->crowded = ns[STM_SPENT_CROWDED] / sum;
     s->rate = active > 1e-3 ? (double)rows_of(s) / active : p->seconds > 0 ? (double)rows_of(s) / p->seconds : 0;
     s->eta_s = -1;
 }
@@ -127,10 +127,10 @@ void stm_gauge_read(stm_gauge *g, stm_picture *p)
         }
         if (dt > 0) measure(p, s, dt, weight, h);
         s->rate = h->rate;
-        s->busy = h->share[STM_DOING_BUSY];
-        s->starved = h->share[STM_DOING_STARVED];
-        s->blocked = h->share[STM_DOING_BLOCKED];
-        s->crowded = h->share[STM_DOING_CROWDED];
+        s->busy = h->share[STM_SPENT_BUSY];
+        s->starved = h->share[STM_SPENT_STARVED];
+        s->blocked = h->share[STM_SPENT_BLOCKED];
+        s->crowded = h->share[STM_SPENT_CROWDED];
     }
     if (p->state != STM_PICTURE_RUNNING) return;
     if (dt > 0) g->seconds = p->seconds;

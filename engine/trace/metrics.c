@@ -108,9 +108,9 @@ void stm_metrics_write(const stm_picture *p, stm_text *t)
     head(t, "replica_seconds_total", "counter", "How the replicas of a step spent their time.");
     for (int32_t i = 0; i < p->n_steps; i++)
         for (int32_t k = 0; k < p->steps[i].replicas; k++)
-            for (int d = 0; d < STM_DOINGS; d++) {
+            for (int d = 0; d < STM_SPENTS; d++) {
                 of_step(p, &p->steps[i], "replica_seconds_total", t);
-                stm_text_addf(t, ",replica=\"%d\",doing=\"%s\"} %.6f\n", k, stm_doing_names[d],
+                stm_text_addf(t, ",replica=\"%d\",doing=\"%s\"} %.6f\n", k, stm_spent_names[d],
                               (double)p->all[p->steps[i].first_replica + k].ns[d] / 1e9);
             }
 }

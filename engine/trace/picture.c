@@ -44,8 +44,8 @@ mill_status stm_picture_replicas(stm_picture *p)
         p->n_replicas += p->steps[i].replicas;
     }
     p->all = stm_calloc((size_t)(p->n_replicas > 0 ? p->n_replicas : 1) * sizeof *p->all);
-    for (int32_t i = 0; p->all != NULL && i < p->n_replicas; i++) p->all[i].doing = STM_DOING_OFF;
-    return p->all == NULL ? MILL_ERR_NOMEM : stm_timeline_init(&p->timeline, p->n_replicas);
+    for (int32_t i = 0; p->all != NULL && i < p->n_replicas; i++) p->all[i].doing = STM_SPENT_OFF;
+    return p->all == NULL ? MILL_ERR_NOMEM : stm_course_init(&p->timeline, p->n_replicas);
 }
 
 void stm_picture_destroy(stm_picture **pp)
@@ -56,7 +56,7 @@ void stm_picture_destroy(stm_picture **pp)
     for (int32_t i = 0; p->steps != NULL && i < p->n_steps; i++) stm_free(p->steps[i].from);
     stm_free(p->steps);
     stm_free(p->all);
-    stm_timeline_fini(&p->timeline);
+    stm_course_fini(&p->timeline);
     stm_free(p);
     *pp = NULL;
 }
@@ -113,9 +113,9 @@ static void number_or_null(stm_text *t, const char *key, double v)
 
 static void write_replica(const stm_picture_replica *r, stm_text *t)
 {
-    stm_text_addf(t, "{\"doing\":\"%s\",\"rows\":%lld,\"batches\":%lld", stm_doing_names[r->doing], (long long)r->rows,
+    stm_text_addf(t, "{\"doing\":\"%s\",\"rows\":%lld,\"batches\":%lld", stm_spent_names[r->doing], (long long)r->rows,
                   (long long)r->batches);
-    for (int d = 0; d < STM_DOINGS; d++) stm_text_addf(t, ",\"%s_s\":%.6f", stm_doing_names[d], (double)r->ns[d] / 1e9);
+    for (int d = 0; d < STM_SPENTS; d++) stm_text_addf(t, ",\"%s_s\":%.6f", stm_spent_names[d], (double)r->ns[d] / 1e9);
     stm_text_addf(t, "}");
 }
 
@@ -154,20 +154,20 @@ static void write_step(const stm_picture *p, const stm_picture_step *s, stm_text
 /* A share 0 .. 1 as one letter: 64 steps are finer than a screen shows. */
 static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-static void write_timeline(const stm_timeline *line, stm_text *t)
+static void write_timeline(const stm_course *line, stm_text *t)
 {
     stm_text_addf(t, "{\"span_s\":%.6f,\"spans\":%d,\"letters\":\"%s\",\"tracks\":[", (double)line->span_ns / 1e9, line->n,
                   letters);
     for (int32_t k = 0; k < line->n_tracks; k++) {
         stm_text_addf(t, "%s{", k > 0 ? "," : "");
-        for (int d = 0; d < STM_DOINGS; d++) {
+        for (int d = 0; d < STM_SPENTS; d++) {
             char shares[STM_SPANS + 1];
             for (int32_t i = 0; i < line->n; i++) {
-                const float share = stm_timeline_span(line, k, i)[d] / (float)line->span_ns;
+                const float share = stm_course_span(line, k, i)[d] / (float)line->span_ns;
                 shares[i] = letters[share <= 0 ? 0 : share >= 1 ? 63 : (int)(share * 63 + 0.5f)];
             }
             shares[line->n] = '\0';
-            stm_text_addf(t, "%s\"%s\":\"%s\"", d > 0 ? "," : "", stm_doing_names[d], shares);
+            stm_text_addf(t, "%s\"%s\":\"%s\"", d > 0 ? "," : "", stm_spent_names[d], shares);
         }
         stm_text_addf(t, "}");
     }
@@ -272,18 +272,18 @@ static mill_status read_step(const stm_tree *j, int32_t n_steps, stm_picture_ste
 static void read_replicas(const stm_tree *each, stm_picture_replica *r)
 {
     for (const stm_tree *e = each != NULL ? each->first : NULL; e != NULL; e = e->next, r++) {
-        r->doing = (stm_doing)pick(stm_tree_text(e, "doing"), stm_doing_names, STM_DOINGS + 1, STM_DOING_OFF);
+        r->doing = (stm_spent)pick(stm_tree_text(e, "doing"), stm_spent_names, STM_SPENTS + 1, STM_SPENT_OFF);
         r->rows = stm_tree_whole(e, "rows", 0);
         r->batches = stm_tree_whole(e, "batches", 0);
-        for (int d = 0; d < STM_DOINGS; d++) {
+        for (int d = 0; d < STM_SPENTS; d++) {
             char key[24];
-            snprintf(key, sizeof key, "%s_s", stm_doing_names[d]);
+            snprintf(key, sizeof key, "%s_s", stm_spent_names[d]);
             r->ns[d] = to_ns(stm_tree_number(e, key, 0));
         }
     }
 }
 
-static void read_timeline(const stm_tree *j, stm_timeline *t)
+static void read_timeline(const stm_tree *j, stm_course *t)
 {
     const stm_tree *tracks = stm_tree_get(j, "tracks");
     int32_t k = 0;
@@ -293,11 +293,11 @@ static void read_timeline(const stm_tree *j, stm_timeline *t)
     t->n = (int32_t)stm_tree_whole(j, "spans", 0);
     if (t->n < 0 || t->n > STM_SPANS) t->n = 0;
     for (const stm_tree *e = tracks != NULL ? tracks->first : NULL; e != NULL && k < t->n_tracks; e = e->next, k++)
-        for (int d = 0; d < STM_DOINGS; d++) {
-            const char *shares = stm_tree_text(e, stm_doing_names[d]);
+        for (int d = 0; d < STM_SPENTS; d++) {
+            const char *shares = stm_tree_text(e, stm_spent_names[d]);
             for (int32_t i = 0; i < t->n && shares[i] != '\0'; i++) {
                 const char *at = strchr(letters, shares[i]);
-                if (at != NULL) stm_timeline_span(t, k, i)[d] = (float)(at - letters) / 63.0f * (float)t->span_ns;
+                if (at != NULL) stm_course_span(t, k, i)[d] = (float)(at - letters) / 63.0f * (float)t->span_ns;
             }
         }
 }

@@ -31,9 +31,9 @@ typedef enum stm_picture_state {
 extern const char *const stm_picture_state_names[STM_PICTURE_STATES];
 
 typedef struct stm_picture_replica {
-    stm_doing doing;        /* when last looked at */
+    stm_spent doing;        /* when last looked at */
     int64_t rows, batches;  /* taken; of a generator made */
-    int64_t ns[STM_DOINGS]; /* how its time was spent so far; OFF is not counted */
+    int64_t ns[STM_SPENTS]; /* how its time was spent so far; OFF is not counted */
 } stm_picture_replica;
 
 enum { STM_PICTURE_NAME = 64 };
@@ -74,7 +74,7 @@ typedef struct stm_picture {
     int32_t n_steps;
     stm_picture_replica *all; /* [n_replicas] step by step */
     int32_t n_replicas;
-    stm_timeline timeline;
+    stm_course timeline;
 } stm_picture;
 
 /** What follows from the steps. */

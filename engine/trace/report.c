@@ -90,7 +90,7 @@ static void head(const stm_picture *p, stm_text *t)
 
 /* ---- where the time went ------------------------------------------------------------------------------------------- */
 
-static const stm_doing shown[] = {STM_DOING_BUSY, STM_DOING_CROWDED, STM_DOING_BLOCKED, STM_DOING_STARVED};
+static const stm_spent shown[] = {STM_SPENT_BUSY, STM_SPENT_CROWDED, STM_SPENT_BLOCKED, STM_SPENT_STARVED};
 static const char *const shown_names[] = {"busy", "waits for a processor", "blocked", "starved"};
 
 static void legend(stm_text *t)
@@ -100,7 +100,7 @@ static void legend(stm_text *t)
 
     stm_text_addf(t, "<p>");
     for (int i = 0; i < 4; i++)
-        stm_text_addf(t, "<span class=\"k\"><i class=\"%s\"></i>%s: %s</span>", stm_doing_names[shown[i]], shown_names[i], what[i]);
+        stm_text_addf(t, "<span class=\"k\"><i class=\"%s\"></i>%s: %s</span>", stm_spent_names[shown[i]], shown_names[i], what[i]);
     stm_text_addf(t, "</p>");
 }
 
@@ -115,17 +115,17 @@ static void shares(const stm_picture *p, stm_text *t)
     stm_text_addf(t, "</tr></thead><tbody>");
     for (int32_t i = 0; i < p->n_steps; i++) {
         const stm_picture_step *s = &p->steps[i];
-        double ns[STM_DOINGS] = {0}, sum = 0;
+        double ns[STM_SPENTS] = {0}, sum = 0;
 
         for (int32_t k = 0; k < s->replicas; k++)
-            for (int d = 0; d < STM_DOINGS; d++) ns[d] += (double)p->all[s->first_replica + k].ns[d];
-        for (int d = 0; d < STM_DOINGS; d++) sum += ns[d];
+            for (int d = 0; d < STM_SPENTS; d++) ns[d] += (double)p->all[s->first_replica + k].ns[d];
+        for (int d = 0; d < STM_SPENTS; d++) sum += ns[d];
         stm_text_addf(t, "<tr><th scope=\"row\">");
         stm_html_text(t, s->name);
         stm_text_addf(t, "</th><td class=\"l\"><div class=\"bar\" aria-hidden=\"true\">");
         for (int d = 0; d < 4 && sum > 0; d++)
             if (ns[shown[d]] / sum >= 0.001)
-                stm_text_addf(t, "<i class=\"%s\" style=\"width:%.1f%%\"></i>", stm_doing_names[shown[d]],
+                stm_text_addf(t, "<i class=\"%s\" style=\"width:%.1f%%\"></i>", stm_spent_names[shown[d]],
                               ns[shown[d]] / sum * 100);
         stm_text_addf(t, "</div></td>");
         for (int d = 0; d < 4; d++) {

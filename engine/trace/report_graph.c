@@ -85,15 +85,15 @@ static void edge(const stm_picture *p, const struct spot *at, int32_t from, int3
 static void node(const stm_picture *p, int32_t i, double x, double y, int32_t hot, stm_text *t)
 {
     const stm_picture_step *s = &p->steps[i];
-    double ns[STM_DOINGS] = {0}, sum = 0, left = 0;
-    static const stm_doing order[] = {STM_DOING_BUSY, STM_DOING_CROWDED, STM_DOING_BLOCKED};
+    double ns[STM_SPENTS] = {0}, sum = 0, left = 0;
+    static const stm_spent order[] = {STM_SPENT_BUSY, STM_SPENT_CROWDED, STM_SPENT_BLOCKED};
     const bool source = s->kind == MILL_GENERATOR;
     const double w = NODE_W - 24;
     char n[32];
 
     for (int32_t k = 0; k < s->replicas; k++)
-        for (int d = 0; d < STM_DOINGS; d++) ns[d] += (double)p->all[s->first_replica + k].ns[d];
-    for (int d = 0; d < STM_DOINGS; d++) sum += ns[d];
+        for (int d = 0; d < STM_SPENTS; d++) ns[d] += (double)p->all[s->first_replica + k].ns[d];
+    for (int d = 0; d < STM_SPENTS; d++) sum += ns[d];
     stm_text_addf(t,
                   "<g><rect class=\"n%s\" x=\"%.0f\" y=\"%.1f\" width=\"%d\" height=\"%d\" rx=\"9\"/><text class=\"h\" x=\"%.0f\" "
                   "y=\"%.1f\">",
@@ -116,13 +116,13 @@ static void node(const stm_picture *p, int32_t i, double x, double y, int32_t ho
     for (size_t o = 0; o < sizeof order / sizeof *order && sum > 0; o++) {
         const double part = ns[order[o]] / sum * w;
         if (part >= 0.5)
-            stm_text_addf(t, "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"6\"/>", stm_doing_names[order[o]],
+            stm_text_addf(t, "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"6\"/>", stm_spent_names[order[o]],
                           x + 12 + left, y + 63, part);
         left += part;
     }
     stm_text_addf(t, "<title>");
     stm_html_text(t, s->name);
-    stm_text_addf(t, ": %s, busy %.0f %%</title></g>", stm_phase_names[s->phase], sum > 0 ? ns[STM_DOING_BUSY] / sum * 100 : 0.0);
+    stm_text_addf(t, ": %s, busy %.0f %%</title></g>", stm_phase_names[s->phase], sum > 0 ? ns[STM_SPENT_BUSY] / sum * 100 : 0.0);
 }
 
 void stm_report_graph(const stm_picture *p, stm_text *t)
@@ -162,19 +162,18 @@ void stm_report_graph(const stm_picture *p, stm_text *t)
 /* ---- the timeline -------------------------------------------------------------------------------------------------- */
 
 /* Columns of one kind, on top of those of the kinds before it. Neighbours of equal height become one. */
-static void columns(const stm_timeline *line, int32_t track, stm_doing d, int n_below, const stm_doing *below, double y,
-                    stm_text *t)
+static void columns(const stm_course *line, int32_t track, stm_spent d, int n_below, const stm_spent *below, double y, stm_text *t)
 {
     const double w = (double)LINE_W / line->n;
     int32_t from = 0;
     int low_was = -1, high_was = -1;
 
-    stm_text_addf(t, "<path class=\"%s\" d=\"", stm_doing_names[d]);
+    stm_text_addf(t, "<path class=\"%s\" d=\"", stm_spent_names[d]);
     for (int32_t i = 0; i <= line->n; i++) {
         int low = -1, high = -1;
 
         if (i < line->n) {
-            const float *ns = stm_timeline_span(line, track, i);
+            const float *ns = stm_course_span(line, track, i);
             double base = 0;
             for (int b = 0; b < n_below; b++) base += (double)ns[below[b]];
             low = (int)(base / (double)line->span_ns * TRACK_H + 0.5);
@@ -206,8 +205,8 @@ static double tick(double seconds)
 
 void stm_report_timeline(const stm_picture *p, stm_text *t)
 {
-    static const stm_doing order[] = {STM_DOING_BUSY, STM_DOING_CROWDED, STM_DOING_BLOCKED};
-    const stm_timeline *line = &p->timeline;
+    static const stm_spent order[] = {STM_SPENT_BUSY, STM_SPENT_CROWDED, STM_SPENT_BLOCKED};
+    const stm_course *line = &p->timeline;
     const int32_t tracks = p->n_replicas < MOST_TRACKS ? p->n_replicas : MOST_TRACKS;
     const double shown_s = (double)line->span_ns * line->n / 1e9, step = tick(shown_s);
     const int width = LABEL_W + LINE_W + 24, height = tracks * (TRACK_H + TRACK_GAP) + AXIS_H;
@@ -233,13 +232,13 @@ void stm_report_timeline(const stm_picture *p, stm_text *t)
             stm_text_addf(
                 t,
                 "[%d]: busy %.3g s, waits for a processor %.3g s, blocked %.3g s, starved %.3g s</title><text x=\"0\" y=\"%.0f\">",
-                k, (double)ns[STM_DOING_BUSY] / 1e9, (double)ns[STM_DOING_CROWDED] / 1e9, (double)ns[STM_DOING_BLOCKED] / 1e9,
-                (double)ns[STM_DOING_STARVED] / 1e9, y + 15);
+                k, (double)ns[STM_SPENT_BUSY] / 1e9, (double)ns[STM_SPENT_CROWDED] / 1e9, (double)ns[STM_SPENT_BLOCKED] / 1e9,
+                (double)ns[STM_SPENT_STARVED] / 1e9, y + 15);
             short_name(t, s->name, s->replicas > 1 ? 14 : 18);
             if (s->replicas > 1) stm_text_addf(t, "<tspan class=\"s\"> %d</tspan>", k);
             stm_text_addf(t, "</text><rect class=\"t\" x=\"%d\" y=\"%.0f\" width=\"%d\" height=\"%d\"/>", LABEL_W, y, LINE_W,
                           TRACK_H);
-            columns(line, s->first_replica + k, STM_DOING_STARVED, 3, order, y, t);
+            columns(line, s->first_replica + k, STM_SPENT_STARVED, 3, order, y, t);
             for (int o = 0; o < 3; o++) columns(line, s->first_replica + k, order[o], o, order, y, t);
             stm_text_addf(t, "</g>");
         }

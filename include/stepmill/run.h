@@ -22,10 +22,11 @@ typedef struct mill_run_options {
     double drain_s; /* longest time a drain may take before what is left is dropped, also one that the run itself begins (on_error: stop,
                      * stop_if); 0 = 60 */
     mill_child *child; /* the process is one of mill_supervise; NULL = nobody supervises it */
+    int32_t metrics_port; /* give metrics on http://127.0.0.1:PORT/metrics; 0 = do not, -1 = on any port, which the log names */
 } mill_run_options;
-#define MILL_RUN_OPTIONS_INIT                                                     \
-    {                                                                             \
-        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0, NULL \
+#define MILL_RUN_OPTIONS_INIT                                                        \
+    {                                                                                \
+        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0, NULL, 0 \
     }
 
 typedef enum mill_run_state {

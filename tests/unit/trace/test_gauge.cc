@@ -34,7 +34,7 @@ struct Course {
         x.step(0).first_ns = x.step(1).first_ns = x.step(2).first_ns = 1;
         for (int i = 0; i < 3; i++) x.step(i).last_ns = (int64_t)(seconds * 1e9);
         for (int32_t k = 0; k < x.p->n_replicas; k++)
-            x.p->all[k].ns[STM_DOING_BUSY] = x.p->all[k].ns[STM_DOING_STARVED] = (int64_t)(seconds * 5e8);
+            x.p->all[k].ns[STM_SPENT_BUSY] = x.p->all[k].ns[STM_SPENT_STARVED] = (int64_t)(seconds * 5e8);
         stm_gauge_read(g, x.p);
     }
 };

@@ -41,15 +41,15 @@ static void fill(stm_picture *p, unsigned seed)
         s->first_ns = 1000 * (n() % 1000000), s->last_ns = 1000 * (n() % 1000000);
     }
     for (int32_t k = 0; k < p->n_replicas; k++) {
-        p->all[k].doing = (stm_doing)(random() % (STM_DOINGS + 1));
+        p->all[k].doing = (stm_spent)(random() % (STM_SPENTS + 1));
         p->all[k].rows = n(), p->all[k].batches = n();
         for (int64_t &t : p->all[k].ns) t = 1000 * (n() % 1000000000);
     }
     for (int64_t at = 100000000; at < 90000000000; at += 100000000)
         for (int32_t k = 0; k < p->n_replicas; k++) {
-            int64_t ns[STM_DOINGS] = {};
-            ns[random() % STM_DOINGS] = 100000000;
-            stm_timeline_add(&p->timeline, k, at, 100000000, ns);
+            int64_t ns[STM_SPENTS] = {};
+            ns[random() % STM_SPENTS] = 100000000;
+            stm_course_add(&p->timeline, k, at, 100000000, ns);
         }
 }
 
@@ -75,8 +75,8 @@ TEST(Picture, ComesBackAsItWasWritten)
         EXPECT_EQ(back->timeline.n, x.p->timeline.n);
         for (int32_t k = 0; k < back->n_replicas; k++)
             for (int32_t i = 0; i < back->timeline.n; i++)
-                for (int d = 0; d < STM_DOINGS; d++)
-                    EXPECT_NEAR(stm_timeline_span(&back->timeline, k, i)[d], stm_timeline_span(&x.p->timeline, k, i)[d],
+                for (int d = 0; d < STM_SPENTS; d++)
+                    EXPECT_NEAR(stm_course_span(&back->timeline, k, i)[d], stm_course_span(&x.p->timeline, k, i)[d],
                                 (double)x.p->timeline.span_ns / 120);
         stm_picture_destroy(&back);
     }

@@ -10,10 +10,10 @@ namespace {
 
 constexpr int64_t kMs = 1000000;
 
-double total(const stm_timeline &t, int32_t track, int doing)
+double total(const stm_course &t, int32_t track, int doing)
 {
     double sum = 0;
-    for (int32_t i = 0; i < t.n; i++) sum += stm_timeline_span(&t, track, i)[doing];
+    for (int32_t i = 0; i < t.n; i++) sum += stm_course_span(&t, track, i)[doing];
     return sum;
 }
 
@@ -21,43 +21,43 @@ double total(const stm_timeline &t, int32_t track, int doing)
 
 TEST(Timeline, KeepsAllTimeInABoundedNumberOfSpans)
 {
-    stm_timeline t;
-    ASSERT_EQ(stm_timeline_init(&t, 2), MILL_OK);
+    stm_course t;
+    ASSERT_EQ(stm_course_init(&t, 2), MILL_OK);
     std::mt19937 random(1);
-    int64_t at = 0, sums[STM_DOINGS] = {};
+    int64_t at = 0, sums[STM_SPENTS] = {};
     for (int i = 0; i < 20000; i++) {
         const int64_t dt = (int64_t)(random() % (90 * kMs)) + 1;
-        int64_t ns[STM_DOINGS] = {};
+        int64_t ns[STM_SPENTS] = {};
         at += dt;
-        ns[random() % STM_DOINGS] += dt / 3;
-        ns[random() % STM_DOINGS] += dt - dt / 3;
-        for (int d = 0; d < STM_DOINGS; d++) sums[d] += ns[d];
-        stm_timeline_add(&t, 1, at, dt, ns);
+        ns[random() % STM_SPENTS] += dt / 3;
+        ns[random() % STM_SPENTS] += dt - dt / 3;
+        for (int d = 0; d < STM_SPENTS; d++) sums[d] += ns[d];
+        stm_course_add(&t, 1, at, dt, ns);
         ASSERT_LE(t.n, STM_SPANS);
         ASSERT_GE(t.span_ns * t.n, at) << "the last span holds this moment";
     }
     EXPECT_LT(t.span_ns * (STM_SPANS / 2 - 1), at) << "no coarser than it must be";
-    for (int d = 0; d < STM_DOINGS; d++) {
+    for (int d = 0; d < STM_SPENTS; d++) {
         EXPECT_NEAR(total(t, 1, d) / (double)sums[d], 1.0, 1e-3);
         EXPECT_EQ(total(t, 0, d), 0);
     }
-    stm_timeline_fini(&t);
+    stm_course_fini(&t);
 }
 
 /* A replica that works for `work` and then waits for `rest`, looked at every `tick`: the shares are those of its life. */
 static void expect_share(int64_t work, int64_t rest, int64_t tick, double tolerance)
 {
     stm_account a = {};
-    double sum[STM_DOINGS] = {};
+    double sum[STM_SPENTS] = {};
     int64_t seen = 0;
     const int64_t end = 4000 * kMs, period = work + rest;
     for (int64_t at = tick; at <= end; at += tick) {
         const int64_t cycles = at / period, in = at % period;
         const bool busy = in < work;
-        int64_t ns[STM_DOINGS];
-        stm_account_look(&a, busy ? STM_DOING_BUSY : STM_DOING_STARVED, (cycles + !busy) * work, at - seen, ns);
+        int64_t ns[STM_SPENTS];
+        stm_account_look(&a, busy ? STM_SPENT_BUSY : STM_SPENT_STARVED, (cycles + !busy) * work, at - seen, ns);
         int64_t all = 0;
-        for (int d = 0; d < STM_DOINGS; d++) {
+        for (int d = 0; d < STM_SPENTS; d++) {
             ASSERT_GE(ns[d], 0);
             all += ns[d];
             sum[d] += (double)ns[d];
@@ -65,8 +65,8 @@ static void expect_share(int64_t work, int64_t rest, int64_t tick, double tolera
         ASSERT_EQ(all, at - seen) << "each look is divided to the last nanosecond";
         seen = at;
     }
-    EXPECT_NEAR(sum[STM_DOING_BUSY] / (double)end, (double)work / (double)period, tolerance) << work << " " << rest << " " << tick;
-    EXPECT_NEAR(sum[STM_DOING_STARVED] / (double)end, (double)rest / (double)period, tolerance)
+    EXPECT_NEAR(sum[STM_SPENT_BUSY] / (double)end, (double)work / (double)period, tolerance) << work << " " << rest << " " << tick;
+    EXPECT_NEAR(sum[STM_SPENT_STARVED] / (double)end, (double)rest / (double)period, tolerance)
         << work << " " << rest << " " << tick;
 }
 
@@ -82,20 +82,20 @@ TEST(Account, SharesAreThoseOfTheReplicasLife)
 TEST(Account, OffCountsForNothingButWhatWasDoneBefore)
 {
     stm_account a = {};
-    int64_t ns[STM_DOINGS];
-    stm_account_look(&a, STM_DOING_OFF, 0, 10 * kMs, ns);
+    int64_t ns[STM_SPENTS];
+    stm_account_look(&a, STM_SPENT_OFF, 0, 10 * kMs, ns);
     for (int64_t v : ns) EXPECT_EQ(v, 0);
-    stm_account_look(&a, STM_DOING_OFF, 4 * kMs, 10 * kMs, ns);
-    EXPECT_EQ(ns[STM_DOING_BUSY], 4 * kMs);
-    EXPECT_EQ(ns[STM_DOING_STARVED] + ns[STM_DOING_BLOCKED] + ns[STM_DOING_CROWDED], 0);
+    stm_account_look(&a, STM_SPENT_OFF, 4 * kMs, 10 * kMs, ns);
+    EXPECT_EQ(ns[STM_SPENT_BUSY], 4 * kMs);
+    EXPECT_EQ(ns[STM_SPENT_STARVED] + ns[STM_SPENT_BLOCKED] + ns[STM_SPENT_CROWDED], 0);
 }
 
 TEST(Account, RowsWithAServiceAreWork)
 {
     stm_account a = {};
-    int64_t ns[STM_DOINGS];
-    stm_account_look(&a, STM_DOING_BUSY, -1, 10 * kMs, ns);
-    EXPECT_EQ(ns[STM_DOING_BUSY], 10 * kMs);
-    stm_account_look(&a, STM_DOING_STARVED, -1, 10 * kMs, ns);
-    EXPECT_EQ(ns[STM_DOING_STARVED], 10 * kMs);
+    int64_t ns[STM_SPENTS];
+    stm_account_look(&a, STM_SPENT_BUSY, -1, 10 * kMs, ns);
+    EXPECT_EQ(ns[STM_SPENT_BUSY], 10 * kMs);
+    stm_account_look(&a, STM_SPENT_STARVED, -1, 10 * kMs, ns);
+    EXPECT_EQ(ns[STM_SPENT_STARVED], 10 * kMs);
 }
