@@ -24,10 +24,11 @@ static void let_go(stm_wrapper *w)
 {
     stm_key_range keys;
     const bool rows = stm_record_keys(w->record, &keys);
+    const stm_doing doing = (stm_doing)atomic_load_explicit(&w->record->doing, memory_order_relaxed);
 
     if (w->hold == STM_HOLD_ALONE && w->lane != NULL) stm_lane_settle(w->lane); /* what it queued is part of it */
-    stm_quarantine_leave(w->env->quarantine, w->step->name,
-                         (stm_doing)atomic_load_explicit(&w->record->doing, memory_order_relaxed), rows ? &keys : NULL, w->hold);
+    stm_record_end(w->record); /* before others may begin: or it would not look alone */
+    stm_quarantine_leave(w->env->quarantine, w->step->name, doing, rows ? &keys : NULL, w->hold);
     w->hold = STM_HOLD_NONE;
 }
 

@@ -209,8 +209,8 @@ static const mill_column_decl total_out[] = {{"total", "int64", "sum of the numb
 static mill_status total_process(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err)
 {
     const mill_column *ids = mill_batch_column(in[0], 0);
-    const mill_view v = mill_column_view(ids);
-    const int64_t *id = (const int64_t *)v.data + v.offset;
+    const mill_view v = ids != NULL ? mill_column_view(ids) : (mill_view){.rows = 0}; /* absent: every row null */
+    const int64_t *id = ids != NULL ? (const int64_t *)v.data + v.offset : NULL;
     int64_t sum = 0;
     mill_builder *b = NULL;
     mill_batch *batch = NULL;
@@ -220,9 +220,9 @@ static mill_status total_process(mill_replica *r, mill_batch *const *in, size_t 
     (void)n_in;
     for (int64_t i = 0; i < v.rows; i++) sum += id[i];
     if ((st = mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), &b)) != MILL_OK) return st;
-    for (int64_t i = 0; i < v.rows && st == MILL_OK; i++) st = mill_builder_int(b, sum);
+    for (int64_t i = 0; i < mill_batch_rows(in[0]) && st == MILL_OK; i++) st = mill_builder_int(b, sum);
     if (st == MILL_OK) st = mill_builder_finish(b, &col);
-    if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), v.rows, 1, &batch);
+    if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), mill_batch_rows(in[0]), 1, &batch);
     if (st == MILL_OK) st = mill_batch_set_column(batch, 0, &col);
     if (st == MILL_OK) st = mill_emit_batch(out, &batch, NULL, err);
     mill_column_unref(&col);
