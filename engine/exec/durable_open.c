@@ -11,6 +11,7 @@
 
 #define ANSWER_S 5.0 /* a living writer answers within 0.1 s, or when its disk does */
 #define FRAME_ERROR 1u
+#define FRAME_VOID 2u /* error record number `label` is void from here on */
 
 /* Names and signatures while the directory is opened. */
 typedef struct opening {
@@ -329,8 +330,28 @@ static bool record_ok(const stm_error_record *r)
 static bool step_kept(const stm_run *run, const opening *o, const char *step)
 {
     for (int32_t i = 0; i < run->n_stations; i++)
-        if (run->stations[i].plan_step >= 0 && strcmp(run->stations[i].name, step) == 0) return o->kept[run->stations[i].lasting->part];
+        if (run->stations[i].plan_step >= 0 && strcmp(run->stations[i].name, step) == 0) {
+            const int32_t p = run->stations[i].lasting->part;
+            return o->kept[p] && stm_vault_part_at(run->durable->vault, (size_t)p).n_state > 0; /* nothing committed of it: begun over */
+        }
     return false;
+}
+
+/* Records of work that is done over are void, in this run and all later ones. */
+static mill_status void_errors(stm_run *run, const opening *o, mill_error *err)
+{
+    stm_durable *d = run->durable;
+    mill_status st = MILL_OK;
+    bool any = false;
+
+    for (int64_t id = 1; id <= d->errors_written && st == MILL_OK; id++) {
+        if (stm_errors_is_void(run->errors, id) || step_kept(run, o, stm_errors_get(run->errors, id)->error.step)) continue;
+        stm_errors_void(run->errors, id);
+        st = stm_vault_append(d->vault, (size_t)d->errors_stream, FRAME_VOID, (uint64_t)id, 0, NULL, 0, err);
+        any = true;
+    }
+    if (st == MILL_OK && any) st = stm_vault_mark(d->vault, (size_t)d->errors_stream, false, err);
+    return st == MILL_OK && any ? stm_vault_commit(d->vault, err) : st;
 }
 
 static mill_status restore_errors(stm_run *run, const opening *o, mill_error *err)
@@ -344,21 +365,25 @@ static mill_status restore_errors(stm_run *run, const opening *o, mill_error *er
     while (st == MILL_OK) {
         stm_error_record rec;
         if ((st = stm_segment_reader_next(r, true, &f, &end, err)) != MILL_OK || end) break;
+        if (f.kind == FRAME_VOID) {
+            stm_errors_void(run->errors, (int64_t)f.label);
+            continue;
+        }
         if (f.bytes != sizeof rec) { /* of another version: its text is lost, its number is not */
             memset(&rec, 0, sizeof rec);
             rec.rows = f.rows;
+            rec.error.status = MILL_ERR_DATA;
         } else {
             memcpy(&rec, f.data, sizeof rec);
-            if (!record_ok(&rec)) st = mill_fail(err, MILL_ERR_DATA, "a stored error record makes no sense");
+            if (!record_ok(&rec) || rec.error.status == MILL_OK) st = mill_fail(err, MILL_ERR_DATA, "a stored error record makes no sense");
         }
         if (st != MILL_OK) break;
-        if (!step_kept(run, o, rec.error.step)) rec.rows = 0; /* only its number is kept: marks of stored rows refer to numbers */
         st = stm_errors_restore(run->errors, &rec);
         if (st != MILL_OK) st = no_memory(err);
         d->errors_written++;
     }
     stm_segment_reader_destroy(&r);
-    return st;
+    return st == MILL_OK ? void_errors(run, o, err) : st;
 }
 
 /* ---- open -------------------------------------------------------------------------------------------------------- */

@@ -245,8 +245,8 @@ void stm_run_memory(const stm_run *run, stm_memory_stats *out)
                               .stalls = atomic_load(&run->memory_stalls)};
 }
 
-int64_t stm_run_errors(const stm_run *run) { return stm_errors_count(run->errors); }
-const stm_error_record *stm_run_error(const stm_run *run, int64_t id) { return stm_errors_get(run->errors, id); }
+int64_t stm_run_errors(const stm_run *run) { return stm_errors_live(run->errors); }
+const stm_error_record *stm_run_error(const stm_run *run, int64_t i) { return stm_errors_nth(run->errors, i - 1); }
 int64_t stm_run_imputed_rows(const stm_run *run) { return stm_errors_rows(run->errors); }
 
 /* How long the replica has been inside a call beyond what it may, in s; <= 0: it is not late. *phase, *limit: of which call; *inside: for

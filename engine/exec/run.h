@@ -85,7 +85,7 @@ typedef struct stm_memory_stats {
 void stm_run_memory(const stm_run *run, stm_memory_stats *out);
 /** Error records so far; a record's text stays valid until the run is destroyed. */
 int64_t stm_run_errors(const stm_run *run);
-const stm_error_record *stm_run_error(const stm_run *run, int64_t id);
+const stm_error_record *stm_run_error(const stm_run *run, int64_t i); /* from 1 */
 int64_t stm_run_imputed_rows(const stm_run *run);
 /** A replica whose load, call or unload did not return within its deadline, or STM_STOP_GRACE_S after a stop: names step, replica and
  *  phase; false = none. The process must end then. */

@@ -12,7 +12,7 @@ struct stm_errors {
     stm_error_record *kept[STM_ERRORS_KEPT]; /* lock to write; entries below count are constant */
     _Atomic int64_t count; /* release by add, acquire by readers */
     _Atomic int64_t rows, total; /* relaxed */
-    int64_t restored;      /* constant while anything runs: the first so many are of an earlier run */
+    int64_t restored, dead; /* constant while anything runs: the first so many are of an earlier run; so many of them are void */
     void (*notify)(const stm_error_record *, void *);
     void *user;
 };
@@ -57,13 +57,26 @@ mill_status stm_errors_restore(stm_errors *log, const stm_error_record *rec)
     return MILL_OK;
 }
 
+bool stm_errors_is_void(const stm_errors *log, int64_t id) { return id >= 1 && id <= log->restored && log->kept[id - 1]->error.status == MILL_OK; }
+
+void stm_errors_void(stm_errors *log, int64_t id)
+{
+    if (id < 1 || id > log->restored || stm_errors_is_void(log, id)) return;
+    stm_error_record *rec = log->kept[id - 1];
+    atomic_fetch_add_explicit(&log->rows, -rec->rows, memory_order_relaxed);
+    atomic_fetch_add_explicit(&log->total, -1, memory_order_relaxed);
+    memset(rec, 0, sizeof *rec); /* status OK: no failure */
+    rec->id = id;
+    log->dead++;
+}
+
 /* The record of an earlier run for the same failure of the same rows, which are made again on the way; NULL = there is none. */
 static const stm_error_record *known(const stm_errors *log, const mill_error *error, int64_t rows, const char *first_key, const char *last_key)
 {
     if (rows == 0 || first_key == NULL || last_key == NULL) return NULL;
     for (int64_t i = log->restored; i > 0; i--) {
         const stm_error_record *r = log->kept[i - 1];
-        if (r->rows == rows && strcmp(r->first_key, first_key) == 0 && strcmp(r->last_key, last_key) == 0 && strcmp(r->error.step, error->step) == 0) return r;
+        if (r->error.status != MILL_OK && r->rows == rows && strcmp(r->first_key, first_key) == 0 && strcmp(r->last_key, last_key) == 0 && strcmp(r->error.step, error->step) == 0) return r;
     }
     return NULL;
 }
@@ -104,4 +117,17 @@ int64_t stm_errors_total(const stm_errors *log) { return atomic_load_explicit(&l
 const stm_error_record *stm_errors_get(const stm_errors *log, int64_t id)
 {
     return id >= 1 && id <= stm_errors_count(log) ? log->kept[id - 1] : NULL;
+}
+
+int64_t stm_errors_live(const stm_errors *log) { return stm_errors_count(log) - log->dead; }
+
+const stm_error_record *stm_errors_nth(const stm_errors *log, int64_t i)
+{
+    const int64_t old = log->restored - log->dead;
+
+    if (i < 0) return NULL;
+    if (log->dead == 0 || i >= old) return stm_errors_get(log, i + log->dead + 1);
+    for (int64_t k = 0; k < log->restored; k++)
+        if (log->kept[k]->error.status != MILL_OK && i-- == 0) return log->kept[k];
+    return NULL;
 }

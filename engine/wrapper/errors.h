@@ -29,11 +29,19 @@ int64_t stm_errors_add(stm_errors *log, const mill_error *error, int64_t rows, c
 /** Before anything runs: a record of an earlier run takes the next id. When the same failure (step, rows) is added again it gets that id and is not
  *  counted twice. MILL_ERR_NOMEM. */
 mill_status stm_errors_restore(stm_errors *log, const stm_error_record *rec);
-/** Number of records kept; rows imputed in all; failures in all. Threads: any. */
+/** Before anything runs: restored record @p id is of work that is done over. Its number stays taken, for marks of stored rows name numbers; all else of it is
+ *  gone: it is neither counted, nor shown, nor the same as any new failure. No effect on one that is void. */
+void stm_errors_void(stm_errors *log, int64_t id);
+bool stm_errors_is_void(const stm_errors *log, int64_t id);
+/** Number of records kept, void ones too; rows imputed in all; failures in all. Threads: any. */
 int64_t stm_errors_count(const stm_errors *log);
 int64_t stm_errors_rows(const stm_errors *log);
 int64_t stm_errors_total(const stm_errors *log);
 /** Record @p id (1 .. count); valid until destroy. Threads: any. */
 const stm_error_record *stm_errors_get(const stm_errors *log, int64_t id);
+/** Number of records that are not void. Threads: any. */
+int64_t stm_errors_live(const stm_errors *log);
+/** Record @p i (from 0) of those that are not void; NULL past the last. Threads: any. */
+const stm_error_record *stm_errors_nth(const stm_errors *log, int64_t i);
 
 #endif

@@ -60,6 +60,25 @@ TEST(Cli, StepTypesOfModulesAreListed)
     }
 }
 
+/* Work that is done over fails over: its old errors are neither counted nor listed, in this run and in those after it. */
+TEST(Cli, ErrorsOfWorkDoneOverAreForgotten)
+{
+    Folder f;
+    f.write("a.jsonl", "{\"a\":1}\noops\n{\"a\":3}\noops\n");
+    f.write("b.jsonl", "{\"a\":1}\n{\"a\":2}\noops\n");
+    f.write("t.yaml", "stepmill: 1\nname: t\nmax_errors: 2\nsteps:\n  in: {type: read_jsonl, path: a.jsonl, columns: {a: int64}}\n"
+                      "  out: {type: write_jsonl, from: in, path: out.jsonl, errors: true}\n");
+    const struct { const char *path; int bad; } runs[] = {{"a.jsonl", 2}, {"a.jsonl", 2}, {"b.jsonl", 1}, {"b.jsonl", 1}, {"a.jsonl", 2}, {"a.jsonl", 2}, {"b.jsonl", 1}};
+    int n = 0;
+    for (const auto &k : runs) {
+        SCOPED_TRACE("run " + std::to_string(++n) + " of " + k.path);
+        const Result r = mt::run(f, {"run", "t.yaml", "--json", "-q", "--set", std::string("in.path=") + k.path});
+        EXPECT_EQ(r.code, 0) << r.err;
+        EXPECT_NE(r.out.find("\"rows_imputed\":" + std::to_string(k.bad) + ",\"errors\":" + std::to_string(k.bad)), std::string::npos) << r.out;
+        EXPECT_EQ(lines(f.read("runs/t/errors.jsonl")), k.bad);
+    }
+}
+
 TEST(Cli, PartsAreShownAsAPattern)
 {
     Folder f;
