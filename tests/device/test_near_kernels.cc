@@ -158,6 +158,15 @@ TEST_P(NearKernels, Nearest)
     for (const Case &c : cases) expect_nearest(c);
 }
 
+/* A query's own place counts from the block's first row: the row of that number within the block is another one. */
+TEST_P(NearKernels, SelfIsAPlaceInTheWhole)
+{
+    const Rows q = random_rows(40, 8, 1);
+    Rows c = random_rows(300, 8, 2);
+    for (int64_t i = 0; i < q.n; i++) std::copy_n(q.v.begin() + i * 8, 8, c.v.begin() + (100 + i) * 8);
+    expect_nearest({"its twin is 100 rows further on", q, rows_of(c.v, 8), 2, 0, kNone, true}, 100);
+}
+
 /* Lists that fill up and are cut back, several parts of a corpus, and a k whose lists have a block for each warp. */
 TEST_P(NearKernels, ListsFillUp)
 {
