@@ -87,7 +87,7 @@ function(stm_cuda_module)
   target_include_directories(stepmill_kernels_cuda PRIVATE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/engine ${CMAKE_SOURCE_DIR})
   target_compile_options(stepmill_kernels_cuda PRIVATE ${STEPMILL_CUDA_GENCODE} ${STEPMILL_CUDA_PTXAS} -lineinfo --threads 1
                          "SHELL:-Werror all-warnings" -Xcompiler -Wall,-Wextra,-Wno-unused-parameter,-fvisibility=hidden)
-  stm_module(cuda SOURCES ${sources} LIBS CUDA::cudart)
+  stm_module(cuda SOURCES ${sources} LIBS CUDA::cudart ${CMAKE_DL_LIBS})
   target_sources(stepmill-cuda PRIVATE $<TARGET_OBJECTS:stepmill_kernels_cuda>)
   target_link_options(stepmill-cuda PRIVATE -Wl,--no-undefined)
   # Found at run time by the registry, in several places: no path of the building machine is kept.

@@ -10,6 +10,10 @@
 #include "kernels/minhash.h"
 #include "kernels/near_pairs.h"
 #include "kernels/nearest.h"
+#include "kernels/linear.h"
+#include "kernels/token_attention.h"
+#include "kernels/token_ops.h"
+#include "kernels/values.h"
 
 MILL_BEGIN_DECLS
 
@@ -26,6 +30,14 @@ typedef struct stm_kernels {
     mill_status (*merge_ranks)(const stm_merge_ranks_args *a, void *stream);
     mill_status (*near_pairs)(const stm_near_pairs_args *a, void *stream);
     mill_status (*minhash)(const stm_minhash_args *a, void *stream);
+    mill_status (*convert)(const stm_convert_args *a, void *stream);
+    mill_status (*token_norm)(const stm_token_norm_args *a, void *stream);
+    mill_status (*token_gelu)(const stm_token_gelu_args *a, void *stream);
+    mill_status (*token_pool)(const stm_token_pool_args *a, void *stream);
+    mill_status (*token_attention)(const stm_token_attention_args *a, void *stream);
+    mill_status (*linear_open)(const stm_linear_opts *o, stm_linear **out, mill_error *err);
+    void (*linear_close)(stm_linear **l);
+    mill_status (*linear)(stm_linear *l, const stm_linear_args *a, void *stream, mill_error *err);
 } stm_kernels;
 
 extern const stm_kernels stm_kernels_cpu;

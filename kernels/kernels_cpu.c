@@ -46,8 +46,42 @@ static mill_status minhash(const stm_minhash_args *a, void *stream)
     return stm_minhash_cpu(a);
 }
 
-const stm_kernels stm_kernels_cpu = {sizeof(stm_kernels), impute,     gather, gather_bits, compact, unit, nearest,
-                                     merge_ranks,         near_pairs, minhash};
+/* Operations of the encoder on devices: on the host the oracle does them, rounded as they are stored. (The encoder of the host has forms of
+ * its own: row_ops.h, attention.h, gemm.h.) */
+#define ORACLE(NAME)                                                  \
+    static mill_status NAME(const stm_##NAME##_args *a, void *stream) \
+    {                                                                 \
+        (void)stream;                                                 \
+        if (!stm_##NAME##_fits(a)) return MILL_ERR_INVALID;           \
+        stm_##NAME##_ref(a);                                          \
+        return MILL_OK;                                               \
+    }
+ORACLE(convert)
+ORACLE(token_norm)
+ORACLE(token_gelu)
+ORACLE(token_pool)
+ORACLE(token_attention)
+
+const stm_kernels stm_kernels_cpu = {
+    .struct_size = sizeof(stm_kernels),
+    .impute = impute,
+    .gather = gather,
+    .gather_bits = gather_bits,
+    .compact = compact,
+    .unit = unit,
+    .nearest = nearest,
+    .merge_ranks = merge_ranks,
+    .near_pairs = near_pairs,
+    .minhash = minhash,
+    .convert = convert,
+    .token_norm = token_norm,
+    .token_gelu = token_gelu,
+    .token_pool = token_pool,
+    .token_attention = token_attention,
+    .linear_open = stm_linear_open_cpu,
+    .linear_close = stm_linear_close_cpu,
+    .linear = stm_linear_cpu,
+};
 
 const stm_kernels *stm_kernels_of(const stm_device_ops *ops)
 {
