@@ -39,7 +39,7 @@ typedef struct stm_linear_args {
     const void *x, *w; /* [m][ldx], [n][ldw]; pointers are aligned to 16 bytes, as out and bias */
     const void *bias;  /* [n], of `type`; NULL = none */
     void *out;         /* [m][ldo]; overlaps nothing */
-    stm_value type;
+    stm_real type;
     stm_linear_act act;
     int64_t m, n, k; /* m 0 .. 2^31 - 1; n, k 1 .. 2^31 - 1 */
     int64_t ldx, ldw, ldo;
@@ -49,9 +49,9 @@ static inline int stm_linear_fits(const stm_linear_args *a)
 {
     const int64_t most = INT32_MAX;
 
-    return stm_value_known(a->type) && (a->act == STM_LINEAR_PLAIN || a->act == STM_LINEAR_GELU_TANH) && a->m >= 0 &&
-           a->m <= most && a->n >= 1 && a->n <= most && a->k >= 1 && a->k <= most && a->ldx >= a->k && a->ldw >= a->k &&
-           a->ldo >= a->n && (a->m == 0 || (a->x != NULL && a->w != NULL && a->out != NULL)) &&
+    return stm_real_known(a->type) && (a->act == STM_LINEAR_PLAIN || a->act == STM_LINEAR_GELU_TANH) && a->m >= 0 && a->m <= most &&
+           a->n >= 1 && a->n <= most && a->k >= 1 && a->k <= most && a->ldx >= a->k && a->ldw >= a->k && a->ldo >= a->n &&
+           (a->m == 0 || (a->x != NULL && a->w != NULL && a->out != NULL)) &&
            (((uintptr_t)a->x | (uintptr_t)a->w | (uintptr_t)a->out | (uintptr_t)a->bias) % 16) == 0;
 }
 

@@ -10,11 +10,10 @@ void stm_linear_ref(const stm_linear_args *a)
 {
     for (int64_t i = 0; i < a->m; i++)
         for (int64_t j = 0; j < a->n; j++) {
-            double sum = a->bias != NULL ? stm_values_at(a->bias, a->type, j) : 0.0;
+            double sum = a->bias != NULL ? stm_real_at(a->bias, a->type, j) : 0.0;
             for (int64_t p = 0; p < a->k; p++)
-                sum += stm_values_at(a->x, a->type, i * a->ldx + p) * stm_values_at(a->w, a->type, j * a->ldw + p);
-            stm_values_put(a->out, a->type, i * a->ldo + j,
-                           a->act == STM_LINEAR_GELU_TANH ? stm_gelu_ref(sum, STM_GELU_TANH) : sum);
+                sum += stm_real_at(a->x, a->type, i * a->ldx + p) * stm_real_at(a->w, a->type, j * a->ldw + p);
+            stm_real_put(a->out, a->type, i * a->ldo + j, a->act == STM_LINEAR_GELU_TANH ? stm_gelu_ref(sum, STM_GELU_TANH) : sum);
         }
 }
 

@@ -253,7 +253,7 @@ template <class T, int C, int R> __global__ void __launch_bounds__(BLOCK) stm_to
 [[maybe_unused]] static int64_t extent(const stm_token_attention_args *a, int64_t ld)
 {
     const int64_t width = static_cast<int64_t>(a->heads) * a->dim;
-    return a->rows > 0 ? ((a->rows - 1) * ld + width) * static_cast<int64_t>(stm_value_bytes(a->type)) : 0;
+    return a->rows > 0 ? ((a->rows - 1) * ld + width) * static_cast<int64_t>(stm_real_bytes(a->type)) : 0;
 }
 
 template <class T> static mill_status launch_any(const stm_token_attention_args *a, dim3 grid, cudaStream_t stream)

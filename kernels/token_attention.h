@@ -29,7 +29,7 @@ typedef struct stm_token_tile {
 typedef struct stm_token_attention_args {
     const void *q, *k, *v;       /* [rows][ld]; head h in columns h * dim .. */
     void *out;                   /* [rows][ldo]; overlaps nothing */
-    stm_value type;              /* of all four */
+    stm_real type;               /* of all four */
     const stm_token_tile *tiles; /* [n_tiles]; not checked */
     int64_t n_tiles;             /* 0 .. 2^31 / heads */
     int64_t rows;                /* of the matrices, 0 .. 2^31 - 1 */
@@ -40,7 +40,7 @@ typedef struct stm_token_attention_args {
 
 static inline int stm_token_attention_fits(const stm_token_attention_args *a)
 {
-    return stm_value_known(a->type) && a->heads >= 1 && a->dim >= 1 && a->dim <= STM_ATTENTION_DIM_MAX && a->n_tiles >= 0 &&
+    return stm_real_known(a->type) && a->heads >= 1 && a->dim >= 1 && a->dim <= STM_ATTENTION_DIM_MAX && a->n_tiles >= 0 &&
            a->n_tiles <= INT32_MAX / a->heads && a->rows >= 0 && a->rows <= INT32_MAX && a->scale > 0.0f &&
            a->ld >= (int64_t)a->heads * a->dim && a->ldo >= (int64_t)a->heads * a->dim &&
            (a->n_tiles == 0 || (a->q != NULL && a->k != NULL && a->v != NULL && a->out != NULL && a->tiles != NULL));

@@ -7,7 +7,7 @@ static double score(const stm_token_attention_args *a, int64_t i, int64_t j, int
     double s = 0.0;
 
     for (int32_t d = 0; d < a->dim; d++)
-        s += stm_values_at(a->q, a->type, i * a->ld + column + d) * stm_values_at(a->k, a->type, j * a->ld + column + d);
+        s += stm_real_at(a->q, a->type, i * a->ld + column + d) * stm_real_at(a->k, a->type, j * a->ld + column + d);
     return s * a->scale;
 }
 
@@ -19,9 +19,9 @@ static void attend(const stm_token_attention_args *a, const stm_token_tile *t, i
     for (int64_t j = t->first; j < t->last; j++) {
         const double p = exp(score(a, i, j, column) - max);
         sum += p;
-        for (int32_t d = 0; d < a->dim; d++) o[d] += p * stm_values_at(a->v, a->type, j * a->ld + column + d);
+        for (int32_t d = 0; d < a->dim; d++) o[d] += p * stm_real_at(a->v, a->type, j * a->ld + column + d);
     }
-    for (int32_t d = 0; d < a->dim; d++) stm_values_put(a->out, a->type, i * a->ldo + column + d, o[d] / sum);
+    for (int32_t d = 0; d < a->dim; d++) stm_real_put(a->out, a->type, i * a->ldo + column + d, o[d] / sum);
 }
 
 void stm_token_attention_ref(const stm_token_attention_args *a)

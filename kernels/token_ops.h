@@ -1,6 +1,6 @@
 /*
  * Operations on the rows of tokens that go through an encoder on a device: one row a token, documents end to end, all of one type of value
- * (stm_value), arithmetic and sums in f32. What row_ops.h is for the host's fast encoder, this is for devices.
+ * (stm_real), arithmetic and sums in f32. What row_ops.h is for the host's fast encoder, this is for devices.
  *
  * Common to all: matrices are row-major with a stride in values ("ld"); values past a row's columns are neither read nor written. Every
  * row is computed on its own and its sums in a fixed order, so its bits depend on nothing but its own values: not on the other rows or
@@ -31,7 +31,7 @@ typedef struct stm_token_norm_args {
     const float *bias;                /* [dim]; NULL = none */
     const float *gain, *shift;        /* [dim] */
     void *out;                        /* [rows][ldo] */
-    stm_value type;                   /* of x, y, out */
+    stm_real type;                    /* of x, y, out */
     float eps;
     int64_t rows, dim, ldx, ldy, ldo;
 } stm_token_norm_args;
@@ -40,7 +40,7 @@ typedef struct stm_token_norm_args {
 typedef struct stm_token_gelu_args {
     void *x;           /* [rows][ld] */
     const float *bias; /* [cols]; NULL = none */
-    stm_value type;
+    stm_real type;
     stm_gelu_kind kind;
     int64_t rows, cols, ld;
 } stm_token_gelu_args;
@@ -53,7 +53,7 @@ typedef struct stm_token_pool_args {
     const void *x;         /* [..][ld] */
     const int32_t *starts; /* [docs + 1], rising; not checked */
     float *out;            /* [docs][dim] */
-    stm_value type;        /* of x */
+    stm_real type;         /* of x */
     int64_t docs, dim, ld;
     bool first_row, normalize;
 } stm_token_pool_args;
@@ -66,19 +66,19 @@ static inline int stm_token_extent(int64_t rows, int64_t cols)
 }
 static inline int stm_token_norm_fits(const stm_token_norm_args *a)
 {
-    return stm_value_known(a->type) && stm_token_extent(a->rows, a->dim) && a->ldx >= a->dim && a->ldy >= a->dim &&
+    return stm_real_known(a->type) && stm_token_extent(a->rows, a->dim) && a->ldx >= a->dim && a->ldy >= a->dim &&
            a->ldo >= a->dim &&
            (a->rows == 0 || (a->x != NULL && a->y != NULL && a->gain != NULL && a->shift != NULL && a->out != NULL)) &&
            !(a->out == a->x && a->x_index != NULL);
 }
 static inline int stm_token_gelu_fits(const stm_token_gelu_args *a)
 {
-    return stm_value_known(a->type) && (a->kind == STM_GELU_ERF || a->kind == STM_GELU_TANH) &&
-           stm_token_extent(a->rows, a->cols) && a->ld >= a->cols && (a->rows == 0 || a->x != NULL);
+    return stm_real_known(a->type) && (a->kind == STM_GELU_ERF || a->kind == STM_GELU_TANH) && stm_token_extent(a->rows, a->cols) &&
+           a->ld >= a->cols && (a->rows == 0 || a->x != NULL);
 }
 static inline int stm_token_pool_fits(const stm_token_pool_args *a)
 {
-    return stm_value_known(a->type) && stm_token_extent(a->docs, a->dim) && a->ld >= a->dim &&
+    return stm_real_known(a->type) && stm_token_extent(a->docs, a->dim) && a->ld >= a->dim &&
            (a->docs == 0 || (a->x != NULL && a->starts != NULL && a->out != NULL));
 }
 

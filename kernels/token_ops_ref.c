@@ -7,14 +7,13 @@ void stm_token_norm_ref(const stm_token_norm_args *a)
     for (int64_t t = 0; t < a->rows; t++) {
         const int64_t x = (a->x_index != NULL ? a->x_index[t] : t) * a->ldx, y = (a->y_index != NULL ? a->y_index[t] : t) * a->ldy;
         double mean = 0.0, var = 0.0;
-#define SUM(i) \
-    (stm_values_at(a->x, a->type, x + (i)) + stm_values_at(a->y, a->type, y + (i)) + (a->bias != NULL ? a->bias[i] : 0.0f))
+#define SUM(i) (stm_real_at(a->x, a->type, x + (i)) + stm_real_at(a->y, a->type, y + (i)) + (a->bias != NULL ? a->bias[i] : 0.0f))
         for (int64_t i = 0; i < a->dim; i++) mean += SUM(i);
         mean /= (double)a->dim;
         for (int64_t i = 0; i < a->dim; i++) var += (SUM(i) - mean) * (SUM(i) - mean);
         var /= (double)a->dim;
         for (int64_t i = 0; i < a->dim; i++)
-            stm_values_put(a->out, a->type, t * a->ldo + i, (SUM(i) - mean) / sqrt(var + a->eps) * a->gain[i] + a->shift[i]);
+            stm_real_put(a->out, a->type, t * a->ldo + i, (SUM(i) - mean) / sqrt(var + a->eps) * a->gain[i] + a->shift[i]);
 #undef SUM
     }
 }
@@ -23,8 +22,8 @@ void stm_token_gelu_ref(const stm_token_gelu_args *a)
 {
     for (int64_t t = 0; t < a->rows; t++)
         for (int64_t i = 0; i < a->cols; i++) {
-            const double v = stm_values_at(a->x, a->type, t * a->ld + i) + (a->bias != NULL ? a->bias[i] : 0.0f);
-            stm_values_put(a->x, a->type, t * a->ld + i, stm_gelu_ref(v, a->kind));
+            const double v = stm_real_at(a->x, a->type, t * a->ld + i) + (a->bias != NULL ? a->bias[i] : 0.0f);
+            stm_real_put(a->x, a->type, t * a->ld + i, stm_gelu_ref(v, a->kind));
         }
 }
 
@@ -36,7 +35,7 @@ void stm_token_pool_ref(const stm_token_pool_args *a)
         for (int pass = 0; pass < 2; pass++) {
             for (int64_t i = 0; i < a->dim; i++) {
                 double sum = 0.0;
-                for (int64_t t = first; t < first + rows; t++) sum += stm_values_at(a->x, a->type, t * a->ld + i);
+                for (int64_t t = first; t < first + rows; t++) sum += stm_real_at(a->x, a->type, t * a->ld + i);
                 if (rows > 0) sum /= (double)rows;
                 if (pass == 0) squares += sum * sum;
                 if (pass == 1) a->out[d * a->dim + i] = (float)(sum / length);

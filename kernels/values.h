@@ -9,28 +9,28 @@
 
 MILL_BEGIN_DECLS
 
-typedef enum stm_value { STM_F32 = 0, STM_BF16 = 1, STM_F16 = 2 } stm_value;
+typedef enum stm_real { STM_F32 = 0, STM_BF16 = 1, STM_F16 = 2 } stm_real;
 
-static inline int stm_value_known(stm_value v) { return v == STM_F32 || v == STM_BF16 || v == STM_F16; }
-static inline size_t stm_value_bytes(stm_value v) { return v == STM_F32 ? 4 : 2; }
+static inline int stm_real_known(stm_real v) { return v == STM_F32 || v == STM_BF16 || v == STM_F16; }
+static inline size_t stm_real_bytes(stm_real v) { return v == STM_F32 ? 4 : 2; }
 
 /** out[i] = src[i] in another type, rounded to nearest, ties to even. Exact but for the rounding; NaN stays NaN. */
 typedef struct stm_convert_args {
     const void *src; /* [count], aligned to its values */
     void *out;       /* [count], aligned to its values; overlaps nothing */
-    stm_value from, to;
+    stm_real from, to;
     int64_t count; /* 0 .. 2^40 */
 } stm_convert_args;
 
 static inline int stm_convert_fits(const stm_convert_args *a)
 {
-    return stm_value_known(a->from) && stm_value_known(a->to) && a->count >= 0 && a->count <= (int64_t)1 << 40 &&
+    return stm_real_known(a->from) && stm_real_known(a->to) && a->count >= 0 && a->count <= (int64_t)1 << 40 &&
            (a->count == 0 || (a->src != NULL && a->out != NULL));
 }
 
 /** One value, for oracles and hosts. */
-double stm_values_at(const void *p, stm_value type, int64_t at);
-void stm_values_put(void *p, stm_value type, int64_t at, double v);
+double stm_real_at(const void *p, stm_real type, int64_t at);
+void stm_real_put(void *p, stm_real type, int64_t at, double v);
 
 void stm_convert_ref(const stm_convert_args *a);
 mill_status stm_convert_cuda(const stm_convert_args *a, void *stream); /* in the module */

@@ -65,13 +65,13 @@ __device__ __forceinline__ float stm_warp_max(float v)
 
 /* Whether a pointer, or a stride in values, is whole vectors of `bytes`. */
 static inline bool stm_aligned_to(const void *p, size_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
-static inline bool stm_stride_of(int64_t values, stm_value type, size_t bytes)
+static inline bool stm_stride_of(int64_t values, stm_real type, size_t bytes)
 {
-    return static_cast<size_t>(values) * stm_value_bytes(type) % bytes == 0;
+    return static_cast<size_t>(values) * stm_real_bytes(type) % bytes == 0;
 }
 
 /* Call f with a value of the C++ type that `type` stands for. */
-template <class F> static mill_status stm_with_type(stm_value type, F f)
+template <class F> static mill_status stm_with_type(stm_real type, F f)
 {
     switch (type) {
     case STM_F32: return f(float());

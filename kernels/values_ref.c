@@ -3,7 +3,7 @@
 #include "batch/half.h"
 #include "kernels/bf16.h"
 
-double stm_values_at(const void *p, stm_value type, int64_t at)
+double stm_real_at(const void *p, stm_real type, int64_t at)
 {
     switch (type) {
     case STM_BF16: return stm_bf16_to(((const uint16_t *)p)[at]);
@@ -12,7 +12,7 @@ double stm_values_at(const void *p, stm_value type, int64_t at)
     }
 }
 
-void stm_values_put(void *p, stm_value type, int64_t at, double v)
+void stm_real_put(void *p, stm_real type, int64_t at, double v)
 {
     switch (type) {
     case STM_BF16: ((uint16_t *)p)[at] = stm_bf16_of((float)v); break; /* rounded twice: half an ulp and 2^-16 of one */
@@ -23,5 +23,5 @@ void stm_values_put(void *p, stm_value type, int64_t at, double v)
 
 void stm_convert_ref(const stm_convert_args *a)
 {
-    for (int64_t i = 0; i < a->count; i++) stm_values_put(a->out, a->to, i, stm_values_at(a->src, a->from, i));
+    for (int64_t i = 0; i < a->count; i++) stm_real_put(a->out, a->to, i, stm_real_at(a->src, a->from, i));
 }

@@ -1,13 +1,14 @@
-/* embed_text: a vector for every text, by an encoder of the BERT family. */
+/* embed_text: a vector for every text, by an encoder of the BERT family, on the CPU or on the GPU of its replica. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "stepmill/device.h"
 #include "stepmill/model.h"
 #include "steps/builtin.h"
 
 typedef struct settings {
-    char *model; /* absolute */
-    mill_encoder_options options;
+    char *model;                  /* absolute */
+    mill_encoder_options options; /* precision as asked; on the CPU f32 stands for f16 */
     mill_encoder_info info;
     const mill_type *vector; /* fixed_list<float32>[dim] */
 } settings;
@@ -43,6 +44,7 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     static const char *const precisions[] = {"f32", "bf16", "f16", NULL}, *const poolings[] = {"auto", "mean", "cls", NULL},
                              *const normalizes[] = {"auto", "true", "false", NULL};
     settings *s = calloc(1, sizeof *s);
+    mill_encoder_options checked;
     mill_error cause = {0};
 
     if (s == NULL || (s->model = strdup(mill_config_text(c, "model"))) == NULL) {
@@ -55,14 +57,12 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     s->options.pooling = choice(c, "pooling", poolings);
     s->options.normalize = choice(c, "normalize", normalizes);
     s->options.numerics = mill_step_numerics(step);
-    if (s->options.precision == MILL_PRECISION_F16) {
-        mill_config_fail(c, "precision", err, MILL_ERR_UNSUPPORTED, "f16 is for GPUs, and there is none in this build");
-        mill_error_remedy(err, "Use bf16 (fast) or f32 (exact)");
-        return MILL_ERR_UNSUPPORTED;
-    }
-    if (mill_encoder_check(s->model, &s->options, &s->info, &cause) != MILL_OK) return fail_as(c, "model", &cause, err);
-    s->options.max_tokens = (int32_t)mill_config_int(c, "max_tokens");
-    if (s->options.max_tokens > 0 && mill_encoder_check(s->model, &s->options, &s->info, &cause) != MILL_OK)
+    /* f16 is a matter of devices: what is checked here is the same in f32 */
+    checked = s->options;
+    if (checked.precision == MILL_PRECISION_F16) checked.precision = MILL_PRECISION_F32;
+    if (mill_encoder_check(s->model, &checked, &s->info, &cause) != MILL_OK) return fail_as(c, "model", &cause, err);
+    checked.max_tokens = s->options.max_tokens = (int32_t)mill_config_int(c, "max_tokens");
+    if (checked.max_tokens > 0 && mill_encoder_check(s->model, &checked, &s->info, &cause) != MILL_OK)
         return fail_as(c, "max_tokens", &cause, err);
     s->vector = mill_type_fixed_list(mill_type_plain(MILL_FLOAT32), s->info.dim);
     if (s->vector == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a column type");
@@ -73,12 +73,11 @@ static mill_status bound(const mill_step *step, int64_t rows, int64_t bytes, mil
 {
     const settings *s = mill_step_state(step);
     const int64_t most = rows * s->info.max_tokens;
-    const size_t value = s->options.precision == MILL_PRECISION_F32 ? sizeof(float) : sizeof(float) / 2;
 
     out->host_bytes = (size_t)rows * (size_t)s->info.dim * sizeof(float);
-    out->resident_bytes = (size_t)s->info.parameters * value;
-    /* per token and layer in flight: the stream in f32, and queries, keys, values, attention, four times the width between */
-    out->device_bytes = out->host_bytes + (size_t)most * (size_t)s->info.dim * (sizeof(float) + 9 * value);
+    out->resident_bytes =
+        (size_t)(s->info.device_weights_bytes + s->info.device_work_bytes);  /* weights, and the layers' work space */
+    out->device_bytes = out->host_bytes;                                     /* a batch itself has its vectors there */
     out->tokens = bytes / 4 + 2 * rows < most ? bytes / 4 + 2 * rows : most; /* 4 to 5 bytes a token in English */
     return MILL_OK;
 }
@@ -114,9 +113,14 @@ static mill_status load(mill_replica *r, mill_error *err)
 {
     const settings *s = mill_step_state(mill_replica_step(r));
     mill_encoder_options options = s->options;
+    mill_replica_device device = MILL_REPLICA_DEVICE_INIT;
     mill_encoder *enc = NULL;
     mill_status st;
 
+    if (mill_replica_device_of(r, &device))
+        options.queue = device.queue;
+    else if (options.precision == MILL_PRECISION_F16)
+        options.precision = MILL_PRECISION_F32;
     options.threads = mill_replica_cpus(r);
     options.cancelled = cancelled, options.user = r;
     if ((st = mill_encoder_open(s->model, &options, &enc, err)) == MILL_OK) mill_replica_set_state(r, enc);
@@ -151,6 +155,9 @@ static mill_status copy_validity(mill_pool *pool, const mill_view *view, mill_bu
 static mill_status encode(mill_replica *r, const settings *s, const mill_column *texts, int64_t rows, mill_column **out,
                           mill_error *err)
 {
+    const size_t bytes = (size_t)rows * (size_t)s->info.dim * sizeof(float);
+    mill_replica_device device = MILL_REPLICA_DEVICE_INIT;
+    const bool on_device = mill_replica_device_of(r, &device);
     mill_pool *pool = mill_replica_pool(r);
     mill_buffer *values = NULL, *validity = NULL;
     mill_column *child = NULL;
@@ -166,10 +173,12 @@ static mill_status encode(mill_replica *r, const settings *s, const mill_column 
                            .validity = view.null_count > 0 ? view.validity : NULL,
                            .offset = view.offset,
                            .rows = rows};
-    st = mill_buffer_create(pool, (size_t)rows * (size_t)s->info.dim * sizeof(float), &values);
-    if (st == MILL_OK) st = copy_validity(pool, &view, &validity);
-    if (st != MILL_OK) (void)mill_fail(err, st, "no memory for %lld vectors", (long long)rows);
-    if (st == MILL_OK) st = mill_encoder_run(mill_replica_state(r), &in, mill_buffer_data(values), err);
+    st = copy_validity(pool, &view, &validity);
+    if (st == MILL_OK)
+        st = on_device ? mill_replica_device_buffer(r, bytes, &values, err) : mill_buffer_create(pool, bytes, &values);
+    if (st != MILL_OK && err->status == MILL_OK) (void)mill_fail(err, st, "no memory for %lld vectors", (long long)rows);
+    if (st == MILL_OK)
+        st = (on_device ? mill_encoder_queue : mill_encoder_run)(mill_replica_state(r), &in, mill_buffer_data(values), err);
     if (st == MILL_OK)
         st = mill_column_create(pool, s->vector->fields[0].type, rows * s->info.dim, NULL, NULL, &values, NULL, &child, err);
     if (st == MILL_OK) st = mill_column_create(pool, s->vector, rows, &validity, NULL, NULL, &child, out, err);
@@ -206,7 +215,9 @@ static const mill_param params[] = {
      .type = MILL_PARAM_ENUM,
      .default_value = "f32",
      .choices = "f32|bf16|f16",
-     .text = "of matrix products: f32 is exact; bf16 is several times as fast on processors with AMX; f16 is for GPUs"},
+     .text =
+         "of matrix products: f32 is exact; bf16 is several times as fast on GPUs and on processors with AMX; f16 likewise on GPUs "
+         "(on the CPU it is f32)"},
     {.name = "max_tokens",
      .type = MILL_PARAM_INT,
      .default_value = "0",
@@ -231,9 +242,9 @@ const mill_step_type stm_step_embed_text = {
     .struct_size = sizeof(mill_step_type),
     .abi = MILL_ABI_1,
     .kind = MILL_STEP,
-    .flags = MILL_PER_ROW,
+    .flags = MILL_PER_ROW | MILL_ON_DEVICE | MILL_INPUTS_ON_HOST,
     .name = "embed_text",
-    .summary = "a vector for every text, by a text encoder on the CPU",
+    .summary = "a vector for every text, by a text encoder on the CPU or a GPU",
     .version = "1",
     .params = params,
     .n_params = sizeof params / sizeof params[0],

@@ -200,6 +200,12 @@ mill_status stm_stream_sync(stm_stream *s, mill_error *err)
     return st;
 }
 
+void stm_stream_settle(stm_stream *s)
+{
+    if (stm_stream_sync(s, NULL) != MILL_OK)
+        (void)s->device->ops->stream_sync(s->hw, NULL); /* it may be that only that call failed */
+}
+
 mill_status stm_stream_copy(stm_stream *s, void *dst, const void *src, size_t bytes, mill_error *err)
 {
     mill_status st = stm_device_gate(s->device, "copy", err);

@@ -70,6 +70,8 @@ mill_status stm_stream_poll(stm_stream *st, mill_error *err);
 mill_status stm_stream_after(stm_stream *st, stm_mark mark, mill_error *err);
 /** Wait for all that is queued. Not per batch. Threads: owner. Blocks. */
 mill_status stm_stream_sync(stm_stream *st, mill_error *err);
+/** Before memory is freed that queued work uses: wait for it, whatever came of it, also on a device that counts as lost. Threads: owner. Blocks. */
+void stm_stream_settle(stm_stream *st);
 
 /** Queue one copy as it is; see copier.h for large ones and for other devices. bytes 0: nothing. Threads: owner. */
 mill_status stm_stream_copy(stm_stream *st, void *dst, const void *src, size_t bytes, mill_error *err);

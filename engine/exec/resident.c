@@ -1,12 +1,13 @@
 /*
  * Which columns may leave a station in the memory of a device. A column stays there when each of its readers computes on a device and uses
- * it, or passes it on to such readers only, or drops it; all else needs it on the host: steps that compute there, sinks, globals, stores, a
+ * it, or passes it on to such readers only, or drops it; all else needs it on the host: steps that compute or read there, sinks, globals, stores, a
  * router that looks at it, what its rows cost, a convergence. Text, binary and lists stay on the host: putting rows of them together
  * needs their lengths there.
  */
 #include "batch/type.h"
 #include "core/alloc.h"
 #include "exec/station.h"
+#include "stepmill/device.h"
 
 static bool may_reside(const mill_type *t)
 {
@@ -42,7 +43,7 @@ static bool accepts(const stm_out *o, int32_t c)
             passes = true;
             stays = to->resident[step->pass[k].to];
         }
-    if (to->kind == STM_AT_ROUTER) return !used && (!passes || stays);
+    if (to->kind == STM_AT_ROUTER || (step->type->flags & MILL_INPUTS_ON_HOST) != 0) return !used && (!passes || stays);
     return used || !passes || stays;
 }
 

@@ -9,7 +9,7 @@ enum { NAME_MAX_BYTES = 63 }; /* fits mill_error.step and file names */
 
 #define KNOWN_FLAGS                                                                                                         \
     ((uint64_t)(MILL_PER_ROW | MILL_BATCH_SENSITIVE | MILL_STATEFUL | MILL_NONDETERMINISTIC | MILL_EXPANDS | MILL_FILTERS | \
-                MILL_BLOCKS | MILL_ROUTES | MILL_REPORTS_STATUS | MILL_ORDERED | MILL_ON_DEVICE))
+                MILL_BLOCKS | MILL_ROUTES | MILL_REPORTS_STATUS | MILL_ORDERED | MILL_ON_DEVICE | MILL_INPUTS_ON_HOST))
 
 /* Keys of the engine in a step of the pipeline file: a parameter of that name could never be given. */
 static const char *const engine_keys[] = {
@@ -68,7 +68,8 @@ static mill_status check_functions(const mill_step_type *t, mill_error *err)
             return mill_fail(err, MILL_ERR_INVALID, "it is %s without the function %s", kind_word(t->kind), e->name);
     }
     if (t->cost != NULL && (t->kind == MILL_GENERATOR || t->kind == MILL_GLOBAL))
-        return mill_fail(err, MILL_ERR_INVALID, "it is %s but has the function cost of what takes batches of a budget", kind_word(t->kind));
+        return mill_fail(err, MILL_ERR_INVALID, "it is %s but has the function cost of what takes batches of a budget",
+                         kind_word(t->kind));
     if (t->kind != MILL_STEP) return MILL_OK;
     if (t->process == NULL && t->submit == NULL)
         return mill_fail(err, MILL_ERR_INVALID, "it is a step without process and without submit");

@@ -23,6 +23,7 @@ static const struct {
     {MILL_REPORTS_STATUS, "reports_status", "the device reports on every batch"},
     {MILL_ORDERED, "ordered", "gets its input in order"},
     {MILL_ON_DEVICE, "on_device", "computes on a GPU where its replicas have one"},
+    {MILL_INPUTS_ON_HOST, "inputs_on_host", "reads its input on the host, also where it computes on a GPU"},
 };
 enum { N_FLAGS = sizeof flags / sizeof flags[0] };
 

@@ -288,6 +288,26 @@ static mill_status land(stm_lane *l, mill_column **col, mill_error *err)
     return MILL_OK;
 }
 
+/* upload for a step that reads its input on the host: what is on a device comes down, and is there when the step is called. */
+static mill_status take_on_host(stm_lane *l, const mill_batch *in, mill_batch *up, mill_error *err)
+{
+    const int64_t before = l->stats.landings;
+    mill_status st = MILL_OK;
+
+    up->rows = in->rows;
+    up->keys = in->keys; /* borrowed, as the marks */
+    up->marks = in->marks;
+    for (int32_t c = 0; c < up->n_columns && st == MILL_OK; c++) {
+        stm_mark mark;
+        if (in->columns[c] == NULL) continue;
+        up->columns[c] = mill_column_ref(in->columns[c]);
+        /* what was put together for this batch is behind a mark that has not been raised */
+        if (l->queued[STEP] && stm_column_is_on_device(up->columns[c], NULL)) st = raise(l, STEP, &mark, err);
+        if (st == MILL_OK) st = land(l, &up->columns[c], err);
+    }
+    return st == MILL_OK && l->stats.landings != before ? stm_lane_drain(l, 0, err) : st;
+}
+
 mill_status stm_lane_land_inputs(stm_wrapper *w, mill_error *err)
 {
     stm_lane *l = w->lane;
@@ -373,7 +393,8 @@ mill_status stm_lane_process(stm_wrapper *w, mill_batch *const *in, mill_error *
         if (st != MILL_OK)
             mill_fail(err, st, "out of memory for a batch");
         else
-            st = upload(l, in[i], up[i], err);
+            st = (w->step->type->flags & MILL_INPUTS_ON_HOST) != 0 ? take_on_host(l, in[i], up[i], err)
+                                                                   : upload(l, in[i], up[i], err);
     }
     if (st == MILL_OK) st = stm_lane_gather_ways(l, err);
     if (st == MILL_OK) {
@@ -426,6 +447,7 @@ bool mill_replica_device_of(const mill_replica *r, mill_replica_device *out)
     d.major = stm_device_info_of(l->opts.device)->major;
     d.minor = stm_device_info_of(l->opts.device)->minor;
     d.stream = stm_stream_native(l->streams[STEP]);
+    d.queue = l->streams[STEP];
     d.struct_size = out->struct_size < sizeof d ? out->struct_size : sizeof d;
     memcpy(out, &d, d.struct_size);
     return true;

@@ -17,6 +17,8 @@ MILL_BEGIN_DECLS
 
 /** Flag of mill_step_type: computes on the replica's device where it has one. */
 #define MILL_ON_DEVICE (1 << 10)
+/** With MILL_ON_DEVICE: the columns of the input stay on the host, also where the replica has a device (texts that must be read there). */
+#define MILL_INPUTS_ON_HOST (1 << 11)
 
 /** A replica's device. Initialise with MILL_REPLICA_DEVICE_INIT. */
 typedef struct mill_replica_device {
@@ -25,10 +27,11 @@ typedef struct mill_replica_device {
     int32_t ordinal;      /* position among the devices that the process sees */
     int32_t major, minor; /* compute capability; 0 on cpu */
     void *stream;         /* cudaStream_t: queue work here; NULL on cpu, where work is done when the call returns */
+    void *queue;          /* the same stream as the engine knows it, for mill_encoder_options */
 } mill_replica_device;
-#define MILL_REPLICA_DEVICE_INIT                          \
-    {                                                     \
-        sizeof(mill_replica_device), NULL, -1, 0, 0, NULL \
+#define MILL_REPLICA_DEVICE_INIT                                \
+    {                                                           \
+        sizeof(mill_replica_device), NULL, -1, 0, 0, NULL, NULL \
     }
 
 /** Fill @p out; false (and nothing filled) when the replica has no device. Threads: inside a call for the replica, its load and unload too. */

@@ -19,7 +19,7 @@ typedef enum mill_precision {
     MILL_PRECISION_F32 = 0,
     MILL_PRECISION_BF16 =
         1, /* 8 times as fast on processors with AMX, cosine to f32 above 0.9999; works on all, slower without AVX512_BF16 */
-    MILL_PRECISION_F16 = 2 /* for GPUs: MILL_ERR_UNSUPPORTED on the CPU */
+    MILL_PRECISION_F16 = 2 /* on devices: as exact as f32 to 3 digits; MILL_ERR_UNSUPPORTED on the CPU */
 } mill_precision;
 
 typedef enum mill_pooling { MILL_POOLING_AUTO = 0, MILL_POOLING_MEAN = 1, MILL_POOLING_CLS = 2 } mill_pooling;
@@ -35,12 +35,15 @@ typedef struct mill_encoder_options {
     int32_t threads;               /* host threads that work on one call, the caller's included; < 1 means 1 */
     bool (*cancelled)(void *user); /* asked now and then, from any of the threads; NULL = never */
     void *user;
-    int32_t numerics; /* mill_numerics */
+    int32_t numerics;      /* mill_numerics */
+    int32_t device_tokens; /* tokens that go through a device together, at most; 0 = MILL_ENCODER_DEVICE_TOKENS */
+    void *queue;           /* mill_replica_device.queue: compute there; NULL = on the CPU. Outlives the encoder */
 } mill_encoder_options;
-#define MILL_ENCODER_INIT                                                                                \
-    {                                                                                                    \
-        sizeof(mill_encoder_options), MILL_PRECISION_F32, 0, MILL_POOLING_AUTO, MILL_AUTO, 1, NULL, NULL, \
-            MILL_NUMERICS_INVARIANT                                                                      \
+#define MILL_ENCODER_DEVICE_TOKENS 16384
+#define MILL_ENCODER_INIT                                                                                                          \
+    {                                                                                                                              \
+        sizeof(mill_encoder_options), MILL_PRECISION_F32, 0, MILL_POOLING_AUTO, MILL_AUTO, 1, NULL, NULL, MILL_NUMERICS_INVARIANT, \
+            0, NULL                                                                                                                \
     }
 
 typedef struct mill_encoder_info {
@@ -51,6 +54,9 @@ typedef struct mill_encoder_info {
     bool normalize;  /* in force */
     int64_t parameters;
     int32_t numerics; /* as asked; on the CPU both give the same bits */
+    /* with these options on a device, whether it is opened there or not */
+    int64_t device_weights_bytes; /* shared by the encoders of one device that have the same file and precision */
+    int64_t device_work_bytes;    /* of each encoder */
 } mill_encoder_info;
 
 /**
@@ -68,7 +74,7 @@ typedef struct mill_encoder_info {
 MILL_API mill_status mill_encoder_check(const char *dir, const mill_encoder_options *options, mill_encoder_info *info,
                                         mill_error *err);
 
-/** An open encoder. Its weights are shared by all encoders of the process that have the same file and precision. */
+/** An open encoder. Its weights are shared by all encoders of the process (of the device) that have the same file and precision. */
 typedef struct mill_encoder mill_encoder;
 /** Open @p dir (see mill_encoder_check). @p out is owned by the caller (mill_encoder_close), untouched on failure.
  *  Threads: any. Blocks: on reading files, and while another thread loads a model. */
@@ -86,14 +92,25 @@ typedef struct mill_texts {
 } mill_texts;
 
 /**
- * One vector per text into out [rows][dim]; zeros for a text that is absent. On the CPU, whatever `numerics` says, the bits of a vector depend on its text, the
+ * One vector per text into out [rows][dim] on the host; zeros for a text that is absent. On the CPU, whatever `numerics` says, the bits of a vector depend on its text, the
  * model, the precision and the processor's instruction set only: not on the other texts, their order, or the number of
- * threads. Allocates nothing after the first calls.
+ * threads. On a device the same holds with MILL_NUMERICS_INVARIANT (of the device's kind and its libraries instead of the processor). Allocates
+ * nothing after the first calls.
  * @retval MILL_ERR_NOMEM    out of memory (first calls only).
  * @retval MILL_ERR_STOPPED  cancelled() said so; out is undefined.
  * Threads: one call at a time on an encoder. Blocks: computes.
  */
 MILL_API mill_status mill_encoder_run(mill_encoder *enc, const mill_texts *texts, float *out, mill_error *err);
+/**
+ * The same on a device, not waited for: @p out [rows][dim] is memory of the device, there once what is queued on the stream now is done.
+ * The texts are on the host and are read before it returns. To be called from the thread that owns the stream, which also raises its marks:
+ * inside `process` of a step the engine does.
+ * @retval MILL_ERR_UNSUPPORTED  the encoder computes on the CPU.
+ * @retval MILL_ERR_AGAIN        calls before it are not done: return it, the engine calls again then.
+ * @retval MILL_ERR_STOPPED      cancelled() said so.
+ * Threads: one call at a time on an encoder. Blocks: no; it tokenises.
+ */
+MILL_API mill_status mill_encoder_queue(mill_encoder *enc, const mill_texts *texts, float *out, mill_error *err);
 
 MILL_END_DECLS
 

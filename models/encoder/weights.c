@@ -3,69 +3,36 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "core/alloc.h"
 #include "core/fault.h"
 #include "kernels/parallel.h"
-
-#define NAME 160
+#include "models/encoder/tensors.h"
 
 /* Weights in use, so that replicas share them. Taken while loading, too: a second replica waits for the first rather than
  * packing the same matrices again. Lock order: nothing is called with it that takes another lock of the engine; threads that pack take none. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static stm_encoder_weights *in_use; /* lock */
 
-/* Reads tensors one after another; after the first failure it does nothing. */
-typedef struct tensor_reader {
+/* Packs tensors one after another; after the first failure it does nothing. */
+typedef struct packer {
     const stm_safetensors *file;
-    const char *prefix; /* before every name: "" or "bert." */
     mill_error *err;
     mill_status status;
-    int64_t parameters;
     stm_gemm_type type;
     float *scratch; /* for matrices that are not f32 in the file */
     size_t scratch_values;
-} tensor_reader;
+} packer;
 
-static const stm_tensor *find(tensor_reader *r, const char *name, int32_t rank, int64_t rows, int64_t cols)
+static void norm(const stm_norm_tensors *t, int64_t n, stm_encoder_norm *out)
 {
-    const int64_t shape[2] = {rows, cols};
-    const stm_tensor *t = NULL;
-    char full[NAME + 16];
-
-    if (r->status != MILL_OK) return NULL;
-    snprintf(full, sizeof full, "%s%s", r->prefix, name);
-    r->status = stm_safetensors_need(r->file, full, rank, shape, &t, r->err);
-    if (r->status != MILL_OK) return NULL;
-    r->parameters += t->values;
-    return t;
+    stm_tensor_read(t->gain, 0, n, out->gain);
+    stm_tensor_read(t->bias, 0, n, out->bias);
 }
 
-/* Values of a vector into out; out NULL = only look. */
-static void vector(tensor_reader *r, const char *name, int64_t n, float *out)
-{
-    const stm_tensor *t = find(r, name, 1, n, 0);
-
-    if (t != NULL && out != NULL) stm_tensor_read(t, 0, n, out);
-}
-
-/* Norms of early checkpoints are called gamma and beta. */
-static void norm(tensor_reader *r, const char *name, int64_t n, stm_encoder_norm *out)
-{
-    char weight[NAME + 16], bias[NAME + 16];
-
-    snprintf(weight, sizeof weight, "%s%s.gamma", r->prefix, name);
-    const bool old = stm_safetensors_find(r->file, weight) != NULL;
-    snprintf(weight, sizeof weight, "%s.%s", name, old ? "gamma" : "weight");
-    snprintf(bias, sizeof bias, "%s.%s", name, old ? "beta" : "bias");
-    vector(r, weight, n, out != NULL ? out->gain : NULL);
-    vector(r, bias, n, out != NULL ? out->bias : NULL);
-}
-
-/* f32 values of a whole tensor: where they lie in the file, or converted into *copy (kept) or the reader's scratch. */
-static const float *values(tensor_reader *r, const stm_tensor *t, float **copy)
+/* f32 values of a whole tensor: where they lie in the file, or converted into *copy (kept) or the packer's scratch. */
+static const float *values(packer *r, const stm_tensor *t, float **copy)
 {
     float *to;
 
@@ -88,84 +55,59 @@ static const float *values(tensor_reader *r, const stm_tensor *t, float **copy)
     return to;
 }
 
-/* name.weight [n][k] and name.bias [n]; out NULL = only look. */
-static void matrix(tensor_reader *r, const char *name, int64_t n, int64_t k, stm_gemm_weight **out)
+static void matrix(packer *r, const stm_linear_tensors *t, int64_t n, int64_t k, stm_gemm_weight **out)
 {
-    char part[NAME + 8];
-    const stm_tensor *weight, *bias;
     const float *b;
     float *shift = NULL;
 
-    snprintf(part, sizeof part, "%s.weight", name);
-    weight = find(r, part, 2, n, k);
-    snprintf(part, sizeof part, "%s.bias", name);
-    bias = find(r, part, 1, n, 0);
-    if (weight == NULL || bias == NULL || out == NULL) return;
-    if ((b = values(r, weight, NULL)) == NULL) return;
+    if (r->status != MILL_OK || (b = values(r, t->weight, NULL)) == NULL) return;
     if ((shift = stm_malloc((size_t)n * sizeof(float))) == NULL) {
-        r->status = mill_fail(r->err, MILL_ERR_NOMEM, "no memory for tensor %s", bias->name);
+        r->status = mill_fail(r->err, MILL_ERR_NOMEM, "no memory for tensor %s", t->bias->name);
         return;
     }
-    stm_tensor_read(bias, 0, n, shift);
+    stm_tensor_read(t->bias, 0, n, shift);
     r->status = stm_gemm_pack(r->type, b, shift, n, k, out, r->err);
     stm_free(shift);
 }
 
-static void embeddings(tensor_reader *r, const stm_encoder_config *c, stm_encoder_weights *w)
+static void embeddings(packer *r, const stm_encoder_config *c, stm_encoder_weights *w)
 {
-    const stm_tensor *words = find(r, "embeddings.word_embeddings.weight", 2, c->vocabulary, c->hidden);
-    const stm_tensor *positions = find(r, "embeddings.position_embeddings.weight", 2, c->positions, c->hidden);
-    const stm_tensor *types = find(r, "embeddings.token_type_embeddings.weight", 2, c->types, c->hidden);
+    stm_embedding_tensors t;
 
-    norm(r, "embeddings.LayerNorm", c->hidden, w != NULL ? &w->embedding_norm : NULL);
-    if (r->status != MILL_OK || w == NULL) return;
-    stm_tensor_read(types, 0, c->hidden, w->type_row);
-    if ((w->words = values(r, words, &w->words_copy)) == NULL) return;
-    w->positions = values(r, positions, &w->positions_copy);
+    if ((r->status = stm_embedding_tensors_find(r->file, c, &t, NULL, r->err)) != MILL_OK) return;
+    norm(&t.norm, c->hidden, &w->embedding_norm);
+    stm_tensor_read(t.types, 0, c->hidden, w->type_row);
+    if ((w->words = values(r, t.words, &w->words_copy)) == NULL) return;
+    w->positions = values(r, t.positions, &w->positions_copy);
 }
 
-static void layer(tensor_reader *r, const stm_encoder_config *c, int32_t i, stm_encoder_layer *l)
+static void layer(packer *r, const stm_encoder_config *c, int32_t i, stm_encoder_layer *l)
 {
-    const struct {
-        const char *name;
-        int64_t n, k;
-        stm_gemm_weight **out;
-    } matrices[] = {
-        {"attention.self.query", c->hidden, c->hidden, l != NULL ? &l->query : NULL},
-        {"attention.self.key", c->hidden, c->hidden, l != NULL ? &l->key : NULL},
-        {"attention.self.value", c->hidden, c->hidden, l != NULL ? &l->value : NULL},
-        {"attention.output.dense", c->hidden, c->hidden, l != NULL ? &l->output : NULL},
-        {"intermediate.dense", c->feed_forward, c->hidden, l != NULL ? &l->up : NULL},
-        {"output.dense", c->hidden, c->feed_forward, l != NULL ? &l->down : NULL},
-    };
-    char name[NAME];
+    stm_layer_tensors t;
 
-    for (size_t m = 0; m < sizeof matrices / sizeof *matrices; m++) {
-        snprintf(name, sizeof name, "encoder.layer.%d.%s", (int)i, matrices[m].name);
-        matrix(r, name, matrices[m].n, matrices[m].k, matrices[m].out);
-    }
-    snprintf(name, sizeof name, "encoder.layer.%d.attention.output.LayerNorm", (int)i);
-    norm(r, name, c->hidden, l != NULL ? &l->attention_norm : NULL);
-    snprintf(name, sizeof name, "encoder.layer.%d.output.LayerNorm", (int)i);
-    norm(r, name, c->hidden, l != NULL ? &l->output_norm : NULL);
-}
-
-static tensor_reader reader(const stm_safetensors *file, stm_gemm_type type, mill_error *err)
-{
-    const bool inner = stm_safetensors_find(file, "bert.embeddings.word_embeddings.weight") != NULL;
-
-    return (tensor_reader){.file = file, .prefix = inner ? "bert." : "", .err = err, .status = MILL_OK, .type = type};
+    if ((r->status = stm_layer_tensors_find(r->file, c, i, &t, NULL, r->err)) != MILL_OK) return;
+    matrix(r, &t.query, c->hidden, c->hidden, &l->query);
+    matrix(r, &t.key, c->hidden, c->hidden, &l->key);
+    matrix(r, &t.value, c->hidden, c->hidden, &l->value);
+    matrix(r, &t.output, c->hidden, c->hidden, &l->output);
+    matrix(r, &t.up, c->feed_forward, c->hidden, &l->up);
+    matrix(r, &t.down, c->hidden, c->feed_forward, &l->down);
+    if (r->status != MILL_OK) return;
+    norm(&t.attention_norm, c->hidden, &l->attention_norm);
+    norm(&t.output_norm, c->hidden, &l->output_norm);
 }
 
 mill_status stm_encoder_weights_check(const stm_safetensors *file, const stm_encoder_config *c, int64_t *parameters,
                                       mill_error *err)
 {
-    tensor_reader r = reader(file, STM_GEMM_F32, err);
+    stm_embedding_tensors e;
+    stm_layer_tensors l;
+    int64_t n = 0;
+    mill_status st = stm_embedding_tensors_find(file, c, &e, &n, err);
 
-    embeddings(&r, c, NULL);
-    for (int32_t i = 0; i < c->layers && r.status == MILL_OK; i++) layer(&r, c, i, NULL);
-    if (r.status == MILL_OK && parameters != NULL) *parameters = r.parameters;
-    return r.status;
+    for (int32_t i = 0; i < c->layers && st == MILL_OK; i++) st = stm_layer_tensors_find(file, c, i, &l, &n, err);
+    if (st == MILL_OK && parameters != NULL) *parameters = n;
+    return st;
 }
 
 static void destroy(stm_encoder_weights *w)
@@ -218,7 +160,7 @@ typedef struct loading {
 static mill_status load_layers(void *user, int32_t worker, mill_error *err)
 {
     loading *l = user;
-    tensor_reader r = reader(l->file, l->type, err);
+    packer r = {.file = l->file, .err = err, .status = MILL_OK, .type = l->type};
     int32_t i;
 
     if (worker == 0) embeddings(&r, l->config, l->weights);

@@ -10,28 +10,28 @@ using namespace mt;
 
 namespace {
 
-const stm_value kTypes[] = {STM_F32, STM_BF16, STM_F16};
-const char *name_of(stm_value t) { return t == STM_F32 ? "f32" : t == STM_BF16 ? "bf16" : "f16"; }
-double half_unit(stm_value t) { return t == STM_F32 ? 0x1p-24 : t == STM_BF16 ? 0x1p-9 : 0x1p-12; }
+const stm_real kTypes[] = {STM_F32, STM_BF16, STM_F16};
+const char *name_of(stm_real t) { return t == STM_F32 ? "f32" : t == STM_BF16 ? "bf16" : "f16"; }
+double half_unit(stm_real t) { return t == STM_F32 ? 0x1p-24 : t == STM_BF16 ? 0x1p-9 : 0x1p-12; }
 
 /* A matrix as bytes of one type: random values, poison in the gaps and in front of a shifted one. */
 struct Matrix {
-    stm_value type;
+    stm_real type;
     int64_t rows, cols, ld, shift;
     std::vector<uint8_t> bytes;
-    Matrix(stm_value t, int64_t rows_, int64_t cols_, int64_t gap, int64_t shift_, unsigned seed, double size, bool filled = true)
+    Matrix(stm_real t, int64_t rows_, int64_t cols_, int64_t gap, int64_t shift_, unsigned seed, double size, bool filled = true)
         : type(t), rows(rows_), cols(cols_), ld(cols_ + gap), shift(shift_),
-          bytes(static_cast<size_t>(shift_ + std::max<int64_t>(rows_ * (cols_ + gap) - gap, 0)) * stm_value_bytes(t), 0xff)
+          bytes(static_cast<size_t>(shift_ + std::max<int64_t>(rows_ * (cols_ + gap) - gap, 0)) * stm_real_bytes(t), 0xff)
     {
         std::mt19937 g(seed);
         for (int64_t r = 0; r < rows && filled; r++)
             for (int64_t c = 0; c < cols; c++) {
                 const double sign = g() % 2 ? 1.0 : -1.0;
-                stm_values_put(at(), type, r * ld + c, sign * size * (0.1 + 0.9 * (g() >> 8) / 16777216.0));
+                stm_real_put(at(), type, r * ld + c, sign * size * (0.1 + 0.9 * (g() >> 8) / 16777216.0));
             }
     }
-    void *at() { return bytes.data() + shift * static_cast<int64_t>(stm_value_bytes(type)); }
-    double get(int64_t r, int64_t c) { return stm_values_at(at(), type, r * ld + c); }
+    void *at() { return bytes.data() + shift * static_cast<int64_t>(stm_real_bytes(type)); }
+    double get(int64_t r, int64_t c) { return stm_real_at(at(), type, r * ld + c); }
 };
 
 std::vector<float> random_floats(int64_t n, unsigned seed, float base, float size)
@@ -45,14 +45,14 @@ std::vector<float> random_floats(int64_t n, unsigned seed, float base, float siz
 class TokenKernels : public KernelTable {
 protected:
     /* The matrix on the device, at its shift. */
-    void *put_matrix(const Matrix &m) { return put(m.bytes) + m.shift * static_cast<int64_t>(stm_value_bytes(m.type)); }
+    void *put_matrix(const Matrix &m) { return put(m.bytes) + m.shift * static_cast<int64_t>(stm_real_bytes(m.type)); }
     /* What is there now; gaps must be as they were. */
     Matrix get_matrix(const Matrix &like, const void *p)
     {
         Matrix m = like;
         m.bytes =
-            get(static_cast<const uint8_t *>(p) - like.shift * static_cast<int64_t>(stm_value_bytes(like.type)), like.bytes.size());
-        const int64_t width = static_cast<int64_t>(stm_value_bytes(m.type));
+            get(static_cast<const uint8_t *>(p) - like.shift * static_cast<int64_t>(stm_real_bytes(like.type)), like.bytes.size());
+        const int64_t width = static_cast<int64_t>(stm_real_bytes(m.type));
         for (int64_t i = 0; i < static_cast<int64_t>(m.bytes.size()) / width; i++) {
             if (i >= m.shift && (i - m.shift) % m.ld < m.cols) continue;
             EXPECT_EQ(memcmp(&m.bytes[i * width], &like.bytes[i * width], width), 0) << "wrote between rows, at value " << i;
@@ -73,7 +73,7 @@ std::vector<int32_t> starts_of(const std::vector<int32_t> &lengths, int32_t befo
 TEST_P(TokenKernels, Norm)
 {
     for (const NormCase &c : kNormCases)
-        for (stm_value type : kTypes) {
+        for (stm_real type : kTypes) {
             if (c.use != Check) continue;
             SCOPED_TRACE(std::string(c.name) + " " + name_of(type));
             const int64_t words = c.indexed ? 11 : c.rows;
@@ -125,7 +125,7 @@ TEST_P(TokenKernels, Norm)
 TEST_P(TokenKernels, Gelu)
 {
     for (const GeluCase &c : kGeluCases)
-        for (stm_value type : kTypes) {
+        for (stm_real type : kTypes) {
             if (c.use != Check) continue;
             SCOPED_TRACE(std::string(c.name) + " " + name_of(type));
             Matrix x(type, c.rows, c.cols, c.gap, c.shift, 6, 4.0), want = x;
@@ -149,7 +149,7 @@ TEST_P(TokenKernels, Gelu)
 TEST_P(TokenKernels, Pool)
 {
     for (const PoolCase &c : kPoolCases)
-        for (stm_value type : kTypes) {
+        for (stm_real type : kTypes) {
             if (c.use != Check) continue;
             SCOPED_TRACE(std::string(c.name) + " " + name_of(type));
             const std::vector<int32_t> starts = starts_of(c.lengths, 1); /* a row in front that is nobody's */
@@ -173,7 +173,7 @@ TEST_P(TokenKernels, Pool)
 TEST_P(TokenKernels, Attention)
 {
     for (const AttentionCase &c : kAttentionCases)
-        for (stm_value type : kTypes) {
+        for (stm_real type : kTypes) {
             if (c.use != Check || (c.lengths.size() == 1 && c.lengths[0] > 256 && type != STM_BF16))
                 continue; /* the oracle is slow */
             SCOPED_TRACE(std::string(c.name) + " " + name_of(type));
@@ -183,13 +183,13 @@ TEST_P(TokenKernels, Attention)
             for (int64_t r = 0; r < rows; r++)
                 for (int64_t i = 0; i < 3 * width; i++) {
                     const double v = r < 2 || r == rows - 1 ? NAN : qkv.get(r, i) * (i < width ? c.scores : 1.0);
-                    stm_values_put(qkv.at(), type, r * qkv.ld + i, v);
+                    stm_real_put(qkv.at(), type, r * qkv.ld + i, v);
                 }
             std::vector<stm_token_tile> tiles(static_cast<size_t>(stm_token_tiles(starts.data(), docs, nullptr)));
             ASSERT_LE(tiles.size(), static_cast<size_t>(rows / STM_TOKEN_TILE + docs));
             stm_token_tiles(starts.data(), docs, tiles.data());
             tiles.push_back({0, 0, 0, 0}); /* filling up: nothing happens for it */
-            const size_t size = stm_value_bytes(type);
+            const size_t size = stm_real_bytes(type);
             auto part = [&](void *base, int i) { return static_cast<char *>(base) + size * static_cast<size_t>(i * width); };
             stm_token_attention_args a = {part(qkv.at(), 0),
                                           part(qkv.at(), 1),
@@ -226,13 +226,13 @@ TEST_P(TokenKernels, Attention)
 TEST_P(TokenKernels, AttentionAloneAndInCompany)
 {
     const int heads = 2, dim = 32, width = heads * dim;
-    for (stm_value type : {STM_F32, STM_BF16}) {
+    for (stm_real type : {STM_F32, STM_BF16}) {
         SCOPED_TRACE(name_of(type));
         const std::vector<int32_t> lengths = {9, 70, 3};
         const std::vector<int32_t> starts = starts_of(lengths);
         Matrix qkv(type, starts.back(), 3 * width, 0, 0, 10, 2.0);
         auto run = [&](const std::vector<int32_t> &from, int64_t first_row) {
-            const size_t size = stm_value_bytes(type), skipped = static_cast<size_t>(first_row * qkv.ld) * size;
+            const size_t size = stm_real_bytes(type), skipped = static_cast<size_t>(first_row * qkv.ld) * size;
             std::vector<uint8_t> in(qkv.bytes.begin() + static_cast<std::ptrdiff_t>(skipped), qkv.bytes.end());
             std::vector<stm_token_tile> tiles(
                 static_cast<size_t>(stm_token_tiles(from.data(), static_cast<int64_t>(from.size()) - 1, nullptr)));
@@ -257,22 +257,22 @@ TEST_P(TokenKernels, AttentionAloneAndInCompany)
             return got;
         };
         const std::vector<uint8_t> all = run(starts, 0), one = run({0, lengths[1]}, starts[1]);
-        EXPECT_EQ(memcmp(one.data(), &all[static_cast<size_t>(starts[1] * width) * stm_value_bytes(type)], one.size()), 0);
+        EXPECT_EQ(memcmp(one.data(), &all[static_cast<size_t>(starts[1] * width) * stm_real_bytes(type)], one.size()), 0);
     }
 }
 
 TEST_P(TokenKernels, Convert)
 {
     for (const ConvertCase &c : kConvertCases)
-        for (stm_value from : kTypes)
-            for (stm_value to : kTypes) {
+        for (stm_real from : kTypes)
+            for (stm_real to : kTypes) {
                 if (c.use != Check) continue;
                 SCOPED_TRACE(std::string(c.name) + " " + name_of(from) + " to " + name_of(to));
                 Matrix src(from, 1, c.count, 0, c.shift, 11, 3.0), out(to, 1, c.count, 0, c.shift, 0, 0, false), want = out;
                 if (c.count > 2) {
-                    stm_values_put(src.at(), from, 0, 65536.0); /* past f16 */
-                    stm_values_put(src.at(), from, 1, NAN);
-                    stm_values_put(src.at(), from, 2, 0x1p-20); /* subnormal in f16 */
+                    stm_real_put(src.at(), from, 0, 65536.0); /* past f16 */
+                    stm_real_put(src.at(), from, 1, NAN);
+                    stm_real_put(src.at(), from, 2, 0x1p-20); /* subnormal in f16 */
                 }
                 stm_convert_args a = {src.at(), want.at(), from, to, c.count};
                 stm_convert_ref(&a);
@@ -322,7 +322,7 @@ TEST_P(TokenKernels, Linear)
         if (p.status == MILL_ERR_UNSUPPORTED && getenv("STM_TEST_DEVICES") == nullptr) GTEST_SKIP() << p.err.msg;
         ASSERT_EQ(p.status, MILL_OK) << p.err.msg;
         for (const LinearCase &c : kLinearCases)
-            for (stm_value type : kTypes) {
+            for (stm_real type : kTypes) {
                 if (c.use != Check) continue;
                 SCOPED_TRACE(std::string(c.name) + " " + name_of(type) + (invariant ? " invariant" : ""));
                 Matrix x(type, c.m, c.k, c.gap, 0, 12, 1.0), w(type, c.n, c.k, c.gap, 0, 13, 1.0),
@@ -387,7 +387,7 @@ TEST_P(TokenKernels, RefuseWhatTheContractExcludes)
     n([](auto &a) { a.ldx = 7; });
     n([](auto &a) { a.rows = -1; });
     n([](auto &a) { a.y = nullptr; });
-    n([](auto &a) { a.type = static_cast<stm_value>(3); });
+    n([](auto &a) { a.type = static_cast<stm_real>(3); });
     n([&](auto &a) { a.x_index = index; }); /* and out is x */
     const stm_token_gelu_args gelu[] = {{nullptr, nullptr, STM_F32, STM_GELU_ERF, 1, 8, 8},
                                         {v, nullptr, STM_F32, STM_GELU_ERF, 1, 8, 7},
@@ -409,7 +409,7 @@ TEST_P(TokenKernels, RefuseWhatTheContractExcludes)
     t([](auto &a) { a.tiles = nullptr; });
     t([](auto &a) { a.heads = 0; });
     const stm_convert_args convert[] = {
-        {nullptr, v, STM_F32, STM_F16, 1}, {v, v, STM_F32, STM_F16, -1}, {v, v, static_cast<stm_value>(-1), STM_F16, 1}};
+        {nullptr, v, STM_F32, STM_F16, 1}, {v, v, STM_F32, STM_F16, -1}, {v, v, static_cast<stm_real>(-1), STM_F16, 1}};
     for (const auto &a : convert) EXPECT_EQ(kernels->convert(&a, native()), MILL_ERR_INVALID);
 }
 

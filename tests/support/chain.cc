@@ -91,6 +91,7 @@ Chain &Chain::add(const std::string &name, const std::string &type, const Params
     spec.batch_rows = generator && o.batch_rows == 0 ? 64 : o.batch_rows;
     spec.policy = stm_policy_default(t);
     spec.policy.replicas = o.replicas;
+    spec.policy.gpus = o.gpus;
     spec.policy.sink_errors = o.errors;
     spec.policy.batch_timeout_s = o.batch_timeout_s;
     spec.policy.numerics = o.numerics;

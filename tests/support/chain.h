@@ -52,6 +52,7 @@ public:
         int32_t branch = 0;
         int64_t batch_rows = 0; /* generators: 0 = 64 */
         int32_t replicas = 1;
+        int32_t gpus = 0;
         bool errors = false; /* sinks: `errors: true` */
         double batch_timeout_s = -1;
         stm_on_error on_error = STM_ON_ERROR_IMPUTE;

@@ -138,8 +138,6 @@ const Fault kFaults[] = {
      "embed: parameter \"model\": DIR/in.jsonl/config.json does not exist"},
     {"precision_unknown", "p.yaml", "precision: f32", "precision: fp32", 21, 16, 65,
      "embed: parameter \"precision\" is \"fp32\", expected one of f32, bf16, f16. Did you mean \"f32\"?"},
-    {"precision_of_gpus", "p.yaml", "precision: f32", "precision: f16", 21, 16, 65,
-     "embed: parameter \"precision\": f16 is for GPUs, and there is none in this build. Use bf16 (fast) or f32 (exact)"},
     {"text_is_a_number", "p.yaml", "inputs: {text: line}", "inputs: {text: n}", 22, 14, 65,
      "embed: column \"n\" is int64, step type \"embed_text\" reads utf8"},
     {"vectors_are_text", "p.yaml", "inputs: {embedding: vector}", "inputs: {embedding: line}", 24, 3, 65,

@@ -151,7 +151,6 @@ TEST(EmbedText, FaultsNameTheParameter)
         {"no folder", "/nowhere/model", {}, MILL_ERR_NOT_FOUND, "model", "cannot find /nowhere/model"},
         {"truncated", truncated.path(), {}, MILL_ERR_PARSE, "model", "it is truncated"},
         {"wrong dtype", typed.path(), {}, MILL_ERR_TYPE, "model", "has dtype I32, expected F32, F16 or BF16"},
-        {"f16", good.path(), {{"precision", "f16"}}, MILL_ERR_UNSUPPORTED, "precision", "f16 is for GPUs"},
         {"too many tokens", good.path(), {{"max_tokens", "33"}}, MILL_ERR_INVALID, "max_tokens", "the model has 32 positions"},
         {"too few tokens", good.path(), {{"max_tokens", "2"}}, MILL_ERR_INVALID, "max_tokens", "2 are special tokens"},
     };
@@ -162,6 +161,16 @@ TEST(EmbedText, FaultsNameTheParameter)
         EXPECT_NE(std::string(o.error.msg).find(c.says), std::string::npos) << o.error.msg;
         EXPECT_STREQ(o.error.field, c.field);
     }
+}
+
+TEST(EmbedText, F16IsF32WhereThereIsNoDevice)
+{
+    Bert model(kShape);
+    mt::TempDir dir;
+    model.write(dir.path());
+    const Outcome f16 = run(dir.path(), rows(20), {{"precision", "f16"}});
+    EXPECT_EQ(f16.out, run(dir.path(), rows(20), {{"precision", "f32"}}).out);
+    EXPECT_NE(f16.out.find("\"embedding\":["), std::string::npos);
 }
 
 TEST(EmbedText, NumericsReachTheEncoder)
