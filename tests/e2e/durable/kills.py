@@ -61,7 +61,8 @@ def make_input(path):
 
 
 def outputs(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.jsonl*")) if p.name != "errors.jsonl"}
+    """What the sinks wrote; errors.jsonl and log.jsonl are of the run itself."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.jsonl*")) if p.name not in ("errors.jsonl", "log.jsonl")}
 
 
 def errors(folder):
