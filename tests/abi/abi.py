@@ -15,11 +15,17 @@ TEXTUAL = {"kernels/attention_form.h", "kernels/gelu_form.h", "kernels/lanes.h",
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wundef", "-Werror", "-fsyntax-only"]
 
 
+def of_nvcc(header):
+    """The tools of .cu files, and what is made of them."""
+    tools = r'#include "kernels/(launch|stm_\w+)\.h"|#include <cuda_'
+    return header.name == "launch.h" or header.name.startswith("stm_") or re.search(tools, header.read_text(encoding="utf-8")) is not None
+
+
 def headers(args):
     source = pathlib.Path(args.source)
     public = sorted((source / "include").rglob("*.h"))
     # Headers of the CUDA module are C++ of nvcc, or need a toolkit: the module's build reads them.
-    cuda = {"engine/device/cuda_module.h", "kernels/launch.h"} | {p.relative_to(source).as_posix() for p in (source / "kernels").glob("stm_*.h")}
+    cuda = {"engine/device/cuda_module.h"} | {p.relative_to(source).as_posix() for p in (source / "kernels").glob("*.h") if of_nvcc(p)}
     internal = [h for folder in INTERNAL for h in sorted((source / folder).rglob("*.h"))
                 if h.relative_to(source).as_posix() not in {*TEXTUAL, *cuda}]
     strict = WARNINGS + [f"-I{source}/include"]
