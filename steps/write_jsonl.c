@@ -1,6 +1,6 @@
 /*
  * write_jsonl: rows as JSON lines, one file or parts, compressed by extension. A file has its own name only once it is
- * complete; until then it is `NAME.tmp`. The cursor is (part, rows in it, bytes of its temporary file).
+ * complete. The cursor is (part, rows in it, place in its file).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,10 +11,10 @@
 #include "steps/io/parts.h"
 
 #define WRITE_BYTES ((size_t)256 << 10) /* text gathered before it goes to the file */
-#define CURSOR_VERSION 1u
+#define CURSOR_VERSION 2u
 
 typedef struct settings {
-    const char *path; /* NULL under `check` */
+    const char *path;   /* NULL under `check` */
     const char **names; /* [n], text of the io */
     int32_t n;
     int64_t part_rows; /* 0 = one file */
@@ -32,7 +32,7 @@ typedef struct sink {
 typedef struct cursor_bytes {
     uint32_t version, part;
     int64_t rows;
-    uint64_t bytes;
+    stm_output_place place;
 } cursor_bytes;
 
 static void settings_free(void *p)
@@ -62,7 +62,8 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
         const mill_status st = mill_io_use(io, 0, name, "any", NULL, err);
         if (st != MILL_OK) return st;
         if (s->errors && strcmp(name, "_error") == 0)
-            return mill_config_fail(c, "path", err, MILL_ERR_INVALID, "`errors: true` adds a column _error, but there is one already");
+            return mill_config_fail(c, "path", err, MILL_ERR_INVALID,
+                                    "`errors: true` adds a column _error, but there is one already");
         if ((s->names[i] = strdup(name)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the columns");
         s->n++;
     }
@@ -94,12 +95,34 @@ static void unload(mill_replica *r)
     mill_replica_set_state(r, NULL);
 }
 
-static mill_status open_part(sink *me, const settings *s, uint64_t bytes, mill_error *err)
+/* Name of the part in hand; the caller frees it. */
+static char *part_name(const sink *me, const settings *s)
 {
-    if (s->part_rows == 0) return stm_output_open(s->path, bytes, &me->file, err);
-    char *name = stm_part_name(s->path, me->part);
+    return s->part_rows == 0 ? strdup(s->path) : stm_part_name(s->path, me->part);
+}
+
+static mill_status open_part(mill_replica *r, sink *me, const settings *s, const stm_output_place *from, mill_error *err)
+{
+    char *name = part_name(me, s);
+
     if (name == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
-    const mill_status st = stm_output_open(name, bytes, &me->file, err);
+    const mill_status st = stm_output_open(r, name, from, &me->file, err);
+    free(name);
+    return st;
+}
+
+/* The part in hand is complete. */
+static mill_status end_part(mill_replica *r, sink *me, const settings *s, mill_error *err)
+{
+    char *name = part_name(me, s);
+    stm_output_made made = {0};
+    mill_status st = name != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
+
+    if (st == MILL_OK) st = stm_output_commit(&me->file, &made, err);
+    if (st == MILL_OK) {
+        const mill_part part = {sizeof part, name, me->rows, made.bytes, made.crc};
+        st = mill_replica_part(r, &part, err);
+    }
     free(name);
     return st;
 }
@@ -119,7 +142,7 @@ static mill_status open_sink(mill_replica *r, const mill_cursor *cursor, mill_er
     }
     me->part = b.part;
     me->rows = b.rows;
-    return open_part(me, s, b.bytes, err);
+    return open_part(r, me, s, cursor != NULL && cursor->size > 0 ? &b.place : NULL, err);
 }
 
 static mill_status push(sink *me, size_t at_least, mill_error *err)
@@ -134,15 +157,15 @@ static mill_status push(sink *me, size_t at_least, mill_error *err)
     return st;
 }
 
-static mill_status next_part(sink *me, const settings *s, mill_error *err)
+static mill_status next_part(mill_replica *r, sink *me, const settings *s, mill_error *err)
 {
     mill_status st;
 
     if ((st = push(me, 0, err)) != MILL_OK) return st;
-    if ((st = stm_output_commit(&me->file, err)) == MILL_OK) {
+    if ((st = end_part(r, me, s, err)) == MILL_OK) {
         me->part++;
         me->rows = 0;
-        st = open_part(me, s, 0, err);
+        st = open_part(r, me, s, NULL, err);
     }
     if (st != MILL_OK) me->broken = true;
     return st;
@@ -172,7 +195,7 @@ static mill_status write_batch(mill_replica *r, const mill_batch *in, mill_error
     if (me->broken) return broken(s, err);
     mill_json_writer_batch(me->writer, in);
     for (int64_t row = 0; row < rows; row++) {
-        if (s->part_rows > 0 && me->rows == s->part_rows && (st = next_part(me, s, err)) != MILL_OK) return st;
+        if (s->part_rows > 0 && me->rows == s->part_rows && (st = next_part(r, me, s, err)) != MILL_OK) return st;
         if (write_row(r, me, s, in, row) != MILL_OK) {
             me->broken = true;
             return mill_fail(err, MILL_ERR_NOMEM, "no memory for a row of output");
@@ -191,7 +214,7 @@ static mill_status sync_sink(mill_replica *r, mill_cursor *cursor, mill_error *e
 
     if (mill_replica_dry_run(r)) return MILL_OK;
     if (me->broken) return broken(settings_of(r), err);
-    if ((st = push(me, 0, err)) != MILL_OK || (st = stm_output_sync(me->file, &b.bytes, err)) != MILL_OK) return st;
+    if ((st = push(me, 0, err)) != MILL_OK || (st = stm_output_sync(me->file, &b.place, err)) != MILL_OK) return st;
     memcpy(cursor->bytes, &b, sizeof b);
     cursor->size = sizeof b;
     return MILL_OK;
@@ -199,18 +222,24 @@ static mill_status sync_sink(mill_replica *r, mill_cursor *cursor, mill_error *e
 
 static mill_status finalize(mill_replica *r, mill_error *err)
 {
+    const settings *s = settings_of(r);
     sink *me = mill_replica_state(r);
     mill_status st;
 
     if (mill_replica_dry_run(r)) return MILL_OK;
-    if (me->broken) return broken(settings_of(r), err);
-    if ((st = push(me, 0, err)) != MILL_OK) return st;
-    return stm_output_commit(&me->file, err);
+    if (me->broken) return broken(s, err);
+    if ((st = push(me, 0, err)) != MILL_OK || (st = end_part(r, me, s, err)) != MILL_OK) return st;
+    stm_output_tidy(s->path);
+    return MILL_OK;
 }
 
 static const mill_param params[] = {
     {.name = "path", .type = MILL_PARAM_OUT_PATH, .text = "file to write; .gz and .zst are compressed"},
-    {.name = "part_rows", .type = MILL_PARAM_INT, .default_value = "0", .min = 0, .max = 1e15,
+    {.name = "part_rows",
+     .type = MILL_PARAM_INT,
+     .default_value = "0",
+     .min = 0,
+     .max = 1e15,
      .text = "rows per file, then NAME-00000.jsonl, NAME-00001.jsonl, ...; 0 = one file"},
     {.name = "omit_nulls", .type = MILL_PARAM_BOOL, .default_value = "false", .text = "leave out keys whose value is null"},
 };

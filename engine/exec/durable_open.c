@@ -461,6 +461,7 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     if ((st = choose(run, &o, err)) != MILL_OK) goto fail;
     stm_owner_who(run->opts.recorder != NULL ? run->opts.recorder->supervisor : 0, who, sizeof who);
     if ((st = stm_vault_begin(d->vault, o.parts, (size_t)o.n_parts, o.streams, (size_t)o.n_streams, who, err)) != MILL_OK) goto fail;
+    if ((st = stm_durable_outputs_open(run, err)) != MILL_OK) goto fail;
     st = restore(run, &o, err);
     if (st == MILL_OK) stm_durable_suspects(run, o.kept);
 fail:
@@ -485,6 +486,7 @@ void stm_durable_close(stm_run *run)
         if (d->now != NULL) stm_free(d->now[i].checkpoint);
         run->stations[i].lasting = NULL;
     }
+    stm_manifest_close(&d->manifest);
     stm_vault_close(&d->vault);
     stm_owner_release(&d->owner);
     stm_files_close(&d->files);

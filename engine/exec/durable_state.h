@@ -3,6 +3,7 @@
 #define STM_EXEC_DURABLE_STATE_H
 
 #include "exec/durable.h"
+#include "store/manifest.h"
 #include "store/owner.h"
 #include "store/signature.h"
 
@@ -18,6 +19,7 @@ struct stm_durable {
     stm_files files;
     stm_vault *vault;
     stm_owner *owner;
+    stm_manifest *manifest;
     int64_t interval_ns, next_ns;
     bool broken; /* a commit failed: nothing more is written */
     int32_t n_parts, errors_stream;
@@ -44,5 +46,7 @@ void stm_durable_suspects(stm_run *run, const bool *kept);
 void stm_durable_progress(const stm_run *run);
 /** Error records since the last commit go into the next. */
 mill_status stm_durable_errors_commit(stm_run *run, mill_error *err);
+/** Sinks may write: tell them which opening this is, keep the list of their files. After stm_vault_begin. */
+mill_status stm_durable_outputs_open(stm_run *run, mill_error *err);
 
 #endif

@@ -610,6 +610,8 @@ static int32_t run_sink(stm_station *s, stm_replica_slot *slot, stm_ready *items
     if (st == MILL_OK && n > 0 && atomic_load_explicit(&s->inlet_done, memory_order_acquire)) {
         st = stm_wrapper_finalize(slot->wrapper, &err);
         s->finalized = true;
+        if (st == MILL_OK && s->run->env.output != NULL && !atomic_load(&s->dead)) /* else it is whole only as far as the failure let it be */
+            st = s->run->env.output(slot->wrapper, STM_OUTPUT_ENDS, NULL, s->run, &err);
         if (st == MILL_OK && s->lasting != NULL) s->lasting->finished = true;
     }
     if (st != MILL_OK) stm_station_fail(s, &err);

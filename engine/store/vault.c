@@ -392,11 +392,9 @@ static bool counts(const stm_vault *v, const char *name)
 static void note_old(const char *name, void *ctx)
 {
     sweep *s = ctx;
-    const bool owner = strncmp(name, "owner.", 6) == 0; /* a heartbeat of somebody who was killed */
-    const uint64_t e = owner ? strtoull(name + 6, NULL, 10) : epoch_of(name);
+    const uint64_t e = epoch_of(name);
 
-    if (e == 0 || e >= s->v->epoch || strlen(name) >= sizeof s->names[0]) return;
-    if (!owner && counts(s->v, name)) return;
+    if (e == 0 || e >= s->v->epoch || strlen(name) >= sizeof s->names[0] || counts(s->v, name)) return;
     if (stm_grow(&s->names, &s->cap, s->n + 1, sizeof *s->names) != 0) return;
     strcpy(s->names[s->n++], name);
 }

@@ -157,12 +157,12 @@ mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err)
 {
     mill_status st = MILL_OK;
 
-    if (w->env->dry_run || w->step->type->finalize == NULL) return MILL_OK;
+    if (w->env->dry_run) return MILL_OK;
     if (stm_fault_fires(STM_FAULT_PROCESS))
         st = mill_fail(err, MILL_ERR_STEP, "finalize failed (fault point)");
     else {
         stm_call_enter(w, STM_DOING_FINALIZE, NULL);
-        st = w->step->type->finalize(&w->replica, err);
+        if (w->step->type->finalize != NULL) st = w->step->type->finalize(&w->replica, err);
         stm_call_leave(w);
     }
     return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);

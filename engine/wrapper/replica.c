@@ -4,6 +4,7 @@
 #include "core/text.h"
 
 #include <stdio.h>
+#include <string.h>
 
 const mill_step *mill_replica_step(const mill_replica *r) { return r->step; }
 void mill_replica_set_state(mill_replica *r, void *state) { r->state = state; }
@@ -14,6 +15,22 @@ int32_t mill_replica_cpus(const mill_replica *r) { return r->step->policy.cpus >
 mill_pool *mill_replica_pool(const mill_replica *r) { return r->env->pool; }
 bool mill_replica_dry_run(const mill_replica *r) { return r->env->dry_run; }
 const char *mill_replica_run_dir(const mill_replica *r) { return r->env->run_dir; }
+
+uint64_t mill_replica_opening(const mill_replica *r) { return r->env->opening; }
+
+bool mill_replica_opening_over(const mill_replica *r, uint64_t opening)
+{
+    return r->env->opening_over == NULL || opening == r->env->opening || r->env->opening_over(opening, r->env->user);
+}
+
+mill_status mill_replica_part(const mill_replica *r, const mill_part *part, mill_error *err)
+{
+    mill_part p = {0};
+
+    if (r->env->output == NULL) return MILL_OK;
+    memcpy(&p, part, part->struct_size < sizeof p ? part->struct_size : sizeof p);
+    return r->env->output(r->w, STM_OUTPUT_PART, &p, r->env->user, err);
+}
 
 bool mill_replica_cancelled(const mill_replica *r)
 {

@@ -135,6 +135,7 @@ mill_status stm_wrapper_load(stm_wrapper *w, mill_error *err)
     }
     w->owes_unload = st == MILL_OK; /* from here on, also for a half-loaded replica */
     if (st == MILL_OK && t->load != NULL) st = t->load(&w->replica, err);
+    if (st == MILL_OK && t->kind == MILL_SINK && w->cursor.size == 0 && w->env->output != NULL) st = w->env->output(w, STM_OUTPUT_BEGINS, NULL, w->env->user, err);
     if (st == MILL_OK && t->open != NULL && !w->env->dry_run) st = t->open(&w->replica, &w->cursor, err);
     stm_record_end(w->record);
     if (st == MILL_OK && stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_STEP, "load failed (fault point)"); /* as late as can be */

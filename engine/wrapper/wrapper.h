@@ -17,6 +17,8 @@ struct stm_lane;
 struct stm_team;
 
 /** What all replicas of a run share. Borrowed by the wrappers. */
+typedef enum stm_output_event { STM_OUTPUT_BEGINS, STM_OUTPUT_PART, STM_OUTPUT_ENDS } stm_output_event;
+
 typedef struct stm_wrapper_env {
     mill_pool *pool;
     stm_errors *errors;
@@ -32,6 +34,10 @@ typedef struct stm_wrapper_env {
     mill_status (*device)(stm_wrapper *w, struct stm_lane **lane, void *user, mill_error *err);
     /* The same for a global: all its devices. */
     mill_status (*team)(stm_wrapper *w, struct stm_team **team, void *user, mill_error *err);
+    uint64_t opening; /* of the run directory; 0 = none */
+    bool (*opening_over)(uint64_t opening, void *user);
+    /* A sink begins its output, has completed a file of it (part), has completed all of it. NULL: nobody wants to know. */
+    mill_status (*output)(stm_wrapper *w, stm_output_event what, const mill_part *part, void *user, mill_error *err);
     /* Dry run: a sink's batch. */
     void (*print)(stm_wrapper *w, const mill_batch *batch, void *user);
     void *user;

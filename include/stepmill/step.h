@@ -276,6 +276,22 @@ MILL_API bool mill_replica_dry_run(const mill_replica *r);
 MILL_API uint64_t mill_replica_seed(const mill_replica *r, const mill_batch *in, int64_t row);
 /** The absolute run directory; NULL when there is none (dry run). */
 MILL_API const char *mill_replica_run_dir(const mill_replica *r);
+/** Which opening of the run directory this is: 1, 2, ...; 0 = none. An unfinished file with it in its name is no other process's, not even
+ *  one's that slept while the run went on elsewhere. */
+MILL_API uint64_t mill_replica_opening(const mill_replica *r);
+/** Whether the process of an earlier opening has certainly ended: nobody writes to its files any more. */
+MILL_API bool mill_replica_opening_over(const mill_replica *r, uint64_t opening);
+/** A file of an output. */
+typedef struct mill_part {
+    size_t struct_size;
+    const char *path; /* absolute */
+    int64_t rows;
+    uint64_t bytes;
+    uint32_t crc32; /* of the file's bytes, as in gzip and zip */
+} mill_part;
+/** Sinks, inside open, write, finalize: @p part is complete under its own name; manifest.json of the run directory lists it from now on. One of
+ *  the same path is replaced. What an earlier output of this step had and this one has not is removed once finalize succeeded. */
+MILL_API mill_status mill_replica_part(const mill_replica *r, const mill_part *part, mill_error *err);
 /** Sinks with `errors: true`: message of an error mark of row @p row of the batch in hand; NULL if it has none. Valid during the call. */
 MILL_API const char *mill_replica_row_error(const mill_replica *r, const mill_batch *in, int64_t row);
 

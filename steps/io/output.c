@@ -1,5 +1,6 @@
 #include "steps/io/output.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -11,22 +12,27 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#define PACKED_BYTES ((size_t)128 << 10)
+#define PIECE_BYTES ((size_t)1 << 20)       /* compressed together; part of what makes the bytes of a file */
 #define WRITEBACK_BYTES ((uint64_t)4 << 20) /* how much waits in the page cache before the device is told to begin */
 
 enum { PLAIN, GZIP, ZSTD };
 
 struct stm_output {
     int fd, kind;
+    uint64_t opening;
     uint64_t size;   /* bytes given to the file */
     uint64_t begun;  /* bytes whose writing to the device has begun */
-    bool inside;     /* a compressed stream is open */
+    uint64_t synced; /* bytes at the last sync; UINT64_MAX = there was none */
+    uint32_t crc;    /* of size bytes */
     bool named;      /* its name is durable */
-    bool deflate_ready;
-    z_stream z;
-    ZSTD_CStream *zstd;
-    uint8_t *packed; /* [PACKED_BYTES] */
-    char *path, *temporary;
+    uint32_t slot;   /* of the last tail */
+    bool tails[2];   /* there is a file of this slot */
+    ZSTD_CCtx *zstd;
+    uint8_t *piece; /* [PIECE_BYTES] waits to be compressed */
+    size_t n_piece;
+    uint8_t *packed; /* [packed_bytes] */
+    size_t packed_bytes;
+    char *path, *temporary, *before; /* before: the file that was gone on from, of an earlier opening; NULL = none */
 };
 
 mill_status stm_make_folders(const char *path, mill_error *err)
@@ -52,54 +58,202 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-mill_status stm_output_open(const char *path, uint64_t resume, stm_output **out, mill_error *err)
+/* Unfinished file of @p opening, or the tail beside it. NULL: no memory. */
+static char *temporary_name(const char *path, uint64_t opening, int slot)
+{
+    const size_t n = strlen(path) + 40;
+    char *name = malloc(n), number[24] = "";
+
+    if (name == NULL) return NULL;
+    if (opening > 0) snprintf(number, sizeof number, ".%llu", (unsigned long long)opening);
+    snprintf(name, n, "%s%s%s.tmp", path, number, slot < 0 ? "" : slot == 0 ? ".a" : ".b");
+    return name;
+}
+
+/* ---- going on ----------------------------------------------------------------------------------------------------- */
+
+/* The file that holds what @p from speaks of: under the name of its opening, of a later one that took it over and committed nothing, or
+ * complete: it was finished after the place was noted. *over: nobody else can be writing to it. */
+static mill_status find_before(const mill_replica *r, const stm_output *o, const stm_output_place *from, char **name, bool *over,
+                               mill_error *err)
+{
+    for (uint64_t e = from->opening; e <= o->opening; e++) {
+        if ((*name = temporary_name(o->path, e, -1)) == NULL)
+            return mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", o->path);
+        *over = e == o->opening || (r != NULL && mill_replica_opening_over(r, e));
+        if (access(*name, F_OK) == 0) return MILL_OK;
+        free(*name);
+    }
+    *over = r == NULL || mill_replica_opening_over(r, from->opening);
+    *name = strdup(o->path);
+    return *name != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", o->path);
+}
+
+static mill_status copy_bytes(int from, int to, uint64_t n, const char *path, mill_error *err)
+{
+    uint8_t *buf = malloc(PIECE_BYTES);
+    mill_status st = buf != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", path);
+
+    for (uint64_t at = 0; at < n && st == MILL_OK;) {
+        const ssize_t got = pread(from, buf, n - at < PIECE_BYTES ? (size_t)(n - at) : PIECE_BYTES, (off_t)at);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) {
+            st = mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", path, got < 0 ? strerror(errno) : "it ends early");
+            break;
+        }
+        for (ssize_t put = 0; put < got && st == MILL_OK;) {
+            const ssize_t w = pwrite(to, buf + put, (size_t)(got - put), (off_t)at + put);
+            if (w < 0 && errno == EINTR) continue;
+            if (w < 0)
+                st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", path, strerror(errno));
+            else
+                put += w;
+        }
+        at += (uint64_t)got;
+    }
+    free(buf);
+    return st;
+}
+
+static bool tail_is(const stm_output *o, const stm_output_place *from)
+{
+    return o->n_piece == from->tail && (uint32_t)crc32_z(0, o->piece, o->n_piece) == from->tail_crc;
+}
+
+static void read_tail_file(stm_output *o, const stm_output_place *from)
+{
+    char *name = temporary_name(o->path, from->opening, (int)(from->slot & 1));
+    const int fd = name != NULL ? open(name, O_RDONLY | O_CLOEXEC) : -1;
+
+    while (fd >= 0 && o->n_piece < from->tail) {
+        const ssize_t got = read(fd, o->piece + o->n_piece, from->tail - o->n_piece);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) break;
+        o->n_piece += (size_t)got;
+    }
+    if (fd >= 0) close(fd);
+    free(name);
+}
+
+/* The file went on behind the place before: the piece that has the tail is in it. */
+static void unpack_tail(stm_output *o, const stm_output_place *from, int fd)
+{
+    const ssize_t got = pread(fd, o->packed, o->packed_bytes, (off_t)from->bytes);
+
+    o->n_piece = 0;
+    if (got <= 0) return;
+    if (o->kind == ZSTD) {
+        ZSTD_DStream *z = ZSTD_createDStream();
+        ZSTD_inBuffer in = {o->packed, (size_t)got, 0};
+        ZSTD_outBuffer out = {o->piece, from->tail, 0};
+        size_t left = z != NULL;
+        while (left != 0 && !ZSTD_isError(left) && out.pos < out.size && in.pos < in.size)
+            left = ZSTD_decompressStream(z, &out, &in);
+        ZSTD_freeDStream(z);
+        o->n_piece = out.pos;
+    } else {
+        z_stream z = {.next_in = o->packed, .avail_in = (uInt)got, .next_out = o->piece, .avail_out = from->tail};
+        if (inflateInit2(&z, 15 + 16) != Z_OK) return;
+        while (z.avail_out > 0 && inflate(&z, Z_NO_FLUSH) == Z_OK) {
+        }
+        o->n_piece = from->tail - z.avail_out;
+        inflateEnd(&z);
+    }
+}
+
+/* What waited to be compressed at the place. */
+static mill_status read_tail(stm_output *o, const stm_output_place *from, mill_error *err)
+{
+    const int fd = open(o->before, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0) return mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", o->before, strerror(errno));
+    read_tail_file(o, from);
+    if (!tail_is(o, from)) unpack_tail(o, from, fd);
+    close(fd);
+    if (tail_is(o, from)) return MILL_OK;
+    return mill_fail(err, MILL_ERR_INVALID, "the end of %s, which was not compressed yet, is gone: it was changed", o->before);
+}
+
+/* The unfinished file becomes ours: renamed where nobody else can be writing to it, else copied up to the place. */
+static mill_status take_over(stm_output *o, const stm_output_place *from, bool over, mill_error *err)
+{
+    struct stat info = {0};
+    int fd = -1;
+    mill_status st = MILL_OK;
+
+    if (stat(o->before, &info) != 0 || (uint64_t)info.st_size < from->bytes)
+        return mill_fail(err, MILL_ERR_INVALID, "%s has %lld bytes, cannot go on at byte %llu: it was changed", o->before,
+                         (long long)info.st_size, (unsigned long long)from->bytes);
+    if (from->tail > 0 && (st = read_tail(o, from, err)) != MILL_OK) return st;
+    if (over) {
+        if (strcmp(o->before, o->temporary) != 0 && rename(o->before, o->temporary) != 0)
+            return mill_fail(err, MILL_ERR_IO, "cannot rename %s: %s", o->before, strerror(errno));
+        free(o->before);
+        o->before = NULL;
+    } else if ((fd = open(o->before, O_RDONLY | O_CLOEXEC)) < 0) {
+        return mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", o->before, strerror(errno));
+    }
+    o->fd = open(o->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | (over ? 0 : O_TRUNC), 0666);
+    if (o->fd < 0)
+        st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", o->temporary, strerror(errno));
+    else if (!over)
+        st = copy_bytes(fd, o->fd, from->bytes, o->temporary, err);
+    if (fd >= 0) close(fd);
+    if (st == MILL_OK && (ftruncate(o->fd, (off_t)from->bytes) != 0 || lseek(o->fd, (off_t)from->bytes, SEEK_SET) < 0))
+        st = mill_fail(err, MILL_ERR_IO, "cannot cut %s: %s", o->temporary, strerror(errno));
+    o->size = o->begun = from->bytes;
+    o->crc = from->crc;
+    o->slot = from->slot & 1;
+    return st;
+}
+
+/* ---- open, close -------------------------------------------------------------------------------------------------- */
+
+static mill_status open_packing(stm_output *o, mill_error *err)
+{
+    if (o->kind == PLAIN) return MILL_OK;
+    o->packed_bytes =
+        o->kind == ZSTD ? ZSTD_compressBound(PIECE_BYTES) : (size_t)compressBound(PIECE_BYTES) + 64; /* and the head of gzip */
+    o->piece = malloc(PIECE_BYTES);
+    o->packed = malloc(o->packed_bytes);
+    if (o->kind == ZSTD) o->zstd = ZSTD_createCCtx();
+    if (o->piece == NULL || o->packed == NULL || (o->kind == ZSTD && o->zstd == NULL))
+        return mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", o->path);
+    return MILL_OK;
+}
+
+mill_status stm_output_open(const mill_replica *r, const char *path, const stm_output_place *from, stm_output **out,
+                            mill_error *err)
 {
     mill_status st;
-    struct stat info;
+    bool over = false;
     stm_output *o = calloc(1, sizeof *o);
 
     if (o == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", path);
     o->fd = -1;
     o->kind = ends_with(path, ".gz") ? GZIP : ends_with(path, ".zst") ? ZSTD : PLAIN;
+    o->opening = r != NULL ? mill_replica_opening(r) : 0;
+    o->synced = UINT64_MAX;
     o->path = strdup(path);
-    o->temporary = malloc(strlen(path) + sizeof ".tmp");
-    if (o->kind != PLAIN) o->packed = malloc(PACKED_BYTES);
-    if (o->kind == ZSTD) o->zstd = ZSTD_createCStream();
-    if (o->path == NULL || o->temporary == NULL || (o->kind != PLAIN && o->packed == NULL) ||
-        (o->kind == ZSTD && o->zstd == NULL)) {
+    o->temporary = temporary_name(path, o->opening, -1);
+    if (o->path == NULL || o->temporary == NULL) {
         st = mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", path);
         goto fail;
     }
-    sprintf(o->temporary, "%s.tmp", path);
-    if (o->kind == GZIP) {
-        if (deflateInit2(&o->z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
-            st = mill_fail(err, MILL_ERR_NOMEM, "no memory to compress %s", path);
-            goto fail;
-        }
-        o->deflate_ready = true;
-    }
-    if ((st = stm_make_folders(path, err)) != MILL_OK) goto fail;
-    /* Completed after the place to go on from was noted: it becomes the unfinished file again. */
-    if (resume > 0 && access(o->temporary, F_OK) != 0 && access(path, F_OK) == 0 && rename(path, o->temporary) != 0) {
-        st = mill_fail(err, MILL_ERR_IO, "cannot rename %s: %s", path, strerror(errno));
+    if ((st = open_packing(o, err)) != MILL_OK || (st = stm_make_folders(path, err)) != MILL_OK) goto fail;
+    if (from != NULL && from->tail > (o->kind != PLAIN ? PIECE_BYTES : 0)) {
+        st = mill_fail(err, MILL_ERR_INVALID, "%s: the place to go on from is of another version", path);
         goto fail;
     }
-    o->fd = open(o->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | (resume == 0 ? O_TRUNC : 0), 0666);
-    if (o->fd < 0 || fstat(o->fd, &info) != 0) {
-        st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", o->temporary, strerror(errno));
-        goto fail;
-    }
-    if (resume > 0) {
-        if ((uint64_t)info.st_size < resume) {
-            st = mill_fail(err, MILL_ERR_INVALID, "%s has %lld bytes, cannot go on at byte %llu: it was changed", o->temporary,
-                           (long long)info.st_size, (unsigned long long)resume);
+    if (from != NULL && (st = find_before(r, o, from, &o->before, &over, err)) != MILL_OK) goto fail;
+    if (from != NULL) {
+        if ((st = take_over(o, from, over, err)) != MILL_OK) goto fail;
+    } else {
+        o->fd = open(o->temporary, O_WRONLY | O_CREAT | O_CLOEXEC | O_TRUNC, 0666);
+        if (o->fd < 0) {
+            st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", o->temporary, strerror(errno));
             goto fail;
         }
-        if (ftruncate(o->fd, (off_t)resume) != 0 || lseek(o->fd, (off_t)resume, SEEK_SET) < 0) {
-            st = mill_fail(err, MILL_ERR_IO, "cannot cut %s: %s", o->temporary, strerror(errno));
-            goto fail;
-        }
-        o->size = o->begun = resume;
     }
     *out = o;
     return MILL_OK;
@@ -113,20 +267,24 @@ void stm_output_close(stm_output **op)
     stm_output *o = *op;
 
     if (o == NULL) return;
-    if (o->deflate_ready) deflateEnd(&o->z);
-    if (o->zstd != NULL) ZSTD_freeCStream(o->zstd);
+    if (o->zstd != NULL) ZSTD_freeCCtx(o->zstd);
     if (o->fd >= 0) close(o->fd);
+    free(o->piece);
     free(o->packed);
     free(o->path);
     free(o->temporary);
+    free(o->before);
     free(o);
     *op = NULL;
 }
+
+/* ---- write -------------------------------------------------------------------------------------------------------- */
 
 static mill_status write_all(stm_output *o, const void *bytes, size_t n, mill_error *err)
 {
     const char *p = bytes;
 
+    o->crc = (uint32_t)crc32_z(o->crc, bytes, n);
     while (n > 0) {
         const ssize_t w = write(o->fd, p, n);
         if (w < 0 && errno == EINTR) continue;
@@ -143,65 +301,46 @@ static mill_status write_all(stm_output *o, const void *bytes, size_t n, mill_er
     return MILL_OK;
 }
 
-static mill_status pack_gzip(stm_output *o, const void *bytes, size_t n, int flush, mill_error *err)
+/* The piece becomes a stream of its own; readers of .gz and .zst take several in a row as one. */
+static mill_status pack(stm_output *o, mill_error *err)
 {
-    const uint8_t *p = bytes;
+    size_t n = 0;
 
-    do {
-        const size_t piece = n < (size_t)1 << 30 ? n : (size_t)1 << 30; /* zlib counts in 32 bits */
-        o->z.next_in = (Bytef *)(uintptr_t)p;
-        o->z.avail_in = (uInt)piece;
-        p += piece;
-        n -= piece;
-        do {
-            o->z.next_out = o->packed;
-            o->z.avail_out = (uInt)PACKED_BYTES;
-            if (deflate(&o->z, n > 0 ? Z_NO_FLUSH : flush) == Z_STREAM_ERROR)
-                return mill_fail(err, MILL_ERR_INTERNAL, "%s: deflate failed", o->path);
-            const mill_status st = write_all(o, o->packed, PACKED_BYTES - o->z.avail_out, err);
-            if (st != MILL_OK) return st;
-        } while (o->z.avail_out == 0);
-    } while (n > 0);
-    return MILL_OK;
-}
-
-static mill_status pack_zstd(stm_output *o, const void *bytes, size_t n, ZSTD_EndDirective end, mill_error *err)
-{
-    ZSTD_inBuffer in = {bytes, n, 0};
-
-    for (;;) {
-        ZSTD_outBuffer out = {o->packed, PACKED_BYTES, 0};
-        const size_t left = ZSTD_compressStream2(o->zstd, &out, &in, end);
-        if (ZSTD_isError(left)) return mill_fail(err, MILL_ERR_INTERNAL, "%s: zstd: %s", o->path, ZSTD_getErrorName(left));
-        const mill_status st = write_all(o, o->packed, out.pos, err);
-        if (st != MILL_OK) return st;
-        if (end == ZSTD_e_continue ? in.pos == n : left == 0) return MILL_OK;
+    if (o->kind == ZSTD) {
+        n = ZSTD_compress2(o->zstd, o->packed, o->packed_bytes, o->piece, o->n_piece);
+        if (ZSTD_isError(n)) return mill_fail(err, MILL_ERR_NOMEM, "%s: zstd: %s", o->path, ZSTD_getErrorName(n));
+    } else {
+        z_stream z = {.next_in = o->piece, .avail_in = (uInt)o->n_piece, .next_out = o->packed, .avail_out = (uInt)o->packed_bytes};
+        if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+            return mill_fail(err, MILL_ERR_NOMEM, "no memory to compress %s", o->path);
+        const int end = deflate(&z, Z_FINISH);
+        n = o->packed_bytes - z.avail_out;
+        deflateEnd(&z);
+        if (end != Z_STREAM_END) return mill_fail(err, MILL_ERR_INTERNAL, "%s: deflate failed", o->path);
     }
+    o->n_piece = 0;
+    return write_all(o, o->packed, n, err);
 }
 
 mill_status stm_output_write(stm_output *o, const void *bytes, size_t n, mill_error *err)
 {
-    if (n == 0) return MILL_OK;
-    if (o->kind == PLAIN) return write_all(o, bytes, n, err);
-    o->inside = true;
-    return o->kind == GZIP ? pack_gzip(o, bytes, n, Z_NO_FLUSH, err) : pack_zstd(o, bytes, n, ZSTD_e_continue, err);
-}
-
-static mill_status end_stream(stm_output *o, mill_error *err)
-{
+    const uint8_t *p = bytes;
     mill_status st = MILL_OK;
 
-    /* An empty file is no valid .gz or .zst: it gets an empty stream. */
-    if (o->kind == PLAIN || (!o->inside && o->size > 0)) return MILL_OK;
-    if (o->kind == GZIP) {
-        if ((st = pack_gzip(o, NULL, 0, Z_FINISH, err)) == MILL_OK && deflateReset(&o->z) != Z_OK)
-            st = mill_fail(err, MILL_ERR_INTERNAL, "%s: deflateReset failed", o->path);
-    } else {
-        st = pack_zstd(o, NULL, 0, ZSTD_e_end, err);
+    if (n == 0) return MILL_OK;
+    if (o->kind == PLAIN) return write_all(o, bytes, n, err);
+    while (n > 0 && st == MILL_OK) {
+        const size_t room = PIECE_BYTES - o->n_piece, take = n < room ? n : room;
+        memcpy(o->piece + o->n_piece, p, take);
+        o->n_piece += take;
+        p += take;
+        n -= take;
+        if (o->n_piece == PIECE_BYTES) st = pack(o, err);
     }
-    o->inside = false;
     return st;
 }
+
+/* ---- sync --------------------------------------------------------------------------------------------------------- */
 
 /* Names must survive a power loss, too: that of a new file, and the rename. */
 static void sync_folder(const char *path)
@@ -220,33 +359,118 @@ static void sync_folder(const char *path)
     free(folder);
 }
 
-mill_status stm_output_sync(stm_output *o, uint64_t *size, mill_error *err)
+static mill_status sync_fd(int fd, const char *name, mill_error *err)
 {
-    const mill_status st = end_stream(o, err);
+    if (fdatasync(fd) == 0 || errno == EINVAL || errno == EROFS) return MILL_OK;
+    return mill_fail(err, MILL_ERR_IO, "cannot sync %s: %s", name, strerror(errno));
+}
 
+/* What waits to be compressed goes beside the file, into the slot that the last place does not speak of. */
+static mill_status sync_tail(stm_output *o, mill_error *err)
+{
+    const uint32_t slot = o->slot ^ 1;
+    char *name = temporary_name(o->path, o->opening, (int)slot);
+    const int fd = name != NULL ? open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
+    mill_status st = MILL_OK;
+
+    if (name == NULL)
+        st = mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", o->path);
+    else if (fd < 0)
+        st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(errno));
+    for (size_t at = 0; at < o->n_piece && st == MILL_OK;) {
+        const ssize_t w = write(fd, o->piece + at, o->n_piece - at);
+        if (w < 0 && errno == EINTR) continue;
+        if (w < 0)
+            st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(errno));
+        else
+            at += (size_t)w;
+    }
+    if (st == MILL_OK) st = sync_fd(fd, name, err);
+    if (fd >= 0) close(fd);
+    free(name);
     if (st != MILL_OK) return st;
-    if (fdatasync(o->fd) != 0 && errno != EINVAL && errno != EROFS)
-        return mill_fail(err, MILL_ERR_IO, "cannot sync %s: %s", o->temporary, strerror(errno));
-    if (!o->named) sync_folder(o->temporary);
-    o->named = true;
-    *size = o->size;
+    o->named = o->named && o->tails[slot];
+    o->tails[slot] = true;
+    o->slot = slot;
     return MILL_OK;
 }
 
-mill_status stm_output_commit(stm_output **op, mill_error *err)
+mill_status stm_output_sync(stm_output *o, stm_output_place *place, mill_error *err)
+{
+    mill_status st = MILL_OK;
+
+    if (o->synced != o->size && (st = sync_fd(o->fd, o->temporary, err)) != MILL_OK) return st;
+    if (o->n_piece > 0 && (st = sync_tail(o, err)) != MILL_OK) return st;
+    if (!o->named) sync_folder(o->temporary);
+    o->named = true;
+    o->synced = o->size;
+    *place =
+        (stm_output_place){.opening = o->opening, .bytes = o->size, .crc = o->crc, .tail = (uint32_t)o->n_piece, .slot = o->slot};
+    if (o->n_piece > 0) place->tail_crc = (uint32_t)crc32_z(0, o->piece, o->n_piece);
+    return MILL_OK;
+}
+
+/* ---- complete ----------------------------------------------------------------------------------------------------- */
+
+mill_status stm_output_commit(stm_output **op, stm_output_made *made, mill_error *err)
 {
     stm_output *o = *op;
-    uint64_t size;
-    mill_status st = stm_output_sync(o, &size, err);
+    mill_status st = MILL_OK;
 
+    /* An empty file is no valid .gz or .zst: it gets an empty stream. */
+    if (o->kind != PLAIN && (o->n_piece > 0 || o->size == 0)) st = pack(o, err);
+    if (st == MILL_OK) st = sync_fd(o->fd, o->temporary, err);
     if (st == MILL_OK) {
         const int fd = o->fd;
         o->fd = -1;
-        if (close(fd) != 0) st = mill_fail(err, MILL_ERR_IO, "cannot close %s: %s", o->temporary, strerror(errno));
+        if (close(fd) != 0)
+            st = mill_fail(err, MILL_ERR_IO, "cannot close %s: %s", o->temporary, strerror(errno));
         else if (rename(o->temporary, o->path) != 0)
             st = mill_fail(err, MILL_ERR_IO, "cannot rename %s to %s: %s", o->temporary, o->path, strerror(errno));
-        else sync_folder(o->path);
+        else
+            sync_folder(o->path);
     }
+    if (st == MILL_OK && o->before != NULL) (void)unlink(o->before);
+    for (int slot = 0; slot < 2 && st == MILL_OK; slot++) {
+        char *name = o->tails[slot] ? temporary_name(o->path, o->opening, slot) : NULL;
+        if (name != NULL) (void)unlink(name);
+        free(name);
+    }
+    *made = (stm_output_made){o->size, o->crc};
     stm_output_close(op);
     return st;
+}
+
+/* Whether @p name is an unfinished file of output @p base, or of a part of it: BASE or STEM-DIGITS.EXT, then .DIGITS, .a or .b, .tmp. */
+static bool is_unfinished(const char *name, const char *base)
+{
+    const size_t n = strlen(name), end = n > 4 && strcmp(name + n - 4, ".tmp") == 0 ? n - 4 : 0;
+    size_t at = end, stem = 0, digits = 0;
+
+    if (at > 2 && name[at - 2] == '.' && (name[at - 1] == 'a' || name[at - 1] == 'b')) at -= 2;
+    while (at > 0 && name[at - 1] >= '0' && name[at - 1] <= '9') at--, digits++;
+    if (digits > 0 && at > 0 && name[at - 1] == '.')
+        at--;
+    else if (digits > 0 || end == 0)
+        return false;
+    while (stem < at && name[stem] == base[stem]) stem++; /* base ends with 0 */
+    if (stem == at && base[stem] == 0) return true;
+    if (name[stem] != '-') return false;
+    for (digits = 0; name[stem + 1 + digits] >= '0' && name[stem + 1 + digits] <= '9'; digits++) {
+    }
+    return digits >= 5 && strlen(base + stem) == at - stem - 1 - digits &&
+           strncmp(name + stem + 1 + digits, base + stem, strlen(base + stem)) == 0;
+}
+
+void stm_output_tidy(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash != NULL ? strndup(path, slash > path ? (size_t)(slash - path) : 1) : strdup(".");
+    DIR *d = folder != NULL ? opendir(folder) : NULL;
+
+    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
+        if (is_unfinished(e->d_name, slash != NULL ? slash + 1 : path))
+            (void)unlinkat(dirfd(d), e->d_name, 0); /* what stays does no harm */
+    if (d != NULL) closedir(d);
+    free(folder);
 }

@@ -1,28 +1,48 @@
-/* A file being written: under a temporary name until it is complete, compressed by its extension (.gz, .zst). */
+/*
+ * A file being written: under a name of its own until it is complete (`PATH.OPENING.tmp`: no other process has it, not even one that slept
+ * while the run went on elsewhere), compressed by its extension (.gz, .zst) in pieces of fixed size: the bytes do not depend on
+ * when it was synced.
+ */
 #ifndef STM_STEPS_IO_OUTPUT_H
 #define STM_STEPS_IO_OUTPUT_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "stepmill/error.h"
+#include "stepmill/step.h"
 
 MILL_BEGIN_DECLS
 
 typedef struct stm_output stm_output;
 
-/** Begin @p path (borrowed for the call) as `path.tmp`; missing folders are made. @p resume: bytes of it that were synced
- *  before, which are kept and written behind; 0 = afresh. The caller owns *out. Blocks: on the disk. */
-mill_status stm_output_open(const char *path, uint64_t resume, stm_output **out, mill_error *err);
+/** Where to go on in a file; plain bytes, part of a sink's cursor. All zero: at its beginning. */
+typedef struct stm_output_place {
+    uint64_t opening;              /* of the run directory, that had the file */
+    uint64_t bytes;                /* in the file */
+    uint32_t crc;                  /* CRC-32 of those */
+    uint32_t tail, tail_crc, slot; /* bytes that wait to be compressed lie in a file beside it, one of two in turn */
+} stm_output_place;
+
+/** A file that has its own name. */
+typedef struct stm_output_made {
+    uint64_t bytes;
+    uint32_t crc; /* CRC-32 of them */
+} stm_output_made;
+
+/** Begin @p path (borrowed for the call); missing folders are made. @p r: whose run directory and opening it is; NULL = none.
+ *  @p from: what was synced before is kept and written behind; NULL = afresh. The caller owns *out. Blocks: on the disk. */
+mill_status stm_output_open(const mill_replica *r, const char *path, const stm_output_place *from, stm_output **out,
+                            mill_error *err);
 /** Append. Plain bytes go to the file at once, so hand over large pieces. */
 mill_status stm_output_write(stm_output *o, const void *bytes, size_t n, mill_error *err);
-/** Make everything so far durable; *size = bytes of the file, to resume at. A compressed stream is ended and a new one
- *  begins behind it, which its readers take as one. */
-mill_status stm_output_sync(stm_output *o, uint64_t *size, mill_error *err);
-/** Complete: durable and under its own name. Closes it and sets *o to NULL, also on failure (then `path.tmp` stays). */
-mill_status stm_output_commit(stm_output **o, mill_error *err);
-/** Close without completing; the temporary file stays, to be resumed or looked at. Accepts NULL, sets *o to NULL. */
+/** Make everything so far durable; *place = where to go on. It stays good until the sync after the next. */
+mill_status stm_output_sync(stm_output *o, stm_output_place *place, mill_error *err);
+/** Complete: durable and under its own name. Closes it and sets *o to NULL, also on failure (then the unfinished file stays). */
+mill_status stm_output_commit(stm_output **o, stm_output_made *made, mill_error *err);
+/** Close without completing; the unfinished file stays, to be resumed or looked at. Accepts NULL, sets *o to NULL. */
 void stm_output_close(stm_output **o);
+/** The output @p path is complete: whatever unfinished files of it or of its parts earlier openings left is removed. */
+void stm_output_tidy(const char *path);
 /** Make the folders above @p path that are missing. */
 mill_status stm_make_folders(const char *path, mill_error *err);
 

@@ -177,16 +177,18 @@ const Fault kFaults[] = {
      "embed: parameter \"model\": DIR/model/vocab.txt: the vocabulary lacks the token [CLS]"},
     {"vocabulary_too_large", "model/vocab.txt", "c\n", "c\nd\ne\n", 20, 12, 65,
      "embed: parameter \"model\": DIR/model: the tokenizer has ids up to 9, but the model only 8 embeddings"},
-    {"sinks_of_one_file", "p.yaml", "path: groups.jsonl\n", "path: groups.jsonl\n  more: {type: write_jsonl, from: out0, path: ./groups.jsonl}\n  out0: {type: select, from: groups}\n", 33, 47, 65,
-     "more: parameter \"path\": step out writes this file already. Give every sink a path of its own"},
+    {"sinks_of_one_file", "p.yaml", "path: groups.jsonl\n",
+     "path: groups.jsonl\n  more: {type: write_jsonl, from: out0, path: ./groups.jsonl}\n  out0: {type: select, from: groups}\n",
+     33, 47, 65, "more: parameter \"path\": step out writes this file already. Give every sink a path of its own"},
     {"sink_takes_the_list_of_errors", "p.yaml", "path: groups.jsonl", "path: x/../errors.jsonl", 32, 11, 65,
      "out: parameter \"path\": errors.jsonl in the run directory is a file of the run itself. Choose another path"},
     {"sink_takes_the_journal", "p.yaml", "path: groups.jsonl", "path: journal.1", 32, 11, 65,
      "out: parameter \"path\": journal.1 in the run directory is a file of the run itself. Choose another path"},
-    {"two_columns_renamed_to_one", "p.yaml", "type: filter\n    from: docs\n    where: length(text) > 2", "type: select\n    from: docs\n    rename: {name: x, text: x}", 8, 3, 65,
+    {"two_columns_renamed_to_one", "p.yaml", "type: filter\n    from: docs\n    where: length(text) > 2",
+     "type: select\n    from: docs\n    rename: {name: x, text: x}", 8, 3, 65,
      "long: step type \"select\" adds column \"x\" twice"},
     {"output_cannot_be_made", "p.yaml", "path: groups.jsonl", "path: /dev/null/groups.jsonl", 0, 0, 1,
-     "out[0]: cannot write /dev/null/groups.jsonl.tmp: Not a directory"},
+     "out[0]: cannot write /dev/null/groups.jsonl.1.tmp: Not a directory"},
 };
 
 class RealSteps : public testing::TestWithParam<Fault> {};

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 
 stepmill, work = sys.argv[1], pathlib.Path(sys.argv[2])
 shutil.rmtree(work, ignore_errors=True)
@@ -119,6 +120,40 @@ expect("the heir of a stopped run", (heir[0], output("shared") == output("refere
 if zombie[0] == 0 or "taken over" not in zombie[2]:
     faults.append(f"the run that slept ends with {zombie[0]}: {zombie[2]}")
 expect("the directory it shared", (go(run="shared")[:2], output("shared") == output("reference")), ((0, 0), True))
+
+# The list of files, and what an earlier, longer output leaves.
+def manifest(run):
+    m = json.loads((work / run / "manifest.json").read_text())
+    for out in m["outputs"]:
+        for part in out["parts"]:
+            data = (work / run / part["path"]).read_bytes()
+            expect(f"manifest: {part['path']}", (part["bytes"], part["crc32"]), (len(data), f"{zlib.crc32(data):08x}"))
+            if part["path"].endswith(".jsonl"):
+                expect(f"manifest: rows of {part['path']}", part["rows"], data.count(b"\n"))
+    return m
+
+
+def parts(n, path, rows):
+    write_input(n)
+    (work / "parts.yaml").write_text(f"""stepmill: 1
+steps:
+  src: {{type: read_jsonl, path: in.jsonl, columns: {{id: int64}}, batch_size: 10}}
+  out: {{type: write_jsonl, from: src, path: {path}, part_rows: {rows}}}
+""")
+    done = subprocess.run([stepmill, "run", work / "parts.yaml", "--run", work / "parts", "--quiet"], check=False)
+    expect("parts: exit code", done.returncode, 0)
+    return sorted(p.name for p in (work / "parts").glob("rows*"))
+
+
+m = manifest("shared")
+expect("manifest of a finished run", (m["complete"], [(o["step"], o["complete"], o["rows"]) for o in m["outputs"]]), (True, [("out", True, 300)]))
+(work / "parts").mkdir()
+(work / "parts" / "rows-00009.jsonl.txt").write_text("not ours")
+expect("parts", parts(95, "rows.jsonl", 10), [f"rows-{i:05}.jsonl" for i in range(10)] + ["rows-00009.jsonl.txt"])
+expect("fewer parts", parts(25, "rows.jsonl", 10), ["rows-00000.jsonl", "rows-00001.jsonl", "rows-00002.jsonl", "rows-00009.jsonl.txt"])
+expect("manifest of fewer parts", [p["rows"] for p in manifest("parts")["outputs"][0]["parts"]], [10, 10, 5])
+expect("one file", parts(25, "rows.jsonl", 0), ["rows-00009.jsonl.txt", "rows.jsonl"])
+expect("manifest of one file", [p["path"] for p in manifest("parts")["outputs"][0]["parts"]], ["rows.jsonl"])
 
 print("\n".join(faults) or "nothing to complain of")
 sys.exit(1 if faults else 0)

@@ -105,7 +105,8 @@ std::vector<Line> lines_of(const std::vector<std::string> &paths, size_t max = 1
         bool end = false;
         EXPECT_EQ(stm_lines_next(l, &line, &end, &err), MILL_OK) << err.msg;
         if (end || err.status != MILL_OK) break;
-        out.push_back({line.too_long ? "<too long>" : std::string(line.text, line.bytes), line.file, line.number, stm_lines_place(l)});
+        out.push_back(
+            {line.too_long ? "<too long>" : std::string(line.text, line.bytes), line.file, line.number, stm_lines_place(l)});
     }
     stm_lines_destroy(&l);
     return out;
@@ -117,7 +118,10 @@ TEST_F(Files, SourceReadsEveryForm)
 {
     std::string big;
     for (int i = 0; i < 100000; i++) big += "line " + std::to_string(i * 7919 % 100003) + "\n";
-    const struct { const char *name; std::string bytes, contents; } cases[] = {
+    const struct {
+        const char *name;
+        std::string bytes, contents;
+    } cases[] = {
         {"empty", "", ""},
         {"short", "ab", "ab"},
         {"plain", big, big},
@@ -151,11 +155,19 @@ TEST_F(Files, SourceFaults)
     std::string gz = gzipped(big), zst = zstded(big), bad_gz = gz, bad_zst = zst;
     bad_gz[gz.size() / 2] ^= 0x55;
     bad_zst[0 + 4] ^= 0x7f;
-    const struct { const char *name; std::string bytes; const char *message; } cases[] = {
-        {"cut.gz", gz.substr(0, gz.size() / 2), "cut off"}, {"cut2.gz", gz.substr(0, gz.size() - 1), "cut off"},
-        {"cut3.gz", gz.substr(0, 5), "cut off"},            {"bad.gz", bad_gz, "damaged"},
-        {"behind.gz", gz + "garbage", "damaged"},           {"cut.zst", zst.substr(0, zst.size() / 2), "cut off"},
-        {"cut2.zst", zst.substr(0, zst.size() - 1), "cut off"}, {"bad.zst", bad_zst, "zstd stream is"},
+    const struct {
+        const char *name;
+        std::string bytes;
+        const char *message;
+    } cases[] = {
+        {"cut.gz", gz.substr(0, gz.size() / 2), "cut off"},
+        {"cut2.gz", gz.substr(0, gz.size() - 1), "cut off"},
+        {"cut3.gz", gz.substr(0, 5), "cut off"},
+        {"bad.gz", bad_gz, "damaged"},
+        {"behind.gz", gz + "garbage", "damaged"},
+        {"cut.zst", zst.substr(0, zst.size() / 2), "cut off"},
+        {"cut2.zst", zst.substr(0, zst.size() - 1), "cut off"},
+        {"bad.zst", bad_zst, "zstd stream is"},
     };
     for (const auto &c : cases) {
         SCOPED_TRACE(c.name);
@@ -169,7 +181,11 @@ TEST_F(Files, SourceFaults)
 
 TEST_F(Files, Lines)
 {
-    const struct { const char *name, *bytes; std::vector<std::string> lines; std::vector<uint64_t> numbers; } cases[] = {
+    const struct {
+        const char *name, *bytes;
+        std::vector<std::string> lines;
+        std::vector<uint64_t> numbers;
+    } cases[] = {
         {"empty", "", {}, {}},
         {"one", "a\n", {"a"}, {1}},
         {"no newline at the end", "a\nb", {"a", "b"}, {1, 2}},
@@ -194,8 +210,11 @@ TEST_F(Files, Lines)
 TEST_F(Files, LinesResumeAtEveryPlace)
 {
     std::string a = "\xef\xbb\xbf", b, c;
-    for (int i = 0; i < 60; i++) a += std::string(static_cast<size_t>(i % 7), 'a' + static_cast<char>(i % 26)) + std::to_string(i) + (i % 9 ? "\n" : "\r\n\n");
-    for (size_t n : {size_t(10), STM_LINES_WINDOW - 1, STM_LINES_WINDOW, STM_LINES_WINDOW + 1, 3 * STM_LINES_WINDOW, size_t(20)}) b += std::string(n, 'b') + "\n";
+    for (int i = 0; i < 60; i++)
+        a += std::string(static_cast<size_t>(i % 7), 'a' + static_cast<char>(i % 26)) + std::to_string(i) +
+             (i % 9 ? "\n" : "\r\n\n");
+    for (size_t n : {size_t(10), STM_LINES_WINDOW - 1, STM_LINES_WINDOW, STM_LINES_WINDOW + 1, 3 * STM_LINES_WINDOW, size_t(20)})
+        b += std::string(n, 'b') + "\n";
     c = "last without newline";
     const std::vector<std::string> paths = {put("a", a), put("e", ""), put("b.gz", gzipped(b)), put("c.zst", zstded(c))};
     const auto all = lines_of(paths);
@@ -214,7 +233,8 @@ TEST_F(Files, LinesResumeAtEveryPlace)
 
 TEST_F(Files, TooLongLines)
 {
-    const std::string path = put("x", "short\n" + std::string(1000, 'l') + "\n" + std::string(100, 'k') + "\nshort\n" + std::string(900000, 'm'));
+    const std::string path =
+        put("x", "short\n" + std::string(1000, 'l') + "\n" + std::string(100, 'k') + "\nshort\n" + std::string(900000, 'm'));
     const auto got = lines_of({path}, 100);
     ASSERT_EQ(got.size(), 5u);
     EXPECT_EQ(got[1].text, "<too long>");
@@ -230,16 +250,17 @@ TEST_F(Files, OutputHasItsNameOnlyWhenComplete)
         SCOPED_TRACE(name);
         const std::string path = dir + "/" + name;
         stm_output *o = nullptr;
+        stm_output_made made = {};
         mill_error err = {};
         std::string contents;
-        ASSERT_EQ(stm_output_open(path.c_str(), 0, &o, &err), MILL_OK) << err.msg;
+        ASSERT_EQ(stm_output_open(nullptr, path.c_str(), nullptr, &o, &err), MILL_OK) << err.msg;
         for (int i = 0; i < 5000; i++) {
             const std::string piece = "row " + std::to_string(i * 7919 % 5003) + "\n";
             ASSERT_EQ(stm_output_write(o, piece.data(), piece.size(), &err), MILL_OK);
             contents += piece;
         }
         EXPECT_NE(access(path.c_str(), F_OK), 0);
-        ASSERT_EQ(stm_output_commit(&o, &err), MILL_OK) << err.msg;
+        ASSERT_EQ(stm_output_commit(&o, &made, &err), MILL_OK) << err.msg;
         EXPECT_EQ(o, nullptr);
         EXPECT_EQ(read_all(path, 10000), contents);
         EXPECT_NE(access((path + ".tmp").c_str(), F_OK), 0);
@@ -255,33 +276,90 @@ TEST_F(Files, OutputResumesBehindASync)
         SCOPED_TRACE(name);
         const std::string path = dir + "/" + name;
         stm_output *o = nullptr;
+        stm_output_made made = {};
         mill_error err = {};
-        uint64_t size = 0;
-        ASSERT_EQ(stm_output_open(path.c_str(), 0, &o, &err), MILL_OK);
+        stm_output_place place = {};
+        ASSERT_EQ(stm_output_open(nullptr, path.c_str(), nullptr, &o, &err), MILL_OK);
         ASSERT_EQ(stm_output_write(o, "kept\n", 5, &err), MILL_OK);
-        ASSERT_EQ(stm_output_sync(o, &size, &err), MILL_OK);
-        ASSERT_GT(size, 0u);
+        ASSERT_EQ(stm_output_sync(o, &place, &err), MILL_OK);
+        ASSERT_GT(place.bytes + place.tail, 0u);
         const std::string lost(300000, 'x');
         ASSERT_EQ(stm_output_write(o, lost.data(), lost.size(), &err), MILL_OK);
         stm_output_close(&o); /* as if the process had died */
-        ASSERT_EQ(stm_output_open(path.c_str(), size, &o, &err), MILL_OK) << err.msg;
+        ASSERT_EQ(stm_output_open(nullptr, path.c_str(), &place, &o, &err), MILL_OK) << err.msg;
         ASSERT_EQ(stm_output_write(o, "more\n", 5, &err), MILL_OK);
-        ASSERT_EQ(stm_output_commit(&o, &err), MILL_OK);
+        ASSERT_EQ(stm_output_commit(&o, &made, &err), MILL_OK);
         EXPECT_EQ(read_all(path, 10000), "kept\nmore\n");
+        ASSERT_EQ(stm_output_open(nullptr, path.c_str(), &place, &o, &err), MILL_OK)
+            << err.msg; /* complete, after the place was noted */
+        ASSERT_EQ(stm_output_write(o, "again\n", 6, &err), MILL_OK);
+        ASSERT_EQ(stm_output_commit(&o, &made, &err), MILL_OK);
+        EXPECT_EQ(read_all(path, 10000), "kept\nagain\n");
     }
     stm_output *o = nullptr;
     mill_error err = {};
-    EXPECT_EQ(stm_output_open((dir + "/never").c_str(), 100, &o, &err), MILL_ERR_INVALID);
+    stm_output_place place = {};
+    place.bytes = 100;
+    EXPECT_EQ(stm_output_open(nullptr, (dir + "/never").c_str(), &place, &o, &err), MILL_ERR_INVALID);
     EXPECT_EQ(o, nullptr);
+}
+
+/* Syncs leave no trace in a file, wherever they come. */
+TEST_F(Files, OutputHasTheSameBytesWheneverItWasSynced)
+{
+    std::string contents;
+    for (int i = 0; contents.size() < 2500000; i++) contents += "row " + std::to_string(i * 7919LL % 50021) + " of many\n";
+    for (const char *name : {"a.jsonl", "b.jsonl.gz", "c.jsonl.zst"}) {
+        SCOPED_TRACE(name);
+        const std::string path = dir + "/" + name;
+        mill_error err = {};
+        std::string want;
+        uint32_t crc = 0;
+        for (size_t stride : {contents.size(), size_t(1) << 20, size_t(100000), size_t(333333)}) {
+            stm_output *o = nullptr;
+            stm_output_made made = {};
+            stm_output_place place = {};
+            ASSERT_EQ(stm_output_open(nullptr, path.c_str(), nullptr, &o, &err), MILL_OK) << err.msg;
+            for (size_t at = 0, n = 0; at < contents.size(); at += stride, n++) {
+                ASSERT_EQ(stm_output_write(o, contents.data() + at, std::min(stride, contents.size() - at), &err), MILL_OK);
+                if (stride == contents.size()) continue;
+                ASSERT_EQ(stm_output_sync(o, &place, &err), MILL_OK) << err.msg;
+                if (n % 3 != 1) continue; /* the process dies, having written more */
+                ASSERT_EQ(stm_output_write(o, contents.data(), contents.size() / 2, &err), MILL_OK);
+                stm_output_close(&o);
+                ASSERT_EQ(stm_output_open(nullptr, path.c_str(), &place, &o, &err), MILL_OK) << err.msg;
+            }
+            ASSERT_EQ(stm_output_commit(&o, &made, &err), MILL_OK) << err.msg;
+            const std::string got = slurp(path);
+            if (want.empty()) want = got, crc = made.crc;
+            EXPECT_TRUE(got == want) << stride;
+            EXPECT_EQ(made.bytes, got.size());
+            EXPECT_EQ(made.crc, crc);
+            EXPECT_EQ(crc, crc32(0, reinterpret_cast<const Bytef *>(got.data()), static_cast<uInt>(got.size())));
+            EXPECT_TRUE(read_all(path, 10000) == contents);
+        }
+    }
+    put("a.jsonl.3.tmp", "");
+    put("a-00012.jsonl.3.tmp", "");
+    put("a.jsonl.3.b.tmp", "");
+    put("b.jsonl.3.tmp", "");
+    put("a.jsonl.x.tmp", "");
+    put("a-12.jsonl.3.tmp", "");
+    stm_output_tidy((dir + "/a.jsonl").c_str());
+    for (const char *gone : {"a.jsonl.3.tmp", "a-00012.jsonl.3.tmp", "a.jsonl.3.b.tmp"})
+        EXPECT_NE(access((dir + "/" + gone).c_str(), F_OK), 0) << gone;
+    for (const char *kept : {"a.jsonl", "b.jsonl.3.tmp", "a.jsonl.x.tmp", "a-12.jsonl.3.tmp"})
+        EXPECT_EQ(access((dir + "/" + kept).c_str(), F_OK), 0) << kept;
 }
 
 TEST_F(Files, EmptyOutputsAreValid)
 {
     for (const char *name : {"a.jsonl", "b.jsonl.gz", "c.jsonl.zst"}) {
         stm_output *o = nullptr;
+        stm_output_made made = {};
         mill_error err = {};
-        ASSERT_EQ(stm_output_open((dir + "/" + name).c_str(), 0, &o, &err), MILL_OK);
-        ASSERT_EQ(stm_output_commit(&o, &err), MILL_OK);
+        ASSERT_EQ(stm_output_open(nullptr, (dir + "/" + name).c_str(), nullptr, &o, &err), MILL_OK);
+        ASSERT_EQ(stm_output_commit(&o, &made, &err), MILL_OK);
         EXPECT_EQ(read_all(dir + "/" + name, 100), "");
         if (std::string(name).back() != 'l') {
             EXPECT_GT(slurp(dir + "/" + name).size(), 0u);
@@ -292,23 +370,30 @@ TEST_F(Files, EmptyOutputsAreValid)
 TEST_F(Files, OutputFaults)
 {
     stm_output *o = nullptr;
+    stm_output_made made = {};
     mill_error err = {};
     put("file", "x");
-    EXPECT_EQ(stm_output_open((dir + "/file/a.jsonl").c_str(), 0, &o, &err), MILL_ERR_IO);
+    EXPECT_EQ(stm_output_open(nullptr, (dir + "/file/a.jsonl").c_str(), nullptr, &o, &err), MILL_ERR_IO);
     err = {};
-    ASSERT_EQ(stm_output_open((dir + "/taken").c_str(), 0, &o, &err), MILL_OK);
+    ASSERT_EQ(stm_output_open(nullptr, (dir + "/taken").c_str(), nullptr, &o, &err), MILL_OK);
     ASSERT_EQ(mkdir((dir + "/taken").c_str(), 0777), 0);
-    EXPECT_EQ(stm_output_commit(&o, &err), MILL_ERR_IO);
+    EXPECT_EQ(stm_output_commit(&o, &made, &err), MILL_ERR_IO);
     EXPECT_NE(std::string(err.msg).find("cannot rename"), std::string::npos) << err.msg;
     EXPECT_EQ(o, nullptr);
 }
 
 TEST(Parts, Names)
 {
-    const struct { const char *path; uint32_t part; const char *name; } cases[] = {
-        {"/r/out.jsonl", 0, "/r/out-00000.jsonl"},   {"/r/out.jsonl.gz", 12, "/r/out-00012.jsonl.gz"},
-        {"/r/a.b.jsonl.zst", 1, "/r/a.b-00001.jsonl.zst"}, {"/r.d/out", 3, "/r.d/out-00003"},
-        {"/r/.hidden", 3, "/r/.hidden-00003"},       {"/r/out.gz", 123456, "/r/out-123456.gz"}};
+    const struct {
+        const char *path;
+        uint32_t part;
+        const char *name;
+    } cases[] = {{"/r/out.jsonl", 0, "/r/out-00000.jsonl"},
+                 {"/r/out.jsonl.gz", 12, "/r/out-00012.jsonl.gz"},
+                 {"/r/a.b.jsonl.zst", 1, "/r/a.b-00001.jsonl.zst"},
+                 {"/r.d/out", 3, "/r.d/out-00003"},
+                 {"/r/.hidden", 3, "/r/.hidden-00003"},
+                 {"/r/out.gz", 123456, "/r/out-123456.gz"}};
     for (const auto &c : cases) {
         char *name = stm_part_name(c.path, c.part);
         EXPECT_STREQ(name, c.name);

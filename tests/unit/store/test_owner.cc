@@ -60,7 +60,8 @@ TEST(Owner, ALivingOneIsNotDisturbed)
     ASSERT_EQ(open_vault(dir.files, &first, &err, 1), MILL_OK);
     ASSERT_EQ(stm_owner_claim(first, &dir.files, dir.path.c_str(), 5, &a.p, &err), MILL_OK) << err.msg;
     ASSERT_EQ(open_vault(dir.files, &second, &err, 2), MILL_OK);
-    EXPECT_EQ(stm_owner_claim(second, &dir.files, dir.path.c_str(), 5, &b.p, &err), MILL_ERR_BUSY) << "before its first record, too";
+    EXPECT_EQ(stm_owner_claim(second, &dir.files, dir.path.c_str(), 5, &b.p, &err), MILL_ERR_BUSY)
+        << "before its first record, too";
     stm_vault_close(&second.p);
     ASSERT_EQ(write_with_who(dir, &first, who, &err), MILL_OK);
     std::atomic<bool> stop{false};
@@ -106,9 +107,9 @@ TEST(Owner, ElsewhereAHeartbeatCounts)
         uint32_t gone, spoilt;
         mill_status want;
     } kBeats[] = {
-        {"young", 1, 0, 0, MILL_ERR_BUSY},        {"a little in the future", -5, 0, 0, MILL_ERR_BUSY},
-        {"stale", 31, 0, 0, MILL_OK},             {"far in the future: a clock that was wrong", -400, 0, 0, MILL_OK},
-        {"released", 1, 1, 0, MILL_OK},           {"not whole", 1, 0, 1, MILL_OK},
+        {"young", 1, 0, 0, MILL_ERR_BUSY}, {"a little in the future", -5, 0, 0, MILL_ERR_BUSY},
+        {"stale", 31, 0, 0, MILL_OK},      {"far in the future: a clock that was wrong", -400, 0, 0, MILL_OK},
+        {"released", 1, 1, 0, MILL_OK},    {"not whole", 1, 0, 1, MILL_OK},
     };
     for (const auto &c : kBeats) {
         SCOPED_TRACE(c.name);
@@ -120,13 +121,13 @@ TEST(Owner, ElsewhereAHeartbeatCounts)
             ASSERT_EQ(write_with_who(dir, &v, "another-boot/net:[1]\nnode7\n4242\n", &err), MILL_OK);
         }
         struct {
-            uint64_t epoch, wall;
+            uint64_t epoch, wall, machine;
             uint32_t gone, crc;
-        } beat = {1, 0, c.gone, 0};
+        } beat = {1, 0, 1, c.gone, 0};
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
         beat.wall = static_cast<uint64_t>((static_cast<double>(now.tv_sec) - c.age_s) * 1e9);
-        beat.crc = stm_crc32c(0, &beat, 20) ^ c.spoilt;
+        beat.crc = stm_crc32c(0, &beat, 28) ^ c.spoilt;
         std::ofstream(dir.path + "/owner.1").write(reinterpret_cast<const char *>(&beat), sizeof beat);
         Vault v;
         Owner o;
@@ -136,6 +137,27 @@ TEST(Owner, ElsewhereAHeartbeatCounts)
             EXPECT_NE(std::string(err.msg).find("process 4242 on node7"), std::string::npos) << err.msg;
         }
     }
+}
+
+TEST(Owner, OnlyOneThatHasCertainlyEndedIsOver)
+{
+    Folder dir;
+    mill_error err = {};
+    Vault v;
+    Owner a, b;
+    char who[STM_OWNER_WHO];
+    stm_owner_who(who, sizeof who);
+    EXPECT_TRUE(stm_owner_over(&dir.files, dir.path.c_str(), 1)) << "there was none";
+    ASSERT_EQ(open_vault(dir.files, &v, &err, 1), MILL_OK);
+    ASSERT_EQ(stm_owner_claim(v, &dir.files, dir.path.c_str(), 0.1, &a.p, &err), MILL_OK) << err.msg;
+    ASSERT_EQ(write_with_who(dir, &v, who, &err), MILL_OK);
+    EXPECT_FALSE(stm_owner_over(&dir.files, dir.path.c_str(), 1)) << "it answers nobody, as if it were stopped, but it is there";
+    Vault next;
+    ASSERT_EQ(open_vault(dir.files, &next, &err, 3), MILL_OK);
+    ASSERT_EQ(stm_owner_claim(next, &dir.files, dir.path.c_str(), 0.1, &b.p, &err), MILL_OK) << err.msg;
+    EXPECT_FALSE(stm_owner_over(&dir.files, dir.path.c_str(), 1)) << "and who takes over does not forget it";
+    stm_owner_release(&a.p);
+    EXPECT_TRUE(stm_owner_over(&dir.files, dir.path.c_str(), 1));
 }
 
 /* ---- signatures ----------------------------------------------------------------------------------------------------- */

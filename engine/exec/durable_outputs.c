@@ -1,0 +1,31 @@
+/* What a run that lasts does for its sinks: which files are theirs alone, and the list of those that are complete. */
+#include "exec/durable_state.h"
+
+static bool opening_over(uint64_t epoch, void *user)
+{
+    const stm_run *run = user;
+
+    return stm_owner_over(&run->durable->files, run->run_dir, epoch);
+}
+
+static mill_status on_output(stm_wrapper *w, stm_output_event what, const mill_part *part, void *user, mill_error *err)
+{
+    stm_manifest *m = ((const stm_run *)user)->durable->manifest;
+    const char *step = mill_step_name(stm_wrapper_step(w));
+
+    if (what == STM_OUTPUT_PART) return stm_manifest_part(m, step, part, err);
+    return what == STM_OUTPUT_BEGINS ? stm_manifest_begin(m, step, true, err) : stm_manifest_complete(m, step, err);
+}
+
+mill_status stm_durable_outputs_open(stm_run *run, mill_error *err)
+{
+    stm_durable *d = run->durable;
+    mill_status st = stm_manifest_open(&d->files, run->run_dir, &d->manifest, err);
+
+    for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++)
+        if (run->stations[i].kind == STM_AT_SINK) st = stm_manifest_begin(d->manifest, run->stations[i].name, false, err);
+    run->env.opening = stm_vault_epoch(d->vault);
+    run->env.opening_over = opening_over;
+    run->env.output = on_output;
+    return st;
+}

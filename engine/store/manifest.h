@@ -1,0 +1,28 @@
+/*
+ * manifest.json of a run directory: which files the outputs of a run consist of, so that who reads them knows what is there and whether more
+ * comes. Written anew, as a whole, when something changed; one line per file. What it says is not needed to go on.
+ *
+ * Threads: any; calls lock it, and hold the lock while they write.
+ */
+#ifndef STM_STORE_MANIFEST_H
+#define STM_STORE_MANIFEST_H
+
+#include "stepmill/step.h"
+#include "store/files.h"
+
+typedef struct stm_manifest stm_manifest;
+
+/** Read what is there; nothing, or what cannot be read, is an empty one. @p files, @p dir (absolute): of the run directory, must outlive it. */
+mill_status stm_manifest_open(const stm_files *files, const char *dir, stm_manifest **out, mill_error *err);
+/** Sets *m to NULL, accepts NULL. */
+void stm_manifest_close(stm_manifest **m);
+/** Step @p step has an output; of others nothing is kept, so all are named before anything is written. @p fresh: it begins anew, which is
+ *  written at once. */
+mill_status stm_manifest_begin(stm_manifest *m, const char *step, bool fresh, mill_error *err);
+/** A file of it is complete; one that was listed under that path is replaced. A part of no bytes with rows is one that was listed before: it
+ *  is looked up, and read where it is not. Written at once. */
+mill_status stm_manifest_part(stm_manifest *m, const char *step, const mill_part *part, mill_error *err);
+/** The output is complete: files of an earlier one that are not part of it go. Written at once. */
+mill_status stm_manifest_complete(stm_manifest *m, const char *step, mill_error *err);
+
+#endif
