@@ -226,6 +226,7 @@ int cmd_run(const cli_args *a)
         return MILL_EXIT_USAGE;
     }
     j.o.metrics_port = a->given[CLI_METRICS_PORT] && port == 0 ? -1 : (int32_t)port; /* 0: any that is free */
+    j.o.trace = a->value[CLI_TRACE];
     j.o.threads = (int32_t)(threads < 1024 ? threads : 1024);
     s.restarts = j.o.dry_run ? 0 : (int32_t)(restarts < 1000000 ? restarts : 1000000); /* rows that were printed would come again */
     s.drain_s = j.o.drain_s;

@@ -26,6 +26,7 @@ const cli_flag cli_flags[CLI_FLAGS] = {
     [CLI_METRICS_PORT] =
         {"metrics-port", 0, "N",
          "give metrics to Prometheus on http://127.0.0.1:N/metrics as long as the run goes on; 0: on any free port"},
+    [CLI_TRACE] = {"trace", 0, "FILE", "write what every thread and replica did when into FILE, for Perfetto or chrome://tracing"},
     [CLI_HELP] = {"help", 'h', NULL, "say this"},
 };
 
@@ -34,7 +35,7 @@ const cli_flag cli_flags[CLI_FLAGS] = {
 const cli_verb cli_verbs[] = {
     {"run", "FILE", 1, 1,
      B(CLI_RUN) | B(CLI_SET) | B(CLI_FRESH) | B(CLI_DRY_RUN) | B(CLI_LIMIT) | B(CLI_THREADS) | B(CLI_DRAIN) | B(CLI_QUIET) |
-         B(CLI_JSON) | B(CLI_PLACEMENT) | B(CLI_METRICS_PORT) | B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE),
+         B(CLI_JSON) | B(CLI_PLACEMENT) | B(CLI_METRICS_PORT) | B(CLI_TRACE) | B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE),
      "yaml", "run a pipeline",
      "Checks FILE, plans, runs. Progress goes to standard error: a live table on a terminal, else a line now and then. The first "
      "INT or "

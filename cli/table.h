@@ -25,6 +25,7 @@ typedef enum cli_flag_id {
     CLI_NO_SUPERVISE,
     CLI_FOLLOW,
     CLI_METRICS_PORT,
+    CLI_TRACE,
     CLI_HELP,
     CLI_FLAGS /* how many there are */
 } cli_flag_id;

@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <linux/futex.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -180,6 +181,22 @@ static void park(stm_run *run, bool leave)
     leave_idle(run);
 }
 
+static stm_ring *ring_of(stm_run *run, const char *what, int32_t index)
+{
+    char name[80];
+
+    if (run->opts.tracer == NULL) return NULL;
+    snprintf(name, sizeof name, "%.40s %d", what, (int)index);
+    return stm_tracer_join(run->opts.tracer, name);
+}
+
+static void note_wait(stm_ring *ring, uint64_t began)
+{
+    const stm_event e = {.begin = began, .end = stm_ticks(), .place = STM_EVENT_WAIT, .replica = -1};
+
+    stm_ring_put(ring, &e);
+}
+
 static void *driver_main(void *arg)
 {
     stm_driver *d = arg;
@@ -192,6 +209,7 @@ static void *driver_main(void *arg)
 
     while (atomic_load(&run->quiescing) != 0) sched_yield(); /* a thread that starts leaves idleness, too */
     stm_pool_attach(run->pool);
+    carry.ring = ring_of(run, "driver", d->index);
     while (!atomic_load_explicit(&run->quit, memory_order_relaxed)) {
         if (s != NULL && !s->own_threads && stm_station_run(s, &carry) > 0) {
             atomic_store_explicit(&d->beats, atomic_load_explicit(&d->beats, memory_order_relaxed) + 1, memory_order_relaxed);
@@ -222,6 +240,7 @@ static void *driver_main(void *arg)
         const bool others_move = !alone && beats_of_others(d) != beats;
         if (!others_move && (s = find_work(run, 0)) != NULL) continue;
         park(run, others_move);
+        if (carry.ring != NULL) note_wait(carry.ring, now);
     }
     stm_carry_drop(&carry);
     stm_pool_detach();
@@ -301,9 +320,11 @@ static void *own_main(void *arg)
     stm_station *s = arg;
     stm_run *run = s->run;
     stm_carry none = {.may = false};
+    uint64_t began = 0;
 
     while (atomic_load(&run->quiescing) != 0) sched_yield();
     stm_pool_attach(run->pool);
+    none.ring = ring_of(run, s->name, 0);
     while (!atomic_load(&s->done) && !atomic_load(&run->quit) && !atomic_load(&run->rested)) {
         const uint32_t seen = atomic_load(&s->bell);
         if (stm_station_run(s, &none) > 0) {
@@ -312,6 +333,7 @@ static void *own_main(void *arg)
             if (atomic_load(&run->sleepers) > 0) stm_run_ring(run, false);
             continue;
         }
+        if (none.ring != NULL) began = stm_ticks();
         atomic_fetch_add(&s->asleep, 1);
         atomic_fetch_add(&run->idle, 1);
         atomic_thread_fence(memory_order_seq_cst);
@@ -319,6 +341,7 @@ static void *own_main(void *arg)
             futex_wait(&s->bell, seen);
         atomic_fetch_sub(&s->asleep, 1);
         leave_idle(run);
+        if (none.ring != NULL) note_wait(none.ring, began);
     }
     stm_pool_detach();
     atomic_fetch_sub(&run->threads, 1);

@@ -128,6 +128,11 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
                                  .print = on_print,
                                  .user = run};
     if ((st = stm_run_build(run, err)) != MILL_OK) goto fail;
+    for (int32_t i = 0; i < run->n_stations && opts->tracer != NULL; i++)
+        if (stm_tracer_place(opts->tracer, run->stations[i].node, run->stations[i].name, run->stations[i].plan_step >= 0 && run->stations[i].kind != STM_AT_READER) != MILL_OK) {
+            st = mill_fail(err, MILL_ERR_NOMEM, "trace");
+            goto fail;
+        }
     if (run->opts.durable && (st = stm_durable_open(run, err)) != MILL_OK) goto fail;
     if ((st = stm_quarantine_create(opts->recorder, &run->env.quarantine, err)) != MILL_OK) goto fail;
     if ((st = stm_drivers_start(run, err)) != MILL_OK) goto fail;

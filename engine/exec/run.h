@@ -29,6 +29,7 @@ typedef struct stm_run_opts {
     /* Dry run: what a sink would have written; columns in the order of its step's inputs. One call at a time. */
     void (*on_sink_batch)(const mill_replica *sink, const mill_batch *batch, void *user);
     void *user;
+    struct stm_tracer *tracer; /* what everybody does is noted there; borrowed until the run has ended. NULL = it is not */
 } stm_run_opts;
 
 typedef enum stm_step_phase { STM_STEP_WAITING, STM_STEP_LOADING, STM_STEP_RUNNING, STM_STEP_DONE, STM_STEP_FAILED } stm_step_phase;

@@ -18,6 +18,7 @@
 #include "exec/devices.h"
 #include "exec/cost.h"
 #include "exec/run.h"
+#include "trace/tracer.h"
 #include "wrapper/wrapper.h"
 
 #define STM_BURST 16 /* items of one burst at most */
@@ -209,6 +210,7 @@ typedef struct stm_carry {
     stm_station *to;
     stm_station *from; /* where they were made, ... */
     stm_replica_slot *slot; /* ... and the wrapper still claimed there */
+    stm_ring *ring; /* constant: where the thread notes what it does; NULL = nobody asked for it */
     mill_batch *b[STM_BURST];
 } stm_carry;
 

@@ -690,6 +690,28 @@ static void ring_roots(stm_run *run)
     }
 }
 
+static int64_t rows_through(const stm_station *s, const stm_replica_slot *slot)
+{
+    stm_wrapper_stats n;
+
+    if (slot->wrapper == NULL) return 0;
+    n = stm_wrapper_counts(slot->wrapper);
+    return s->kind == STM_AT_GENERATOR ? n.rows_out : n.rows_in;
+}
+
+/* For who asked for a trace. */
+static void note_burst(stm_station *s, const stm_replica_slot *slot, stm_ring *ring, uint64_t began, int32_t items, int64_t rows)
+{
+    const stm_event e = {.begin = began,
+                         .end = stm_ticks(),
+                         .place = s->node,
+                         .replica = slot->wrapper != NULL ? stm_wrapper_index(slot->wrapper) : -1,
+                         .items = items,
+                         .rows = rows < INT32_MAX ? (int32_t)rows : INT32_MAX};
+
+    stm_ring_put(ring, &e);
+}
+
 int32_t stm_station_run(stm_station *s, stm_carry *c)
 {
     stm_ready items[STM_BURST];
@@ -697,8 +719,9 @@ int32_t stm_station_run(stm_station *s, stm_carry *c)
     const bool tight = stm_memory_short(s->run);
     const int32_t want = s->own_threads || tight || atomic_load_explicit(&s->parked, memory_order_relaxed) ? 1 : burst_size(s);
     const int64_t cost = atomic_load_explicit(&s->cost_ns, memory_order_relaxed);
-    const bool timed = cost > 400 || (++s->bursts & 7) == 0 || s->bursts < 8;
+    const bool timed = c->ring != NULL || cost > 400 || (++s->bursts & 7) == 0 || s->bursts < 8;
     uint64_t began;
+    int64_t rows = 0;
     int32_t n = 0;
 
     if (!may_run(s, c->n)) {
@@ -708,6 +731,7 @@ int32_t stm_station_run(stm_station *s, stm_carry *c)
     slot = begin(s, c, items, want, &n);
     if (slot == NULL) return 0;
     began = timed ? stm_ticks() : 0;
+    if (__builtin_expect(c->ring != NULL, 0)) rows = rows_through(s, slot);
     switch (s->kind) {
     case STM_AT_GENERATOR: n = run_generator(s, slot, want, c); break;
     case STM_AT_READER: n = run_reader(s, want, c); break;
@@ -726,6 +750,7 @@ int32_t stm_station_run(stm_station *s, stm_carry *c)
     } else if (n > 0 && slot->wrapper != NULL) {
         stm_wrapper_busy(slot->wrapper, cost * n);
     }
+    if (__builtin_expect(c->ring != NULL, 0) && n > 0) note_burst(s, slot, c->ring, began, n, rows_through(s, slot) - rows);
     if (c->n > 0) {
         c->from = s;
         c->slot = slot;

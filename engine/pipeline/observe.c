@@ -16,13 +16,15 @@
 #include "trace/logfile.h"
 #include "trace/metrics.h"
 #include "trace/serve.h"
+#include "trace/tracer.h"
 
 #define FIRST_TICK_NS 2000000LL /* between two looks; grows with the time that the run has taken */
 #define TICK_NS 100000000LL
 #define TICKS_PER_RUN 50
-#define FILL_NS 250000000LL   /* between two readings of all counters */
-#define WRITE_NS 1000000000LL /* between two writings; more where writing is slow */
-#define WRITE_SHARE 100       /* of the time at most 1/100 goes into it */
+#define TRACE_TICK_NS 20000000LL /* rings must not fill meanwhile */
+#define FILL_NS 250000000LL      /* between two readings of all counters */
+#define WRITE_NS 1000000000LL    /* between two writings; more where writing is slow */
+#define WRITE_SHARE 100          /* of the time at most 1/100 goes into it */
 enum { LOGGED_ERRORS = 100 /* per look */ };
 
 struct stm_observer {
@@ -34,6 +36,7 @@ struct stm_observer {
     stm_log_tap tap;
     stm_logfile *log;   /* NULL = none */
     stm_server *server; /* NULL = none */
+    stm_tracer *tracer; /* borrowed; NULL = none */
 
     pthread_mutex_t lock; /* below: all that follows */
     pthread_cond_t cond;
@@ -223,6 +226,7 @@ static void *observer_main(void *arg)
         int64_t tick = o->looked_ns / TICKS_PER_RUN;
         struct timespec t;
 
+        if (o->tracer != NULL && tick > TRACE_TICK_NS) tick = TRACE_TICK_NS;
         tick = tick < FIRST_TICK_NS ? FIRST_TICK_NS : tick > TICK_NS ? TICK_NS : tick;
         clock_gettime(CLOCK_MONOTONIC, &t);
         t.tv_sec += (t.tv_nsec + tick) / STM_NS_PER_S;
@@ -230,6 +234,7 @@ static void *observer_main(void *arg)
         pthread_cond_timedwait(&o->cond, &o->lock, &t);
         if (o->quit) break;
         look(o);
+        if (o->tracer != NULL) stm_tracer_drain(o->tracer);
         if (o->looked_ns - o->filled_ns < FILL_NS && o->looked_ns < o->write_ns) continue;
         fill(o);
         if (o->looked_ns >= o->write_ns) write_out(o);
@@ -337,6 +342,7 @@ mill_status stm_observer_start(const stm_observer_opts *opts, stm_run *run, stm_
     if (o == NULL) return mill_fail(err, MILL_ERR_NOMEM, "watching the run");
     pthread_mutex_init(&o->lock, NULL);
     o->run = run;
+    o->tracer = opts->tracer;
     o->start_ns = opts->start_ns;
     o->looked_ns = stm_now_ns() - o->start_ns;
     if (opts->dir == NULL || (o->dir = stm_strdup(opts->dir)) != NULL) st = make_picture(o, opts);
@@ -374,9 +380,11 @@ void stm_observer_end(stm_observer *o, stm_picture_state state, const mill_error
 {
     char text[200];
     stm_picture_sums s;
+    mill_error err = {0};
 
     if (o == NULL || o->ended) return;
     stop_thread(o);
+    if (o->tracer != NULL && stm_tracer_finish(o->tracer, &err) != MILL_OK) say_once(o, &err);
     pthread_mutex_lock(&o->lock);
     o->ended = true;
     o->picture->state = state;

@@ -15,8 +15,9 @@ typedef struct stm_observer_opts {
     int64_t start_ns;       /* monotonic */
     int64_t max_errors;
     bool fresh;
-    int32_t metrics_port; /* 0 = none, -1 = any */
-    const char *facts;    /* run.json, made before the run took the plan over; NULL = none */
+    int32_t metrics_port;      /* 0 = none, -1 = any */
+    struct stm_tracer *tracer; /* drained now and then, ended at the end; NULL = none */
+    const char *facts;         /* run.json, made before the run took the plan over; NULL = none */
     size_t facts_bytes;
 } stm_observer_opts;
 

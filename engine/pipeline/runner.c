@@ -17,8 +17,9 @@
 #include "pipeline/observe.h"
 #include "pipeline/placing.h"
 #include "stepmill/json.h"
-#include "supervise/child.h"
 #include "stepmill/watch.h"
+#include "supervise/child.h"
+#include "trace/tracer.h"
 
 struct mill_run {
     stm_run *run;
@@ -30,6 +31,7 @@ struct mill_run {
     bool finished;
     mill_run_options opts;
     stm_observer *observer;
+    stm_tracer *tracer; /* NULL = no trace */
     stm_text text;      /* of mill_run_show */
     stm_claims *claims; /* on the GPUs that it uses */
 };
@@ -132,14 +134,20 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     ro.fresh = r->opts.fresh;
     ro.commit_interval_s = plan->commit_interval_s;
     ro.recorder = r->opts.child != NULL ? r->opts.child->recorder : NULL;
-    oo = (stm_observer_opts){
-        .name = mill_pipeline_name(p), .dir = r->dir, .start_ns = r->start_ns, .max_errors = r->max_errors, .fresh = r->opts.fresh, .metrics_port = r->opts.metrics_port};
+    oo = (stm_observer_opts){.name = mill_pipeline_name(p),
+                             .dir = r->dir,
+                             .start_ns = r->start_ns,
+                             .max_errors = r->max_errors,
+                             .fresh = r->opts.fresh,
+                             .metrics_port = r->opts.metrics_port};
     if (r->dir != NULL) stm_facts_write(p, plan, r->dir, &facts);
     if (!facts.failed) oo.facts = facts.data, oo.facts_bytes = facts.bytes;
     if (r->opts.on_sink_row != NULL) {
         ro.on_sink_batch = hand_out_rows;
         ro.user = r;
     }
+    if (r->opts.trace != NULL && (st = stm_tracer_create(r->opts.trace, &r->tracer, err)) != MILL_OK) goto fail;
+    oo.tracer = ro.tracer = r->tracer;
     if ((st = stm_run_start(&plan, &ro, &r->run, err)) != MILL_OK) goto fail;
     if ((st = stm_observer_start(&oo, r->run, &r->observer, err)) != MILL_OK) goto fail;
     stm_arena_fini(&arena);
@@ -385,6 +393,7 @@ void mill_run_destroy(mill_run **run)
     stm_observer_end(r->observer, STM_PICTURE_STOPPED, NULL); /* given up while it ran */
     stm_observer_destroy(&r->observer);                       /* it looks at the run */
     stm_run_destroy(&r->run);
+    stm_tracer_destroy(&r->tracer); /* its threads have ended */
     stm_text_free(&r->text);
     stm_claims_destroy(&r->claims);
     stm_free(r->dir);

@@ -8,6 +8,8 @@
 #define MEMORY_S 5.0 /* a change shows by 1 - 1/e after so long */
 
 struct history {
+    bool begun;
+    double since; /* seconds at the reading before the first that showed anything */
     int64_t rows;
     double done, rate, done_rate; /* share per second */
     double ns[STM_SPENTS];        /* at the last reading, over all replicas */
@@ -44,13 +46,18 @@ static void measure(const stm_picture *p, const stm_picture_step *s, double dt, 
 
     for (int32_t k = 0; k < s->replicas; k++)
         for (int d = 0; d < STM_SPENTS; d++) ns[d] += (double)p->all[s->first_replica + k].ns[d];
+    for (int d = 0; d < STM_SPENTS; d++) sum += ns[d] - h->ns[d];
+    if (!h->begun && rows_of(s) == 0 && sum <= 0) return; /* not loaded yet, say */
+    if (!h->begun) h->since = p->seconds - dt;
+    h->begun = true;
+    /* In its first seconds the mean of all there is: what would be remembered of the time before is not true. */
+    if (dt / (p->seconds - h->since) > weight) weight = dt / (p->seconds - h->since);
     h->rate += weight * ((double)(rows_of(s) - h->rows) / dt - h->rate);
     h->rows = rows_of(s);
     if (s->done >= 0) {
         h->done_rate += weight * ((s->done - h->done) / dt - h->done_rate);
         h->done = s->done;
     }
-    for (int d = 0; d < STM_SPENTS; d++) sum += ns[d] - h->ns[d];
     for (int d = 0; d < STM_SPENTS; d++) {
         h->share[d] += weight * ((sum > 0 ? (ns[d] - h->ns[d]) / sum : 0.0) - h->share[d]);
         h->ns[d] = ns[d];
@@ -107,7 +114,7 @@ static void look_ahead(const stm_gauge *g, stm_picture *p)
                 left += f->eta_s * f->rate * (double)(s->rows_in + s->queued_rows) / (double)sent / (double)s->n_from;
         }
         if (!known) continue;
-        s->eta_s = left / s->rate;
+        s->eta_s = s->n_from > 1 ? 0 : left / s->rate; /* what waits in front of several inputs waits for the others */
         for (int32_t k = 0; k < s->n_from; k++)
             if (p->steps[s->from[k]].eta_s > s->eta_s) s->eta_s = p->steps[s->from[k]].eta_s;
     }
@@ -115,7 +122,7 @@ static void look_ahead(const stm_gauge *g, stm_picture *p)
 
 void stm_gauge_read(stm_gauge *g, stm_picture *p)
 {
-    const double dt = p->seconds - g->seconds, weight = g->seconds <= 0 ? 1.0 : 1.0 - exp(-dt / MEMORY_S);
+    const double dt = p->seconds - g->seconds, weight = 1.0 - exp(-dt / MEMORY_S);
 
     for (int32_t i = 0; i < p->n_steps && i < g->n; i++) {
         stm_picture_step *s = &p->steps[i];

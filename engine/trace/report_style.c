@@ -37,7 +37,7 @@ const char stm_report_style[] =
     "svg .s{fill:var(--soft);font-size:11.5px}svg .n{fill:var(--node);stroke:var(--line)}svg "
     ".hot{stroke:var(--busy);stroke-width:2}svg .fail{stroke:var(--bad);"
     "stroke-width:2}svg .e{fill:none;stroke:var(--edge);stroke-linecap:round}svg .t{fill:var(--bg)}svg .g{stroke:var(--line)}svg "
-    ".h{font-weight:600}svg .o{paint-order:stroke;stroke:var(--card);stroke-width:5px;stroke-linejoin:round}"
+    ".h{font-weight:600}svg .o{paint-order:stroke;stroke:var(--card);stroke-width:7px;stroke-linejoin:round}"
     "dl{display:grid;grid-template-columns:max-content 1fr;gap:5px "
     "18px;margin:0}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}"
     "code,pre{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,\"DejaVu Sans "

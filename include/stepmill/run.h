@@ -19,14 +19,16 @@ typedef struct mill_run_options {
     /** A dry run's rows: one JSON object, no newline. One call at a time, from any thread. */
     void (*on_sink_row)(const char *step, const char *json, size_t bytes, void *user);
     void *user;
-    double drain_s; /* longest time a drain may take before what is left is dropped, also one that the run itself begins (on_error: stop,
+    double
+        drain_s; /* longest time a drain may take before what is left is dropped, also one that the run itself begins (on_error: stop,
                      * stop_if); 0 = 60 */
-    mill_child *child; /* the process is one of mill_supervise; NULL = nobody supervises it */
+    mill_child *child;    /* the process is one of mill_supervise; NULL = nobody supervises it */
     int32_t metrics_port; /* give metrics on http://127.0.0.1:PORT/metrics; 0 = do not, -1 = on any port, which the log names */
+    const char *trace;    /* file for what every thread and replica did when, for Perfetto or chrome://tracing; NULL = none */
 } mill_run_options;
-#define MILL_RUN_OPTIONS_INIT                                                        \
-    {                                                                                \
-        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0, NULL, 0 \
+#define MILL_RUN_OPTIONS_INIT                                                              \
+    {                                                                                      \
+        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0, NULL, 0, NULL \
     }
 
 typedef enum mill_run_state {

@@ -264,6 +264,7 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
     o.run_dir = run_dir.empty() ? nullptr : run_dir.c_str();
     o.on_error = keep_error;
     o.user = this;
+    o.tracer = tracer;
     return stm_run_start(&plan_, &o, &run_, &error);
 }
 

@@ -89,6 +89,7 @@ public:
     int64_t memory_limit = 0; /* bytes; 0 = the engine's default */
     double drain_s = 0;       /* longest drain; 0 = the engine's default */
     std::string run_dir;      /* empty = none */
+    struct stm_tracer *tracer = nullptr;
     mill_error error = {};
     std::vector<stm_error_record> errors;
     std::vector<int64_t> batch_sizes(const std::string &sink) { return sizes_[sink]; }
