@@ -2,6 +2,7 @@
 #include "pipeline/signature.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "pipeline/yaml.h"
@@ -25,6 +26,17 @@ static void add_file(stm_signature *s, const char *step, const char *what, const
     stm_signature_add_file(s, name, path);
 }
 
+/* As few digits as give the same number: what changed is said with it. */
+static void add_number(stm_text *t, double number)
+{
+    char text[32];
+    int digits = 15;
+
+    do snprintf(text, sizeof text, "%.*g", digits, number);
+    while (strtod(text, NULL) != number && digits++ < 17);
+    stm_text_addf(t, "%s", text);
+}
+
 static void add_param(stm_signature *s, const char *step, const mill_param *p, const stm_param_value *v)
 {
     stm_text t = {0};
@@ -36,7 +48,7 @@ static void add_param(stm_signature *s, const char *step, const mill_param *p, c
     case MILL_PARAM_INT:
     case MILL_PARAM_BYTES: stm_text_addf(&t, "%lld", (long long)v->whole); break;
     case MILL_PARAM_FLOAT:
-    case MILL_PARAM_DURATION: stm_text_addf(&t, "%.17g", v->number); break;
+    case MILL_PARAM_DURATION: add_number(&t, v->number); break;
     default:
         if (v->text != NULL) stm_text_addf(&t, "%s", v->text);
         for (size_t i = 0; i < v->n_entries; i++) {

@@ -472,6 +472,7 @@ const Words kWords[] = {
     {"unknown_flag", {"run", "--dryrun", "t.yaml"}, 64, "", "unknown flag '--dryrun'; did you mean '--dry-run'?"},
     {"flag_of_another_verb", {"plan", "t.yaml", "--limit", "3"}, 64, "", "unknown flag '--limit'"},
     {"value_missing", {"run", "t.yaml", "--limit"}, 64, "", "a value is missing after '--limit'"},
+    {"value_empty", {"run", "t.yaml", "--run", ""}, 64, "", "an empty value was given to '--run'"},
     {"value_not_taken", {"run", "t.yaml", "--fresh=1"}, 64, "", "no value is taken by '--fresh=1'"},
     {"bad_number", {"run", "t.yaml", "--limit", "0"}, 64, "", "--limit: expected a whole number of at least 1, got '0'"},
     {"bad_time", {"run", "t.yaml", "--drain-timeout", "1x"}, 64, "", "--drain-timeout: expected a time"},
