@@ -20,6 +20,7 @@
 
 #define PADDING 64                   /* as STM_LINE_PADDING */
 #define SETTLE_MS 50                 /* how long to wait for answers that nobody asked for, of what does not wait for input */
+#define SETTLE_MOST_MS 2000          /* and where it computes all the time */
 #define TICK_MS 50                   /* how often cancelled() and the deadline are looked at */
 #define TAIL_BYTES 400               /* of its standard error, for messages */
 #define WRITE_BYTES (1 << 20)        /* at a time */
@@ -443,19 +444,23 @@ static mill_status drain(stm_child *c, bool *done, const stm_child_hooks *hooks,
 }
 
 /* More than was awaited: a line too many is in the pipe when the program has ended, or waits for input again. Of one that does not wait,
- * or where the kernel does not tell, a line too many has SETTLE_MS to come; with numbered answers there is no need to wait. */
+ * or where the kernel does not tell, a line too many has SETTLE_MS to come, in which it does not compute; with numbered answers there is no need
+ * to wait. */
 static mill_status settle(stm_child *c, bool over, const stm_child_hooks *hooks, mill_error *err)
 {
-    const int64_t until = now_ms() + SETTLE_MS;
-    bool done = true, idle = over;
+    const int64_t last = now_ms() + SETTLE_MOST_MS;
+    int64_t until = now_ms() + SETTLE_MS;
+    bool done = true, idle = over || c->opts.numbered;
     mill_status st = MILL_OK;
 
     while (st == MILL_OK && c->out >= 0 && c->end == c->begin) {
         struct pollfd more = {.fd = c->out, .events = POLLIN};
-        idle = idle || c->opts.numbered || stm_group_idle(c->pid); /* before the look at the pipe: what it wrote is there then */
+        const stm_group_state state = idle ? STM_GROUP_IDLE : stm_group_look(c->pid); /* before the look at the pipe: what it wrote is there then */
+        idle = state == STM_GROUP_IDLE;
+        if (state == STM_GROUP_RUNS) until = now_ms() + SETTLE_MS;
         if (poll(&more, 1, idle ? 0 : 1) > 0)
             st = read_stdout(c, hooks, &done, err);
-        else if (idle || now_ms() >= until)
+        else if (idle || now_ms() >= (until < last ? until : last) || hooks->cancelled(hooks->user))
             break;
     }
     return st;

@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-typedef enum what { BUSY, WAITS_FOR_INPUT, WAITS_FOR_CHILDREN } what;
+typedef enum what { RUNS, SLEEPS, WAITS_FOR_INPUT, WAITS_FOR_CHILDREN } what;
 
 static bool read_file(int pid, const char *name, char *text, size_t size)
 {
@@ -30,11 +30,12 @@ static what doing(int pid)
 {
     char text[256], *end;
 
-    if (!read_file(pid, "syscall", text, sizeof text)) return BUSY;
+    if (!read_file(pid, "syscall", text, sizeof text)) return SLEEPS;
+    if (strncmp(text, "running", 7) == 0) return RUNS;
     const long call = strtol(text, &end, 10);
-    if (end == text) return BUSY;
+    if (end == text) return SLEEPS;
     switch (call) {
-    case SYS_read: return strncmp(end, " 0x0 ", 5) == 0 ? WAITS_FOR_INPUT : BUSY;
+    case SYS_read: return strncmp(end, " 0x0 ", 5) == 0 ? WAITS_FOR_INPUT : SLEEPS;
     case SYS_ppoll:
     case SYS_pselect6:
     case SYS_epoll_pwait:
@@ -53,7 +54,7 @@ static what doing(int pid)
         return WAITS_FOR_INPUT;
     case SYS_wait4:
     case SYS_waitid: return WAITS_FOR_CHILDREN;
-    default: return BUSY;
+    default: return SLEEPS;
     }
 }
 
@@ -69,27 +70,54 @@ static bool group_of(int pid, int *group, bool *zombie)
     return true;
 }
 
-bool stm_group_idle(pid_t pgid)
+/* How often it has gone to sleep or was put off the processor: the same number twice means that it did not run in between. */
+static long switches_of(int pid)
+{
+    char text[4096];
+    long n = 0;
+
+    if (!read_file(pid, "status", text, sizeof text)) return -1;
+    for (const char *at = text; (at = strstr(at, "voluntary_ctxt_switches:")) != NULL; at++) n += atol(at + 24); /* nonvoluntary, too */
+    return n;
+}
+
+/* All of a group, one after the other. @p switches: the sum over them. */
+static stm_group_state look_at_all(pid_t pgid, long *switches)
 {
     const struct dirent *e;
-    bool idle = true, readers = false;
-
-    switch (doing((int)pgid)) {
-    case BUSY: return false;
-    case WAITS_FOR_INPUT: return true;
-    case WAITS_FOR_CHILDREN: break;
-    }
+    bool runs = false, sleeps = false, reads = false;
     DIR *proc = opendir("/proc");
-    if (proc == NULL) return false;
-    while (idle && (e = readdir(proc)) != NULL) {
+
+    *switches = 0;
+    if (proc == NULL) return STM_GROUP_WAITS;
+    while (!runs && (e = readdir(proc)) != NULL) {
         const int pid = atoi(e->d_name);
         int group = 0;
         bool zombie = false;
-        if (pid <= 0 || pid == (int)pgid || !group_of(pid, &group, &zombie) || group != (int)pgid || zombie) continue;
+        if (pid <= 0 || !group_of(pid, &group, &zombie) || group != (int)pgid || zombie) continue;
+        *switches += switches_of(pid);
         const what w = doing(pid);
-        readers = readers || w == WAITS_FOR_INPUT;
-        idle = w != BUSY;
+        runs = w == RUNS;
+        sleeps = sleeps || w == SLEEPS;
+        reads = reads || w == WAITS_FOR_INPUT;
     }
     closedir(proc);
-    return idle && readers;
+    return runs ? STM_GROUP_RUNS : sleeps || !reads ? STM_GROUP_WAITS : STM_GROUP_IDLE;
+}
+
+stm_group_state stm_group_look(pid_t pgid)
+{
+    long before, after;
+
+    switch (doing((int)pgid)) {
+    case RUNS: return STM_GROUP_RUNS;
+    case SLEEPS: return STM_GROUP_WAITS;
+    case WAITS_FOR_INPUT: return STM_GROUP_IDLE;
+    case WAITS_FOR_CHILDREN: break;
+    }
+    const stm_group_state first = look_at_all(pgid, &before);
+    if (first != STM_GROUP_IDLE) return first;
+    /* One may have woken another that was seen asleep already, and gone to sleep before it was looked at itself. */
+    const stm_group_state second = look_at_all(pgid, &after);
+    return second == STM_GROUP_IDLE && after != before ? STM_GROUP_RUNS : second;
 }

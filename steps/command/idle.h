@@ -9,12 +9,17 @@
 
 MILL_BEGIN_DECLS
 
+typedef enum stm_group_state {
+    STM_GROUP_RUNS,  /* one of it computes, or is about to */
+    STM_GROUP_WAITS, /* all sleep, but not all for input; or the kernel does not tell */
+    STM_GROUP_IDLE   /* it writes nothing before it gets something to read */
+} stm_group_state;
+
 /**
- * True: the leader of group @p pgid is blocked in a read of its standard input, or in a wait for events; or it waits for other
- * processes of the group, which all are blocked like that. As a process that is woken counts as running at once, it will write nothing
- * before it gets something to read. False: it does something else, or the kernel does not tell.
+ * Idle: the leader of group @p pgid is blocked in a read of its standard input, or in a wait for events; or it waits for other
+ * processes of the group, which all were blocked like that at one moment. (A process that is woken counts as running at once.)
  */
-bool stm_group_idle(pid_t pgid);
+stm_group_state stm_group_look(pid_t pgid);
 
 MILL_END_DECLS
 

@@ -254,7 +254,7 @@ TEST(Command, IdleIsWhatWaitsForInput)
         setpgid(pid, pid); /* whoever comes first */
         bool idle = false;
         for (int i = 0; i < (k.idle ? 5000 : 30) && !idle; i++) { /* also while it starts: it is not idle for a moment */
-            idle = stm_group_idle(pid);
+            idle = stm_group_look(pid) == STM_GROUP_IDLE;
             if (!idle) std::this_thread::sleep_for(std::chrono::milliseconds(2));
         }
         EXPECT_EQ(idle, k.idle);
@@ -262,7 +262,7 @@ TEST(Command, IdleIsWhatWaitsForInput)
         close(in[1]);
         while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
         }
-        EXPECT_FALSE(stm_group_idle(pid)) << "what is gone is not idle";
+        EXPECT_NE(stm_group_look(pid), STM_GROUP_IDLE) << "what is gone is not idle";
     }
 }
 
