@@ -117,4 +117,12 @@ TEST_P(Search, Stops)
     expect_topk(v, v, 2, MILL_COSINE, {{}}); /* the team is as good as new */
 }
 
-INSTANTIATE_TEST_SUITE_P(Devices, Search, ::testing::Values(1, 2, 4), [](const auto &i) { return std::to_string(i.param); });
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define STM_TEAMS ::testing::Values(3) /* slow there */
+#endif
+#endif
+#ifndef STM_TEAMS
+#define STM_TEAMS ::testing::Values(1, 2, 4)
+#endif
+INSTANTIATE_TEST_SUITE_P(Devices, Search, STM_TEAMS, [](const auto &i) { return std::to_string(i.param); });
