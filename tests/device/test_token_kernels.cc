@@ -390,8 +390,7 @@ TEST_P(TokenKernels, RefuseWhatTheContractExcludes)
     n([](auto &a) { a.type = static_cast<stm_real>(3); });
     n([&](auto &a) { a.x_index = index; }); /* and out is x */
     const stm_token_gelu_args gelu[] = {{nullptr, nullptr, STM_F32, STM_GELU_ERF, 1, 8, 8},
-                                        {v, nullptr, STM_F32, STM_GELU_ERF, 1, 8, 7},
-                                        {v, nullptr, STM_F32, static_cast<stm_gelu_kind>(2), 1, 8, 8}};
+                                        {v, nullptr, STM_F32, STM_GELU_ERF, 1, 8, 7}};
     for (const auto &a : gelu) EXPECT_EQ(kernels->token_gelu(&a, native()), MILL_ERR_INVALID);
     const stm_token_pool_args pool[] = {{v, nullptr, v, STM_F32, 1, 8, 8, false, false},
                                         {v, index, v, STM_F32, 1, 8, 4, false, false},
@@ -409,7 +408,7 @@ TEST_P(TokenKernels, RefuseWhatTheContractExcludes)
     t([](auto &a) { a.tiles = nullptr; });
     t([](auto &a) { a.heads = 0; });
     const stm_convert_args convert[] = {
-        {nullptr, v, STM_F32, STM_F16, 1}, {v, v, STM_F32, STM_F16, -1}, {v, v, static_cast<stm_real>(-1), STM_F16, 1}};
+        {nullptr, v, STM_F32, STM_F16, 1}, {v, v, STM_F32, STM_F16, -1}, {v, v, static_cast<stm_real>(3), STM_F16, 1}};
     for (const auto &a : convert) EXPECT_EQ(kernels->convert(&a, native()), MILL_ERR_INVALID);
 }
 
