@@ -262,6 +262,7 @@ static void run_stage(stm_run *run, int32_t stage)
         pthread_mutex_unlock(&run->mutex);
         limit_ns = look_at_deadlines(run);
         stm_durable_tick(run);
+        stm_run_watch(run);
         nap_ns = stm_drivers_relieve(run) ? TICK_NS : 2 * nap_ns; /* at rest: longer and longer */
         if (nap_ns > limit_ns) nap_ns = limit_ns;
         for (int32_t i = 0; i < run->n_stations; i++) /* a step is unloaded at its own end */

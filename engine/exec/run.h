@@ -11,6 +11,7 @@
 typedef struct stm_run stm_run;
 
 #define STM_DRAIN_S 60.0     /* default of drain_s */
+#define STM_QUIET_S 60.0     /* default of quiet_s */
 #define STM_STOP_GRACE_S 3.0 /* a call that does not return within so long after it was told to stop counts as hung */
 
 typedef struct stm_run_opts {
@@ -19,6 +20,7 @@ typedef struct stm_run_opts {
     bool dry_run;          /* one batch of each generator; sinks print */
     int64_t limit;         /* rows per generator; 0 = all */
     double drain_s;        /* longest drain; 0 = STM_DRAIN_S */
+    double quiet_s;        /* when nothing has moved for so long, it is said who is at work and what waits; 0 = STM_QUIET_S */
     const char *run_dir;   /* absolute; NULL = none */
     bool durable;          /* keep in run_dir how far everything is, and go on from there (exec/durable.h); not with dry_run */
     bool fresh;            /* durable: forget what is kept */

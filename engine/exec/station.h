@@ -166,6 +166,8 @@ struct stm_run {
     stm_driver *drivers;
     _Atomic int32_t n_drivers; /* grows when steps block drivers without having said so */
     int32_t drivers_room;      /* constant: entries of drivers */
+    int64_t watched_ns, moved_ns, moved,
+        quiet_told;            /* coordinator: of the watchdog: last look, last change, what it was, how often said */
     uint64_t seen_beats;       /* coordinator: bursts done at the last look */
     pthread_t coordinator;
     bool coordinator_started;
@@ -289,6 +291,10 @@ void stm_memory_settle(stm_run *run);
 
 /** Raise `stop`, without telling anybody. Whether it was lower. Any thread. */
 bool stm_run_raise_stop(stm_run *run, int32_t to);
+
+/* watch.c */
+/** Now and then: says so when nothing has moved for long. Threads: coordinator. */
+void stm_run_watch(stm_run *run);
 
 /* lifecycle.c */
 void *stm_coordinator_main(void *arg);

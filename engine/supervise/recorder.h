@@ -42,7 +42,7 @@ typedef struct stm_record {
     _Alignas(64) _Atomic int32_t doing; /* release: the rest of the line is of this call */
     _Atomic int32_t alone;              /* nothing else was allowed to be at work */
     _Atomic int32_t width;              /* 1: keys first .. first + rows - 1; else of the tuples below */
-    _Atomic int64_t since_ns;           /* by the recorder's clock, which goes in steps of a tenth of a second */
+    _Atomic int64_t since_ns;           /* by the recorder's clock, which goes in steps of a quarter of a second */
     _Atomic int64_t first, rows;        /* rows 0: the call is for none */
     const _Atomic int64_t *clock;       /* constant; the worker's address */
     _Alignas(64) _Atomic int64_t low[STM_RECORD_KEY], high[STM_RECORD_KEY]; /* width > 1: keys of the first and the last row */
@@ -72,7 +72,7 @@ typedef struct stm_suspect {
 
 typedef struct stm_recorder {
     /* the worker writes */
-    _Alignas(64) _Atomic int64_t now_ns; /* raised ten times a second: it lives; the clock of the records */
+    _Alignas(64) _Atomic int64_t now_ns; /* raised four times a second: it lives; the clock of the records */
     _Alignas(64) _Atomic int32_t n_records;
     _Atomic int32_t begun; /* the run directory is open: --fresh has done its work */
     _Atomic int32_t ended; /* it ends as it wants to: its exit code is the run's */

@@ -48,6 +48,9 @@ mill_status stm_wrapper_create(const stm_wrapper_opts *opts, stm_wrapper **out, 
         static const _Atomic int64_t no_clock;
         w->record = &w->unseen;
         w->unseen.clock = &no_clock;
+        snprintf(w->unseen.step, sizeof w->unseen.step, "%s", s->name);
+        snprintf(w->unseen.root, sizeof w->unseen.root, "%s", opts->root_name != NULL ? opts->root_name : "");
+        w->unseen.replica = opts->index;
     }
     w->root = opts->root;
     w->key_width = opts->key_width;
@@ -178,6 +181,7 @@ stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w)
 mill_step *stm_wrapper_step(const stm_wrapper *w) { return w->step; }
 const mill_replica *stm_wrapper_replica(const stm_wrapper *w) { return &w->replica; }
 int32_t stm_wrapper_index(const stm_wrapper *w) { return w->replica.index; }
+const struct stm_record *stm_wrapper_record(const stm_wrapper *w) { return w->record; }
 void *stm_wrapper_owner(const stm_wrapper *w) { return w->owner; }
 struct stm_lane *stm_wrapper_lane(const stm_wrapper *w) { return w->lane; }
 void stm_wrapper_busy(stm_wrapper *w, int64_t ns) { stm_count(&w->busy_ns, ns); }

@@ -85,6 +85,8 @@ void *stm_wrapper_owner(const stm_wrapper *w);
 /** What it has on its device (wrapper/lane.h); NULL: it computes on the host. Constant once it is loaded. */
 struct stm_lane *stm_wrapper_lane(const stm_wrapper *w);
 stm_wrapper_stats stm_wrapper_counts(const stm_wrapper *w);
+/** What it is doing (supervise/recorder.h), also where nobody supervises. Threads: any. */
+const struct stm_record *stm_wrapper_record(const stm_wrapper *w);
 /** Add to busy_ns. Threads: the one that drives it. */
 void stm_wrapper_busy(stm_wrapper *w, int64_t ns);
 /** Work of the step that was queued at @p since_ns is waited for, within the deadline of its call; 0 = none is any more. Threads: the one that

@@ -261,6 +261,7 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
     o.dry_run = dry_run;
     o.limit = limit;
     o.drain_s = drain_s;
+    o.quiet_s = quiet_s;
     o.run_dir = run_dir.empty() ? nullptr : run_dir.c_str();
     o.on_error = keep_error;
     o.user = this;

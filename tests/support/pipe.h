@@ -88,6 +88,7 @@ public:
 
     int64_t memory_limit = 0; /* bytes; 0 = the engine's default */
     double drain_s = 0;       /* longest drain; 0 = the engine's default */
+    double quiet_s = 0;       /* of the watchdog; 0 = the engine's default */
     std::string run_dir;      /* empty = none */
     struct stm_tracer *tracer = nullptr;
     mill_error error = {};

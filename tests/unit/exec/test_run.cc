@@ -3,8 +3,12 @@
 
 #include <atomic>
 #include <chrono>
+#include <mutex>
 #include <thread>
 
+extern "C" {
+#include "core/log.h"
+}
 #include "support/fail_nth.h"
 #include "support/pipe.h"
 
@@ -193,6 +197,39 @@ TEST(Run, WatchdogRelievesDriversOfABlockingStep)
     EXPECT_EQ(p.wait(4), STM_END_DONE) << "the one driver waits for work that only another could do";
     EXPECT_EQ(other, 1000);
     EXPECT_EQ(p.rows("out").size(), 10u);
+}
+
+TEST(Run, WatchdogSaysWhoIsAtWorkAndWhatWaits)
+{
+    static std::mutex lock;
+    static std::string said;
+    Pipe p;
+    Behaviour stuck;
+    stuck.process = [&](mill_replica *, mill_batch *const *, size_t, mill_emit *out, mill_error *e) -> mill_status {
+        for (int i = 0; i < 2000; i++) { /* until it was told of */
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+            const std::lock_guard<std::mutex> hold(lock);
+            if (said.find("nothing has moved for") != std::string::npos) break;
+        }
+        return mill_emit_pass(out, e);
+    };
+    stuck.flags = MILL_BLOCKS; /* it takes one batch at a time */
+    said.clear();
+    p.quiet_s = 0.4;
+    p.source("a", 30, 5);
+    p.add("stuck", MILL_STEP, {{"a"}}, stuck);
+    p.sink("out", "stuck");
+    stm_log_set(
+        [](stm_level, const char *, const char *line, void *) {
+            const std::lock_guard<std::mutex> hold(lock);
+            said += std::string(line) + "\n";
+        },
+        nullptr, STM_WARN);
+    EXPECT_EQ(p.run(), STM_END_DONE);
+    p.destroy();
+    stm_log_set(nullptr, nullptr, STM_INFO);
+    EXPECT_NE(said.find("stuck[0], process of rows a:0 to a:4"), std::string::npos) << said;
+    EXPECT_NE(said.find(" between a and stuck"), std::string::npos) << said;
 }
 
 TEST(Run, FilterDropsAndKeysStay)
