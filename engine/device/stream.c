@@ -1,5 +1,7 @@
 #include "device/stream.h"
 
+#include <string.h>
+
 #include "core/alloc.h"
 #include "device/internal.h"
 
@@ -202,8 +204,14 @@ mill_status stm_stream_sync(stm_stream *s, mill_error *err)
 
 void stm_stream_settle(stm_stream *s)
 {
-    if (stm_stream_sync(s, NULL) != MILL_OK)
-        (void)s->device->ops->stream_sync(s->hw, NULL); /* it may be that only that call failed */
+    mill_error err = {0};
+
+    stm_device_count(&s->device->syncs, 1);
+    if (s->device->ops->stream_sync(s->hw, &err) != MILL_OK) { /* it may have told an earlier failure instead */
+        memset(&err, 0, sizeof err);
+        if (stm_device_note(s->device, s->device->ops->stream_sync(s->hw, &err)) != MILL_OK) return;
+    }
+    __atomic_store_n(&s->line->done, __atomic_load_n(&s->line->raised, __ATOMIC_RELAXED), __ATOMIC_RELEASE);
 }
 
 mill_status stm_stream_copy(stm_stream *s, void *dst, const void *src, size_t bytes, mill_error *err)

@@ -317,11 +317,14 @@ void stm_drivers_join(stm_run *run)
 
 static void *own_main(void *arg)
 {
-    stm_station *s = arg;
+    stm_replica_slot *slot = arg;
+    stm_station *s = stm_wrapper_owner(slot->wrapper);
     stm_run *run = s->run;
-    stm_carry none = {.may = false};
+    /* what is on a device stays with one thread, and the thread near the device */
+    stm_carry none = {.may = false, .mine = stm_wrapper_lane(slot->wrapper) != NULL ? slot : NULL};
     uint64_t began = 0;
 
+    stm_run_go_near(run, slot->wrapper);
     while (atomic_load(&run->quiescing) != 0) sched_yield();
     stm_pool_attach(run->pool);
     none.ring = ring_of(run, s->name, 0);
@@ -355,7 +358,7 @@ mill_status stm_own_threads_start(stm_run *run, stm_station *s, mill_error *err)
     for (int32_t i = 0; i < s->n_slots; i++) {
         int e;
         atomic_fetch_add(&run->threads, 1);
-        e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&s->slots[i].own, NULL, own_main, s);
+        e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&s->slots[i].own, NULL, own_main, &s->slots[i]);
         if (e != 0) {
             atomic_fetch_sub(&run->threads, 1);
             return mill_fail(err, MILL_ERR_NOMEM, "cannot start a thread for step %s: %s", s->name, strerror(e));

@@ -66,7 +66,10 @@ static void *loader_main(void *arg)
 {
     stm_replica_slot *slot = arg;
 
-    load_one(stm_wrapper_owner(slot->wrapper), slot);
+    stm_station *s = stm_wrapper_owner(slot->wrapper);
+
+    stm_run_go_near(s->run, slot->wrapper); /* pinned memory, and threads that the step starts */
+    load_one(s, slot);
     return NULL;
 }
 
@@ -94,8 +97,8 @@ static bool load_stage(stm_run *run, int32_t stage)
             slot->load_since_ns = stm_now_ns();
             pthread_mutex_unlock(&run->mutex);
             if (!ok) break;
-            const mill_step_type *t = stm_wrapper_step(slot->wrapper)->type;
-            if (t->load == NULL && t->open == NULL) { /* nothing to wait for */
+            const mill_step *step = stm_wrapper_step(slot->wrapper);
+            if (step->type->load == NULL && step->type->open == NULL && !stm_step_wants_device(step)) { /* nothing to wait for */
                 load_one(s, slot);
                 continue;
             }

@@ -1,6 +1,7 @@
 /*
  * A burst of a step on a device: the next batch is queued while one runs, and what is done is handed on. The thread never waits on the
- * device: it asks how far the streams are, and naps between, longer and longer (2 to 200 us: under a twentieth of a core).
+ * device: it asks how far the streams are, and naps between, a sixteenth of the time that nothing has happened for (2 us to 1 ms): that
+ * is how much later than it could a batch goes on, and long ones cost a hundredth of a core.
  *
  *      take --> map (queues) --> nothing of it is for the host: handed on at once, its readers order their streams behind it
  *                            --> columns are on their way down: handed on when they are there, in turn
@@ -11,7 +12,7 @@
 #include "exec/station.h"
 #include "wrapper/lane.h"
 
-enum { LEAST_NAP_NS = 2000, MOST_NAP_NS = 200000, MAY_FAIL = 3 };
+enum { LEAST_NAP_NS = 2000, MOST_NAP_NS = 1000000, MAY_FAIL = 3 };
 
 typedef struct pending {
     mill_batch *batch;
@@ -49,6 +50,14 @@ static void deliver(burst *b)
         stm_wrapper_called(b->wrapper, b->n > 0 ? b->ring[b->head].since_ns : 0);
         pass_on(b, batch);
     }
+}
+
+static void nap(int64_t since_ns)
+{
+    int64_t ns = (stm_now_ns() - since_ns) / 16;
+
+    ns = ns < LEAST_NAP_NS ? LEAST_NAP_NS : ns > MOST_NAP_NS ? MOST_NAP_NS : ns;
+    nanosleep(&(struct timespec){0, (long)ns}, NULL);
 }
 
 static void drop(burst *b)
@@ -105,7 +114,7 @@ int32_t stm_station_overlap(stm_station *s, stm_replica_slot *slot, stm_ready *i
     mill_error err = {0};
     mill_status st = MILL_OK;
     int32_t at = 0, handled = n;
-    int64_t nap_ns = LEAST_NAP_NS;
+    int64_t since_ns = stm_now_ns();
 
     for (;;) {
         const bool room = b.n <= STM_LANE_DEPTH && stm_lane_under_way(b.lane) < STM_LANE_DEPTH;
@@ -116,12 +125,11 @@ int32_t stm_station_overlap(stm_station *s, stm_replica_slot *slot, stm_ready *i
         }
         if (at < n && room) {
             if ((st = map(&b, &items[at++], &err)) != MILL_OK) break;
-            nap_ns = LEAST_NAP_NS;
+            since_ns = stm_now_ns();
         } else if (b.n == 0 && at == n && stm_lane_under_way(b.lane) == 0) {
             break;
         } else {
-            nanosleep(&(struct timespec){0, (long)nap_ns}, NULL);
-            if (nap_ns < MOST_NAP_NS) nap_ns += nap_ns / 2;
+            nap(since_ns);
         }
         if ((st = poll(&b, &err)) != MILL_OK) break;
         deliver(&b);

@@ -12,22 +12,40 @@
 #include "core/fault.h"
 #include "exec/durable.h"
 #include "exec/station.h"
+#include "placement/bind.h"
 #include "placement/limits.h"
 #include "supervise/quarantine.h"
 #include "wrapper/lane.h"
+
+/* What the plan gives a replica; NULL = no GPU. */
+static const stm_placed *placed(const stm_run *run, const stm_wrapper *w)
+{
+    const stm_station *s = stm_wrapper_owner(w);
+    const stm_placement *p = run->plan->placement;
+
+    for (int32_t i = 0; p != NULL && i < p->n; i++)
+        if (p->entries[i].step == s->plan_step && p->entries[i].replica == stm_wrapper_index(w) && p->entries[i].n_gpus > 0)
+            return &p->entries[i];
+    return NULL;
+}
+
+/* All processors of the GPU's node: its threads get in nobody's way there, and the mask that the process has is kept to. */
+void stm_run_go_near(const stm_run *run, const stm_wrapper *w)
+{
+    const stm_placed *e = placed(run, w);
+    const stm_topology *t = run->plan->topology;
+
+    if (e != NULL && t != NULL && e->gpus[0] < t->n_gpus) stm_bind_near_gpu(t, e->gpus[0], NULL);
+}
 
 static mill_status on_device(stm_wrapper *w, struct stm_lane **lane, void *user, mill_error *err)
 {
     stm_run *run = user;
     const stm_station *s = stm_wrapper_owner(w);
-    const stm_placement *p = run->plan->placement;
-    int32_t planned = -1;
+    const stm_placed *e = placed(run, w);
     mill_status st;
 
-    for (int32_t i = 0; p != NULL && i < p->n; i++)
-        if (p->entries[i].step == s->plan_step && p->entries[i].replica == stm_wrapper_index(w) && p->entries[i].n_gpus > 0)
-            planned = p->entries[i].gpus[0];
-    st = stm_run_devices_lane(&run->devices, run->pool, w, planned, lane, err);
+    st = stm_run_devices_lane(&run->devices, run->pool, w, e != NULL ? e->gpus[0] : -1, lane, err);
     if (st == MILL_OK && *lane != NULL) stm_lane_keep(*lane, s->resident);
     return st;
 }

@@ -208,6 +208,7 @@ void stm_run_unbuild(stm_run *run);
  * claimed, so that no later batch overtakes them: all behind it would pile up in front of whoever restores order. */
 typedef struct stm_carry {
     bool may;  /* constant: the thread goes on to where its batches go */
+    stm_replica_slot *mine; /* constant: the wrapper that it works with; NULL = any that is free */
     int32_t n; /* > 0: for `to` */
     stm_station *to;
     stm_station *from; /* where they were made, ... */
@@ -237,6 +238,9 @@ void stm_station_check_done(stm_station *s);
 int32_t stm_station_take(stm_station *s, stm_ready *items, int32_t want);
 /** Give batches to everybody who reads the stream; takes c->b[0 .. n) over. */
 void stm_station_hand_on(stm_station *s, int32_t n, stm_carry *c);
+
+/* run.c: the calling thread works for this replica from now on: near the GPU that the plan gives it, if it gives one. */
+void stm_run_go_near(const stm_run *run, const stm_wrapper *w);
 
 /* overlap.c: a burst of a step on a device. Returns when nothing of it is under way any more; items handled. */
 int32_t stm_station_overlap(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n);

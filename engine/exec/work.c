@@ -236,11 +236,11 @@ static void drop_items(stm_ready *items, int32_t from, int32_t n)
 }
 
 /* Under the lock. */
-static stm_replica_slot *claim(stm_station *s)
+static stm_replica_slot *claim(stm_station *s, const stm_replica_slot *mine)
 {
     for (int32_t i = 0; i < s->n_slots && !s->closing; i++) {
         stm_replica_slot *slot = &s->slots[i];
-        if (atomic_load_explicit(&slot->claimed, memory_order_acquire) != 0) continue;
+        if ((mine != NULL && slot != mine) || atomic_load_explicit(&slot->claimed, memory_order_acquire) != 0) continue;
         if (s->kind == STM_AT_SUBMIT && stm_wrapper_full(slot->wrapper) && atomic_load_explicit(&slot->poll, memory_order_relaxed) == 0) continue;
         atomic_store_explicit(&slot->claimed, 1, memory_order_relaxed);
         return slot;
@@ -318,7 +318,7 @@ static stm_replica_slot *begin(stm_station *s, stm_carry *c, stm_ready *items, i
 
     c->n = 0;
     stm_lock_take(&s->lock);
-    slot = claim(s);
+    slot = claim(s, c->mine);
     if (slot != NULL && carried > 0 && carried <= want) k = passed = stm_inlet_pass(s->inlet, c->b, carried, items);
     if (passed == 0 || passed < carried) { /* else nothing else is there */
         if (__builtin_expect(passed < carried, 0)) {
@@ -644,7 +644,7 @@ stm_replica_slot *stm_station_claim(stm_station *s)
     stm_replica_slot *slot;
 
     stm_lock_take(&s->lock);
-    slot = claim(s);
+    slot = claim(s, NULL);
     stm_lock_give(&s->lock);
     return slot;
 }

@@ -46,6 +46,8 @@ void stm_lane_close(stm_lane **pl)
 
     if (l == NULL) return;
     *pl = NULL;
+    if (l->graphs != NULL) stm_graphs_free(l);
+    for (int i = 0; i < 2; i++) mill_buffer_unref(&l->status[i]);
     for (int i = 0; i < STM_WAYS; i++) stm_stream_close(&l->streams[i]);
     stm_device_pool_release(&l->memory);
     stm_device_pool_release(&l->pinned);
@@ -55,10 +57,9 @@ void stm_lane_close(stm_lane **pl)
 
 void stm_lane_settle(stm_lane *l)
 {
-    mill_error err = {0};
-
     for (int i = 0; i < STM_WAYS; i++)
-        if (l->streams[i] != NULL) stm_stream_sync(l->streams[i], &err);
+        if (l->streams[i] != NULL) stm_stream_settle(l->streams[i]);
+    stm_graphs_drop(l);
 }
 
 stm_lane_stats stm_lane_counts(const stm_lane *l) { return l->stats; }
@@ -328,6 +329,30 @@ mill_status stm_lane_land_inputs(stm_wrapper *w, mill_error *err)
 
 /* ---- the call --------------------------------------------------------------------------------------------------- */
 
+/* The word of a batch: cleared before its work, ... */
+static mill_status begin_status(stm_lane *l, mill_error *err)
+{
+    mill_status st = MILL_OK;
+
+    if (l->status[0] == NULL) st = stm_lane_take(l, sizeof(int32_t), &l->status[0], err);
+    if (st == MILL_OK && l->status[1] == NULL) st = stm_device_pool_take(l->pinned, sizeof(int32_t), &l->status[1], err);
+    return st == MILL_OK ? stm_stream_fill(l->streams[STEP], mill_buffer_data(l->status[0]), 0, sizeof(int32_t), err) : st;
+}
+
+/* ... read behind it. A batch whose word says that it failed has not gone anywhere, so this is waited for. */
+static mill_status end_status(stm_lane *l, mill_error *err)
+{
+    mill_status st =
+        stm_stream_copy(l->streams[STEP], mill_buffer_data(l->status[1]), mill_buffer_data(l->status[0]), sizeof(int32_t), err);
+    int32_t word;
+
+    l->queued[STEP] = true;
+    if (st == MILL_OK) st = stm_lane_drain(l, 0, err);
+    if (st != MILL_OK) return st;
+    memcpy(&word, mill_buffer_data(l->status[1]), sizeof word);
+    return word == 0 ? MILL_OK : mill_fail(err, MILL_ERR_STEP, "the device reports %d for this batch", (int)word);
+}
+
 static mill_status call(stm_wrapper *w, mill_batch *const *up, mill_error *err)
 {
     stm_lane *l = w->lane;
@@ -335,6 +360,7 @@ static mill_status call(stm_wrapper *w, mill_batch *const *up, mill_error *err)
 
     if (st != MILL_OK) return st;
     l->queued[STEP] = true;
+    if ((w->step->type->flags & MILL_REPORTS_STATUS) != 0 && (st = begin_status(l, err)) != MILL_OK) return st;
     stm_range_push(l->opts.device, w->step->name);
     st = w->step->type->process(&w->replica, up, (size_t)w->step->n_inputs, &w->emit, err);
     stm_range_pop(l->opts.device);
@@ -346,6 +372,7 @@ static mill_status call(stm_wrapper *w, mill_batch *const *up, mill_error *err)
     if ((st = stm_lane_drain(l, 0, err)) != MILL_OK) return st;
     l->stats.retries++;
     l->queued[STEP] = true;
+    if (l->status[0] != NULL && (st = begin_status(l, err)) != MILL_OK) return st;
     st = w->step->type->process(&w->replica, up, (size_t)w->step->n_inputs, &w->emit, err);
     return st == MILL_ERR_AGAIN ? MILL_ERR_DEVICE_MEM : st;
 }
@@ -402,6 +429,7 @@ mill_status stm_lane_process(stm_wrapper *w, mill_batch *const *in, mill_error *
         st = u.st != MILL_OK ? u.st : call(w, up, err);
     }
     l->stats.batches++;
+    if (st == MILL_OK && (w->step->type->flags & MILL_REPORTS_STATUS) != 0) st = end_status(l, err);
     visit(up, n_in, reads, &u);                             /* now: a raise on the way would have let the marks pass */
     if (u.crowded) stm_stream_sync(l->streams[STEP], NULL); /* rare */
     /* What leaves through the general case of the wrapper has rows picked from it on the host. */
@@ -462,6 +490,13 @@ mill_status mill_replica_device_buffer(mill_replica *r, size_t bytes, mill_buffe
     /* scratch that is let go before the raise is in use until then */
     if (st == MILL_OK) stm_buffer_written(*out, stm_stream_next(r->w->lane->streams[STEP]));
     return st;
+}
+
+int32_t *mill_replica_device_status(mill_replica *r)
+{
+    const stm_lane *l = r->w->lane;
+
+    return l != NULL && l->status[0] != NULL ? mill_buffer_data(l->status[0]) : NULL;
 }
 
 bool mill_buffer_is_on_device(const mill_buffer *buf) { return stm_buffer_on_device(buf); }

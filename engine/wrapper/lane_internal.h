@@ -18,7 +18,9 @@ struct stm_lane {
     const bool *keep;
     stm_mark due;
     stm_site site;
-    mill_error *err; /* of calls through the site */
+    struct stm_graphs *graphs; /* NULL: none yet */
+    mill_buffer *status[2];    /* on the device, pinned: the word of a batch; NULL: the step does not report */
+    mill_error *err;           /* of calls through the site */
     stm_lane_stats stats;
 };
 
@@ -32,6 +34,9 @@ mill_status stm_lane_drain(stm_lane *l, int32_t n, mill_error *err);
 mill_status stm_lane_move(stm_lane *l, stm_device_pool *to, const mill_column *col, mill_column **out, mill_error *err);
 /** Memory of the device; once more after a drain. It carries the mark of the step's stream. */
 mill_status stm_lane_take(stm_lane *l, size_t bytes, mill_buffer **out, mill_error *err);
+/** graphs.c: none is queued or kept afterwards. */
+void stm_graphs_drop(stm_lane *l);
+void stm_graphs_free(stm_lane *l);
 /** assemble.c */
 void stm_lane_site_init(stm_lane *l);
 

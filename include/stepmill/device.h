@@ -44,6 +44,32 @@ MILL_API bool mill_replica_device_of(const mill_replica *r, mill_replica_device 
  * Threads: inside a call for the replica. Blocks: no.
  */
 MILL_API mill_status mill_replica_device_buffer(mill_replica *r, size_t bytes, mill_buffer **out, mill_error *err);
+/** Queues work on the replica's stream; @p user is what mill_replica_graph was given. */
+typedef mill_status (*mill_graph_queue)(mill_replica *r, void *user, mill_error *err);
+/**
+ * Queue the same work as earlier calls with this key, by one call of the driver where the backend has graphs.
+ *
+ * With a new key @p queue is called once and what it queues is captured; later calls with the key launch that and do not call it. So everything
+ * that the work depends on and is not in the key stays as it is: sizes, parameters, addresses. The usual way: buffers of the replica's own for
+ * the largest shape, inputs copied there before, one key per bucket of shapes. Inside @p queue nothing may be waited for or allocated.
+ * A replica keeps the last MILL_GRAPHS keys that were used. Where there are no graphs @p queue is called every time.
+ *
+ * @param key, bytes  compared byte by byte; at most MILL_GRAPH_KEY bytes.
+ * @retval MILL_ERR_UNSUPPORTED  the replica has no device.
+ * Threads: inside process. Blocks: no, but to make room for a new key while all kept ones are queued.
+ */
+MILL_API mill_status mill_replica_graph(mill_replica *r, const void *key, size_t bytes, mill_graph_queue queue, void *user,
+                                        mill_error *err);
+#define MILL_GRAPHS 32
+#define MILL_GRAPH_KEY 64
+/** Drop all kept graphs: buffers that they use are about to go. They are dropped before unload is called, too. */
+MILL_API void mill_replica_graphs_drop(mill_replica *r);
+/**
+ * Steps with the flag MILL_REPORTS_STATUS: the word of the batch in hand, an int32 in device memory that is 0 before its work and that this
+ * work may set. Another value than 0 means that the batch failed: it is read before the batch goes on. NULL without a device. Threads: inside
+ * process.
+ */
+MILL_API int32_t *mill_replica_device_status(mill_replica *r);
 /** Whether the buffer is memory of a device: its address then means nothing on the host, but with the backend `cpu`. */
 MILL_API bool mill_buffer_is_on_device(const mill_buffer *buf);
 /** Whether any buffer of the column is. mill_view.null_count of such a column is -1 unless it has no nulls. */

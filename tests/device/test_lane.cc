@@ -2,6 +2,8 @@
 #include "device/backend.h"
 
 #include <dlfcn.h>
+#include <sched.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -57,13 +59,16 @@ protected:
                 std::lock_guard<std::mutex> guard(lock);
                 ordinals.insert(d.ordinal);
             }
-            static int64_t backwards[MAX_ROWS];
-            for (int i = 0; i < MAX_ROWS; i++) __atomic_store_n(&backwards[i], MAX_ROWS - 1 - i, __ATOMIC_RELAXED);
+            static const std::vector<int64_t> backwards = [] {
+                std::vector<int64_t> v;
+                for (int i = 0; i < MAX_ROWS; i++) v.push_back(MAX_ROWS - 1 - i);
+                return v;
+            }();
             mill_buffer *index = nullptr;
-            mill_status st = mill_replica_device_buffer(r, sizeof backwards, &index, e);
+            mill_status st = mill_replica_device_buffer(r, MAX_ROWS * 8, &index, e);
             if (st != MILL_OK) return st;
             mill_replica_set_state(r, index);
-            return mt_lane_copy(r, mill_buffer_data(index), backwards, sizeof backwards, e);
+            return mt_lane_copy(r, mill_buffer_data(index), backwards.data(), MAX_ROWS * 8, e);
         };
         b.unload = [this](mill_replica *r) {
             mill_buffer *index = static_cast<mill_buffer *>(mill_replica_state(r));
@@ -309,6 +314,229 @@ TEST_P(Lane, ALostDeviceEndsTheRun)
     EXPECT_EQ(live_replicas, 0);
 }
 
+namespace {
+/* What a step that uses graphs has of its own: addresses that stay. */
+struct GraphState {
+    mill_buffer *in = nullptr, *out = nullptr, *index = nullptr;
+    int64_t rows = 0;
+    int queued = 0;
+};
+mill_status queue_reverse(mill_replica *r, void *user, mill_error *e)
+{
+    GraphState *g = static_cast<GraphState *>(user);
+    g->queued++;
+    return mt_lane_gather(r, mill_buffer_data(g->in),
+                          static_cast<const int64_t *>(mill_buffer_data(g->index)) + (MAX_ROWS - g->rows), mill_buffer_data(g->out),
+                          g->rows, e);
+}
+} // namespace
+
+/* Work that is the same for all batches of a shape is captured once and launched then; a cache that is too small loses time, never rows. */
+TEST_P(Lane, GraphsPerShape)
+{
+    for (int variants : {1, 40}) {
+        Pipe p;
+        GraphState g;
+        Behaviour b = reverses();
+        const auto load = b.load;
+        b.load = [&](mill_replica *r, mill_error *e) -> mill_status {
+            mill_status st = load(r, e);
+            if (!on_device || st != MILL_OK) return st;
+            g.index = static_cast<mill_buffer *>(mill_replica_state(r));
+            st = mill_replica_device_buffer(r, MAX_ROWS * 8, &g.in, e);
+            return st == MILL_OK ? mill_replica_device_buffer(r, MAX_ROWS * 8, &g.out, e) : st;
+        };
+        const auto unload = b.unload;
+        b.unload = [&](mill_replica *r) {
+            mill_buffer_unref(&g.in);
+            mill_buffer_unref(&g.out);
+            unload(r);
+        };
+        const auto on_host = b.process;
+        b.process = [&](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+            if (!on_device) return on_host(r, in, n, out, e);
+            const mill_view v = mill_column_view(mill_batch_column(in[0], 0));
+            mill_buffer *data = nullptr;
+            mill_column *y = nullptr;
+            mill_batch *made = nullptr;
+            g.rows = mill_batch_rows(in[0]);
+            const size_t bytes = static_cast<size_t>(g.rows) * 8;
+            const int64_t key[] = {g.rows, calls++ % variants};
+            mill_status st = mill_replica_device_buffer(r, bytes, &data, e);
+            if (st == MILL_OK)
+                st = mt_lane_copy(r, mill_buffer_data(g.in), static_cast<const int64_t *>(v.data) + v.offset, bytes, e);
+            if (st == MILL_OK) st = mill_replica_graph(r, key, sizeof key, queue_reverse, &g, e);
+            if (st == MILL_OK) st = mt_lane_copy(r, mill_buffer_data(data), mill_buffer_data(g.out), bytes, e);
+            if (st == MILL_OK)
+                st = mill_column_create(mill_replica_pool(r), v.type, g.rows, nullptr, nullptr, &data, nullptr, &y, e);
+            if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), g.rows, 1, &made);
+            if (st == MILL_OK) st = mill_batch_set_column(made, 0, &y);
+            if (st == MILL_OK) st = mill_emit_batch(out, &made, nullptr, e);
+            mill_buffer_unref(&data);
+            mill_column_unref(&y);
+            mill_batch_destroy(&made);
+            return st;
+        };
+        calls = 0;
+        p.source("rows", 64 * 120 + 10, 64);
+        p.add("reverse", MILL_STEP, {{"rows"}}, b, gpu(64));
+        p.sink("out", "reverse");
+        ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
+        expect_reversed(p, 64 * 120 + 10, 64);
+        EXPECT_TRUE(p.errors.empty());
+        p.destroy();
+        if (on_device) {
+            EXPECT_EQ(g.queued, variants == 1 ? 2 : 121) << "64 and 10 rows; 40 keys in turn are more than are kept";
+        }
+    }
+}
+
+/* A step that reports: a batch whose word is set is made null, with what the device said, and the others are not. */
+TEST_P(Lane, ABatchThatTheDeviceReports)
+{
+    static const int32_t seven = 7;
+    Pipe p;
+    Behaviour b = reverses();
+    const auto process = b.process;
+    b.flags |= MILL_REPORTS_STATUS;
+    b.process = [&](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        const bool third = calls == 2;
+        mill_status st = process(r, in, n, out, e);
+        if (!third || st != MILL_OK) return st;
+        if (!on_device) return mill_fail(e, MILL_ERR_STEP, "the device reports 7 for this batch");
+        EXPECT_NE(mill_replica_device_status(r), nullptr);
+        return mt_lane_copy(r, mill_replica_device_status(r), &seven, sizeof seven, e);
+    };
+    p.source("rows", 640, 64);
+    p.add("reverse", MILL_STEP, {{"rows"}}, b, gpu(64));
+    p.sink("out", "reverse");
+    ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
+    expect_reversed(p, 640, 64, [](int64_t i) { return i / 64 == 2; });
+    ASSERT_EQ(p.errors.size(), 1u);
+    EXPECT_STREQ(p.errors[0].error.msg, "the device reports 7 for this batch");
+}
+
+/* While the device works the replica's thread naps: it takes a twentieth of a processor at most. */
+TEST_P(Lane, WaitingCostsNextToNothing)
+{
+    using HostFunc = void (*)(void *);
+    const auto host_func = reinterpret_cast<int (*)(void *, HostFunc, void *)>(dlsym(RTLD_DEFAULT, "cudaLaunchHostFunc"));
+    if (!on_device || host_func == nullptr) return;
+    double best = 1.0;
+    for (int round = 0; round < 3 && best > 0.05; round++) {
+        struct timespec cpu[2] = {}, wall[2] = {};
+        Pipe p;
+        Behaviour b = reverses();
+        const auto process = b.process;
+        calls = 0;
+        b.process = [&](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+            mill_replica_device d = MILL_REPLICA_DEVICE_INIT;
+            EXPECT_TRUE(mill_replica_device_of(r, &d));
+            const int at = calls;
+            if (at == 2) clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu[1]), clock_gettime(CLOCK_MONOTONIC, &wall[1]);
+            if (at < 2) {
+                EXPECT_EQ(host_func(
+                              d.stream,
+                              [](void *) {
+                                  const struct timespec nap = {0, 300000000};
+                                  nanosleep(&nap, nullptr);
+                              },
+                              nullptr),
+                          0);
+            }
+            const mill_status st = process(r, in, n, out, e);
+            if (at == 1) clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu[0]), clock_gettime(CLOCK_MONOTONIC, &wall[0]);
+            return st;
+        };
+        p.source("rows", 64, 16);
+        p.add("reverse", MILL_STEP, {{"rows"}}, b, gpu(16));
+        p.sink("out", "reverse");
+        ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
+        expect_reversed(p, 64, 16);
+        const auto seconds = [](const struct timespec *t) {
+            return static_cast<double>(t[1].tv_sec - t[0].tv_sec) + static_cast<double>(t[1].tv_nsec - t[0].tv_nsec) / 1e9;
+        };
+        ASSERT_GT(seconds(wall), 0.1) << "two batches were under way, and the third waited for the first";
+        best = std::min(best, seconds(cpu) / seconds(wall));
+    }
+    EXPECT_LE(best, 0.05) << "of a processor";
+    std::printf("%.4f of a processor while two batches are under way\n", best);
+}
+
+/* A replica's threads run where the plan puts its GPU, and nobody else's are touched. */
+TEST_P(Lane, ThreadsAreNearTheDevice)
+{
+    cpu_set_t before;
+    ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
+    std::vector<int> allowed;
+    for (int c = 0; c < CPU_SETSIZE; c++)
+        if (CPU_ISSET(c, &before)) allowed.push_back(c);
+    const auto check =
+        [&](const mill_replica *r) { /* replica i has GPU i, at the node of the i-th processor */
+                                     cpu_set_t now;
+                                     EXPECT_EQ(sched_getaffinity(0, sizeof now, &now), 0);
+                                     EXPECT_EQ(CPU_COUNT(&now), 1);
+                                     EXPECT_TRUE(
+                                         CPU_ISSET(allowed[static_cast<size_t>(mill_replica_index(r)) % allowed.size()], &now));
+        };
+    Pipe p;
+    Behaviour b = reverses(), elsewhere;
+    const auto process = b.process;
+    const auto load = b.load;
+    b.load = [&](mill_replica *r, mill_error *e) {
+        check(r);
+        return load(r, e);
+    };
+    b.process = [&](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) {
+        check(r);
+        return process(r, in, n, out, e);
+    };
+    elsewhere.uses = {{"x", "int64"}};
+    elsewhere.process = [&](mill_replica *, mill_batch *const *, size_t, mill_emit *out, mill_error *e) {
+        cpu_set_t now;
+        EXPECT_EQ(sched_getaffinity(0, sizeof now, &now), 0);
+        EXPECT_TRUE(CPU_EQUAL(&now, &before));
+        return mill_emit_pass(out, e);
+    };
+    p.source("rows", 600, 50);
+    p.add("elsewhere", MILL_STEP, {{"rows"}}, elsewhere);
+    p.add("reverse", MILL_STEP, {{"elsewhere"}}, b, gpu(50, 2));
+    p.sink("out", "reverse");
+    p.adjust = [&](stm_plan *plan) {
+        mill_error err = {};
+        stm_place_step steps[4] = {};
+        ASSERT_EQ(stm_topology_create("a test", &plan->topology, &err), MILL_OK) << err.msg;
+        for (int i = 0; i < 2; i++) {
+            stm_topology_node node = {};
+            stm_topology_gpu device = {};
+            node.os_index = i;
+            stm_cpus_add(&node.cpus, allowed[static_cast<size_t>(i) % allowed.size()]);
+            device.node = i;
+            device.pci_switch = device.part_of = device.instance[0] = device.instance[1] = -1;
+            device.memory = (int64_t)1 << 30;
+            device.cpus = node.cpus;
+            ASSERT_EQ(stm_topology_add_node(plan->topology, &node, &err), MILL_OK) << err.msg;
+            ASSERT_EQ(stm_topology_add_gpu(plan->topology, &device, &err), MILL_OK) << err.msg;
+        }
+        ASSERT_EQ(stm_topology_close(plan->topology, &err), MILL_OK) << err.msg;
+        static const int32_t in_turn[] = {0, 1};
+        for (int i = 0; i < 4; i++) steps[i].name = plan->steps[i].step->name, steps[i].replicas = steps[i].cpus = 1;
+        steps[2].replicas = 2, steps[2].gpus = 1, steps[2].devices = in_turn, steps[2].n_devices = 2;
+        stm_place_problem problem = {};
+        problem.topology = plan->topology, problem.steps = steps, problem.n_steps = 4;
+        int32_t fault = -1;
+        ASSERT_EQ(stm_placement_make(&problem, &plan->placement, &fault, &err), MILL_OK) << err.msg;
+    };
+    ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
+    expect_reversed(p, 600, 50);
+    if (on_device) {
+        EXPECT_EQ(ordinals, (std::set<int>{0, 1})) << "as planned";
+    }
+    cpu_set_t after;
+    ASSERT_EQ(sched_getaffinity(0, sizeof after, &after), 0);
+    EXPECT_TRUE(CPU_EQUAL(&before, &after));
+}
+
 /* The steady state, counted by the simulator: nothing is allocated, created or waited for, nothing is copied between two steps on one
  * device, and a stream waits once for what it reads of another, per batch. (10,000 batches in one order, fewer in the others.) */
 TEST_P(Lane, TheSteadyStateIsCounted)
@@ -413,6 +641,61 @@ TEST_P(Lane, EveryDeviceCallFailsOnce)
     EXPECT_GT(imputed, all ? 3 : 0);
     EXPECT_GT(failed, all ? 10 : 1);
     std::printf("%d runs done, %d with nulls, %d failed\n", done, imputed, failed);
+}
+
+/* The same for what the driver says, at every k-th of its calls: out of memory where it allocates, an error that leaves the device well, one that
+ * does not, and work that kills the device as it runs. */
+TEST_P(Lane, EveryKthCallOfTheDriverFails)
+{
+    const auto fault = reinterpret_cast<void (*)(const char *, long, int, int)>(dlsym(RTLD_DEFAULT, "stm_sim_fault"));
+    const auto clear = reinterpret_cast<void (*)()>(dlsym(RTLD_DEFAULT, "stm_sim_fault_clear"));
+    const auto fired = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "stm_sim_fault_fired"));
+    const auto revive = reinterpret_cast<void (*)()>(dlsym(RTLD_DEFAULT, "stm_sim_revive"));
+    const auto alive = reinterpret_cast<int (*)(const char *)>(dlsym(RTLD_DEFAULT, "stm_sim_live"));
+    const auto findings = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "stm_sim_findings"));
+    if (!on_device || fault == nullptr) return;
+    const char *order = getenv("STM_SIM_ORDER"), *lazy = getenv("STM_SIM_LAZY");
+    const int stride = strcmp(order, "fwd") == 0 && lazy[0] == '0' ? 3 : 29;
+    const struct {
+        const char *api;
+        int code, async; /* as the driver counts: 1 invalid value, 700 illegal address */
+    } kinds[] = {{"cuda*", 1, 0}, {"cuda*", 700, 0}, {"kernel", 700, 1}, {"copy", 700, 1}};
+    const long before = live();
+    int ends[3] = {};
+    for (const auto &kind : kinds)
+        for (long k = 2;; k += kind.async ? 1 : stride) { /* the first one counts devices: then the host does it */
+            bool struck;
+            {
+                Pipe p;
+                calls = 0;
+                p.source("rows", 64, 16);
+                p.add("reverse", MILL_STEP, {{"rows"}}, reverses(), gpu(16));
+                p.add("again", MILL_STEP, {{"reverse"}}, reverses_again(), gpu(8));
+                p.sink("out", "again");
+                fault(kind.api, k, kind.code, kind.async);
+                const stm_run_end end = p.run(60);
+                p.destroy();
+                struck = fired() != 0;
+                clear();
+                if (end == STM_END_DONE) {
+                    EXPECT_EQ(p.rows("out").size(), 64u) << kind.api << " " << k;
+                    if (p.errors.empty()) expect_reversed(p, 64, 16);
+                } else {
+                    EXPECT_TRUE(end == STM_END_FAILED || end == STM_END_LOAD_FAILED) << end;
+                    EXPECT_STRNE(p.error.msg, "") << kind.api << " " << k;
+                }
+                ends[end != STM_END_DONE ? 2 : p.errors.empty() ? 0 : 1]++;
+            }
+            revive();
+            EXPECT_EQ(live_replicas, 0) << kind.api << " " << k;
+            EXPECT_EQ(live(), before) << "leak when " << kind.api << " fails at " << k;
+            EXPECT_EQ(alive("*"), 0) << "left on the device when " << kind.api << " fails at " << k;
+            ASSERT_EQ(findings(), 0) << kind.api << " " << kind.code << " at " << k;
+            if (!struck) break;
+            ASSERT_LT(k, 3000);
+        }
+    EXPECT_GT(ends[2], 4);
+    std::printf("%d runs done, %d with nulls, %d failed\n", ends[0], ends[1], ends[2]);
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, Lane, ::testing::Values(STM_TEST_BACKEND), [](const auto &i) { return std::string(i.param); });

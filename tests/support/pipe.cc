@@ -255,6 +255,7 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
         if (!ps->inputs) return mill_fail(&error, MILL_ERR_NOMEM, "plan of a test");
         for (auto &f : s->from) ps->inputs[ps->n_inputs++] = {index_[f.step], f.branch};
     }
+    if (adjust) adjust(plan_);
     stm_run_opts o = {};
     o.struct_size = sizeof o;
     o.threads = threads;

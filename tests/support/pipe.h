@@ -91,6 +91,7 @@ public:
     double quiet_s = 0;       /* of the watchdog; 0 = the engine's default */
     std::string run_dir;      /* empty = none */
     struct stm_tracer *tracer = nullptr;
+    std::function<void(stm_plan *)> adjust; /* the plan, before it is run */
     mill_error error = {};
     std::vector<stm_error_record> errors;
     std::vector<int64_t> batch_sizes(const std::string &sink) { return sizes_[sink]; }

@@ -337,6 +337,7 @@ long stm_sim_kernels(int device)
 void stm_sim_revive(void)
 {
     Lock l;
+    forget_work_of_destroyed();
     for (Device &d : devices()) {
         d.sticky = cudaSuccess;
         d.why.clear();

@@ -130,6 +130,7 @@ void wait_for(const RecordP &record);
 bool poll_locked(const RecordP &r);            // done? In lazy mode the first look only makes it wanted
 std::vector<RecordP> device_tails_locked(int device);
 cudaError_t sticky_of(int device);
+void forget_work_of_destroyed(); // streams that are gone, but for what they had queued; under the lock
 void forget_declarations(); // of this thread's next launch
 
 // checker (check.cc), all locked

@@ -87,6 +87,17 @@ static bool uses_live_memory(const Op &op, Stream *s)
     return true;
 }
 
+static std::set<Stream *> &closing_streams() // destroyed, with a thread
+{
+    static std::set<Stream *> s;
+    return s;
+}
+void forget_work_of_destroyed()
+{
+    for (Stream *s : closing_streams())
+        for (Op &op : s->queue) op.work.run = nullptr;
+}
+
 static void run_stream(Stream *s)
 {
     Lock l;
@@ -128,6 +139,7 @@ static void run_stream(Stream *s)
     }
     retired().push_back({s->index, s->clock.at(s->index)});
     live_streams().erase(s);
+    closing_streams().erase(s);
     delete s;
 }
 
@@ -339,6 +351,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t handle)
     if (s->started) {
         if (!s->queue.empty()) want_locked(s->queue.back().record);
         live_streams().erase(s);
+        closing_streams().insert(s);
         wake(&s->gate); // its thread deletes it
     } else {
         live_streams().erase(s);
