@@ -56,8 +56,8 @@ class Case(unittest.TestCase):
         self.assertEqual(r.returncode, code, r.stderr)
         return r
 
-    def slow(self, *args):
-        self.write("work.sh", WORK % "sleep 0.004;")
+    def slow(self, *args, pause=0.01):
+        self.write("work.sh", WORK % f"sleep {pause};")
         return subprocess.Popen([STEPMILL, "run", "seen.yaml", "--run", "r", *args], cwd=self.path, stdout=subprocess.DEVNULL,
                                 stderr=subprocess.PIPE, text=True)
 
@@ -239,9 +239,9 @@ class Live(Case):
             return f.read().splitlines()[1:]
 
     def test_a_killed_run_is_told_from_a_live_one(self):
-        run = self.slow("--no-supervise")
+        run = self.slow("--no-supervise", pause=0.1)
         self.until(lambda: os.path.exists(os.path.join(self.path, "r/progress.json")) and
-                   [s for s in json.loads(self.read("r/progress.json"))["steps"] if s["step"] == "work" and s["rows_in"] > 0])
+                   [s for s in json.loads(self.read("r/progress.json"))["steps"] if s["step"] == "work" and s["phase"] == "running"])
         run.kill()
         run.wait()
         run.stderr.close()
@@ -289,7 +289,7 @@ class Screen:
 class Terminal(Case):
     def watch(self, width, env=None, resize=None):
         """Bytes that a run writes to a terminal; resized after the first frames."""
-        self.write("work.sh", WORK % "sleep 0.003;")
+        self.write("work.sh", WORK % "sleep 0.005;")
         pid, fd = pty.fork()
         if pid == 0:
             try:
@@ -400,9 +400,10 @@ class Report(Case):
         self.assertNotIn("@import", page)
         self.assertNotRegex(page, r"https?://")
         text = " ".join(p.text)
-        for word in ("done", "500", "docs", "work", "some", "write_jsonl", "What would make it faster", "Replicas over time", "answer 1 is not a row", "docs:77",
+        for word in ("done", "500", "docs", "work", "some", "write_jsonl", "What would make it faster", "Replicas over time", "answer 1 is not a row",
                      "<script>alert('\"&')</script>", "seen.yaml", "command line"):
             self.assertIn(word, text)
+        self.assertRegex(text, r"docs:\d*77\b", "the first row that failed, of whichever replica was first")
         self.assertEqual(p.tags.count("svg"), 2)
         self.assertLess(len(page), 100000)
 
