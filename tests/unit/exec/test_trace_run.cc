@@ -86,7 +86,7 @@ TEST(TraceRun, EveryBatchIsThereOnce)
         };
         Pipe::Opts two;
         two.replicas = 2;
-        p.source("src", 20000, 10);
+        p.source("src", 8000, 10);
         p.add("pass", MILL_STEP, {{"src"}}, Behaviour());
         p.add("slow", MILL_STEP, {{"pass"}}, slow, two);
         p.sink("out", "slow");
@@ -99,8 +99,8 @@ TEST(TraceRun, EveryBatchIsThereOnce)
     const Spans s = parse(file.read());
     EXPECT_EQ(s.dropped, 0);
     for (const char *step : {"src", "pass", "slow", "out"}) {
-        EXPECT_EQ(s.batches.at(step), 2000) << step;
-        EXPECT_EQ(s.rows.at(step), 20000) << step;
+        EXPECT_EQ(s.batches.at(step), 800) << step;
+        EXPECT_EQ(s.rows.at(step), 8000) << step;
     }
     EXPECT_GT(s.waits, 0) << "threads of `slow` wait at least once";
     for (const auto &track : s.tracks) {
@@ -140,7 +140,7 @@ TEST(TraceRun, WriterAndReaderDoNotMeet)
     mill_error err = {};
     ASSERT_EQ(stm_tracer_create(file.path.c_str(), &t, &err), MILL_OK);
     ASSERT_EQ(stm_tracer_place(t, 0, "s", true), MILL_OK);
-    constexpr int64_t kEvents = 100000;
+    constexpr int64_t kEvents = 30000;
     std::thread writer([&] {
         stm_ring *r = stm_tracer_join(t, "writer");
         for (int64_t i = 1; i <= kEvents; i++) {
