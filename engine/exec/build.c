@@ -48,17 +48,27 @@ static bool replays(const builder *b, int32_t i, int32_t out, int32_t branch)
     return source == out && b->nodes[i].credit_rows == branch;
 }
 
+/* Whether a store stands behind the producer for this consumer: its output is kept; or the consumer is a sink, which is a part of its own
+ * then: changed, it runs alone. A sink right behind a generator reads the source again, which costs no more. */
+static bool keeps(const builder *b, int32_t producer_step, bool sink)
+{
+    const stm_plan *plan = b->run->plan;
+    const stm_plan_step *ps = &plan->steps[producer_step];
+
+    if (!b->run->opts.durable || b->stations[b->out_node[producer_step]].kind == STM_AT_READER) return false;
+    return ps->cache || (sink && plan->keep_sink_rows && ps->step->type->kind != MILL_GENERATOR);
+}
+
 /* The node from which a consumer in @p stage reads this stream: the producer itself, or, across load groups and where the output is to be
  * kept, a reader behind a store. */
-static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int32_t stage, stm_flow_edge *edge)
+static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int32_t stage, bool sink, stm_flow_edge *edge)
 {
     const int32_t out = b->out_node[producer_step];
     int32_t store, reader;
 
     edge->from = out;
     edge->branch = branch;
-    const bool kept = b->run->opts.durable && b->run->plan->steps[producer_step].cache && b->stations[out].kind != STM_AT_READER;
-    if (b->stations[out].stage == stage && !kept) return 0;
+    if (b->stations[out].stage == stage && !keeps(b, producer_step, sink)) return 0;
     for (int32_t i = 0; i < b->n; i++) /* shared by all consumers of that group */
         if (b->stations[i].kind == STM_AT_READER && b->stations[i].plan_step < 0 && b->stations[i].stage == stage &&
             replays(b, i, out, branch)) {
@@ -132,7 +142,7 @@ static mill_status build_step(builder *b, int32_t i, mill_error *err)
         return mill_fail(err, MILL_ERR_UNSUPPORTED, "router %s has %d branches; at most %d are possible", step->name, (int)step->n_branches, STM_MAX_BRANCHES);
     if (ps->n_inputs > 64) return mill_fail(err, MILL_ERR_UNSUPPORTED, "step '%s' has %d inputs; at most 64 are possible", step->name, (int)ps->n_inputs);
     for (int32_t k = 0; k < ps->n_inputs; k++)
-        if (source_for(b, ps->inputs[k].from, ps->inputs[k].branch, ps->stage, &edges[k]) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
+        if (source_for(b, ps->inputs[k].from, ps->inputs[k].branch, ps->stage, kind == MILL_SINK, &edges[k]) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
     switch (kind) {
     case MILL_GENERATOR:
         node = add_node(b, STM_AT_GENERATOR, STM_NODE_GENERATOR, step->name, i, ps->stage);

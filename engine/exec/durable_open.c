@@ -200,13 +200,20 @@ static mill_status name_all(stm_run *run, opening *o, mill_error *err)
 
 /* ---- what is kept ------------------------------------------------------------------------------------------------ */
 
-static void say_change(const stm_vault_part *old, const stm_vault_part *now)
+/* By the steps that it has, not by its name, which may be that of a step whose rows it only reads. */
+static void say_change(const stm_run *run, int32_t part, const stm_vault_part *old, const stm_vault_part *now)
 {
-    stm_text t = {0};
+    stm_text t = {0}, who = {0};
     const int n = stm_signature_changes(old->fields, old->n_fields, now->fields, now->n_fields, 3, &t);
+    int32_t steps = 0;
 
-    if (n > 0 && !t.failed) stm_log(STM_INFO, "", "%s runs again: %s", now->name, t.data);
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        const stm_station *s = &run->stations[i];
+        if (s->lasting->part == part && s->plan_step >= 0 && s->kind != STM_AT_READER) stm_text_addf(&who, "%s%s", steps++ > 0 ? ", " : "", s->name);
+    }
+    if (n > 0 && !t.failed && !who.failed) stm_log(STM_INFO, "", "%s run%s again: %s", steps > 0 ? who.data : now->name, steps > 1 ? "" : "s", t.data);
     stm_text_free(&t);
+    stm_text_free(&who);
 }
 
 static mill_status choose(stm_run *run, opening *o, mill_error *err)
@@ -226,7 +233,7 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
         const stm_vault_part old = stm_vault_part_at(v, (size_t)k);
         o->kept[p] = memcmp(old.signature, part->signature, sizeof old.signature) == 0 && stm_durable_fits(run, old.state, old.n_state);
         if (!o->kept[p]) {
-            say_change(&old, part);
+            say_change(run, p, &old, part);
             continue;
         }
         part->state = old.state;

@@ -36,6 +36,7 @@ typedef struct stm_plan {
     stm_topology *topology;   /* of the GPUs that this process sees: position = CUDA's number */
     stm_placement *placement;
     double commit_interval_s; /* 0 = 1 s */
+    bool keep_sink_rows;      /* with a run directory a store stands in front of every sink */
 } stm_plan;
 void stm_plan_destroy(stm_plan **plan);
 /** Build all of a run but its threads, and take it down again: what a run would refuse (MILL_ERR_INVALID, the message names the

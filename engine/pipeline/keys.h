@@ -51,6 +51,7 @@ typedef struct stm_file_keys {
     const char *name; /* NULL = not given */
     int64_t memory_host, memory_pinned;
     double memory_cuda, commit_interval;
+    bool keep_sink_rows;
     int32_t placement, order, numerics; /* numerics: mill_numerics, -1 = not given */
     const stm_value *plugins, *load_groups, *steps;
 } stm_file_keys;

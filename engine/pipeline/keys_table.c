@@ -32,6 +32,8 @@ const stm_key stm_file_table[] = {
      .text = "limit on the bytes of rows in the pipeline"},
     {"commit_interval", STM_SHAPE_DURATION, "1s", 0.01, 3600, .offset = F(commit_interval),
      .text = "longest time between two commits: what a kill or power cut may cost"},
+    {"keep_sink_rows", STM_SHAPE_BOOL, "true", .offset = F(keep_sink_rows),
+     .text = "keep the rows that arrive at sinks in the run directory, so that a changed sink runs alone; false: they are written once only"},
     {"max_errors", STM_SHAPE_INT, "0", 0, 9e18, .offset = F(max_errors),
      .text = "imputed rows allowed before a finished run exits with code 3"},
     {"placement", STM_SHAPE_ENUM, "auto", .choices = "auto|external|explicit", .offset = F(placement),

@@ -205,6 +205,7 @@ static mill_status make_plan(mill_pipeline *p, const char *run_dir, stm_arena *a
     plan->input_order = g->keys.order == STM_ORDER_INPUT;
     for (int32_t i = 0; i < g->n_steps; i++) index[g->order[i]] = i;
     plan->commit_interval_s = g->keys.commit_interval;
+    plan->keep_sink_rows = g->keys.keep_sink_rows;
     for (int32_t i = 0; i < g->n_steps; i++)
         if ((st = fill_step(p, a, g, i, index, run_dir, plan, err)) != MILL_OK) goto fail;
     if ((st = stm_check_outputs(g, plan, run_dir, err)) != MILL_OK) goto fail;

@@ -84,6 +84,35 @@ expect("fresh", go("--fresh")[:2], (0, 301))
 write(kept="false")
 expect("cache: false", [go()[:2], go()[:2]], [(0, 301), (0, 301)])
 
+# The last step alone, without a word in the file; and each thing that changed by its name.
+def plain(path, template="{id}", out="", more="", argv="[cat]"):
+    (work / path).write_text(f"""stepmill: 1
+{more}
+steps:
+  src: {{type: read_jsonl, path: in.jsonl, columns: {{id: int64}}, extra: "", batch_size: 10}}
+  label: {{type: template, from: src, template: "{template}", output: label}}
+  other: {{type: filter, from: src, where: "id % 2 == 0"}}
+  out: {{type: write_jsonl, from: label, path: out.jsonl{out}}}
+  half: {{type: write_jsonl, from: other, path: half.jsonl}}
+""")
+    done = subprocess.run([stepmill, "run", work / path, "--run", work / "last", "--json"], capture_output=True, text=True, check=False)
+    again = sorted(line.split("info: ")[1] for line in done.stderr.splitlines() if " again: " in line)
+    return done.returncode, json.loads(done.stdout)["rows_in"], again
+
+
+write_input(300)
+expect("last: a first run", plain("last.yaml"), (0, 300, []))
+want = output("last")
+half = (work / "last" / "half.jsonl").stat()
+expect("last: a sink changed", plain("last.yaml", out=", omit_nulls: true"), (0, 0, ["out runs again: step out: omit_nulls was false, is true"]))
+expect("last: the same rows", output("last"), want)
+expect("last: nothing changed", plain("last.yaml", out=", omit_nulls: true"), (0, 0, []))
+now = (work / "last" / "half.jsonl").stat()
+expect("last: the other sink is untouched", (now.st_ino, now.st_mtime_ns), (half.st_ino, half.st_mtime_ns))
+expect("last: not kept", plain("last.yaml", more="keep_sink_rows: false")[:2], (0, 300))
+code, rows, again = plain("last.yaml", out=", omit_nulls: true", more="keep_sink_rows: false")
+expect("last: not kept, a sink changed", (code, rows, [a for a in again if "step out: omit_nulls was false, is true" not in a]), (0, 300, []))
+
 # A stop, and going on.
 write_input(300)
 write(argv="[sh, -c, 'while read -r l; do sleep 0.01; echo \"$l\"; done']", kept="auto")

@@ -146,7 +146,7 @@ TEST(Owner, OnlyOneThatHasCertainlyEndedIsOver)
     Vault v;
     Owner a, b;
     char who[STM_OWNER_WHO];
-    stm_owner_who(who, sizeof who);
+    stm_owner_who(0, who, sizeof who);
     EXPECT_TRUE(stm_owner_over(&dir.files, dir.path.c_str(), 1)) << "there was none";
     ASSERT_EQ(open_vault(dir.files, &v, &err, 1), MILL_OK);
     ASSERT_EQ(stm_owner_claim(v, &dir.files, dir.path.c_str(), 0.1, &a.p, &err), MILL_OK) << err.msg;
