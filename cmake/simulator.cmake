@@ -51,3 +51,11 @@ function(stm_sim_test name)
                                                    ENVIRONMENT "STM_SIM_ORDER=${order};STM_SIM_LAZY=${lazy};${T_ENV}")
   endforeach()
 endfunction()
+
+# stm_tsan_cases(filter test...): under TSan, where a simulated GPU thread costs 300 times as much, these run the cases of the filter only: one at least of
+# each kind of launch, stream and collective. All cases run in every other build.
+function(stm_tsan_cases filter)
+  if(STEPMILL_SANITIZE STREQUAL "thread" AND TARGET sim_cudart)
+    set_property(TEST ${ARGN} APPEND PROPERTY ENVIRONMENT "GTEST_FILTER=${filter}")
+  endif()
+endfunction()
