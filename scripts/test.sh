@@ -48,7 +48,7 @@ check() {
     local only=()
     [ "$1" != fuzz ] || only=(--label-regex '^fuzz$')
     local labels=("${exclude[@]}")
-    # A mistake of the test itself (ROADMAP.md, Weak).
+    # Its fault loops are not clean yet (ROADMAP.md, Weak).
     [ "$1" != tsan ] || labels+=(--exclude-regex '^test_lane_sim')
     mkdir -p "$results/$1"
     ctest --preset "$1" --show-only=json-v1 >"$results/$1.tests"

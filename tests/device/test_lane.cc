@@ -23,6 +23,21 @@ namespace {
 
 enum { MAX_ROWS = 512 };
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+constexpr bool kSanitized = __has_feature(thread_sanitizer) || __has_feature(address_sanitizer);
+#else
+constexpr bool kSanitized = false;
+#endif
+
+/* One order does all of a long test, plainly built; the others do some of it. */
+bool does_all()
+{
+    const char *order = getenv("STM_SIM_ORDER"), *lazy = getenv("STM_SIM_LAZY");
+    return !kSanitized && order != nullptr && strcmp(order, "fwd") == 0 && lazy != nullptr && lazy[0] == '0';
+}
+
 class Lane : public ::testing::TestWithParam<const char *> {
 protected:
     void SetUp() override
@@ -543,8 +558,7 @@ TEST_P(Lane, TheSteadyStateIsCounted)
 {
     const auto calls_of = reinterpret_cast<long (*)(const char *)>(dlsym(RTLD_DEFAULT, "stm_sim_calls"));
     const auto copied = reinterpret_cast<void (*)(const char *, long *, long long *)>(dlsym(RTLD_DEFAULT, "stm_sim_copied"));
-    const char *order = getenv("STM_SIM_ORDER"), *lazy = getenv("STM_SIM_LAZY");
-    const bool all = order != nullptr && strcmp(order, "fwd") == 0 && lazy != nullptr && lazy[0] == '0';
+    const bool all = does_all();
     const int64_t batches = all ? 10300 : 800, warm = 100, size = 8;
     static const char *const never[] = {"cudaMalloc",
                                         "cudaFree",
@@ -604,11 +618,10 @@ TEST_P(Lane, TheSteadyStateIsCounted)
 TEST_P(Lane, EveryDeviceCallFailsOnce)
 {
     if (!on_device) return; /* then there are none: test_fault_run fails the rest */
-    const char *order = getenv("STM_SIM_ORDER"), *lazy = getenv("STM_SIM_LAZY");
-    const bool all = order == nullptr || (strcmp(order, "fwd") == 0 && lazy != nullptr && lazy[0] == '0');
+    const bool all = does_all();
     const long before = live();
     int done = 0, imputed = 0, failed = 0;
-    for (int nth = all ? 0 : static_cast<int>(strlen(order)) % 7;; nth += all ? 1 : 7) {
+    for (int nth = 0;; nth += all ? 1 : 7) {
         bool fired;
         {
             Pipe p;
@@ -654,8 +667,7 @@ TEST_P(Lane, EveryKthCallOfTheDriverFails)
     const auto alive = reinterpret_cast<int (*)(const char *)>(dlsym(RTLD_DEFAULT, "stm_sim_live"));
     const auto findings = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "stm_sim_findings"));
     if (!on_device || fault == nullptr) return;
-    const char *order = getenv("STM_SIM_ORDER"), *lazy = getenv("STM_SIM_LAZY");
-    const int stride = strcmp(order, "fwd") == 0 && lazy[0] == '0' ? 3 : 29;
+    const int stride = does_all() ? 3 : 29;
     const struct {
         const char *api;
         int code, async; /* as the driver counts: 1 invalid value, 700 illegal address */
