@@ -83,7 +83,8 @@ mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrappe
         err);
 }
 
-mill_status stm_run_devices_team(stm_run_devices *d, stm_wrapper *w, const int32_t *planned, int32_t n, struct stm_team **team, mill_error *err)
+mill_status stm_run_devices_team(stm_run_devices *d, stm_wrapper *w, const int32_t *planned, int32_t n, struct stm_team **team,
+                                 mill_error *err)
 {
     const mill_step *step = stm_wrapper_step(w);
     stm_device *devices[STM_COMM_RANKS] = {NULL};

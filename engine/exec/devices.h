@@ -30,6 +30,7 @@ mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrappe
 
 /** The devices of a replica of a global: the @p n that are planned for it (@p planned[0] < 0: none is planned, the next ones in turn). *team untouched as
  *  *lane above. */
-mill_status stm_run_devices_team(stm_run_devices *d, stm_wrapper *w, const int32_t *planned, int32_t n, struct stm_team **team, mill_error *err);
+mill_status stm_run_devices_team(stm_run_devices *d, stm_wrapper *w, const int32_t *planned, int32_t n, struct stm_team **team,
+                                 mill_error *err);
 
 #endif
