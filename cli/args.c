@@ -107,7 +107,8 @@ static bool take_flag(int argc, char **argv, int *i, cli_args *out)
         if (*i + 1 >= argc) return usage(out->verb, "a value is missing after", arg, NULL);
         value = argv[++*i];
     }
-    if (value != NULL && value[0] == '\0') return usage(out->verb, "an empty value was given to", arg, NULL); /* a variable that is not set */
+    if (value != NULL && value[0] == '\0')
+        return usage(out->verb, "an empty value was given to", arg, NULL); /* a variable that is not set */
     out->given[id] = true;
     out->value[id] = value;
     if ((id == CLI_SET && out->n_set == CLI_MAX_REPEATS) || (id == CLI_PLUGIN && out->n_plugin == CLI_MAX_REPEATS) ||

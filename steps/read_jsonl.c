@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "steps/builtin.h"
 #include "steps/io/lines.h"
 #include "steps/jsonl/parse.h"
-#include "steps/builtin.h"
 
 #define GUESS_BYTES (1u << 20)
 #define BATCH_BYTES (8 << 20) /* a batch of huge lines ends early, so that memory stays bounded */
@@ -135,9 +135,9 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     if (s->extra && has_field(s, extra)) {
         /* Files that this program wrote have such a key. */
         if (declared || strcmp(extra, "extra") != 0 || has_field(s, extra = "_extra"))
-            return mill_config_fail(c, declared ? "columns" : "extra", err, MILL_ERR_INVALID,
-                                    "column %s is also the name for keys that no column has; set `extra` to another name, or to \"\"",
-                                    extra);
+            return mill_config_fail(
+                c, declared ? "columns" : "extra", err, MILL_ERR_INVALID,
+                "column %s is also the name for keys that no column has; set `extra` to another name, or to \"\"", extra);
     }
     for (int32_t i = 0; i < s->n; i++)
         if ((st = mill_io_add(io, s->fields[i].name, s->fields[i].type, NULL, err)) != MILL_OK) return st;
@@ -176,7 +176,8 @@ static mill_status go_to(reader *me, const settings *s, const mill_cursor *curso
 
     if (cursor->size > 0) {
         cursor_bytes b;
-        if (cursor->size != sizeof b) return mill_fail(err, MILL_ERR_INVALID, "the cursor has %u bytes, not %zu", cursor->size, sizeof b);
+        if (cursor->size != sizeof b)
+            return mill_fail(err, MILL_ERR_INVALID, "the cursor has %u bytes, not %zu", cursor->size, sizeof b);
         memcpy(&b, cursor->bytes, sizeof b);
         if (b.version != CURSOR_VERSION || b.file > s->n_paths)
             return mill_fail(err, MILL_ERR_INVALID, "the cursor is of another version or of other files");
@@ -192,8 +193,10 @@ static mill_status bad_row(const settings *s, const stm_line *line, const stm_js
     const int32_t number = line->number > INT32_MAX ? INT32_MAX : (int32_t)line->number;
     const int32_t byte = f->byte > INT32_MAX ? INT32_MAX : (int32_t)f->byte;
 
-    if (f->column[0]) (void)mill_fail(&e, MILL_ERR_DATA, "column %s: %s", f->column, f->cause);
-    else (void)mill_fail(&e, MILL_ERR_DATA, "%s", f->cause);
+    if (f->column[0])
+        (void)mill_fail(&e, MILL_ERR_DATA, "column %s: %s", f->column, f->cause);
+    else
+        (void)mill_fail(&e, MILL_ERR_DATA, "%s", f->cause);
     e.error_class = MILL_CLASS_DATA;
     memcpy(e.field, f->column, sizeof e.field);
     mill_error_place(&e, s->paths[line->file], number, byte);
@@ -230,7 +233,8 @@ static mill_status generate(mill_replica *r, int64_t max_rows, mill_cursor *curs
             st = stm_jsonl_row(me->parser, line.text, line.bytes, &fault);
         }
         if (st == MILL_ERR_DATA) st = bad_row(s, &line, &fault, stm_jsonl_rows(me->parser) - 1, out);
-        if (st != MILL_OK) return mill_fail(err, st, "no memory for line %llu of %s", (unsigned long long)line.number, s->paths[line.file]);
+        if (st != MILL_OK)
+            return mill_fail(err, st, "no memory for line %llu of %s", (unsigned long long)line.number, s->paths[line.file]);
     }
     const stm_place_in_files place = stm_lines_place(me->lines);
     const cursor_bytes b = {.version = CURSOR_VERSION, .file = place.file, .offset = place.offset, .line = place.line};
@@ -249,11 +253,22 @@ static mill_status generate(mill_replica *r, int64_t max_rows, mill_cursor *curs
 }
 
 static const mill_param params[] = {
-    {.name = "path", .type = MILL_PARAM_PATHS, .text = "file or files to read, globs too; .gz and .zst are known by their contents"},
-    {.name = "columns", .type = MILL_PARAM_COLUMNS, .flags = MILL_PARAM_OPTIONAL, .text = "name: type; without it, from the first MiB"},
-    {.name = "extra", .type = MILL_PARAM_STRING, .default_value = "extra",
+    {.name = "path",
+     .type = MILL_PARAM_PATHS,
+     .text = "file or files to read, globs too; .gz and .zst are known by their contents"},
+    {.name = "columns",
+     .type = MILL_PARAM_COLUMNS,
+     .flags = MILL_PARAM_OPTIONAL,
+     .text = "name: type; without it, from the first MiB"},
+    {.name = "extra",
+     .type = MILL_PARAM_STRING,
+     .default_value = "extra",
      .text = "json column for keys that no column has; \"\" = leave them out"},
-    {.name = "max_line_bytes", .type = MILL_PARAM_BYTES, .default_value = "64MiB", .min = 16, .max = 1u << 30,
+    {.name = "max_line_bytes",
+     .type = MILL_PARAM_BYTES,
+     .default_value = "64MiB",
+     .min = 16,
+     .max = 1u << 30,
      .text = "a longer line is a row error"},
 };
 

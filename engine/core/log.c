@@ -5,10 +5,10 @@
 #include <string.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* innermost: nothing but the locks of taps and sinks is taken under it */
-static stm_log_sink sink;     /* lock */
-static void *sink_user;       /* lock */
-static stm_log_tap *taps;     /* lock */
-static stm_level threshold = STM_INFO; /* written only while no engine thread runs */
+static stm_log_sink sink;                                /* lock */
+static void *sink_user;                                  /* lock */
+static stm_log_tap *taps;                                /* lock */
+static stm_level threshold = STM_INFO;                   /* written only while no engine thread runs */
 
 void stm_log_set(stm_log_sink to, void *user, stm_level from)
 {
@@ -46,7 +46,8 @@ void stm_logv(stm_level level, const char *who, const char *fmt, va_list ap)
     if (level < threshold && level < STM_INFO) return;
     vsnprintf(line, sizeof line, fmt, ap);
     pthread_mutex_lock(&lock);
-    for (const stm_log_tap *t = level >= STM_INFO ? taps : NULL; t != NULL; t = t->next) t->sink(level, who != NULL ? who : "", line, t->user);
+    for (const stm_log_tap *t = level >= STM_INFO ? taps : NULL; t != NULL; t = t->next)
+        t->sink(level, who != NULL ? who : "", line, t->user);
     if (level < threshold)
         ; /* for taps only */
     else if (sink != NULL)

@@ -21,14 +21,11 @@
 #include "core/fault.h"
 #include "exec/station.h"
 
-#define SPIN_NS 5000   /* before sleeping: about what a wake on the same core costs */
-#define WAKE_NS 5000   /* work that must wait elsewhere before a sleeping driver is woken for it */
-#define STEAL_NS 2000  /* work that must wait at a station before a driver takes it from one that is about to get there */
+#define SPIN_NS 5000  /* before sleeping: about what a wake on the same core costs */
+#define WAKE_NS 5000  /* work that must wait elsewhere before a sleeping driver is woken for it */
+#define STEAL_NS 2000 /* work that must wait at a station before a driver takes it from one that is about to get there */
 
-static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
-{
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-}
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen) { syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0); }
 static void futex_wake(_Atomic uint32_t *word, int n) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0); }
 
 void stm_run_ring(stm_run *run, bool all)
@@ -115,7 +112,8 @@ static int64_t waiting_ns(const stm_station *s)
     int64_t ready;
 
     if (s->own_threads) return 0;
-    if (s->kind == STM_AT_GENERATOR || s->kind == STM_AT_READER || s->kind == STM_AT_SUBMIT) return stm_station_runnable(s) ? cost : 0;
+    if (s->kind == STM_AT_GENERATOR || s->kind == STM_AT_READER || s->kind == STM_AT_SUBMIT)
+        return stm_station_runnable(s) ? cost : 0;
     ready = atomic_load_explicit(&s->ready, memory_order_relaxed);
     return ready > 0 && stm_station_runnable(s) ? ready * cost : 0;
 }
@@ -173,7 +171,8 @@ static void park(stm_run *run, bool leave)
 
     atomic_store(&run->waking, 0); /* a ring for somebody who was on the way out anyway must not keep others asleep */
     atomic_fetch_add(&run->sleepers, 1);
-    stay = atomic_fetch_add(&run->idle, 1) + 1 >= atomic_load(&run->threads) || !leave || atomic_load(&run->sleepers) >= run->n_drivers;
+    stay = atomic_fetch_add(&run->idle, 1) + 1 >= atomic_load(&run->threads) || !leave ||
+           atomic_load(&run->sleepers) >= run->n_drivers;
     atomic_thread_fence(memory_order_seq_cst);
     if (!(stay && any_runnable(run, false)) && !atomic_load(&run->quit) && !look_at_rest(run)) futex_wait(&run->epoch, seen);
     atomic_fetch_sub(&run->sleepers, 1);
@@ -340,7 +339,8 @@ static void *own_main(void *arg)
         atomic_fetch_add(&s->asleep, 1);
         atomic_fetch_add(&run->idle, 1);
         atomic_thread_fence(memory_order_seq_cst);
-        if (!stm_station_runnable(s) && !atomic_load(&s->done) && !atomic_load(&run->quit) && !atomic_load(&run->rested) && !look_at_rest(run))
+        if (!stm_station_runnable(s) && !atomic_load(&s->done) && !atomic_load(&run->quit) && !atomic_load(&run->rested) &&
+            !look_at_rest(run))
             futex_wait(&s->bell, seen);
         atomic_fetch_sub(&s->asleep, 1);
         leave_idle(run);

@@ -131,7 +131,8 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
     if (opts->recorder != NULL) run->memory_limit >>= opts->recorder->halvings < 16 ? opts->recorder->halvings : 16;
     atomic_store(&run->ceiling, run->memory_limit > 0 ? run->memory_limit : INT64_MAX);
     if ((st = stm_spill_create(run->run_dir, &run->spill, err)) != MILL_OK) goto fail;
-    if ((st = stm_pool_create(0, &run->pool)) != MILL_OK || (st = stm_errors_create(opts->on_error, opts->user, &run->errors)) != MILL_OK) {
+    if ((st = stm_pool_create(0, &run->pool)) != MILL_OK ||
+        (st = stm_errors_create(opts->on_error, opts->user, &run->errors)) != MILL_OK) {
         st = mill_fail(err, st, "run");
         goto fail;
     }
@@ -147,7 +148,8 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
                                  .user = run};
     if ((st = stm_run_build(run, err)) != MILL_OK) goto fail;
     for (int32_t i = 0; i < run->n_stations && opts->tracer != NULL; i++)
-        if (stm_tracer_place(opts->tracer, run->stations[i].node, run->stations[i].name, run->stations[i].plan_step >= 0 && run->stations[i].kind != STM_AT_READER) != MILL_OK) {
+        if (stm_tracer_place(opts->tracer, run->stations[i].node, run->stations[i].name,
+                             run->stations[i].plan_step >= 0 && run->stations[i].kind != STM_AT_READER) != MILL_OK) {
             st = mill_fail(err, MILL_ERR_NOMEM, "trace");
             goto fail;
         }
@@ -197,7 +199,8 @@ bool stm_run_raise_stop(stm_run *run, int32_t to)
 
     if (was >= to) return false;
     atomic_store(&run->stop_ns, stm_now_ns()); /* before anybody can see that it was raised */
-    while (was < to && !atomic_compare_exchange_weak(&run->stop, &was, to)) {}
+    while (was < to && !atomic_compare_exchange_weak(&run->stop, &was, to)) {
+    }
     return was < to;
 }
 
@@ -236,7 +239,8 @@ void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out)
         if (state == STM_LOADING) out->phase = STM_STEP_LOADING;
         if (state == STM_LOAD_FAILED || state == STM_FAILED) out->phase = STM_STEP_FAILED;
     }
-    if (out->phase == STM_STEP_WAITING) out->phase = done ? STM_STEP_DONE : atomic_load(&s->active) ? STM_STEP_RUNNING : STM_STEP_WAITING;
+    if (out->phase == STM_STEP_WAITING)
+        out->phase = done ? STM_STEP_DONE : atomic_load(&s->active) ? STM_STEP_RUNNING : STM_STEP_WAITING;
     if (atomic_load(&s->dead) && !(s->lasting != NULL && s->lasting->finished)) out->phase = STM_STEP_FAILED;
     out->ready_batches = atomic_load(&s->ready);
     if (s->inlet != NULL) {
@@ -299,7 +303,8 @@ static double overdue(stm_run *run, stm_station *s, int32_t k, int64_t now, mill
 
 bool stm_run_hung(const stm_run *run, mill_error *err)
 {
-    static const char *const calls[] = {[MILL_PHASE_LOAD] = "load", [MILL_PHASE_PROCESS] = "process", [MILL_PHASE_UNLOAD] = "unload"};
+    static const char *const calls[] = {
+        [MILL_PHASE_LOAD] = "load", [MILL_PHASE_PROCESS] = "process", [MILL_PHASE_UNLOAD] = "unload"};
     const int64_t now = stm_now_ns();
     const double stopped = atomic_load(&run->stop) == 2 ? (double)(now - atomic_load(&run->stop_ns)) / 1e9 : 0.0;
 
@@ -311,9 +316,11 @@ bool stm_run_hung(const stm_run *run, mill_error *err)
             if (s->slots[k].wrapper == NULL) continue;
             late = overdue((stm_run *)run, s, k, now, &phase, &limit, &inside);
             if (late > 1.0)
-                mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after its timeout of %g s, nor after being told to", calls[phase], late, limit);
+                mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after its timeout of %g s, nor after being told to",
+                          calls[phase], late, limit);
             else if (inside > STM_STOP_GRACE_S && stopped > STM_STOP_GRACE_S)
-                mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after being told that the run is stopped", calls[phase], stopped);
+                mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after being told that the run is stopped",
+                          calls[phase], stopped);
             else
                 continue;
             if (err != NULL) {

@@ -27,10 +27,7 @@ static void error_reset(mill_error *e)
 
 /* ---- handing on ------------------------------------------------------------------------------------------------- */
 
-static void publish_ready(stm_station *s)
-{
-    atomic_store_explicit(&s->ready, stm_inlet_ready(s->inlet), memory_order_release);
-}
+static void publish_ready(stm_station *s) { atomic_store_explicit(&s->ready, stm_inlet_ready(s->inlet), memory_order_release); }
 
 /* Push batches with what their rows cost. As push; the costs are worked out before the batches are parked and outside the lock. */
 static mill_status push_costed(stm_station *to, int32_t input, mill_batch **b, int32_t n, mill_error *err)
@@ -182,7 +179,8 @@ void stm_station_fail(stm_station *s, const mill_error *err)
         publish_ready(s);
         stm_lock_give(&s->lock);
     }
-    if (s->plan_step >= 0 && (e.status == MILL_ERR_STOP_IF || run->plan->steps[s->plan_step].step->policy.on_error == STM_ON_ERROR_STOP))
+    if (s->plan_step >= 0 &&
+        (e.status == MILL_ERR_STOP_IF || run->plan->steps[s->plan_step].step->policy.on_error == STM_ON_ERROR_STOP))
         stm_run_stop(run, true); /* the user asked for the run to end, not only for this branch */
     stm_run_ring(run, true);
 }
@@ -208,8 +206,10 @@ void stm_station_check_done(stm_station *s)
     bool now;
 
     if (!atomic_load_explicit(&s->active, memory_order_acquire)) return; /* counted when its load group starts */
-    if (!atomic_load_explicit(&s->inlet_done, memory_order_acquire) && !atomic_load_explicit(&s->dead, memory_order_acquire)) return;
-    stm_lock_take(&s->lock); /* nobody may be at work with a wrapper when it is called done, nor begin; whoever is looks again when it is through */
+    if (!atomic_load_explicit(&s->inlet_done, memory_order_acquire) && !atomic_load_explicit(&s->dead, memory_order_acquire))
+        return;
+    stm_lock_take(
+        &s->lock); /* nobody may be at work with a wrapper when it is called done, nor begin; whoever is looks again when it is through */
     now = !s->closing && is_settled(s);
     s->closing = s->closing || now;
     stm_lock_give(&s->lock);
@@ -225,7 +225,8 @@ void stm_station_close(stm_station *s)
     s->closing = true;
     stm_lock_give(&s->lock);
     for (int32_t i = 0; i < s->n_slots; i++)
-        while (atomic_load_explicit(&s->slots[i].claimed, memory_order_acquire) != 0) nanosleep(&(struct timespec){0, 100000}, NULL);
+        while (atomic_load_explicit(&s->slots[i].claimed, memory_order_acquire) != 0)
+            nanosleep(&(struct timespec){0, 100000}, NULL);
 }
 
 /* ---- claims ------------------------------------------------------------------------------------------------------ */
@@ -241,7 +242,9 @@ static stm_replica_slot *claim(stm_station *s, const stm_replica_slot *mine)
     for (int32_t i = 0; i < s->n_slots && !s->closing; i++) {
         stm_replica_slot *slot = &s->slots[i];
         if ((mine != NULL && slot != mine) || atomic_load_explicit(&slot->claimed, memory_order_acquire) != 0) continue;
-        if (s->kind == STM_AT_SUBMIT && stm_wrapper_full(slot->wrapper) && atomic_load_explicit(&slot->poll, memory_order_relaxed) == 0) continue;
+        if (s->kind == STM_AT_SUBMIT && stm_wrapper_full(slot->wrapper) &&
+            atomic_load_explicit(&slot->poll, memory_order_relaxed) == 0)
+            continue;
         atomic_store_explicit(&slot->claimed, 1, memory_order_relaxed);
         return slot;
     }
@@ -255,7 +258,8 @@ static void release(stm_station *s, stm_replica_slot *slot)
         atomic_exchange(&slot->claimed, 0);
     else
         atomic_store_explicit(&slot->claimed, 0, memory_order_release);
-    if (__builtin_expect(atomic_load_explicit(&s->inlet_done, memory_order_relaxed) || atomic_load_explicit(&s->dead, memory_order_relaxed), 0))
+    if (__builtin_expect(
+            atomic_load_explicit(&s->inlet_done, memory_order_relaxed) || atomic_load_explicit(&s->dead, memory_order_relaxed), 0))
         stm_station_check_done(s);
 }
 
@@ -435,7 +439,8 @@ static int32_t run_reader(stm_station *s, int32_t want, stm_carry *c)
             break;
         }
         if (b == NULL && complete && own_space) { /* a global that made nothing still has an end */
-            if (stm_batch_create(run->pool, 0, run->plan->steps[s->plan_step].step->out.n, stm_flow_roots(run->flow), &b) != MILL_OK) {
+            if (stm_batch_create(run->pool, 0, run->plan->steps[s->plan_step].step->out.n, stm_flow_roots(run->flow), &b) !=
+                MILL_OK) {
                 mill_fail(&err, MILL_ERR_NOMEM, "out of memory at the end of %s", s->name);
                 stm_station_fail(s, &err);
                 break;
@@ -610,7 +615,8 @@ static int32_t run_sink(stm_station *s, stm_replica_slot *slot, stm_ready *items
     if (st == MILL_OK && n > 0 && atomic_load_explicit(&s->inlet_done, memory_order_acquire)) {
         st = stm_wrapper_finalize(slot->wrapper, &err);
         s->finalized = true;
-        if (st == MILL_OK && s->run->env.output != NULL && !atomic_load(&s->dead)) /* else it is whole only as far as the failure let it be */
+        if (st == MILL_OK && s->run->env.output != NULL &&
+            !atomic_load(&s->dead)) /* else it is whole only as far as the failure let it be */
             st = s->run->env.output(slot->wrapper, STM_OUTPUT_ENDS, NULL, s->run, &err);
         if (st == MILL_OK && s->lasting != NULL) s->lasting->finished = true;
     }
@@ -626,7 +632,8 @@ static int32_t run_store(stm_station *s, stm_ready *items, int32_t n)
     for (int32_t i = 0; i < n; i++) {
         const bool end = items[i].batch->end, again = s->lasting != NULL && stm_lasting_drops(s);
         stm_credit_return(s->run->flow, s->node, items[i].batch);
-        if (s->kind == STM_AT_STORE && st == MILL_OK && s->lasting != NULL && !again) st = stm_lasting_store(s, items[i].batch, &err);
+        if (s->kind == STM_AT_STORE && st == MILL_OK && s->lasting != NULL && !again)
+            st = stm_lasting_store(s, items[i].batch, &err);
         if (s->kind == STM_AT_STORE && st == MILL_OK && !again) st = stm_store_put(s->run, s->store, &items[i].batch, &err);
         if (s->kind == STM_AT_STORE && st == MILL_OK && end) atomic_store_explicit(&s->store->complete, true, memory_order_release);
         if (s->lasting != NULL && st == MILL_OK) {
@@ -657,11 +664,15 @@ static bool may_run(const stm_station *s, int32_t carried)
 {
     bool free_slot = false;
 
-    if (!atomic_load_explicit(&s->active, memory_order_acquire) || atomic_load_explicit(&s->dead, memory_order_relaxed)) return false;
-    if (atomic_load_explicit(&s->done, memory_order_relaxed)) return false; /* a poll that came due late would keep all drivers at it */
+    if (!atomic_load_explicit(&s->active, memory_order_acquire) || atomic_load_explicit(&s->dead, memory_order_relaxed))
+        return false;
+    if (atomic_load_explicit(&s->done, memory_order_relaxed))
+        return false; /* a poll that came due late would keep all drivers at it */
     if (atomic_load_explicit(&s->run->stop, memory_order_relaxed) == 2) return false;
     if (s->kind == STM_AT_GENERATOR || s->kind == STM_AT_READER) {
-        if (atomic_load_explicit(&s->slots[0].claimed, memory_order_relaxed) != 0 || atomic_load_explicit(&s->inlet_done, memory_order_relaxed)) return false;
+        if (atomic_load_explicit(&s->slots[0].claimed, memory_order_relaxed) != 0 ||
+            atomic_load_explicit(&s->inlet_done, memory_order_relaxed))
+            return false;
         if (s->kind == STM_AT_READER && atomic_load_explicit(&s->store->waiting, memory_order_acquire) == 0 &&
             !(atomic_load_explicit(&s->store->complete, memory_order_acquire) && s->plan_step >= 0))
             return false;
@@ -686,7 +697,8 @@ static void ring_roots(stm_run *run)
 {
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *r = &run->stations[i];
-        if (r->own_threads && r->root >= 0 && atomic_load_explicit(&r->asleep, memory_order_relaxed) > 0 && stm_station_runnable(r)) stm_station_ring(r);
+        if (r->own_threads && r->root >= 0 && atomic_load_explicit(&r->asleep, memory_order_relaxed) > 0 && stm_station_runnable(r))
+            stm_station_ring(r);
     }
 }
 
@@ -735,7 +747,9 @@ int32_t stm_station_run(stm_station *s, stm_carry *c)
     switch (s->kind) {
     case STM_AT_GENERATOR: n = run_generator(s, slot, want, c); break;
     case STM_AT_READER: n = run_reader(s, want, c); break;
-    case STM_AT_STEP: n = stm_wrapper_lane(slot->wrapper) != NULL ? stm_station_overlap(s, slot, items, n) : run_step(s, slot, items, n, c); break;
+    case STM_AT_STEP:
+        n = stm_wrapper_lane(slot->wrapper) != NULL ? stm_station_overlap(s, slot, items, n) : run_step(s, slot, items, n, c);
+        break;
     case STM_AT_SUBMIT: n = run_submit(s, slot, want); break;
     case STM_AT_ROUTER: n = run_router(s, slot, items, n); break;
     case STM_AT_GLOBAL: n = run_global(s, slot, items, n); break;
@@ -757,7 +771,8 @@ int32_t stm_station_run(stm_station *s, stm_carry *c)
     } else {
         release(s, slot);
     }
-    if (__builtin_expect(s->run->own_roots, 0) && n > 0 && s->inlet != NULL && s->n_outs == 0) ring_roots(s->run); /* credit came back */
+    if (__builtin_expect(s->run->own_roots, 0) && n > 0 && s->inlet != NULL && s->n_outs == 0)
+        ring_roots(s->run); /* credit came back */
     if (__builtin_expect(tight, 0)) stm_run_ring_held(s->run);
     return n;
 }

@@ -38,7 +38,8 @@ bool mill_replica_cancelled(const mill_replica *r)
 
     if (atomic_load_explicit(&r->stopped, memory_order_relaxed)) return true;
     expired = atomic_load_explicit(&r->expired, memory_order_relaxed);
-    return expired != 0 && expired == atomic_load_explicit(&r->w->call_since, memory_order_relaxed); /* this call, not an earlier one */
+    return expired != 0 &&
+           expired == atomic_load_explicit(&r->w->call_since, memory_order_relaxed); /* this call, not an earlier one */
 }
 
 void mill_replica_wake(mill_replica *r)

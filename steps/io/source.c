@@ -25,7 +25,7 @@ struct stm_source {
     z_stream z;
     ZSTD_DStream *zstd;
     uint64_t size, taken; /* bytes of the file, 0 = unknown; bytes read of it, when it is compressed */
-    char path[256]; /* for messages, cut */
+    char path[256];       /* for messages, cut */
 };
 
 /* Reads until n bytes are there or the file ends. */
@@ -75,8 +75,7 @@ static mill_status detect(stm_source *s, mill_error *err)
     }
     if (s->end >= 2 && s->raw[0] == 0x1f && s->raw[1] == 0x8b) {
         s->kind = GZIP;
-        if (inflateInit2(&s->z, 15 + 16) != Z_OK)
-            return mill_fail(err, MILL_ERR_NOMEM, "no memory to decompress %s", s->path);
+        if (inflateInit2(&s->z, 15 + 16) != Z_OK) return mill_fail(err, MILL_ERR_NOMEM, "no memory to decompress %s", s->path);
         s->inflate_ready = true;
     } else if (s->end >= 4 && (memcmp(s->raw, zstd_magic, 4) == 0 ||
                                /* a skippable frame may come first */

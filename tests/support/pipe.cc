@@ -55,11 +55,23 @@ static mill_status t_accept(mill_replica *r, size_t i, const mill_batch *in, mil
 {
     return of(r).accept ? of(r).accept(r, i, in, e) : MILL_OK;
 }
-static mill_status t_finish(mill_replica *r, mill_emit *out, mill_error *e) { return of(r).finish ? of(r).finish(r, out, e) : MILL_OK; }
-static mill_status t_write(mill_replica *r, const mill_batch *in, mill_error *e) { return of(r).write ? of(r).write(r, in, e) : MILL_OK; }
+static mill_status t_finish(mill_replica *r, mill_emit *out, mill_error *e)
+{
+    return of(r).finish ? of(r).finish(r, out, e) : MILL_OK;
+}
+static mill_status t_write(mill_replica *r, const mill_batch *in, mill_error *e)
+{
+    return of(r).write ? of(r).write(r, in, e) : MILL_OK;
+}
 static mill_status t_finalize(mill_replica *r, mill_error *e) { return of(r).finalize ? of(r).finalize(r, e) : MILL_OK; }
-static mill_status t_route(mill_replica *r, const mill_batch *in, mill_route *out, mill_error *e) { return of(r).route(r, in, out, e); }
-static mill_status t_submit(mill_replica *r, uint64_t t, mill_batch *const *in, size_t n, mill_error *e) { return of(r).submit(r, t, in, n, e); }
+static mill_status t_route(mill_replica *r, const mill_batch *in, mill_route *out, mill_error *e)
+{
+    return of(r).route(r, in, out, e);
+}
+static mill_status t_submit(mill_replica *r, uint64_t t, mill_batch *const *in, size_t n, mill_error *e)
+{
+    return of(r).submit(r, t, in, n, e);
+}
 static mill_status t_poll(mill_replica *r, mill_results *out, mill_error *e) { return of(r).poll(r, out, e); }
 static void t_cancel(mill_replica *r, uint64_t t)
 {
@@ -122,7 +134,8 @@ int Pipe::add(const std::string &name, int32_t kind, const std::vector<From> &fr
     return (int)steps_.size() - 1;
 }
 
-int Pipe::add_type(const std::string &name, const mill_step_type *type, const std::vector<From> &from, const Params &params, const Opts &o)
+int Pipe::add_type(const std::string &name, const mill_step_type *type, const std::vector<From> &from, const Params &params,
+                   const Opts &o)
 {
     const int at = add(name, type->kind, from, Behaviour(), o);
     steps_[(size_t)at]->real = type;
@@ -323,7 +336,8 @@ std::string key_text(const mill_batch *b, int64_t r)
     return text;
 }
 
-mill_status emit_int64(mill_replica *r, mill_emit *out, const std::vector<int64_t> &values, mill_error *err, const std::vector<int64_t> *parent)
+mill_status emit_int64(mill_replica *r, mill_emit *out, const std::vector<int64_t> &values, mill_error *err,
+                       const std::vector<int64_t> *parent)
 {
     mill_pool *pool = mill_replica_pool(r);
     mill_buffer *data = nullptr, *par = nullptr;
@@ -332,7 +346,8 @@ mill_status emit_int64(mill_replica *r, mill_emit *out, const std::vector<int64_
     mill_status st = mill_buffer_create(pool, values.size() * 8, &data);
     if (st == MILL_OK && !values.empty()) memcpy(mill_buffer_data(data), values.data(), values.size() * 8);
     if (st == MILL_OK)
-        st = mill_column_create(pool, mill_type_plain(MILL_INT64), (int64_t)values.size(), nullptr, nullptr, &data, nullptr, &col, err);
+        st = mill_column_create(pool, mill_type_plain(MILL_INT64), (int64_t)values.size(), nullptr, nullptr, &data, nullptr, &col,
+                                err);
     if (st == MILL_OK) st = mill_batch_create(pool, (int64_t)values.size(), 1, &b);
     if (st == MILL_OK) st = mill_batch_set_column(b, 0, &col);
     if (st == MILL_OK && parent != nullptr) {

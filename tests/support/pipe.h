@@ -64,10 +64,14 @@ public:
     };
     /** Add a step of @p kind; a generator's batch_rows is its batch size. Returns its index. */
     int add(const std::string &name, int32_t kind, const std::vector<From> &from, const Behaviour &b, const Opts &o);
-    int add(const std::string &name, int32_t kind, const std::vector<From> &from, const Behaviour &b) { return add(name, kind, from, b, Opts()); }
+    int add(const std::string &name, int32_t kind, const std::vector<From> &from, const Behaviour &b)
+    {
+        return add(name, kind, from, b, Opts());
+    }
     /** Add a step of a real type with parameters: one text each, or several for a list. */
     typedef std::vector<std::pair<std::string, std::vector<std::string>>> Params;
-    int add_type(const std::string &name, const mill_step_type *type, const std::vector<From> &from, const Params &params, const Opts &o);
+    int add_type(const std::string &name, const mill_step_type *type, const std::vector<From> &from, const Params &params,
+                 const Opts &o);
     /** Generator of rows 0 .. rows-1 with column `x` = row number. */
     int source(const std::string &name, int64_t rows, int64_t batch_rows, const std::string &column = "x");
     /** A sink that keeps what it gets under its name. */
