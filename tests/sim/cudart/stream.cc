@@ -89,8 +89,8 @@ static bool uses_live_memory(const Op &op, Stream *s)
 
 static std::set<Stream *> &closing_streams() // destroyed, with a thread
 {
-    static std::set<Stream *> s;
-    return s;
+    static auto *s = new std::set<Stream *>; // never destroyed: threads of streams outlive the end of main
+    return *s;
 }
 void forget_work_of_destroyed()
 {
