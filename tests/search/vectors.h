@@ -50,7 +50,8 @@ struct Neighbours {
     std::vector<float> scores;
     bool operator==(const Neighbours &o) const
     {
-        return rows == o.rows && memcmp(scores.data(), o.scores.data(), scores.size() * sizeof(float)) == 0;
+        return rows == o.rows && scores.size() == o.scores.size() &&
+               (scores.empty() || memcmp(scores.data(), o.scores.data(), scores.size() * sizeof(float)) == 0);
     }
 };
 

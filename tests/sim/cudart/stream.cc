@@ -275,6 +275,8 @@ std::vector<RecordP> device_tails_locked(int device)
     std::vector<RecordP> tails;
     for (Stream *s : devices()[device].streams)
         if (s->tail) tails.push_back(s->tail);
+    for (Stream *s : closing_streams()) // destroyed, but for what they had queued: part of the device's work like any other
+        if (s->device == device && s->tail) tails.push_back(s->tail);
     return tails;
 }
 
