@@ -135,6 +135,8 @@ static void run_stream(Stream *s)
         for (Device &d : devices())
             for (Stream *other : d.streams)
                 if (other->gate.sleepers && other != s && !other->queue.empty()) wake(&other->gate);
+        for (Stream *other : closing_streams())
+            if (other->gate.sleepers && other != s && !other->queue.empty()) wake(&other->gate);
         notify();
     }
     retired().push_back({s->index, s->clock.at(s->index)});
