@@ -28,7 +28,7 @@ def reason(element, text):
     said = (element.get("message") or "") if element is not None else ""
     said = said if said and not said.startswith("SKIP") else text
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    lines = [line for line in lines if not re.match(r"^\S+\.(cc|cpp|c):\d+$", line)]
+    lines = [line for line in lines if not re.match(r"^\S+\.(cc|cpp|cu|c|h):\d+$", line)]
     return lines[0] if lines else "no reason given"
 
 
