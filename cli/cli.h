@@ -8,6 +8,9 @@
 #include "stepmill/run.h"
 #include "table.h"
 
+/* A process that died may be replaced by its supervisor: nobody works on a run when nobody did for so many seconds. */
+#define CLI_GONE_S 5.0
+
 enum { CLI_MAX_REPEATS = 64 };
 
 /** A call of the command, taken apart. Strings are those of argv. */

@@ -7,8 +7,6 @@
 #include "cli.h"
 #include "stepmill/watch.h"
 
-#define GONE_S 5.0 /* as in cmd_status.c */
-
 static bool wanted(const char *line, const char *which)
 {
     char step[80], replica[16];
@@ -75,7 +73,7 @@ int cmd_logs(const cli_args *a)
         return MILL_EXIT_USAGE;
     }
     show_new(a, f, &line, &cap);
-    while (a->given[CLI_FOLLOW] && gone < GONE_S && !ferror(stdout)) {
+    while (a->given[CLI_FOLLOW] && gone < CLI_GONE_S && !ferror(stdout)) {
         mill_error none = {0};
 
         if (w == NULL ? mill_watch_open(a->operands[0], &w, &none) != MILL_OK : mill_watch_look(w, &none) != MILL_OK) gone += 0.25;

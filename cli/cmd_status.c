@@ -5,8 +5,6 @@
 #include "stepmill/watch.h"
 #include "view.h"
 
-#define GONE_S 5.0 /* a process that died may be replaced by its supervisor: nobody works on the run when nobody did for so long */
-
 static const char *frame(void *user, bool table, bool colour, int width, int height, int *lines)
 {
     return mill_watch_show(user, (table ? MILL_PROGRESS_TABLE : MILL_PROGRESS_LINE) | (colour ? MILL_PROGRESS_COLOUR : 0), width,
@@ -36,7 +34,7 @@ static void follow(mill_watch *w)
     double gone = 0;
 
     view_start(&v, frame, w, false);
-    while (mill_watch_state(w) == MILL_RUN_RUNNING && gone < GONE_S) {
+    while (mill_watch_state(w) == MILL_RUN_RUNNING && gone < CLI_GONE_S) {
         view_draw(&v);
         nanosleep(&(struct timespec){0, 250000000}, NULL);
         (void)mill_watch_look(w, NULL); /* what was read before stays */

@@ -156,6 +156,15 @@ static void index_of(const part *p, size_t n, const source *s, size_t n_s, int64
     }
 }
 
+/* What came of queueing a kernel that picks rows. */
+static mill_status picked(stm_lane *l, mill_status st)
+{
+    l->queued[STM_WAY_STEP] = true; /* also where it failed: nobody knows how far it got */
+    if (st != MILL_OK) mill_fail(l->err, st, "queueing a kernel that picks rows failed");
+    stm_device_note(l->opts.device, st);
+    return st;
+}
+
 static mill_status pick_bytes(stm_lane *l, const part *p, size_t n, int64_t width, int64_t rows, char *dst)
 {
     source *s = stm_malloc((n + 1) * sizeof *s);
@@ -179,10 +188,7 @@ static mill_status pick_bytes(stm_lane *l, const part *p, size_t n, int64_t widt
     if (st == MILL_OK) st = stm_lane_gather_ways(l, l->err);
     if (st == MILL_OK) {
         const stm_gather_args a = {mill_buffer_data(scratch), mill_buffer_data(there), dst, rows, width};
-        l->queued[STM_WAY_STEP] = true;
-        st = l->kernels->gather(&a, stm_stream_native(l->streams[STM_WAY_STEP]));
-        if (st != MILL_OK) mill_fail(l->err, st, "queueing a kernel that picks rows failed");
-        stm_device_note(l->opts.device, st);
+        st = picked(l, l->kernels->gather(&a, stm_stream_native(l->streams[STM_WAY_STEP])));
     }
     if (st != MILL_OK) stm_lane_drain(l, 0, NULL);
     mill_buffer_unref(&scratch);
@@ -244,10 +250,7 @@ static mill_status pick_bits(stm_lane *l, const part *p, size_t n, int64_t rows,
     if (st == MILL_OK) st = stm_lane_gather_ways(l, l->err);
     if (st == MILL_OK) {
         const stm_gather_bits_args a = {mill_buffer_data(scratch), 0, mill_buffer_data(there), (uint8_t *)dst, rows};
-        l->queued[STM_WAY_STEP] = true;
-        st = l->kernels->gather_bits(&a, stm_stream_native(l->streams[STM_WAY_STEP]));
-        if (st != MILL_OK) mill_fail(l->err, st, "queueing a kernel that picks rows failed");
-        stm_device_note(l->opts.device, st);
+        st = picked(l, l->kernels->gather_bits(&a, stm_stream_native(l->streams[STM_WAY_STEP])));
     }
     if (st != MILL_OK) stm_lane_drain(l, 0, NULL);
     mill_buffer_unref(&scratch);
