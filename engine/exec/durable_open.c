@@ -336,12 +336,9 @@ static bool record_ok(const stm_error_record *r)
 /* Whether what the step failed at is still part of the run's result. */
 static bool step_kept(const stm_run *run, const opening *o, const char *step)
 {
-    for (int32_t i = 0; i < run->n_stations; i++)
-        if (run->stations[i].plan_step >= 0 && strcmp(run->stations[i].name, step) == 0) {
-            const int32_t p = run->stations[i].lasting->part;
-            return o->kept[p] && stm_vault_part_at(run->durable->vault, (size_t)p).n_state > 0; /* nothing committed of it: begun over */
-        }
-    return false;
+    const int32_t p = stm_durable_part_of(run, step);
+
+    return p >= 0 && o->kept[p] && stm_vault_part_at(run->durable->vault, (size_t)p).n_state > 0; /* nothing committed of it: begun over */
 }
 
 /* Records of work that is done over are void, in this run and all later ones. */

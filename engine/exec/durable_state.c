@@ -11,6 +11,8 @@
  */
 #include "exec/durable_state.h"
 
+#include <string.h>
+
 #include "core/alloc.h"
 #include "store/wire.h"
 
@@ -23,6 +25,13 @@ static void put_cursor(stm_text *out, const mill_cursor *c)
 
     memcpy(clean.bytes, c->bytes, c->size);
     stm_wire_put(out, &clean, sizeof clean);
+}
+
+int32_t stm_durable_part_of(const stm_run *run, const char *step)
+{
+    for (int32_t i = 0; i < run->n_stations; i++)
+        if (run->stations[i].plan_step >= 0 && strcmp(run->stations[i].name, step) == 0) return run->stations[i].lasting->part;
+    return -1;
 }
 
 void stm_durable_encode(const stm_run *run, int32_t part, stm_text *out)

@@ -40,6 +40,8 @@ void stm_durable_encode(const stm_run *run, int32_t part, stm_text *out);
 mill_status stm_durable_decode(stm_run *run, int32_t part, const void *bytes, size_t n, mill_error *err);
 /** Whether a state is one of this graph, or of a part that has finished. */
 bool stm_durable_fits(const stm_run *run, const void *state, size_t n);
+/** The part of a step; -1 = there is no such step any more. */
+int32_t stm_durable_part_of(const stm_run *run, const char *step);
 /** The run directory is open: suspects that earlier processes left there count, unless their part (kept[part]) runs again. */
 void stm_durable_suspects(stm_run *run, const bool *kept);
 /** A commit is done: whoever supervises sees how far that is. */

@@ -6,14 +6,6 @@
 #include "exec/durable_state.h"
 #include "supervise/suspects.h"
 
-/* The part of a step; -1 = there is no such step any more. */
-static int32_t part_of(const stm_run *run, const char *step)
-{
-    for (int32_t i = 0; i < run->n_stations; i++)
-        if (run->stations[i].plan_step >= 0 && strcmp(run->stations[i].name, step) == 0) return run->stations[i].lasting->part;
-    return -1;
-}
-
 void stm_durable_suspects(stm_run *run, const bool *kept)
 {
     stm_recorder *r = run->opts.recorder;
@@ -26,7 +18,7 @@ void stm_durable_suspects(stm_run *run, const bool *kept)
         if (!run->opts.fresh && stm_suspects_load(r, r->dir, &err) != MILL_OK) stm_log(STM_WARN, "", "%s: it is not used", err.msg);
         n = r->n_suspects;
         for (int32_t i = 0; i < n; i++) {
-            const int32_t part = part_of(run, r->suspects[i].step);
+            const int32_t part = stm_durable_part_of(run, r->suspects[i].step);
             if (part < 0 || !kept[part]) atomic_store(&r->suspects[i].verdict, STM_CLEARED);
         }
         stm_suspects_prune(r, false);
