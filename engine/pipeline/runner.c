@@ -19,6 +19,7 @@
 #include "stepmill/json.h"
 #include "stepmill/watch.h"
 #include "supervise/child.h"
+#include "trace/files.h"
 #include "trace/tracer.h"
 
 struct mill_run {
@@ -315,19 +316,6 @@ static void error_line(const mill_run_error *e, int64_t id, stm_text *t)
     stm_text_addf(t, ",\"origin\":\"%s:%d\"}\n", x->origin, x->origin_line);
 }
 
-static bool write_all(int fd, const char *data, size_t n)
-{
-    while (n > 0) {
-        const ssize_t k = write(fd, data, n);
-
-        if (k < 0 && errno == EINTR) continue;
-        if (k <= 0) return false;
-        data += k;
-        n -= (size_t)k;
-    }
-    return true;
-}
-
 /* errors.jsonl, complete or not there: written beside and renamed. Also when empty, so that an older one does not speak for this run. */
 static mill_status write_errors(const mill_run *r, mill_error *err)
 {
@@ -346,9 +334,9 @@ static mill_status write_errors(const mill_run *r, mill_error *err)
     } else {
         for (int64_t i = 0; ok && mill_run_get_error(r, i, &e); i++) {
             error_line(&e, i + 1, &t);
-            if (t.bytes > 1 << 16) ok = write_all(fd, t.data, t.bytes), t.bytes = 0;
+            if (t.bytes > 1 << 16) ok = stm_file_write(fd, t.data, t.bytes), t.bytes = 0;
         }
-        if (t.bytes > 0) ok = ok && write_all(fd, t.data, t.bytes);
+        if (t.bytes > 0) ok = ok && stm_file_write(fd, t.data, t.bytes);
         ok = (close(fd) == 0) && ok && !t.failed;
         if (!ok || rename(tmp.data, path.data) != 0) {
             st = mill_fail(err, t.failed ? MILL_ERR_NOMEM : MILL_ERR_IO, "cannot write %s: %s", path.data, strerror(errno));

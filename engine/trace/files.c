@@ -10,7 +10,7 @@
 
 enum { PATH_ROOM = 4096, MOST_BYTES = 256 << 20 };
 
-static bool write_all(int fd, const char *data, size_t n)
+bool stm_file_write(int fd, const char *data, size_t n)
 {
     while (n > 0) {
         const ssize_t k = write(fd, data, n);
@@ -34,7 +34,7 @@ mill_status stm_file_replace(const char *dir, const char *name, const char *data
         return mill_fail(err, MILL_ERR_INVALID, "the path %s/%s is too long", dir, name);
     if ((fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
         return mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", path, strerror(errno));
-    ok = write_all(fd, data, n);
+    ok = stm_file_write(fd, data, n);
     ok = close(fd) == 0 && ok;
     if (ok && rename(tmp, path) == 0) return MILL_OK;
     (void)mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", path, strerror(errno));
