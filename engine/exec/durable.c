@@ -40,6 +40,18 @@ mill_status stm_lasting_store(stm_station *s, const mill_batch *b, mill_error *e
     return s->lasting->out != NULL ? stm_batch_sink_put(s->lasting->out, b, s->lasting->items, err) : MILL_OK;
 }
 
+void stm_lasting_wrote(stm_station *s, bool marked)
+{
+    struct stm_lasting *l = s->lasting;
+
+    if (marked) {
+        l->marks = true;
+        l->marked = l->items;
+        stm_credit_done(s->run->flow, s->node, l->marked_covered);
+    }
+    l->items++;
+}
+
 bool stm_lasting_accepted(stm_station *s, int32_t input)
 {
     stm_lane *lane = &s->lasting->lanes[input];
@@ -112,8 +124,9 @@ static mill_status sync_sink(stm_station *s, stm_replica_slot *slot, mill_error 
         if (l->finished) note_done(s);
         return MILL_OK;
     }
-    if (l->items == l->synced || stm_wrapper_state_of(slot->wrapper) != STM_RUNNING) return MILL_OK;
+    if ((l->marks ? l->marked : l->items) == l->synced || stm_wrapper_state_of(slot->wrapper) != STM_RUNNING) return MILL_OK;
     st = stm_wrapper_sync(slot->wrapper, &cursor, err);
+    if (st == MILL_ERR_AGAIN) return MILL_OK;
     if (st == MILL_ERR_UNSUPPORTED) {
         l->at_least_once = true;
         return MILL_OK;
@@ -121,6 +134,10 @@ static mill_status sync_sink(stm_station *s, stm_replica_slot *slot, mill_error 
     if (st != MILL_OK) return st;
     l->cursor = cursor;
     note_done(s);
+    if (l->marks) {
+        l->synced = l->marked;
+        memcpy(l->covered, l->marked_covered, (size_t)stm_flow_roots(s->run->flow) * sizeof *l->covered);
+    }
     return MILL_OK;
 }
 

@@ -39,6 +39,9 @@ struct stm_lasting {
     bool finished;     /* nothing of it is to be done in this run any more; set before it starts, terminals: by the claimant */
     uint64_t items;    /* terminals: items done, those of earlier runs included; claimant */
     uint64_t skip;     /* terminals: so many items come again and are dropped; claimant */
+    bool marks;        /* sinks: the next sync is about the place of the last mark, before `marked` items; claimant */
+    uint64_t marked;
+    int64_t *marked_covered; /* [n_roots] */
     stm_batch_sink *out; /* where a store writes */
     stm_lane *lanes;     /* globals: [n_inputs]; claimant */
     bool replayed;       /* globals: what an earlier run accepted has been given to it; claimant */
@@ -73,6 +76,8 @@ static inline bool stm_lasting_drops(stm_station *s)
     s->lasting->skip--;
     return true;
 }
+/** A sink has written an item, and its credit is still out. @p marked: its output can be gone on with from a place in that item. */
+void stm_lasting_wrote(stm_station *s, bool marked);
 /** A global is about to work: give it what it accepted in earlier runs. */
 mill_status stm_lasting_replay(stm_station *s, stm_wrapper *w, mill_error *err);
 /** An item came to a global: whether it was accepted in an earlier run; and, after it was accepted, keep it. */

@@ -411,6 +411,7 @@ static mill_status make_lasting(stm_run *run, mill_error *err)
         d->first_input[i] = inputs;
         inputs += s->n_inputs;
         if (s->n_outs == 0 && (l->covered = stm_calloc((roots + 1) * sizeof *l->covered)) == NULL) return no_memory(err);
+        if (s->kind == STM_AT_SINK && (l->marked_covered = stm_calloc((roots + 1) * sizeof *l->marked_covered)) == NULL) return no_memory(err);
         if (s->root >= 0 && (l->places = stm_calloc(STM_ROOT_PLACES * sizeof *l->places)) == NULL) return no_memory(err);
         if (s->kind == STM_AT_GLOBAL && (l->lanes = stm_calloc((size_t)(s->n_inputs + 1) * sizeof *l->lanes)) == NULL) return no_memory(err);
         if (s->inlet == NULL) continue;
@@ -483,6 +484,7 @@ void stm_durable_close(stm_run *run)
         if (d->lasting != NULL) {
             stm_batch_sink_destroy(&d->lasting[i].out);
             stm_free(d->lasting[i].covered);
+            stm_free(d->lasting[i].marked_covered);
             stm_free(d->lasting[i].places);
             for (int32_t k = 0; d->lasting[i].lanes != NULL && k < run->stations[i].n_inputs; k++) stm_batch_sink_destroy(&d->lasting[i].lanes[k].out);
             stm_free(d->lasting[i].lanes);

@@ -603,8 +603,8 @@ static int32_t run_sink(stm_station *s, stm_replica_slot *slot, stm_ready *items
             st = stm_wrapper_build(slot->wrapper, &items[i], &built, &err);
         }
         if (st == MILL_OK) st = stm_wrapper_write(slot->wrapper, built, &err);
+        if (st == MILL_OK && s->lasting != NULL) stm_lasting_wrote(s, stm_wrapper_marked(slot->wrapper));
         if (st == MILL_OK) stm_credit_return(s->run->flow, s->node, built);
-        if (st == MILL_OK && s->lasting != NULL) s->lasting->items++;
         items[i].batch = NULL;
         mill_batch_destroy(&built);
         if (st != MILL_OK) {

@@ -94,6 +94,7 @@ static bool write_all(stm_conform *k, int64_t rows, int64_t size, bool finalize,
         stm_conform_now(k, "sync after %lld rows", (long long)rows);
         call = "sync";
         st = stm_probe_sync(b.w, &cursor, &e);
+        if (st == MILL_ERR_AGAIN) st = MILL_OK;
         if (st == MILL_OK && cursor.size > sizeof cursor.bytes)
             stm_conform_find(k, "sync says a cursor of %u bytes; there is room for %zu", (unsigned)cursor.size, sizeof cursor.bytes);
     }
@@ -141,12 +142,14 @@ void stm_conform_check_sink_empty(stm_conform *k)
     if (write_all(k, 0, 1, true, &hash, &files)) stm_conform_did(k, "finalize without a write");
 }
 
-/* Rows [first, end) in batches of 5; @p cursor: where to open. *synced, when asked for: where sync says to go on after them. */
-static bool write_some(stm_conform *k, const mill_cursor *cursor, int64_t first, int64_t end, int64_t lost, bool finalize, mill_cursor *synced)
+/* Rows [first, end) in batches of 5; @p cursor: where to open. *synced, when asked for: where sync says to go on after them, with the batch
+ * that begins at row *from. */
+static bool write_some(stm_conform *k, const mill_cursor *cursor, int64_t first, int64_t end, int64_t lost, bool finalize, mill_cursor *synced, int64_t *from)
 {
     stm_conform_bench b;
     mill_error e = {0};
     mill_status st = MILL_OK;
+    int64_t marked = -1;
 
     if (!stm_conform_open(k, &b)) return false;
     stm_probe_open_at(b.w, cursor);
@@ -162,11 +165,20 @@ static bool write_some(stm_conform *k, const mill_cursor *cursor, int64_t first,
 
         if (at == end && synced != NULL) { /* what comes after this is not synced, and lost */
             stm_conform_now(k, "sync after %lld rows", (long long)(at - first));
-            if ((st = stm_probe_sync(b.w, synced, &e)) != MILL_OK) break;
+            synced->size = 0;
+            *from = marked >= 0 ? marked : end;
+            st = stm_probe_sync(b.w, synced, &e);
+            if (st == MILL_ERR_AGAIN) {
+                *from = first;
+                *synced = *cursor;
+            } else if (st != MILL_OK) {
+                break;
+            }
         }
         if ((in = stm_conform_batch(k, b.pool, at, 5, 0, false)) == NULL) break;
         stm_conform_now(k, "write of a batch of 5 rows");
         st = stm_probe_write(b.w, in, &e);
+        if (stm_wrapper_marked(b.w)) marked = at;
         mill_batch_destroy(&in);
     }
     stm_conform_now(k, "finalize");
@@ -181,10 +193,11 @@ void stm_conform_check_sink_resume(stm_conform *k)
     const mill_cursor start = {0};
     mill_cursor cursor = {0}, other = {0};
     uint64_t whole, resumed;
+    int64_t from = 0;
     int32_t files = 0;
 
     empty_folder(k->dir, 0);
-    if (!write_some(k, &start, 0, 40, 0, true, NULL)) return;
+    if (!write_some(k, &start, 0, 40, 0, true, NULL, NULL)) return;
     whole = hash_folder(k->dir, 0, &files);
     if (files == 0) {
         stm_conform_did(k, "not looked at: it writes no file in the run directory");
@@ -192,12 +205,12 @@ void stm_conform_check_sink_resume(stm_conform *k)
     }
     for (int64_t lost = 5; lost <= 15; lost += 10) {
         empty_folder(k->dir, 0);
-        if (!write_some(k, &start, 0, 20, lost, false, &cursor)) return;
+        if (!write_some(k, &start, 0, 20, lost, false, &cursor, &from)) return;
         if (cursor.size > sizeof cursor.bytes) {
             stm_conform_find(k, "sync says a cursor of %u bytes; there is room for %zu", (unsigned)cursor.size, sizeof cursor.bytes);
             return;
         }
-        if (!write_some(k, &cursor, 20, 40, 0, true, &other)) return;
+        if (!write_some(k, &cursor, from, 40, 0, true, &other, &from)) return;
         resumed = hash_folder(k->dir, 0, &files);
         if (resumed != whole && (k->type->flags & (MILL_NONDETERMINISTIC | MILL_BATCH_SENSITIVE)) == 0)
             stm_conform_find(k, "the files differ when it is opened again at the cursor that sync gave after 20 rows, %lld more rows written and lost; "

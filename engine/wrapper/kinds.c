@@ -168,6 +168,14 @@ mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err)
     return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
 }
 
+bool stm_wrapper_marked(stm_wrapper *w)
+{
+    const bool marked = w->replica.marked;
+
+    w->replica.marked = false;
+    return marked;
+}
+
 mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *err)
 {
     mill_status st;
@@ -181,6 +189,7 @@ mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *er
         st = w->step->type->sync(&w->replica, cursor, err);
         stm_call_leave(w);
     }
+    if (st == MILL_ERR_AGAIN) return st;
     if (st == MILL_OK && cursor->size > sizeof cursor->bytes) st = mill_fail(err, MILL_ERR_STEP, "sync gave a cursor of %u bytes", cursor->size);
     return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
 }

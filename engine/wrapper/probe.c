@@ -93,5 +93,5 @@ mill_status stm_probe_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *err)
     mill_status st = MILL_OK;
 
     if (w->step->type->sync != NULL) st = w->step->type->sync(&w->replica, cursor, err);
-    return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
+    return st == MILL_OK || st == MILL_ERR_AGAIN ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
 }

@@ -32,6 +32,8 @@ mill_status mill_replica_part(const mill_replica *r, const mill_part *part, mill
     return r->env->output(r->w, STM_OUTPUT_PART, &p, r->env->user, err);
 }
 
+void mill_replica_mark(mill_replica *r) { r->marked = true; }
+
 bool mill_replica_cancelled(const mill_replica *r)
 {
     int64_t expired;

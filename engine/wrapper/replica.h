@@ -77,6 +77,7 @@ struct mill_replica {
     const stm_wrapper_env *env;
     struct stm_wrapper *w;
     int32_t index, count;
+    bool marked;             /* sinks: mill_replica_mark was called; driving thread */
     _Atomic bool stopped;    /* the run is being stopped */
     _Atomic int64_t expired; /* call_since of the call that is past its deadline; 0 = none */
     _Atomic double done;     /* generators: share of the input that is read; < 0 = unknown; driving thread */

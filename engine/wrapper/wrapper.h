@@ -118,7 +118,10 @@ mill_status stm_wrapper_finish(stm_wrapper *w, stm_wrapper_send send, void *user
 /** Sinks. */
 mill_status stm_wrapper_write(stm_wrapper *w, const mill_batch *in, mill_error *err);
 mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err);
-/** Make what was written durable; *cursor = where to go on. MILL_ERR_UNSUPPORTED (no record): the step has no sync. */
+/** Whether the write before this call came to a place that the output can be gone on with from. Asking forgets it. */
+bool stm_wrapper_marked(stm_wrapper *w);
+/** Make what was written durable; *cursor = where to go on. No record with MILL_ERR_UNSUPPORTED: the step has no sync; and MILL_ERR_AGAIN: there
+ *  was no such place since it was opened. */
 mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *err);
 
 /* Going on where an earlier run stopped. Before load. */

@@ -166,8 +166,8 @@ typedef struct mill_step_type {
     mill_status (*finish)(mill_replica *r, mill_emit *out, mill_error *err);
 
     /** Sinks: open at a cursor (size 0 = new), write batches in order (borrowed), sync makes everything written so far
-     *  durable and says how to go on from there, finalize closes the output as complete. unload without finalize
-     *  leaves it incomplete. sync optional. */
+     *  durable and says how to go on from there (or from the last mill_replica_mark), finalize closes the output as complete. unload
+     *  without finalize leaves it incomplete. sync optional. */
     mill_status (*open)(mill_replica *r, const mill_cursor *cursor, mill_error *err);
     mill_status (*write)(mill_replica *r, const mill_batch *in, mill_error *err);
     mill_status (*sync)(mill_replica *r, mill_cursor *cursor, mill_error *err);
@@ -292,6 +292,11 @@ typedef struct mill_part {
 /** Sinks, inside open, write, finalize: @p part is complete under its own name; manifest.json of the run directory lists it from now on. One of
  *  the same path is replaced. What an earlier output of this step had and this one has not is removed once finalize succeeded. */
 MILL_API mill_status mill_replica_part(const mill_replica *r, const mill_part *part, mill_error *err);
+/** Sinks with sync, inside write: the output can be gone on with here. The cursor of the next sync is of this place, and a run that goes on from it
+ *  hands over the batch in hand again, whole, and those behind it: the cursor says how many rows of it are there already. For formats that can be
+ *  gone on with at some rows only; without it, the cursor of sync is behind all that was written. A type that uses it answers MILL_ERR_AGAIN to a
+ *  sync for which there was no such place yet, and the last one stands. */
+MILL_API void mill_replica_mark(mill_replica *r);
 /** Sinks with `errors: true`: message of an error mark of row @p row of the batch in hand; NULL if it has none. Valid during the call. */
 MILL_API const char *mill_replica_row_error(const mill_replica *r, const mill_batch *in, int64_t row);
 

@@ -1,19 +1,19 @@
 /*
- * write_parquet: rows to one Parquet file, or parts of so many rows. A file has its own name only once it is complete. It cannot
- * be gone on with half-way, so there is no sync: a run that is resumed writes the part in hand again.
+ * write_parquet: rows to one Parquet file, or parts of so many rows. A file has its own name only once it is complete. What a file holds
+ * stands at its end, so one cannot be gone on with half-way: a run that is resumed writes the part in hand again, from its first row.
+ * The cursor is (part, rows of the batch in hand that are in parts before it).
  */
 #include <arrow/c/bridge.h>
-#include <arrow/io/file.h>
+#include <arrow/io/interfaces.h>
 #include <parquet/arrow/writer.h>
 #include <parquet/properties.h>
-#include <unistd.h>
 
-#include <cerrno>
+#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <vector>
 
+#include "steps/io/output.h"
 #include "steps/io/parts.h"
 #include "steps/parquet/arrow_glue.h"
 
@@ -29,16 +29,48 @@ struct Settings {
     const mill_type *type = nullptr;
 };
 
+constexpr uint32_t kCursorVersion = 1;
+
+struct CursorBytes {
+    uint32_t version, part;
+    int64_t skip;
+};
+
+/* A file of ours, for Arrow to write to. */
+class Stream : public arrow::io::OutputStream {
+  public:
+    ~Stream() override { stm_output_close(&file); }
+    arrow::Status Close() override { return arrow::Status::OK(); } /* what becomes of it is ours to say: commit_part */
+    bool closed() const override { return file == nullptr; }
+    arrow::Result<int64_t> Tell() const override { return written; }
+    arrow::Status Write(const void *data, int64_t n) override
+    {
+        if (stm_output_write(file, data, static_cast<size_t>(n), &error) != MILL_OK) return arrow::Status::IOError(error.msg);
+        written += n;
+        return arrow::Status::OK();
+    }
+    using arrow::io::OutputStream::Write;
+
+    stm_output *file = nullptr;
+    int64_t written = 0;
+    mill_error error = {};
+};
+
 struct Sink {
     const Settings *s = nullptr;
     std::shared_ptr<arrow::Schema> schema;
     std::string name; /* of the part in hand */
-    std::shared_ptr<arrow::io::FileOutputStream> file;
+    std::shared_ptr<Stream> file;
     std::unique_ptr<parquet::arrow::FileWriter> writer;
-    uint32_t part = 0;
-    int64_t rows = 0, group_rows = 0; /* in this part, in this row group */
-    bool broken = false;
+    CursorBytes at = {kCursorVersion, 0, 0}; /* where the part in hand begins */
+    int64_t rows = 0, group_rows = 0;        /* in this part, in this row group */
+    bool marked = false, broken = false;
 };
+
+bool ends_with(const std::string &text, const std::string &end)
+{
+    return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
 
 void destroy_settings(void *p) { delete static_cast<Settings *>(p); }
 
@@ -49,6 +81,8 @@ mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_e
         mill_step_set_state(step, s, destroy_settings);
         const std::string packing = mill_config_text(c, "compression");
         s->path = mill_config_text(c, "path");
+        if (s->path != nullptr && (ends_with(s->path, ".gz") || ends_with(s->path, ".zst")))
+            return mill_config_fail(c, "path", err, MILL_ERR_INVALID, "Parquet packs its own pages: set `compression`, and end the name with .parquet");
         s->group_rows = mill_config_int(c, "row_group_rows");
         s->part_rows = mill_config_int(c, "part_rows");
         s->compression = packing == "zstd" ? parquet::Compression::ZSTD : packing == "snappy" ? parquet::Compression::SNAPPY : parquet::Compression::UNCOMPRESSED;
@@ -87,21 +121,19 @@ void unload(mill_replica *r)
     mill_replica_set_state(r, nullptr);
 }
 
-mill_status open_part(Sink *me, mill_error *err)
+mill_status open_part(mill_replica *r, Sink *me, mill_error *err)
 {
     const Settings *s = me->s;
     me->name = s->path;
     if (s->part_rows > 0) {
-        char *name = stm_part_name(s->path, me->part);
+        char *name = stm_part_name(s->path, me->at.part);
         if (name == nullptr) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
         me->name = name;
         free(name);
     }
-    std::error_code ec;
-    std::filesystem::create_directories(std::filesystem::path(me->name).parent_path(), ec);
-    auto file = arrow::io::FileOutputStream::Open(me->name + ".tmp");
-    if (!file.ok()) return fail(err, file.status(), "cannot write " + me->name);
-    me->file = *file;
+    me->file = std::make_shared<Stream>();
+    const mill_status st = stm_output_open(r, me->name.c_str(), nullptr, &me->file->file, err);
+    if (st != MILL_OK) return st;
     auto props = parquet::WriterProperties::Builder().compression(s->compression)->max_row_group_length(s->group_rows)->build();
     auto arrow_props = parquet::ArrowWriterProperties::Builder().store_schema()->build();
     auto writer = parquet::arrow::FileWriter::Open(*me->schema, arrow::default_memory_pool(), me->file, props, arrow_props);
@@ -111,19 +143,25 @@ mill_status open_part(Sink *me, mill_error *err)
     return MILL_OK;
 }
 
-mill_status commit_part(Sink *me, mill_error *err)
+/* What Arrow says of a failure, with our own cause where it is one of the file. */
+mill_status cannot_write(Sink *me, const arrow::Status &why, mill_error *err)
 {
-    const std::string temporary = me->name + ".tmp";
-    arrow::Status st = me->writer->Close();
-    if (st.ok()) st = me->file->Flush();
-    if (st.ok() && fsync(me->file->file_descriptor()) != 0 && errno != EINVAL) st = arrow::Status::IOError(strerror(errno));
-    if (st.ok()) st = me->file->Close();
+    if (me->file == nullptr || me->file->error.status == MILL_OK) return fail(err, why, "cannot write " + me->name);
+    *err = me->file->error;
+    return err->status;
+}
+
+mill_status commit_part(mill_replica *r, Sink *me, mill_error *err)
+{
+    const arrow::Status closed = me->writer->Close();
+    stm_output_made made = {};
     me->writer.reset();
+    if (!closed.ok()) return cannot_write(me, closed, err);
+    mill_status st = stm_output_commit(&me->file->file, &made, err);
     me->file.reset();
-    if (!st.ok()) return fail(err, st, "cannot write " + temporary);
-    if (rename(temporary.c_str(), me->name.c_str()) != 0)
-        return mill_fail(err, MILL_ERR_IO, "cannot rename %s to %s: %s", temporary.c_str(), me->name.c_str(), strerror(errno));
-    return MILL_OK;
+    if (st != MILL_OK) return st;
+    const mill_part part = {sizeof part, me->name.c_str(), me->rows, made.bytes, made.crc};
+    return mill_replica_part(r, &part, err);
 }
 
 mill_status open_sink(mill_replica *r, const mill_cursor *cursor, mill_error *err)
@@ -131,34 +169,40 @@ mill_status open_sink(mill_replica *r, const mill_cursor *cursor, mill_error *er
     return guarded(err, [&]() -> mill_status {
         Sink *me = static_cast<Sink *>(mill_replica_state(r));
         if (mill_replica_dry_run(r)) return MILL_OK;
-        if (cursor != nullptr && cursor->size > 0) return mill_fail(err, MILL_ERR_INVALID, "a Parquet file cannot be gone on with");
         if (me->s->path == nullptr) return mill_fail(err, MILL_ERR_INVALID, "there is no run directory to write to");
-        return open_part(me, err);
+        if (cursor != nullptr && cursor->size > 0) {
+            if (cursor->size == sizeof me->at) memcpy(&me->at, cursor->bytes, sizeof me->at);
+            if (cursor->size != sizeof me->at || me->at.version != kCursorVersion || me->at.skip < 0)
+                return mill_fail(err, MILL_ERR_INVALID, "the cursor is of another version");
+        }
+        return open_part(r, me, err);
     });
 }
 
 mill_status broken(const Sink *me, mill_error *err) { return mill_fail(err, MILL_ERR_IO, "%s is incomplete: an earlier write failed", me->name.c_str()); }
 
-mill_status write_rows(Sink *me, const std::shared_ptr<arrow::RecordBatch> &rows, mill_error *err)
+mill_status write_rows(mill_replica *r, Sink *me, const std::shared_ptr<arrow::RecordBatch> &rows, int64_t skip, mill_error *err)
 {
-    for (int64_t at = 0; at < rows->num_rows();) {
+    for (int64_t at = skip; at < rows->num_rows();) {
         if (me->s->part_rows > 0 && me->rows == me->s->part_rows) {
-            mill_status st = commit_part(me, err);
-            me->part++;
-            if (st == MILL_OK) st = open_part(me, err);
+            mill_status st = commit_part(r, me, err);
             if (st != MILL_OK) return st;
+            me->at = {kCursorVersion, me->at.part + 1, at};
+            me->marked = true;
+            mill_replica_mark(r);
+            if ((st = open_part(r, me, err)) != MILL_OK) return st;
         }
         int64_t n = rows->num_rows() - at;
         if (me->s->part_rows > 0) n = std::min(n, me->s->part_rows - me->rows);
         n = std::min(n, me->s->group_rows - me->group_rows);
         const arrow::Status st = me->writer->WriteRecordBatch(*rows->Slice(at, n)); /* into the row group in hand */
-        if (!st.ok()) return fail(err, st, "cannot write " + me->name);
+        if (!st.ok()) return cannot_write(me, st, err);
         at += n;
         me->rows += n;
         me->group_rows += n;
         if (me->group_rows == me->s->group_rows) {
             const arrow::Status next = me->writer->NewBufferedRowGroup();
-            if (!next.ok()) return fail(err, next, "cannot write " + me->name);
+            if (!next.ok()) return cannot_write(me, next, err);
             me->group_rows = 0;
         }
     }
@@ -172,15 +216,28 @@ mill_status write_batch(mill_replica *r, const mill_batch *in, mill_error *err)
         struct ArrowArray array = {};
         if (mill_replica_dry_run(r)) return MILL_OK;
         if (me->broken || me->writer == nullptr) return broken(me, err);
+        const int64_t skip = me->rows == 0 && !me->marked ? me->at.skip : 0; /* gone on with: the first batch was begun before */
+        if (skip > mill_batch_rows(in)) return mill_fail(err, MILL_ERR_DATA, "the batch to go on with has fewer rows than before");
         mill_status st = mill_arrow_export_batch(in, me->s->type, &array, err);
         if (st != MILL_OK) return st;
         me->broken = true; /* until it is written whole */
         auto rows = arrow::ImportRecordBatch(&array, me->schema); /* releases array with the last column */
         if (!rows.ok()) return fail(err, rows.status(), "rows");
-        st = write_rows(me, *rows, err);
+        st = write_rows(r, me, *rows, skip, err);
         me->broken = st != MILL_OK;
         return st;
     });
+}
+
+mill_status sync_sink(mill_replica *r, mill_cursor *cursor, mill_error *err)
+{
+    const Sink *me = static_cast<Sink *>(mill_replica_state(r));
+    if (mill_replica_dry_run(r)) return MILL_OK;
+    if (me->broken) return broken(me, err);
+    if (!me->marked) return MILL_ERR_AGAIN;
+    memcpy(cursor->bytes, &me->at, sizeof me->at); /* parts before it were synced as they were completed */
+    cursor->size = sizeof me->at;
+    return MILL_OK;
 }
 
 mill_status finalize(mill_replica *r, mill_error *err)
@@ -189,7 +246,9 @@ mill_status finalize(mill_replica *r, mill_error *err)
         Sink *me = static_cast<Sink *>(mill_replica_state(r));
         if (mill_replica_dry_run(r)) return MILL_OK;
         if (me->broken || me->writer == nullptr) return broken(me, err);
-        return commit_part(me, err);
+        const mill_status st = commit_part(r, me, err);
+        if (st == MILL_OK) stm_output_tidy(me->s->path);
+        return st;
     });
 }
 
@@ -216,6 +275,7 @@ mill_step_type describe()
     t.unload = unload;
     t.open = open_sink;
     t.write = write_batch;
+    t.sync = sync_sink;
     t.finalize = finalize;
     return t;
 }
