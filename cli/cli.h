@@ -52,7 +52,11 @@ const char *cli_field(const char *line, const char *key, char *buf, size_t size)
 /** @p text as the inside of a JSON string. */
 void cli_json_text(FILE *to, const char *text);
 
+/** What `run`, and (@p resume: a run directory) `resume`, do: a supervised run, shown, to its end. The exit code. */
+int cli_work(const cli_args *a, const char *resume);
+
 int cmd_run(const cli_args *a);
+int cmd_resume(const cli_args *a);
 int cmd_check(const cli_args *a);
 int cmd_plan(const cli_args *a);
 int cmd_errors(const cli_args *a);

@@ -1,7 +1,8 @@
-/* run FILE: start, show how far it is, end with the truth. */
+/* run FILE, and the rest of `resume`: start, show how far it is, end with the truth. */
 #include <glob.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -170,8 +171,23 @@ static int watch(const cli_args *a, mill_run *run, mill_child *child, view *v)
 /* What the process that works does: the child, or this one. */
 struct job {
     const cli_args *a;
+    const char *resume; /* a run directory; NULL = FILE is run */
     mill_run_options o;
+    time_limit limit;
 };
+
+/* The pipeline to run; NULL: said why not, *code = exit code. */
+static mill_pipeline *open_pipeline(const struct job *j, mill_run_options *o, int *code)
+{
+    mill_pipeline *p = NULL;
+    mill_error err = {0};
+
+    if (j->resume == NULL) return cli_open(j->a, code);
+    if (mill_run_reopen(j->resume, &p, o, &err) == MILL_OK) return p;
+    cli_say_error(j->a, &err);
+    *code = err.phase == MILL_PHASE_CHECK ? MILL_EXIT_PIPELINE : MILL_EXIT_USAGE;
+    return NULL;
+}
 
 static int work(mill_child *child, void *user)
 {
@@ -186,11 +202,11 @@ static int work(mill_child *child, void *user)
 
     o.child = child;
     if (child != NULL && mill_child_went_on(child)) o.fresh = false;
-    if (!signals_start(o.drain_s, child)) {
+    if (!signals_start(o.drain_s, &j->limit, child)) {
         fprintf(stderr, "stepmill: cannot start a thread\n");
         return MILL_EXIT_LOAD;
     }
-    if ((p = cli_open(a, &code)) == NULL) return code;
+    if ((p = open_pipeline(j, &o, &code)) == NULL) return code;
     view_start(&v, frame, &run, a->given[CLI_QUIET] || a->given[CLI_DRY_RUN]); /* before anything logs */
     if (mill_run_start(p, &o, &run, &err) != MILL_OK) {
         cli_say_error(a, &err);
@@ -205,10 +221,45 @@ static int work(mill_child *child, void *user)
     return signals_came() && code == MILL_EXIT_LOAD && err.status == MILL_OK ? MILL_EXIT_STOPPED : code;
 }
 
-int cmd_run(const cli_args *a)
+static double round10(double s) { return (double)(int64_t)(s * 10 + 0.5) / 10; }
+
+/* --time-left, or when the job ends that we are part of. */
+static bool take_limit(const cli_args *a, double drain_s, time_limit *out)
+{
+    const char *said = a->value[CLI_TIME_LEFT], *why = "";
+    struct timespec wall;
+    double left = 0, begin;
+
+    memset(out, 0, sizeof *out);
+    if (said != NULL && strcmp(said, "none") == 0) return true;
+    if (!cli_time(a, CLI_TIME_LEFT, 0, &left)) return false;
+    if (said == NULL) {
+        clock_gettime(CLOCK_REALTIME, &wall);
+        left = time_limit_of_job(getenv("SLURM_JOB_END_TIME"), (double)wall.tv_sec + (double)wall.tv_nsec / 1e9, &why);
+        if (left < 0)
+            fprintf(stderr, "stepmill: warning: SLURM_JOB_END_TIME=%s is not used: %s; --time-left says how much there is\n",
+                    getenv("SLURM_JOB_END_TIME"), why);
+    } else if (left <= 0) {
+        fprintf(stderr, "stepmill: --time-left: no time is left\n");
+        return false;
+    }
+    if (left <= 0) return true;
+    *out = time_limit_divide(left, drain_s);
+    begin = time_limit_now();
+    out->ask += begin;
+    out->gone += begin;
+    if (!a->given[CLI_QUIET])
+        fprintf(stderr, "stepmill: info: %g s are left (%s): no more rows are taken in the last %g s\n", round10(left),
+                said != NULL ? "--time-left" : "SLURM_JOB_END_TIME", round10(out->margin));
+    return true;
+}
+
+int cmd_run(const cli_args *a) { return cli_work(a, NULL); }
+
+int cli_work(const cli_args *a, const char *resume)
 {
     mill_supervise_options s = MILL_SUPERVISE_OPTIONS_INIT;
-    struct job j = {a, MILL_RUN_OPTIONS_INIT};
+    struct job j = {a, resume, MILL_RUN_OPTIONS_INIT, {0, 0, 0, 0, 0}};
     mill_error err = {0};
     int64_t threads, restarts, port;
     int code;
@@ -219,7 +270,7 @@ int cmd_run(const cli_args *a)
     j.o.on_sink_row = sink_row;
     if (!cli_number(a, CLI_LIMIT, 1, 0, &j.o.limit) || !cli_number(a, CLI_THREADS, 1, 0, &threads) ||
         !cli_number(a, CLI_RESTARTS, 0, s.restarts, &restarts) || !cli_time(a, CLI_DRAIN, 60, &j.o.drain_s) ||
-        !cli_number(a, CLI_METRICS_PORT, 0, 0, &port))
+        !cli_number(a, CLI_METRICS_PORT, 0, 0, &port) || !take_limit(a, j.o.drain_s, &j.limit))
         return MILL_EXIT_USAGE;
     if (port > 65535) {
         fprintf(stderr, "stepmill: --metrics-port: a port is at most 65535\n");
@@ -230,6 +281,8 @@ int cmd_run(const cli_args *a)
     j.o.threads = (int32_t)(threads < 1024 ? threads : 1024);
     s.restarts = j.o.dry_run ? 0 : (int32_t)(restarts < 1000000 ? restarts : 1000000); /* rows that were printed would come again */
     s.drain_s = j.o.drain_s;
+    s.left_s = j.limit.left - j.limit.reserve;
+    s.margin_s = j.limit.margin - j.limit.reserve;
     if (a->given[CLI_NO_SUPERVISE]) return work(NULL, &j);
     code = mill_supervise(&s, work, &j, &err);
     if (err.status != MILL_OK) ended_by_parent(a, &err, code);

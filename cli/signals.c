@@ -12,21 +12,15 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static mill_run *watched;    /* lock */
 static int came;             /* lock; number of signals so far */
 static bool draining;        /* lock; the last one asked for a drain */
-static double drain_seconds; /* written before the thread starts */
-static mill_child *child;    /* likewise; NULL = nobody supervises */
+static double drain_seconds; /* written before the thread starts, as are the next three */
+static mill_child *child;    /* NULL = nobody supervises */
+static double ask, gone;     /* when the time left asks for a drain, and when all must be over; by time_limit_now; 0 = no limit */
 static bool hup_ignored;     /* written by signals_block */
 
 /* Whoever supervises ends this process at the full times: it is better to go by oneself, and say what hung. */
 #define STOP_S (child != NULL ? 3.7 : 4.0)
 #define AGAIN_S (child != NULL ? 0.75 : 1.0)
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
+#define KEEP_S 0.25 /* of the time left, for the same reason */
 
 static void set_of(sigset_t *set)
 {
@@ -65,6 +59,13 @@ static void leave(void)
 /* The next signal; 0: none came in @p left_s. */
 static int next(double left_s)
 {
+    const double asked = child == NULL && ask > 0 ? ask - time_limit_now() : 1e9; /* whoever supervises has the same limit, and asks */
+
+    if (asked <= 0) {
+        ask = 0;
+        return SIGUSR1;
+    }
+    if (asked < left_s) left_s = asked;
     struct timespec wait = {(time_t)left_s, (long)((left_s - (double)(time_t)left_s) * 1e9)};
     sigset_t set;
     int sig;
@@ -76,24 +77,33 @@ static int next(double left_s)
     return sig > 0 ? sig : 0;
 }
 
+/* When a time that begins now is over: the time left in all may be shorter, and @p keep of it, but at most half, is for what comes after. */
+static double over_in(double seconds, double keep)
+{
+    const double t = time_limit_now(), left = gone > t ? gone - t : 0;
+
+    if (keep > left / 2) keep = left / 2;
+    return gone <= 0 || seconds < left - keep ? t + seconds : t + left - keep;
+}
+
 static void *take_signals(void *unused)
 {
     double deadline = -1;
 
     (void)unused;
     for (;;) {
-        const double left = deadline < 0 ? 3600 : deadline - now();
+        const double left = deadline < 0 ? 3600 : deadline - time_limit_now();
         const int sig = next(left > 0 ? left : 0);
 
         pthread_mutex_lock(&lock);
         if (sig > 0) {
             came++;
             draining = came == 1 && sig != SIGTERM && sig != SIGHUP;
-            deadline = now() + (came > 1 ? AGAIN_S : draining ? drain_seconds : STOP_S);
-        } else if (deadline >= 0 && now() >= deadline && draining) { /* it would not drain: now as on TERM */
+            deadline = came > 1 ? over_in(AGAIN_S, 0) : draining ? over_in(drain_seconds, STOP_S + KEEP_S) : over_in(STOP_S, KEEP_S);
+        } else if (deadline >= 0 && time_limit_now() >= deadline && draining) { /* it would not drain: now as on TERM */
             draining = false;
-            deadline = now() + STOP_S;
-        } else if (deadline >= 0 && now() >= deadline) {
+            deadline = over_in(STOP_S, KEEP_S);
+        } else if (deadline >= 0 && time_limit_now() >= deadline) {
             pthread_mutex_unlock(&lock);
             leave();
         }
@@ -115,7 +125,7 @@ void signals_block(void)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
-bool signals_start(double drain_s, mill_child *of)
+bool signals_start(double drain_s, const time_limit *limit, mill_child *of)
 {
     pthread_t thread;
     pthread_attr_t attr;
@@ -123,6 +133,8 @@ bool signals_start(double drain_s, mill_child *of)
 
     if (pthread_attr_init(&attr) != 0) return false;
     drain_seconds = drain_s;
+    ask = limit->ask;
+    gone = limit->gone;
     child = of;
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, 128 * 1024);

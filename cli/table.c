@@ -27,6 +27,8 @@ const cli_flag cli_flags[CLI_FLAGS] = {
         {"metrics-port", 0, "N",
          "give metrics to Prometheus on http://127.0.0.1:N/metrics as long as the run goes on; 0: on any free port"},
     [CLI_TRACE] = {"trace", 0, "FILE", "write what every thread and replica did when into FILE, for Perfetto or chrome://tracing"},
+    [CLI_TIME_LEFT] = {"time-left", 0, "TIME",
+                       "end in order before so much time has passed, with exit code 75 (default: until SLURM_JOB_END_TIME, where that is set); none: no limit"},
     [CLI_HELP] = {"help", 'h', NULL, "say this"},
 };
 
@@ -35,7 +37,8 @@ const cli_flag cli_flags[CLI_FLAGS] = {
 const cli_verb cli_verbs[] = {
     {"run", "FILE", 1, 1,
      B(CLI_RUN) | B(CLI_SET) | B(CLI_FRESH) | B(CLI_DRY_RUN) | B(CLI_LIMIT) | B(CLI_THREADS) | B(CLI_DRAIN) | B(CLI_QUIET) |
-         B(CLI_JSON) | B(CLI_PLACEMENT) | B(CLI_METRICS_PORT) | B(CLI_TRACE) | B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE),
+         B(CLI_JSON) | B(CLI_PLACEMENT) | B(CLI_METRICS_PORT) | B(CLI_TRACE) | B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE) |
+         B(CLI_TIME_LEFT),
      "yaml", "run a pipeline",
      "Checks FILE, plans, runs. Progress goes to standard error: a live table on a terminal, else a line now and then. The first "
      "INT or "
@@ -45,6 +48,13 @@ const cli_verb cli_verbs[] = {
      "a second signal is gone within 1. The work is done by a child process: when a step crashes or never returns, another child "
      "goes on, "
      "and rows that end processes are found and left out. Errors of rows are listed in errors.jsonl in the run directory."},
+    {"resume", "[RUN]", 0, 1,
+     B(CLI_THREADS) | B(CLI_DRAIN) | B(CLI_QUIET) | B(CLI_JSON) | B(CLI_METRICS_PORT) | B(CLI_TRACE) | B(CLI_RESTARTS) |
+         B(CLI_NO_SUPERVISE) | B(CLI_TIME_LEFT),
+     "dir", "go on with a run that was stopped",
+     "RUN is a run directory, the working directory by default. The pipeline, what was set and the working directory are those that the run was "
+     "started with. Unlike `run`, it never begins anything over: where something changed that the results depend on (a parameter, an input, a "
+     "model, a plugin), it says what, and ends with exit code 65. A complete run stays as it is."},
     {"check", "FILE", 1, 1, B(CLI_SET) | B(CLI_JSON) | B(CLI_DEVICES) | B(CLI_PLACEMENT), "yaml",
      "say what is wrong with a pipeline",
      "Finds whatever can be known without loading anything: keys, step types, parameters, connections, columns, headers of files."},
@@ -92,6 +102,6 @@ const cli_exit cli_exits[] = {
     {64, "the command was called wrongly"},
     {65, "the pipeline file is wrong"},
     {73, "the run directory is in use"},
-    {75, "stopped as asked"},
+    {75, "stopped by a signal or because the time was over; run again, or resume, to go on"},
 };
 const size_t cli_exit_count = sizeof cli_exits / sizeof *cli_exits;

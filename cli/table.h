@@ -26,6 +26,7 @@ typedef enum cli_flag_id {
     CLI_FOLLOW,
     CLI_METRICS_PORT,
     CLI_TRACE,
+    CLI_TIME_LEFT,
     CLI_HELP,
     CLI_FLAGS /* how many there are */
 } cli_flag_id;

@@ -216,10 +216,46 @@ static void say_change(const stm_run *run, int32_t part, const stm_vault_part *o
     stm_text_free(&who);
 }
 
+/* To resume is to begin nothing over: whatever would, is told. */
+static mill_status refuse_change(const stm_vault_part *old, const stm_vault_part *now, const char *name, mill_error *err)
+{
+    stm_text t = {0};
+
+    if (old != NULL && now != NULL && old->n_fields > 0 && stm_signature_same_but_times(old->fields, old->n_fields, now->fields, now->n_fields)) {
+        if (memcmp(old->signature, now->signature, sizeof old->signature) != 0) return MILL_OK; /* `cache: false` runs each time */
+        stm_text_addf(&t, "how steps are connected, or the sizes of batches");
+    } else {
+        (void)stm_signature_changes(old != NULL ? old->fields : NULL, old != NULL ? old->n_fields : 0, now != NULL ? now->fields : NULL, now != NULL ? now->n_fields : 0, 3, &t);
+    }
+    if (old == NULL || now == NULL)
+        mill_fail(err, MILL_ERR_INVALID, "cannot resume: the run %s", old == NULL ? "had no such part" : "has lost a part");
+    else
+        mill_fail(err, MILL_ERR_INVALID, "cannot resume what has changed: %s", t.failed || t.data == NULL ? "?" : t.data);
+    snprintf(err->step, sizeof err->step, "%.63s", name);
+    err->phase = MILL_PHASE_CHECK;
+    mill_error_remedy(err, "Change it back, or let `stepmill run` run again what depends on it");
+    stm_text_free(&t);
+    return MILL_ERR_INVALID;
+}
+
+/* What was there before and has no part of that name any more. */
+static mill_status refuse_lost(const stm_run *run, const opening *o, mill_error *err)
+{
+    const stm_vault *v = run->durable->vault;
+
+    for (size_t k = 0; run->opts.resume && k < stm_vault_parts(v); k++) {
+        const stm_vault_part old = stm_vault_part_at(v, k);
+        bool there = false;
+        for (int32_t p = 0; p < o->n_parts; p++) there = there || strcmp(o->part_names[p], old.name) == 0;
+        if (!there) return refuse_change(&old, NULL, old.name, err);
+    }
+    return MILL_OK;
+}
+
 static mill_status choose(stm_run *run, opening *o, mill_error *err)
 {
     const stm_vault *v = run->durable->vault;
-    mill_status st = MILL_OK;
+    mill_status st = refuse_lost(run, o, err);
 
     for (int32_t p = 0; p < o->n_parts && st == MILL_OK; p++) {
         stm_vault_part *part = &o->parts[p];
@@ -229,11 +265,13 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
         part->fields = o->signatures[p].fields.data;
         part->n_fields = o->signatures[p].fields.bytes;
         stm_signature_digest(&o->signatures[p], part->signature);
+        if (k < 0 && run->opts.resume && stm_vault_parts(v) > 0) st = refuse_change(NULL, part, part->name, err);
         if (k < 0) continue;
         const stm_vault_part old = stm_vault_part_at(v, (size_t)k);
         o->kept[p] = memcmp(old.signature, part->signature, sizeof old.signature) == 0 && stm_durable_fits(run, old.state, old.n_state);
+        if (!o->kept[p] && run->opts.resume) st = refuse_change(&old, part, part->name, err);
         if (!o->kept[p]) {
-            say_change(run, p, &old, part);
+            if (st == MILL_OK) say_change(run, p, &old, part);
             continue;
         }
         part->state = old.state;

@@ -88,7 +88,7 @@ static void machine(stm_text *t)
     if (f != NULL) fclose(f);
 }
 
-void stm_facts_write(const mill_pipeline *p, const stm_plan *plan, const char *run_dir, stm_text *t)
+void stm_facts_write(const mill_pipeline *p, const stm_plan *plan, const char *run_dir, const mill_run_options *options, stm_text *t)
 {
     struct build build = {""};
     stm_text text = {0};
@@ -106,6 +106,9 @@ void stm_facts_write(const mill_pipeline *p, const stm_plan *plan, const char *r
     if (p->file[0] != '\0' && stm_file_read(p->file[0] == '/' ? "" : ".", p->file, &text, &err) == MILL_OK && text.data != NULL)
         field(t, "pipeline", text.data, text.bytes < MOST_PIPELINE ? text.bytes : MOST_PIPELINE);
     stm_text_free(&text);
+    stm_text_addf(t, ",\"set\":[%s],\"edited\":%s,\"limit\":%lld", p->set.data != NULL ? p->set.data : "", p->edited ? "true" : "false",
+                  (long long)options->limit);
+    t->failed = t->failed || p->set.failed;
     stm_text_addf(t, ",\"steps\":[");
     for (int32_t i = 0; i < plan->n_steps; i++) {
         const mill_step *s = plan->steps[i].step;
@@ -123,4 +126,20 @@ void stm_facts_write(const mill_pipeline *p, const stm_plan *plan, const char *r
         stm_text_addf(t, "}");
     }
     stm_text_addf(t, "]}\n");
+}
+
+mill_status stm_facts_open(const char *dir, stm_tree_doc **out, const stm_tree **root, mill_error *err)
+{
+    stm_text t = {0};
+    mill_error why = {0};
+    mill_status st = stm_file_read(dir, "run.json", &t, &why);
+
+    if (st == MILL_ERR_NOT_FOUND)
+        st = mill_fail(err, st, "%s is not a run directory: it has no run.json", dir);
+    else if (st != MILL_OK)
+        st = mill_fail(err, st, "%s", why.msg);
+    if (st == MILL_OK && (st = stm_tree_parse(t.data != NULL ? t.data : "", t.bytes, out, root)) != MILL_OK)
+        st = mill_fail(err, st, "cannot read %s/run.json: %s", dir, st == MILL_ERR_NOMEM ? "out of memory" : "it is damaged");
+    stm_text_free(&t);
+    return st;
 }

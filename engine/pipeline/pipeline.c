@@ -181,6 +181,7 @@ void mill_pipeline_destroy(mill_pipeline **p)
     stm_arena_fini(&(*p)->arena);
     stm_free((*p)->base_dir);
     stm_free((*p)->devices_file);
+    stm_text_free(&(*p)->set);
     stm_free(*p);
     *p = NULL;
 }
@@ -206,6 +207,7 @@ mill_status mill_pipeline_use_devices(mill_pipeline *p, const char *file, mill_e
 
 mill_status mill_pipeline_add_types(mill_pipeline *p, const mill_plugin *plugin, mill_error *err)
 {
+    p->edited = true;
     return stm_registry_add(p->registry, plugin, err);
 }
 
@@ -214,6 +216,7 @@ mill_status mill_pipeline_add(mill_pipeline *p, const char *step, const char *ty
     stm_value *steps = stm_value_get(&p->root, "steps");
     stm_value s = {.kind = STM_VALUE_MAP}, t = {.kind = STM_VALUE_SCALAR, .key = "type"};
 
+    p->edited = true;
     if (!stm_name_ok(step))
         return mill_fail(err, MILL_ERR_INVALID, "\"%.80s\" cannot name a step: letters, digits, _ and -, at most 63", step);
     if (steps == NULL || steps->kind != STM_VALUE_MAP)
@@ -271,6 +274,16 @@ static mill_status put_path(mill_pipeline *p, stm_value *map, const char *path, 
     return last ? MILL_OK : put_path(p, at, path + n + 1, v, key, err);
 }
 
+/* For run.json: so a run is resumed with what it was started with. Of one that fails there is no run. */
+static void note_set(mill_pipeline *p, const char *key, const char *value)
+{
+    stm_text_addf(&p->set, p->set.bytes > 0 ? ",[\"" : "[\"");
+    stm_text_add_json(&p->set, key, strlen(key));
+    stm_text_addf(&p->set, "\",\"");
+    stm_text_add_json(&p->set, value, strlen(value));
+    stm_text_addf(&p->set, "\"]");
+}
+
 mill_status mill_pipeline_set(mill_pipeline *p, const char *key, const char *value, mill_error *err)
 {
     const size_t n = strcspn(key, ".");
@@ -282,6 +295,7 @@ mill_status mill_pipeline_set(mill_pipeline *p, const char *key, const char *val
     mill_status st;
 
     if ((st = parse_value(p, key, value, &v, err)) != MILL_OK) return st;
+    note_set(p, key, value);
     if (p->root.kind != STM_VALUE_MAP) return mill_fail(err, MILL_ERR_INVALID, "the pipeline is not a map");
     if (n < sizeof name) memcpy(name, key, n), name[n] = '\0';
     if (key[n] == '.') step = stm_value_get(steps, name);
@@ -301,6 +315,7 @@ mill_status mill_pipeline_connect(mill_pipeline *p, const char *from, const char
     stm_value v = {.kind = STM_VALUE_SCALAR, .key = "from"};
     stm_value list = {.kind = STM_VALUE_LIST, .key = "from"};
 
+    p->edited = true;
     if (stm_value_get(steps, from) == NULL || step == NULL || step->kind != STM_VALUE_MAP)
         return mill_fail(err, MILL_ERR_NOT_FOUND, "no step \"%.80s\"", step == NULL ? to : from);
     if ((v.text = stm_arena_copy(&p->arena, from, strlen(from))) == NULL || !stm_value_own(&p->arena, step))

@@ -13,6 +13,8 @@ struct mill_pipeline {
     char *base_dir;   /* absolute */
     char name[64];    /* when the tree has none */
     stm_registry *registry;
+    stm_text set;       /* mill_pipeline_set of a pipeline from a file: "k","v" in brackets, parted by commas */
+    bool edited;        /* changed by other calls since it was read: its file is not all of it */
     char *devices_file; /* a recorded machine to plan for; NULL = this one */
 };
 

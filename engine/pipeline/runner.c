@@ -133,6 +133,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     ro.run_dir = r->dir;
     ro.durable = r->dir != NULL;
     ro.fresh = r->opts.fresh;
+    ro.resume = r->opts.resume;
     ro.commit_interval_s = plan->commit_interval_s;
     ro.recorder = r->opts.child != NULL ? r->opts.child->recorder : NULL;
     oo = (stm_observer_opts){.name = mill_pipeline_name(p),
@@ -141,7 +142,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
                              .max_errors = r->max_errors,
                              .fresh = r->opts.fresh,
                              .metrics_port = r->opts.metrics_port};
-    if (r->dir != NULL) stm_facts_write(p, plan, r->dir, &facts);
+    if (r->dir != NULL) stm_facts_write(p, plan, r->dir, &r->opts, &facts);
     if (!facts.failed) oo.facts = facts.data, oo.facts_bytes = facts.bytes;
     if (r->opts.on_sink_row != NULL) {
         ro.on_sink_batch = hand_out_rows;

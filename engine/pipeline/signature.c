@@ -95,7 +95,7 @@ mill_status stm_step_sign(const stm_graph_step *g, const stm_registry *reg, stm_
     if (g->keys.cache == STM_CACHE_FALSE) { /* never the same twice */
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
-        snprintf(text, sizeof text, "false, at %lld.%09ld", (long long)now.tv_sec, now.tv_nsec);
+        snprintf(text, sizeof text, STM_EACH_TIME "%lld.%09ld", (long long)now.tv_sec, now.tv_nsec);
         add(&s, g->name, "cache", text);
     }
     out->cache = g->keys.cache == STM_CACHE_TRUE || (g->keys.cache == STM_CACHE_AUTO && (type->flags & MILL_NONDETERMINISTIC) != 0 && type->kind == MILL_STEP);

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/tree.h"
+#include "pipeline/facts.h"
 #include "trace/files.h"
 #include "trace/progress.h"
 #include "trace/report.h"
@@ -17,14 +19,19 @@ struct mill_watch {
     char *dir;
     stm_picture *picture;
     stm_text text;
+    char *folder;
 };
 
 static mill_status read_picture(const char *dir, stm_picture **out, mill_error *err)
 {
     stm_text t = {0};
-    mill_status st = stm_file_read(dir, "progress.json", &t, err);
+    mill_error why = {0};
+    mill_status st = stm_file_read(dir, "progress.json", &t, &why);
 
-    if (st == MILL_ERR_NOT_FOUND) (void)mill_fail(err, st, "%s is not a run directory: it has no progress.json", dir);
+    if (st == MILL_ERR_NOT_FOUND)
+        (void)mill_fail(err, st, "%s is not a run directory: it has no progress.json", dir);
+    else if (st != MILL_OK)
+        (void)mill_fail(err, st, "%s", why.msg);
     if (st == MILL_OK && (st = stm_picture_read(t.data != NULL ? t.data : "", t.bytes, out)) != MILL_OK)
         (void)mill_fail(err, st, "cannot read %s/progress.json: %s", dir,
                         st == MILL_ERR_NOMEM ? "out of memory" : "it is damaged, or of another version");
@@ -35,6 +42,9 @@ static mill_status read_picture(const char *dir, stm_picture **out, mill_error *
 mill_status mill_watch_open(const char *dir, mill_watch **out, mill_error *err)
 {
     mill_watch *w = stm_calloc(sizeof *w);
+    stm_tree_doc *doc = NULL;
+    const stm_tree *facts = NULL;
+    mill_error none = {0}; /* what can be seen of a run does not hang on it */
     mill_status st;
 
     if (w == NULL || (w->dir = stm_strdup(dir)) == NULL) {
@@ -45,6 +55,8 @@ mill_status mill_watch_open(const char *dir, mill_watch **out, mill_error *err)
         mill_watch_destroy(&w);
         return st;
     }
+    if (stm_facts_open(dir, &doc, &facts, &none) == MILL_OK) w->folder = stm_strdup(stm_tree_text(facts, "directory"));
+    stm_tree_destroy(&doc);
     *out = w;
     return MILL_OK;
 }
@@ -66,6 +78,7 @@ void mill_watch_destroy(mill_watch **w)
     stm_picture_destroy(&(*w)->picture);
     stm_text_free(&(*w)->text);
     stm_free((*w)->dir);
+    stm_free((*w)->folder);
     stm_free(*w);
     *w = NULL;
 }
@@ -83,6 +96,18 @@ mill_run_state mill_watch_state(const mill_watch *w) { return (mill_run_state)w-
 const char *mill_watch_name(const mill_watch *w) { return w->picture->name; }
 const char *mill_watch_host(const mill_watch *w) { return w->picture->host; }
 int32_t mill_watch_pid(const mill_watch *w) { return w->picture->pid; }
+
+const char *mill_watch_folder(const mill_watch *w) { return w->folder != NULL ? w->folder : ""; }
+
+int mill_watch_exit_code(const mill_watch *w)
+{
+    switch (w->picture->state) {
+    case STM_PICTURE_DONE: return w->picture->rows_imputed > w->picture->max_errors ? MILL_EXIT_ERRORS : MILL_EXIT_OK;
+    case STM_PICTURE_LOAD_FAILED: return MILL_EXIT_LOAD;
+    case STM_PICTURE_FAILED: return MILL_EXIT_PROCESS;
+    default: return MILL_EXIT_STOPPED;
+    }
+}
 
 double mill_watch_age(const mill_watch *w)
 {
@@ -105,16 +130,14 @@ bool mill_watch_live(const mill_watch *w)
 mill_status mill_report_write(const char *dir, const char *path, mill_error *err)
 {
     stm_picture *p = NULL;
-    stm_text facts_text = {0}, errors = {0}, html = {0};
+    stm_text errors = {0}, html = {0};
     stm_tree_doc *doc = NULL;
     const stm_tree *facts = NULL;
     mill_error none = {0};
     mill_status st = read_picture(dir, &p, err);
 
     if (st != MILL_OK) return st;
-    if (stm_file_read(dir, "run.json", &facts_text, &none) == MILL_OK && facts_text.data != NULL &&
-        stm_tree_parse(facts_text.data, facts_text.bytes, &doc, &facts) != MILL_OK)
-        facts = NULL;
+    if (stm_facts_open(dir, &doc, &facts, &none) != MILL_OK) facts = NULL;
     if (stm_file_read(dir, "errors.jsonl", &errors, &none) != MILL_OK) errors.bytes = 0;
     stm_report_write(p, facts, errors.bytes > 0 ? errors.data : NULL, errors.bytes, &html);
     if (html.failed || html.data == NULL) {
@@ -130,7 +153,6 @@ mill_status mill_report_write(const char *dir, const char *path, mill_error *err
     }
     stm_tree_destroy(&doc);
     stm_picture_destroy(&p);
-    stm_text_free(&facts_text);
     stm_text_free(&errors);
     stm_text_free(&html);
     return st;

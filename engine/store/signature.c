@@ -174,3 +174,22 @@ int stm_signature_changes(const void *before, size_t n_before, const void *after
     if (n > max) stm_text_addf(out, "; and %d more", n - max);
     return n;
 }
+
+/* Whether all fields of @p a stand in @p b. */
+static bool all_in(const char *a, size_t n_a, const char *b, size_t n_b)
+{
+    const char *at = a, *end = a + n_a;
+    const size_t mark = sizeof STM_EACH_TIME - 1;
+    field f, other;
+
+    while (n_a > 0 && next(&at, end, &f)) {
+        if (n_b == 0 || !find(b, n_b, f.name, &other)) return false;
+        if (strcmp(f.value, other.value) != 0 && (strncmp(f.value, STM_EACH_TIME, mark) != 0 || strncmp(other.value, STM_EACH_TIME, mark) != 0)) return false;
+    }
+    return true;
+}
+
+bool stm_signature_same_but_times(const void *before, size_t n_before, const void *after, size_t n_after)
+{
+    return all_in(before, n_before, after, n_after) && all_in(after, n_after, before, n_before);
+}

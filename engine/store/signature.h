@@ -11,6 +11,8 @@
 
 #define STM_WHOLE_FILE_BYTES ((int64_t)16 << 20) /* up to here a file's identity is all of its contents */
 
+#define STM_EACH_TIME "false, at " /* a value that opens with this is never the same twice, which is no change of anything */
+
 typedef struct stm_signature {
     stm_text fields; /* name NUL value NUL, in order of adding; failed: memory ran out */
 } stm_signature;
@@ -23,6 +25,8 @@ void stm_signature_digest(const stm_signature *s, unsigned char out[STM_SIGNATUR
 /** "step out: path was a.jsonl, is b.jsonl; model models/x changed; ..." of two lists of fields, at most @p max of them; how many differ. Nothing of
  *  @p before is trusted. */
 int stm_signature_changes(const void *before, size_t n_before, const void *after, size_t n_after, int max, stm_text *out);
+/** Whether two lists of fields differ in nothing but what is never the same twice. */
+bool stm_signature_same_but_times(const void *before, size_t n_before, const void *after, size_t n_after);
 void stm_signature_fini(stm_signature *s);
 
 #endif

@@ -46,6 +46,7 @@ typedef struct parent {
     int32_t came;  /* signals that ask to end */
     bool draining;
     int64_t deadline_ns; /* 0 = none */
+    int64_t ask_ns, gone_ns; /* when the time left makes us say "drain", and when all must be over; 0 = no limit */
     bool overdue;        /* we ended the child: its time was over */
     bool named, silent;  /* it does not move: said; ended for it */
     int32_t barren;      /* deaths in a row without getting anywhere */
@@ -188,7 +189,25 @@ static void take_signal(parent *p, int sig)
                                                : p->draining ? p->o.drain_s + p->o.stop_s
                                                              : p->o.stop_s) *
                                               1e9);
+    if (p->gone_ns != 0 && p->deadline_ns > p->gone_ns) p->deadline_ns = p->gone_ns;
     if (send(p->socket, &message, 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1) return; /* it is dying: seen next */
+}
+
+/* Milliseconds until @p then, rounded up, at most @p most. */
+static int until(int64_t then, int64_t now, int most)
+{
+    if (then - now >= most * 1000000LL) return most;
+    return then > now ? (int)((then - now) / 1000000) + 1 : 0;
+}
+
+/* The time left is nearly over: as if somebody had sent USR1, unless somebody did send something. */
+static void look_at_time(parent *p, int64_t now)
+{
+    if (p->ask_ns == 0 || now < p->ask_ns) return;
+    p->ask_ns = 0;
+    if (p->came > 0) return;
+    stm_log(STM_INFO, "", "the time is nearly over: %.1f s are left to finish the rows in the pipeline", (double)(p->gone_ns - now) / 1e9);
+    take_signal(p, SIGUSR1);
 }
 
 /* Until the child is dead; its status as of waitpid. */
@@ -203,8 +222,8 @@ static int watch(parent *p)
         int ms = 1000;
 
         if (p->o.silence_s < 2.0) ms = 100;
-        if (p->deadline_ns != 0 && p->deadline_ns - now < ms * 1000000LL)
-            ms = p->deadline_ns > now ? (int)((p->deadline_ns - now) / 1000000) + 1 : 0;
+        if (p->deadline_ns != 0) ms = until(p->deadline_ns, now, ms);
+        if (p->ask_ns != 0) ms = until(p->ask_ns, now, ms);
         if (waitpid(p->pid, &status, WNOHANG) == p->pid) return status;
         if (poll(&f, 1, ms) > 0)
             while (read(p->signals, &s, sizeof s) == (ssize_t)sizeof s) take_signal(p, (int)s.ssi_signo);
@@ -212,6 +231,7 @@ static int watch(parent *p)
             p->overdue = true;
             kill(p->pid, SIGKILL);
         }
+        look_at_time(p, stm_now_ns());
         look_at_silence(p);
     }
 }
@@ -369,6 +389,10 @@ int mill_supervise(const mill_supervise_options *options, int (*work)(mill_child
     pid_t pid = 1;
 
     if (options != NULL) memcpy(&p.o, options, options->struct_size < sizeof p.o ? options->struct_size : sizeof p.o);
+    if (p.o.left_s > 0) {
+        p.gone_ns = stm_now_ns() + (int64_t)(p.o.left_s * 1e9);
+        p.ask_ns = p.gone_ns - (int64_t)(p.o.margin_s * 1e9);
+    }
     if (!prepare(&p) || stm_recorder_create(&p.recorder, &why) != MILL_OK || (pid = start(&p)) < 0) {
         stm_log(STM_WARN, "", "nobody supervises this run: %s", why.status != MILL_OK ? why.msg : strerror(errno));
         if (p.signals >= 0) close(p.signals);

@@ -25,10 +25,11 @@ typedef struct mill_run_options {
     mill_child *child;    /* the process is one of mill_supervise; NULL = nobody supervises it */
     int32_t metrics_port; /* give metrics on http://127.0.0.1:PORT/metrics; 0 = do not, -1 = on any port, which the log names */
     const char *trace;    /* file for what every thread and replica did when, for Perfetto or chrome://tracing; NULL = none */
+    bool resume; /* begin nothing over: where something changed that kept results depend on, fail with MILL_ERR_INVALID and what it is */
 } mill_run_options;
 #define MILL_RUN_OPTIONS_INIT                                                              \
     {                                                                                      \
-        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0, NULL, 0, NULL \
+        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0, NULL, 0, NULL, false \
     }
 
 typedef enum mill_run_state {
@@ -57,6 +58,13 @@ enum {
  * @retval MILL_ERR_BUSY  the run directory is in use by another process.
  */
 MILL_API mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mill_run **out, mill_error *err);
+/**
+ * To go on with the run in @p dir as it was started: its pipeline, with what was set besides its file, and in *options all that its results depend
+ * on, and `resume`. @p dir is borrowed by *options; what is no part of the results there stays as it is.
+ * @retval MILL_ERR_NOT_FOUND  @p dir is no run directory, or the pipeline file is not where it was.
+ * @retval MILL_ERR_INVALID    a program made the pipeline: only that can make it again.
+ */
+MILL_API mill_status mill_run_reopen(const char *dir, mill_pipeline **out, mill_run_options *options, mill_error *err);
 /** Wait until it has ended or @p timeout_s passed (< 0: no limit). Threads: one at a time.
  *  @p err: why it failed, when it did. */
 MILL_API mill_run_state mill_run_wait(mill_run *run, double timeout_s, mill_error *err);

@@ -22,10 +22,12 @@ typedef struct mill_supervise_options {
     double stop_s;    /* ... to stop (TERM, HUP) so long, ... */
     double again_s;   /* ... and after a second signal so long, in s. Defaults 60, 4, 1 */
     double silence_s; /* a child that does not move for so long is looked at, and ended after as long again. Default 10 */
+    double left_s;    /* after so long the last child is gone, whatever it does; 0 = no limit */
+    double margin_s;  /* so long before that it is told to drain, as by a signal. With left_s only */
 } mill_supervise_options;
-#define MILL_SUPERVISE_OPTIONS_INIT                             \
-    {                                                           \
-        sizeof(mill_supervise_options), 3, 60.0, 4.0, 1.0, 10.0 \
+#define MILL_SUPERVISE_OPTIONS_INIT                                       \
+    {                                                                     \
+        sizeof(mill_supervise_options), 3, 60.0, 4.0, 1.0, 10.0, 0.0, 0.0 \
     }
 
 /**

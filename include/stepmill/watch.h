@@ -28,6 +28,11 @@ MILL_API const char *mill_watch_name(const mill_watch *w);
 MILL_API const char *mill_watch_host(const mill_watch *w);
 MILL_API int32_t mill_watch_pid(const mill_watch *w);
 
+/** Exit code that the command ended with, or would: MILL_EXIT_STOPPED of a run that goes on or was killed. */
+MILL_API int mill_watch_exit_code(const mill_watch *w);
+/** Working directory that it was started in; "" = not known. */
+MILL_API const char *mill_watch_folder(const mill_watch *w);
+
 /** Write the report of the run in @p dir, one HTML file, to @p path (NULL = DIR/report.html). */
 MILL_API mill_status mill_report_write(const char *dir, const char *path, mill_error *err);
 
