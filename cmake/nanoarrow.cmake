@@ -25,7 +25,8 @@ add_library(stepmill_nanoarrow STATIC
   ${nanoarrow_flatcc}/src/runtime/refmap.c ${nanoarrow_flatcc}/src/runtime/verifier.c)
 # Running out of memory is an error there, not the end of the process.
 set_source_files_properties(${nanoarrow_flatcc}/src/runtime/builder.c PROPERTIES COMPILE_DEFINITIONS FLATCC_BUILDER_ASSERT_ON_ERROR=0)
+set_source_files_properties(${nanoarrow_src}/nanoarrow/ipc/codecs.c PROPERTIES COMPILE_DEFINITIONS NANOARROW_IPC_WITH_ZSTD)
 target_include_directories(stepmill_nanoarrow SYSTEM PUBLIC ${nanoarrow_src} ${CMAKE_BINARY_DIR}/nanoarrow ${CMAKE_BINARY_DIR}/nanoarrow/nanoarrow
                                                               ${nanoarrow_flatcc}/include)
 target_compile_options(stepmill_nanoarrow PRIVATE -w)
-target_link_libraries(stepmill_nanoarrow PRIVATE stepmill_flags)
+target_link_libraries(stepmill_nanoarrow PRIVATE stepmill_flags PkgConfig::ZSTD)

@@ -10,11 +10,13 @@ static const mill_step_type *const types[] = {
     &stm_step_filter,
     &stm_step_limit,
     &stm_step_nearest_neighbours,
+    &stm_step_read_arrow,
     &stm_step_read_jsonl,
     &stm_step_round_robin,
     &stm_step_route_by,
     &stm_step_select,
     &stm_step_template,
+    &stm_step_write_arrow,
     &stm_step_write_jsonl,
     NULL,
 };

@@ -16,11 +16,13 @@ extern const mill_step_type stm_step_explode;
 extern const mill_step_type stm_step_filter;
 extern const mill_step_type stm_step_limit;
 extern const mill_step_type stm_step_nearest_neighbours;
+extern const mill_step_type stm_step_read_arrow;
 extern const mill_step_type stm_step_read_jsonl;
 extern const mill_step_type stm_step_round_robin;
 extern const mill_step_type stm_step_route_by;
 extern const mill_step_type stm_step_select;
 extern const mill_step_type stm_step_template;
+extern const mill_step_type stm_step_write_arrow;
 extern const mill_step_type stm_step_write_jsonl;
 
 #endif

@@ -243,6 +243,12 @@ static mill_status prepare(mill_builder *b)
     return MILL_OK;
 }
 
+/* Bits behind the last row: what is written of them must not depend on what the memory held before. */
+static void clear_rest(uint8_t *bits, int64_t rows)
+{
+    if ((rows & 7) != 0) bits[rows >> 3] &= (uint8_t)((1u << (rows & 7)) - 1);
+}
+
 static mill_column *hand_over(mill_builder *b)
 {
     mill_column *c = b->head;
@@ -252,11 +258,13 @@ static mill_column *hand_over(mill_builder *b)
     c->view.rows = b->rows;
     __atomic_store_n(&c->nulls, b->nulls, __ATOMIC_RELAXED);
     if (b->nulls > 0) {
+        clear_rest(b->bits, b->rows);
         c->validity = b->validity;
         b->validity = NULL;
         stm_buffer_cut(c->validity, (size_t)stm_bits_bytes(b->rows));
     }
     if ((c->offsets = b->offsets) != NULL) stm_buffer_cut(c->offsets, (size_t)(b->rows + 1) * 8);
+    if (t->id == MILL_BOOL) clear_rest(b->val, b->rows);
     if ((c->data = b->data) != NULL)
         stm_buffer_cut(c->data, stm_type_is_text(t)     ? (size_t)b->bytes
                                 : t->id == MILL_BOOL ? (size_t)stm_bits_bytes(b->rows)

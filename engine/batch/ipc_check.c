@@ -1,10 +1,14 @@
 #include "batch/ipc_check.h"
 
+#include <string.h>
+
 #include "batch/type.h"
 #include "nanoarrow/ipc/flatcc_generated.h"
 
 #define NS(x) FLATBUFFERS_WRAP_NAMESPACE(org_apache_arrow_flatbuf, x)
 #define MAX_ROWS ((int64_t)1 << 45)
+#define MAX_PACKED 16384 /* times as many bytes unpacked, and some more: runs of one byte */
+#define MORE_UNPACKED ((int64_t)64 << 20)
 
 static mill_status missing(mill_error *err, const char *what) { return mill_fail(err, MILL_ERR_PARSE, "Arrow stream: %s", what); }
 
@@ -19,6 +23,11 @@ static mill_status check_pairs(NS(KeyValue_vec_t) pairs, mill_error *err)
     return MILL_OK;
 }
 
+static mill_status no_counterpart(NS(Field_table_t) f, const char *why, mill_error *err)
+{
+    return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow column \"%.64s\" %s", NS(Field_name(f)) != NULL ? NS(Field_name(f)) : "", why);
+}
+
 /* The verifier bounds nesting, so this may recurse. */
 static mill_status check_fields(NS(Field_vec_t) fields, int depth, mill_error *err)
 {
@@ -29,7 +38,8 @@ static mill_status check_fields(NS(Field_vec_t) fields, int depth, mill_error *e
         NS(Field_table_t) f = NS(Field_vec_at(fields, i));
 
         if (f == NULL || NS(Field_type_get(f)) == NULL) return missing(err, "a field without a type");
-        if (NS(Field_dictionary(f)) != NULL) return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow stream: a dictionary-encoded field");
+        if (NS(Field_dictionary(f)) != NULL) return no_counterpart(f, "is dictionary-encoded: write its values", err);
+        if (NS(Field_type_type(f)) > NS(Type_LargeList)) return no_counterpart(f, "is of a type, such as a view, that has no counterpart: cast it", err);
         if ((st = check_pairs(NS(Field_custom_metadata(f)), err)) == MILL_OK) st = check_fields(NS(Field_children(f)), depth + 1, err);
     }
     return st;
@@ -62,8 +72,11 @@ static mill_status check_batch(NS(RecordBatch_table_t) batch, int64_t body_bytes
 
     if (schema == NULL) return missing(err, "a batch before the schema");
     if (NS(RecordBatch_length(batch)) < 0 || NS(RecordBatch_length(batch)) > MAX_ROWS) return missing(err, "a batch of absurd length");
-    if (NS(RecordBatch_compression(batch)) != NULL) /* its sizes lie in the body, where nobody checks them */
-        return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow stream is compressed");
+    if (NS(RecordBatch_compression(batch)) != NULL && NS(BodyCompression_codec(NS(RecordBatch_compression(batch)))) != NS(CompressionType_ZSTD)) {
+        mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow stream is compressed with lz4");
+        mill_error_remedy(err, "Write it with zstd, or without compression");
+        return MILL_ERR_UNSUPPORTED;
+    }
     if (NS(RecordBatch_variadicBufferCounts(batch)) != NULL) return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow stream: view columns");
     for (size_t i = 0; i < NS(Buffer_vec_len(buffers)); i++) {
         NS(Buffer_struct_t) b = NS(Buffer_vec_at(buffers, i));
@@ -74,6 +87,30 @@ static mill_status check_batch(NS(RecordBatch_table_t) batch, int64_t body_bytes
     }
     for (int32_t i = 0; i < schema->n_fields && st == MILL_OK; i++) st = check_nodes(schema->fields[i].type, nodes, &at, err);
     return st;
+}
+
+mill_status stm_ipc_check_body(const void *message, const uint8_t *body, mill_error *err)
+{
+    NS(Message_table_t) m = NS(Message_as_root(message));
+    NS(RecordBatch_table_t) batch = NS(Message_header_get(m));
+    NS(Buffer_vec_t) buffers = NS(RecordBatch_buffers(batch));
+    int64_t packed = 0, unpacked = 0;
+
+    if (NS(RecordBatch_compression(batch)) == NULL) return MILL_OK;
+    for (size_t i = 0; i < NS(Buffer_vec_len(buffers)); i++) {
+        NS(Buffer_struct_t) b = NS(Buffer_vec_at(buffers, i));
+        const int64_t from = NS(Buffer_offset(b)), bytes = NS(Buffer_length(b));
+        int64_t says;
+
+        if (bytes == 0) continue;
+        if (bytes < (int64_t)sizeof says) return missing(err, "a compressed buffer without its size");
+        memcpy(&says, body + from, sizeof says);
+        if (says == -1) continue; /* not compressed after all */
+        packed += bytes;
+        if (says < 0 || __builtin_add_overflow(unpacked, says, &unpacked) || unpacked > packed * MAX_PACKED + MORE_UNPACKED)
+            return mill_fail(err, MILL_ERR_PARSE, "Arrow stream: a compressed buffer of %lld bytes that says it is %lld", (long long)bytes, (long long)says);
+    }
+    return MILL_OK;
 }
 
 mill_status stm_ipc_check(const void *message, const mill_type *schema, mill_error *err)

@@ -166,18 +166,37 @@ static mill_status decode(stm_ipc_reader *r, struct ArrowBuffer *body, mill_batc
     return st;
 }
 
+/* The head of the next batch, or r->over. */
+static mill_status next_batch(stm_ipc_reader *r, mill_error *err)
+{
+    const mill_status st = r->over ? MILL_OK : next_head(r, err);
+
+    if (st != MILL_OK || r->over) return st;
+    if (r->decoder.message_type == NANOARROW_IPC_MESSAGE_TYPE_RECORD_BATCH) return MILL_OK;
+    return mill_fail(err, MILL_ERR_PARSE, "Arrow stream: a message that is not a batch");
+}
+
+mill_status stm_ipc_reader_skip(stm_ipc_reader *r, stm_ipc_block *sizes, bool *end, mill_error *err)
+{
+    const mill_status st = next_batch(r, err);
+
+    *end = st == MILL_OK && r->over;
+    *sizes = (stm_ipc_block){.head_bytes = (int32_t)r->head.size_bytes, .body_bytes = r->decoder.body_size_bytes};
+    return st;
+}
+
+void stm_ipc_reader_moved(stm_ipc_reader *r) { r->over = false; }
+
 mill_status stm_ipc_reader_next(stm_ipc_reader *r, mill_batch **out, mill_error *err)
 {
     struct ArrowBuffer body;
     mill_status st;
 
     *out = NULL;
-    if (r->over) return MILL_OK;
-    if ((st = next_head(r, err)) != MILL_OK || r->over) return st;
-    if (r->decoder.message_type != NANOARROW_IPC_MESSAGE_TYPE_RECORD_BATCH)
-        return mill_fail(err, MILL_ERR_PARSE, "Arrow stream: a message that is not a batch");
+    if ((st = next_batch(r, err)) != MILL_OK || r->over) return st;
     ArrowBufferInit(&body);
     st = read_into(r, &body, r->decoder.body_size_bytes, err);
+    if (st == MILL_OK) st = stm_ipc_check_body(r->head.data + PREFIX_BYTES, body.data, err);
     if (st == MILL_OK) st = decode(r, &body, out, err);
     ArrowBufferReset(&body); /* empty when it was shared */
     return st;

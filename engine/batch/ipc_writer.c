@@ -41,7 +41,7 @@ static mill_status send_head(stm_ipc_writer *w, mill_error *err)
     return send(w, &w->head, err);
 }
 
-mill_status stm_ipc_writer_create(const mill_type *schema, stm_ipc_sink sink, void *user, stm_ipc_writer **out, mill_error *err)
+static mill_status begin(const mill_type *schema, bool say_schema, stm_ipc_sink sink, void *user, stm_ipc_writer **out, mill_error *err)
 {
     struct ArrowError why = {{0}};
     stm_ipc_writer *w;
@@ -58,6 +58,7 @@ mill_status stm_ipc_writer_create(const mill_type *schema, stm_ipc_sink sink, vo
     ArrowBufferInit(&w->body);
     if ((code = ArrowIpcEncoderInit(&w->encoder)) != NANOARROW_OK) st = failed(code, &why, err);
     else if ((st = mill_arrow_export_type(schema, &w->arrow_schema, err)) != MILL_OK) (void)0;
+    else if (!say_schema) (void)0;
     else if ((code = ArrowIpcEncoderEncodeSchema(&w->encoder, &w->arrow_schema, &why)) != NANOARROW_OK) st = failed(code, &why, err);
     else st = send_head(w, err);
     if (st != MILL_OK) {
@@ -66,6 +67,16 @@ mill_status stm_ipc_writer_create(const mill_type *schema, stm_ipc_sink sink, vo
     }
     *out = w;
     return MILL_OK;
+}
+
+mill_status stm_ipc_writer_create(const mill_type *schema, stm_ipc_sink sink, void *user, stm_ipc_writer **out, mill_error *err)
+{
+    return begin(schema, true, sink, user, out, err);
+}
+
+mill_status stm_ipc_writer_resume(const mill_type *schema, stm_ipc_sink sink, void *user, stm_ipc_writer **out, mill_error *err)
+{
+    return begin(schema, false, sink, user, out, err);
 }
 
 /* IPC has no offsets and wants children of exactly the right length: whether a column is so already. */
@@ -157,6 +168,36 @@ mill_status stm_ipc_writer_end(stm_ipc_writer *w, mill_error *err)
     static const unsigned char mark[8] = {0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0};
 
     return w->sink(w->user, mark, sizeof mark, err);
+}
+
+stm_ipc_block stm_ipc_writer_last(const stm_ipc_writer *w)
+{
+    return (stm_ipc_block){.head_bytes = (int32_t)w->head.size_bytes, .body_bytes = w->body.size_bytes};
+}
+
+mill_status stm_ipc_writer_footer(stm_ipc_writer *w, const stm_ipc_block *blocks, size_t n, mill_error *err)
+{
+    struct ArrowError why = {{0}};
+    struct ArrowIpcFooter footer;
+    char tail[10] = {0, 0, 0, 0, 'A', 'R', 'R', 'O', 'W', '1'};
+    mill_status st;
+    int code = NANOARROW_OK;
+
+    ArrowIpcFooterInit(&footer);
+    st = mill_arrow_export_type(w->schema, &footer.schema, err);
+    for (size_t i = 0; i < n && code == NANOARROW_OK; i++) {
+        const struct ArrowIpcFileBlock block = {.offset = blocks[i].offset, .metadata_length = blocks[i].head_bytes, .body_length = blocks[i].body_bytes};
+
+        code = ArrowBufferAppend(&footer.record_batch_blocks, &block, sizeof block);
+    }
+    if (st == MILL_OK && code == NANOARROW_OK) code = ArrowIpcEncoderEncodeFooter(&w->encoder, &footer, &why);
+    w->head.size_bytes = 0;
+    if (st == MILL_OK && code == NANOARROW_OK) code = ArrowIpcEncoderFinalizeBuffer(&w->encoder, 0, &w->head);
+    ArrowIpcFooterReset(&footer);
+    if (st == MILL_OK && code != NANOARROW_OK) st = failed(code, &why, err);
+    for (int i = 0; i < 4; i++) tail[i] = (char)(w->head.size_bytes >> (8 * i));
+    if (st == MILL_OK) st = send(w, &w->head, err);
+    return st == MILL_OK ? w->sink(w->user, tail, sizeof tail, err) : st;
 }
 
 void stm_ipc_writer_destroy(stm_ipc_writer **writer)

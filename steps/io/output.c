@@ -262,6 +262,8 @@ fail:
     return st;
 }
 
+const char *stm_output_name(const stm_output *o) { return o->temporary; }
+
 void stm_output_close(stm_output **op)
 {
     stm_output *o = *op;

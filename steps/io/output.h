@@ -33,6 +33,8 @@ typedef struct stm_output_made {
  *  @p from: what was synced before is kept and written behind; NULL = afresh. The caller owns *out. Blocks: on the disk. */
 mill_status stm_output_open(const mill_replica *r, const char *path, const stm_output_place *from, stm_output **out,
                             mill_error *err);
+/** Name of the file in hand, unfinished as it is; it holds the bytes up to the place that was gone on from. Lives as long as the output. */
+const char *stm_output_name(const stm_output *o);
 /** Append. Plain bytes go to the file at once, so hand over large pieces. */
 mill_status stm_output_write(stm_output *o, const void *bytes, size_t n, mill_error *err);
 /** Make everything so far durable; *place = where to go on. It stays good until the sync after the next. */

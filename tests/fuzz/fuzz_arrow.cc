@@ -1,7 +1,10 @@
 /*
- * Arrow IPC streams: arbitrary bytes go through the reader. Whatever it lets through must be a valid batch that can be
- * joined, written again and read back with the same rows.
+ * Arrow IPC: arbitrary bytes go through the reader of streams, through that of files, and are gone on with as a file in the making. Whatever is let
+ * through must be a valid batch that can be joined, written again and read back with the same rows.
  */
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -13,6 +16,7 @@ extern "C" {
 #include "batch/batch.h"
 #include "batch/ipc.h"
 #include "core/alloc.h"
+#include "stepmill/arrow_file.h"
 }
 
 namespace {
@@ -71,6 +75,43 @@ void check(mill_pool *pool, const mill_type *schema, const mill_batch *b)
     stm_ipc_reader_destroy(&r);
 }
 
+/* The bytes as a file: rows in pieces, again from every place, and as one that a writer goes on with. */
+void check_file(mill_pool *pool, const uint8_t *data, size_t size)
+{
+    const int fd = memfd_create("fuzz_arrow", MFD_CLOEXEC);
+    const std::string path = "/proc/self/fd/" + std::to_string(fd);
+    mill_arrow_reader *r = nullptr;
+    mill_error err = {};
+    int64_t pieces = 0;
+
+    require(fd >= 0 && write(fd, data, size) == static_cast<ssize_t>(size), "no file in memory");
+    mill_status st = mill_arrow_reader_open(pool, path.c_str(), &r, &err);
+    while (st == MILL_OK) {
+        mill_batch *b = nullptr, *again = nullptr;
+        const mill_arrow_place at = mill_arrow_reader_place(r);
+        st = mill_arrow_reader_next(r, 7, &b, &err);
+        if (b == nullptr || ++pieces > 100) {
+            mill_batch_destroy(&b);
+            break;
+        }
+        check(pool, mill_arrow_reader_schema(r), b);
+        mill_arrow_reader_goto(r, {0, 0}); /* away, so that the way back leads to the disk */
+        mill_arrow_reader_goto(r, at);
+        st = mill_arrow_reader_next(r, 7, &again, &err);
+        require(st == MILL_OK && again != nullptr && mill_batch_rows(again) == mill_batch_rows(b), "other rows at the same place");
+        mill_batch_destroy(&again);
+        mill_batch_destroy(&b);
+    }
+    require((st == MILL_OK) == (err.msg[0] == '\0'), "a failure without a word, or words without a failure");
+    std::string more;
+    mill_arrow_writer *w = nullptr;
+    if (r != nullptr && mill_arrow_writer_resume(pool, mill_arrow_reader_schema(r), path.c_str(), static_cast<int64_t>(size / 8 * 8), put, &more, &w, &err) == MILL_OK)
+        require(mill_arrow_writer_end(w, &err) == MILL_OK, "what was gone on with cannot be ended");
+    mill_arrow_writer_destroy(&w);
+    mill_arrow_reader_close(&r);
+    close(fd);
+}
+
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -91,6 +132,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     require((st == MILL_OK) == (err.msg[0] == '\0'), "a failure without a word, or words without a failure");
     stm_ipc_reader_destroy(&r);
+    check_file(pool, data, size);
     require(stm_pool_counts(pool).live_bytes == 0, "something was not given back");
     stm_pool_release(&pool);
     require(stm_alloc_counts().live == before, "something was not freed");

@@ -78,6 +78,8 @@ const Right kRight[] = {
     {nullptr, "round_robin", {}, {}},
     {nullptr, "deduplicate", {}, {"embedding=fixed_list<float32>[8]"}},
     {nullptr, "nearest_neighbours", {}, {"embedding=fixed_list<float32>[8]"}},
+    {nullptr, "write_arrow", {"write_arrow.part_rows=23", "write_arrow.batch_rows=7"}, {}},
+    {nullptr, "read_arrow", {"read_arrow.path=" ARROW_FILE}, {}},
     {nullptr, "write_jsonl", {}, {}},
     {nullptr, "command", {"command.argv=[cat]"}, {}},
     {nullptr, "command_rows", {"command_rows.argv=[cat]"}, {}},

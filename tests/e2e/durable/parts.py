@@ -1,6 +1,6 @@
 """Kill a run while it writes parts of a format that can be gone on with at some rows only; what was complete stays, and nothing is lost or doubled.
 
-usage: parts.py STEPMILL SHIM WORK TYPE EXTENSION
+usage: parts.py STEPMILL SHIM WORK TYPE EXTENSION [PARAMETERS]
 
 Of an undisturbed run the files are compared byte for byte. A part that was complete before the last commit is never written again: its
 inode is the same after the next process. So a kill costs one part, and what came since the last commit.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 stepmill, shim, work, step, extension = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), sys.argv[4], sys.argv[5]
+more = "".join(", " + p for p in sys.argv[6:])
 ROWS, PART = 3000, 350
 
 PIPELINE = f"""stepmill: 1
@@ -22,7 +23,7 @@ steps:
   src: {{type: read_jsonl, path: in.jsonl, columns: {{id: int64, text: utf8, tags: list<utf8>}}, extra: "", batch_size: 64}}
   slow: {{type: command, from: src, input_batch_size: 64, process: per_batch, argv: [sh, -c, "sleep 0.02; cat"], send: [id]}}
   label: {{type: template, from: slow, input_batch_size: 50, template: "{{id}}: {{text}}", output: label}}
-  out: {{type: {step}, from: label, path: rows.{extension}, part_rows: {PART}}}
+  out: {{type: {step}, from: label, path: rows.{extension}, part_rows: {PART}{more}}}
 """
 
 

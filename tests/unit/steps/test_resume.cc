@@ -50,6 +50,23 @@ TEST(Resume, ReadJsonl)
     expect_same_rest(c, "in");
 }
 
+TEST(Resume, ReadArrow)
+{
+    Folder f;
+    Chain c;
+    c.dir = f.path;
+    f.put("a.jsonl", rows(0, 90));
+    for (const char *name : {"p.arrow", "q.arrow"}) {
+        Chain w;
+        w.dir = f.path;
+        w.add("in", "read_jsonl", {{"path", "a.jsonl"}}).add("out", "write_arrow", {{"path", name}, {"batch_rows", "37"}});
+        ASSERT_EQ(w.run(), STM_END_DONE) << w.error.msg;
+    }
+    c.add("in", "read_arrow", {{"path", Value::list({"p.arrow", "q.arrow"})}});
+    ASSERT_EQ(c.error.status, MILL_OK) << c.error.msg;
+    expect_same_rest(c, "in");
+}
+
 #ifdef STEPMILL_HAVE_PARQUET
 TEST(Resume, ReadParquet)
 {
