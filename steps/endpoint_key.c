@@ -1,25 +1,31 @@
 /* The key of a server: where it comes from, and where it must not go. */
 #include <ctype.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "steps/endpoint.h"
+#include "steps/io/regular.h"
 
 #define MAX_KEY_BYTES 8192
 
 static mill_status key_from_file(const char *path, char **key, mill_error *err)
 {
     char *text = malloc(MAX_KEY_BYTES + 1);
-    FILE *f = text != NULL ? fopen(path, "re") : NULL;
+    FILE *f;
     size_t n;
+    int fd = -1;
+    mill_status st = text != NULL ? stm_regular_open(path, &fd, NULL, err) : mill_fail(err, MILL_ERR_NOMEM, "no memory for a key");
 
-    if (f == NULL) {
-        const int e = errno;
+    if (st == MILL_OK && (f = fdopen(fd, "r")) == NULL) {
+        st = mill_fail(err, MILL_ERR_NOMEM, "no memory for a key");
+        close(fd);
+    }
+    if (st != MILL_OK) {
         free(text);
-        return text == NULL ? mill_fail(err, MILL_ERR_NOMEM, "no memory for a key")
-                            : mill_fail(err, MILL_ERR_IO, "cannot open the key file %s: %s", path, strerror(e));
+        mill_error_context(err, "the key file");
+        return st;
     }
     setvbuf(f, NULL, _IONBF, 0); /* no copy of it in a buffer that is not wiped */
     n = fread(text, 1, MAX_KEY_BYTES + 1, f);

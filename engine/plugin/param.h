@@ -42,7 +42,8 @@ const char *stm_param_type_name(int32_t type);
 
 /* path.c */
 
-/** An existing file or folder: *out = its absolute path (stm_free). NOT_FOUND names the nearest name in its folder. */
+/** An existing file or folder: *out = its absolute path (stm_free). NOT_FOUND names the nearest name in its folder; INVALID: it is a pipe or
+ *  the like (core/filetype.h). */
 mill_status stm_path_input(const char *base, const char *path, char **out, mill_error *err);
 /** What a path or glob stands for, sorted, appended to @p out as entries at @p place. */
 mill_status stm_path_expand(const char *base, const char *pattern, stm_place place, stm_param_value *out, mill_error *err);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/filetype.h"
 #include "plugin/param.h"
 
 static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "out of memory for a path"); }
@@ -101,13 +102,15 @@ mill_status stm_path_input(const char *base, const char *path, char **out, mill_
     mill_status st = stm_path_join(base, path, &absolute, err);
 
     if (st != MILL_OK) return st;
-    if (access(absolute, R_OK) != 0) {
+    if (access(absolute, R_OK) != 0)
         st = missing(absolute, errno, err);
+    else
+        st = stm_filetype_check(absolute, err);
+    if (st == MILL_OK)
+        *out = absolute;
+    else
         stm_free(absolute);
-        return st;
-    }
-    *out = absolute;
-    return MILL_OK;
+    return st;
 }
 
 static bool has_magic(const char *path) { return strpbrk(path, "*?[") != NULL; }
@@ -156,7 +159,7 @@ mill_status stm_path_expand(const char *base, const char *pattern, stm_place pla
     }
     if ((st = stm_path_join(base, pattern, &absolute, err)) != MILL_OK) return st;
     if (access(absolute, R_OK) == 0) { /* a file that is really called a[1].txt */
-        st = stm_param_add(out, "", absolute, NULL, place, err);
+        if ((st = stm_filetype_check(absolute, err)) == MILL_OK) st = stm_param_add(out, "", absolute, NULL, place, err);
         stm_free(absolute);
         return st;
     }
@@ -172,7 +175,9 @@ mill_status stm_path_expand(const char *base, const char *pattern, stm_place pla
         st = mill_fail(err, MILL_ERR_IO, "cannot read the folders of %s", absolute);
     else
         qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, by_bytes);
-    for (size_t i = 0; st == MILL_OK && i < found.gl_pathc; i++) st = stm_param_add(out, "", found.gl_pathv[i], NULL, place, err);
+    for (size_t i = 0; st == MILL_OK && i < found.gl_pathc; i++)
+        if ((st = stm_filetype_check(found.gl_pathv[i], err)) == MILL_OK)
+            st = stm_param_add(out, "", found.gl_pathv[i], NULL, place, err);
     globfree(&found);
     stm_free(absolute);
     return st;

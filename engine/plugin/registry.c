@@ -5,6 +5,7 @@
 
 #include "core/alloc.h"
 #include "core/fault.h"
+#include "core/filetype.h"
 #include "core/text.h"
 #include "plugin/step.h"
 
@@ -141,11 +142,13 @@ mill_status stm_registry_add(stm_registry *reg, const mill_plugin *plugin, mill_
 static mill_status open_library(const char *path, library *lib, mill_error *err)
 {
     const char *why;
+    mill_status st;
 
     if (stm_fault_fires(STM_FAULT_LOAD)) return mill_fail(err, MILL_ERR_IO, "cannot open the plugin (fault injected)");
     if (access(path, R_OK) != 0)
         return mill_fail(err, errno == ENOENT || errno == ENOTDIR ? MILL_ERR_NOT_FOUND : MILL_ERR_IO, "cannot open the plugin: %s",
                          strerror(errno));
+    if ((st = stm_filetype_check(path, err)) != MILL_OK) return st;
     dlerror();
     lib->handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (lib->handle != NULL) return MILL_OK;

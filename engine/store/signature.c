@@ -51,7 +51,7 @@ static uint64_t hash_file(const char *path, const struct stat *st)
     const int64_t size = st->st_size;
     uint64_t h = stm_hash64(&size, sizeof size, 1);
     unsigned char *buf = stm_malloc(CHUNK);
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (fd < 0 || buf == NULL) {
         h = stm_hash64("unreadable", 10, h);
@@ -112,7 +112,7 @@ void stm_signature_add_file(stm_signature *s, const char *name, const char *path
     else if (S_ISDIR(st.st_mode))
         snprintf(value, sizeof value, FILE_MARK "d%016llx", (unsigned long long)hash_folder(path));
     else
-        snprintf(value, sizeof value, FILE_MARK "special"); /* a pipe: nothing can be known of it */
+        snprintf(value, sizeof value, FILE_MARK "special"); /* nothing can be known of its contents; no step reads such a file */
     stm_signature_add(s, name, value);
 }
 

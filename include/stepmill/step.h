@@ -43,7 +43,7 @@ typedef enum mill_param_type {
     MILL_PARAM_FLOAT,    /* min..max */
     MILL_PARAM_STRING,
     MILL_PARAM_ENUM,     /* one of `choices`, parted by '|' */
-    MILL_PARAM_PATH,     /* an input file or folder; relative paths start at the pipeline file */
+    MILL_PARAM_PATH,     /* an input file or folder, no pipe or device; relative paths start at the pipeline file */
     MILL_PARAM_PATHS,    /* one or a list of paths or globs, expanded and sorted per entry */
     MILL_PARAM_OUT_PATH, /* an output; relative paths start at the run directory */
     MILL_PARAM_BYTES,    /* 64MiB; kB MB GB kiB.. ; min..max in bytes */

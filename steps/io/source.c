@@ -10,6 +10,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "steps/io/regular.h"
+
 #define RAW_BYTES ((size_t)128 << 10) /* compressed bytes read at a time */
 
 enum { PLAIN, GZIP, ZSTD };
@@ -67,7 +69,7 @@ static mill_status detect(stm_source *s, mill_error *err)
     static const uint8_t zstd_magic[4] = {0x28, 0xb5, 0x2f, 0xfd};
     mill_status st;
 
-    while (s->end < 4 && !s->raw_end) { /* a pipe may give fewer bytes than asked for */
+    while (s->end < 4 && !s->raw_end) { /* a read may give fewer bytes than asked for */
         size_t got = 0;
         if ((st = read_raw(s, s->raw + s->end, RAW_BYTES - s->end, &got, err)) != MILL_OK) return st;
         s->end += got;
@@ -90,7 +92,6 @@ static mill_status detect(stm_source *s, mill_error *err)
 mill_status stm_source_open(const char *path, stm_source **out, mill_error *err)
 {
     mill_status st;
-    struct stat info;
     stm_source *s = calloc(1, sizeof *s);
 
     if (s == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory to read %s", path);
@@ -101,16 +102,7 @@ mill_status stm_source_open(const char *path, stm_source **out, mill_error *err)
         st = mill_fail(err, MILL_ERR_NOMEM, "no memory to read %s", path);
         goto fail;
     }
-    s->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (s->fd < 0) {
-        st = mill_fail(err, errno == ENOENT ? MILL_ERR_NOT_FOUND : MILL_ERR_IO, "cannot open %s: %s", path, strerror(errno));
-        goto fail;
-    }
-    if (fstat(s->fd, &info) != 0 || S_ISDIR(info.st_mode)) {
-        st = mill_fail(err, MILL_ERR_INVALID, "%s is a folder, not a file", path);
-        goto fail;
-    }
-    s->size = S_ISREG(info.st_mode) ? (uint64_t)info.st_size : 0;
+    if ((st = stm_regular_open(path, &s->fd, &s->size, err)) != MILL_OK) goto fail;
     (void)posix_fadvise(s->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     if ((st = detect(s, err)) != MILL_OK) goto fail;
     *out = s;
@@ -211,16 +203,14 @@ mill_status stm_source_seek(stm_source *s, uint64_t at, mill_error *err)
 
     if (s->kind == PLAIN) {
         struct stat info;
-        if (fstat(s->fd, &info) == 0 && S_ISREG(info.st_mode)) {
-            if (at > (uint64_t)info.st_size)
-                return mill_fail(err, MILL_ERR_INVALID, "%s has %lld bytes, cannot go on at byte %llu: it was changed", s->path,
-                                 (long long)info.st_size, (unsigned long long)at);
-            if (lseek(s->fd, (off_t)at, SEEK_SET) < 0)
-                return mill_fail(err, MILL_ERR_IO, "cannot seek in %s: %s", s->path, strerror(errno));
-            s->begin = s->end = 0;
-            s->raw_end = false;
-            return MILL_OK;
-        }
+        if (fstat(s->fd, &info) != 0 || lseek(s->fd, (off_t)at, SEEK_SET) < 0)
+            return mill_fail(err, MILL_ERR_IO, "cannot seek in %s: %s", s->path, strerror(errno));
+        if (at > (uint64_t)info.st_size)
+            return mill_fail(err, MILL_ERR_INVALID, "%s has %lld bytes, cannot go on at byte %llu: it was changed", s->path,
+                             (long long)info.st_size, (unsigned long long)at);
+        s->begin = s->end = 0;
+        s->raw_end = false;
+        return MILL_OK;
     }
     while (at > 0) {
         size_t got = 0;

@@ -13,6 +13,7 @@
 #include <memory>
 #include <vector>
 
+#include "steps/io/regular.h"
 #include "steps/parquet/arrow_glue.h"
 
 namespace stm_parquet {
@@ -43,7 +44,10 @@ struct Reader {
 
 mill_status open_file(const std::string &path, int64_t batch_rows, std::unique_ptr<parquet::arrow::FileReader> *out, mill_error *err)
 {
-    auto opened = arrow::io::ReadableFile::Open(path);
+    int fd = -1;
+    const mill_status regular = stm_regular_open(path.c_str(), &fd, nullptr, err);
+    if (regular != MILL_OK) return regular;
+    auto opened = arrow::io::ReadableFile::Open(fd); /* the descriptor is its own from here on */
     if (!opened.ok()) return fail(err, opened.status(), "cannot open " + path);
     parquet::ReaderProperties props;
     props.enable_buffered_stream();

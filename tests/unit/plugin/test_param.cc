@@ -339,7 +339,6 @@ TEST_F(Paths, InputsAreAbsoluteAndThere)
     EXPECT_EQ(read("in", "{in: corpus.jsonl}"), "i0 f0 tD/corpus.jsonl");
     EXPECT_EQ(read("in", "{in: ./corpus.jsonl}"), "i0 f0 tD/corpus.jsonl");
     EXPECT_EQ(read("in", "{in: data}"), "i0 f0 tD/data");
-    EXPECT_EQ(read("in", "{in: /dev/null}"), "i0 f0 t/dev/null");
     EXPECT_EQ(read("in", "{in: corpsu.jsonl}"),
               "p.yaml:10:10: s1: cannot find D/corpsu.jsonl (parameter \"in\"). Did you mean \"corpus.jsonl\"?");
     EXPECT_EQ(read("in", "{in: corpus.jsonl/x}"), "p.yaml:10:10: s1: cannot find D/corpus.jsonl/x (parameter \"in\")");
@@ -356,6 +355,19 @@ TEST_F(Paths, PatternsAreExpandedAndSortedPerEntry)
                   "/data/*.parquet (parameter \"ins\")");
     EXPECT_EQ(read("ins", "{ins: [data/c.txt, data/d.txt]}"),
               "p.yaml:10:21: s1: cannot find D/data/d.txt (parameter \"ins\"). Did you mean \"c.txt\"?");
+}
+
+TEST_F(Paths, InputsCanBeReadAgain)
+{
+    ASSERT_EQ(mkfifo((dir_ + "/data/fifo").c_str(), 0644), 0);
+    ASSERT_EQ(symlink("fifo", (dir_ + "/data/link").c_str()), 0);
+    ASSERT_EQ(symlink("../corpus.jsonl", (dir_ + "/data/good").c_str()), 0);
+    const std::string why = ", which cannot be read again (parameter \"in", what = "\"). Write what it gives to a file first, and name that";
+    EXPECT_EQ(read("in", "{in: /dev/null}"), "p.yaml:10:10: s1: /dev/null is a device" + why + what);
+    EXPECT_EQ(read("in", "{in: data/fifo}"), "p.yaml:10:10: s1: D/data/fifo is a pipe" + why + what);
+    EXPECT_EQ(read("ins", "{ins: [corpus.jsonl, data/link]}"), "p.yaml:10:21: s1: D/data/link is a pipe" + why + "s" + what);
+    EXPECT_EQ(read("ins", "{ins: 'data/[fx]*'}"), "p.yaml:10:10: s1: D/data/fifo is a pipe" + why + "s" + what);
+    EXPECT_EQ(read("in", "{in: data/good}"), "i0 f0 tD/data/good");
 }
 
 TEST_F(Paths, OutputsStartAtTheRunDirectory)
