@@ -1,7 +1,8 @@
 /*
  * command: any executable as a step. It gets one JSON object per row and line on its standard input and answers with one per
  * row, in order. What it writes to standard error goes to the log. When it dies, answers too much or not in time, the batch
- * fails with how it ended and the end of its standard error; the next batch gets a new process.
+ * fails with how it ended and the end of its standard error; the next batch gets a new process. One that was sent away by a signal has
+ * done nothing wrong, nor have its rows: a scheduler that stops a job tells all its processes. They get another process once.
  *
  * command_rows: the same with any number of answers per row, none too. Rows are numbered, answers name the row they come from,
  * and as nothing else tells that there are no more, each batch has a process of its own, which ends with its input.
@@ -45,6 +46,7 @@ typedef struct state {
     mill_replica *replica;
     mill_emit *out;
     int64_t rows, answered;
+    bool told; /* out has something of it: an error of a row, rows */
     int64_t gathered, last_parent; /* many: answers not emitted yet; row of the last one */
 } state;
 
@@ -260,6 +262,7 @@ static mill_status on_answer(void *user, const char *text, size_t bytes, bool *d
                          f.column[0] ? "column " : "not a row", f.column, f.cause);
     me->answered++;
     if (++me->gathered < CHUNK_ROWS) return MILL_OK;
+    me->told = true;
     if ((st = emit_gathered(r, s, me, err)) != MILL_OK) return st;
     return stm_jsonl_begin(me->parser, CHUNK_ROWS) == MILL_OK ? MILL_OK : no_memory(err);
 }
@@ -281,6 +284,7 @@ static mill_status on_line(void *user, const char *text, size_t bytes, bool *don
         (void)mill_fail(&e, MILL_ERR_DATA, "the command's answer, column %s: %s", f.column, f.cause);
         e.error_class = MILL_CLASS_DATA;
         memcpy(e.field, f.column, sizeof e.field);
+        me->told = true;
         if (mill_emit_row_error(me->out, me->answered, &e) != MILL_OK) return no_memory(err);
     }
     *done = ++me->answered == me->rows;
@@ -333,28 +337,42 @@ static mill_status check_numbers(mill_replica *r, const settings *s, state *me, 
     return without_numbers(r, s, batch, err);
 }
 
+/* One conversation about the rows that were written; of a process that is sent away before anything came of it, two. */
+static mill_status ask(const settings *s, state *me, const stm_child_hooks *hooks, mill_error *err)
+{
+    const int64_t room = s->many ? CHUNK_ROWS : me->rows > 0 ? me->rows : 1;
+    size_t bytes;
+    const char *text = mill_json_writer_data(me->writer, &bytes);
+    mill_status st;
+
+    me->told = false;
+    for (int attempt = 0;; attempt++) {
+        me->answered = me->gathered = me->last_parent = 0;
+        if (stm_jsonl_begin(me->parser, room) != MILL_OK) return no_memory(err);
+        if (me->rows == 0 && !s->many) return MILL_OK;
+        if ((st = stm_child_start(me->child, err)) != MILL_OK) return st;
+        st = stm_child_talk(me->child, text, bytes, true, s->per_batch, s->deadline_s, hooks, err);
+        if (st != MILL_ERR_STEP || attempt > 0 || me->told || err == NULL || err->error_class != MILL_CLASS_TRANSIENT) return st;
+        mill_replica_log(me->replica, MILL_WARN, "%s; its rows go to another process", err->msg);
+        memset(err, 0, sizeof *err);
+    }
+}
+
 static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err)
 {
     const settings *s = mill_step_state(mill_replica_step(r));
     state *me = mill_replica_state(r);
     const stm_child_hooks hooks = {.line = on_line, .log = on_log, .cancelled = on_cancelled, .user = me};
     mill_batch *batch = NULL;
-    size_t bytes;
     mill_status st;
 
     (void)n_in;
     me->out = out;
     me->rows = mill_batch_rows(in[0]);
-    me->answered = 0;
-    if (write_rows(s, me, in[0]) != MILL_OK || stm_jsonl_begin(me->parser, me->rows > 0 ? me->rows : 1) != MILL_OK) return no_memory(err);
-    const char *text = mill_json_writer_data(me->writer, &bytes);
-    if (me->rows > 0) {
-        if ((st = stm_child_start(me->child, err)) != MILL_OK) return st;
-        st = stm_child_talk(me->child, text, bytes, true, s->per_batch, s->deadline_s, &hooks, err);
-        if (st != MILL_OK) {
-            mill_error_context(err, "after %lld of %lld rows", (long long)me->answered, (long long)me->rows);
-            return st;
-        }
+    if (write_rows(s, me, in[0]) != MILL_OK) return no_memory(err);
+    if ((st = ask(s, me, &hooks, err)) != MILL_OK) {
+        mill_error_context(err, "after %lld of %lld rows", (long long)me->answered, (long long)me->rows);
+        return st;
     }
     if (s->n_fields == 0 && s->row_key == NULL) return mill_emit_pass(out, err);
     if ((st = stm_jsonl_finish(me->parser, &batch, err)) != MILL_OK) return st;
@@ -376,18 +394,13 @@ static mill_status process_rows(mill_replica *r, mill_batch *const *in, size_t n
     const settings *s = mill_step_state(mill_replica_step(r));
     state *me = mill_replica_state(r);
     const stm_child_hooks hooks = {.line = on_answer, .log = on_log, .cancelled = on_cancelled, .user = me};
-    size_t bytes;
     mill_status st;
 
     (void)n_in;
     me->out = out;
     me->rows = mill_batch_rows(in[0]);
-    me->answered = me->gathered = me->last_parent = 0;
-    if (write_rows(s, me, in[0]) != MILL_OK || stm_jsonl_begin(me->parser, CHUNK_ROWS) != MILL_OK) return no_memory(err);
-    const char *text = mill_json_writer_data(me->writer, &bytes);
-    if ((st = stm_child_start(me->child, err)) != MILL_OK) return st;
-    st = stm_child_talk(me->child, text, bytes, true, true, s->deadline_s, &hooks, err);
-    if (st != MILL_OK) {
+    if (write_rows(s, me, in[0]) != MILL_OK) return no_memory(err);
+    if ((st = ask(s, me, &hooks, err)) != MILL_OK) {
         mill_error_context(err, "after %lld answers to %lld rows", (long long)me->answered, (long long)me->rows);
         return st;
     }

@@ -22,6 +22,7 @@
 #define SETTLE_MS 50                 /* how long to wait for answers that nobody asked for, of what does not wait for input */
 #define SETTLE_MOST_MS 2000          /* and where it computes all the time */
 #define TICK_MS 50                   /* how often cancelled() and the deadline are looked at */
+#define STOPPED_MS 500               /* how much later than it we may hear of a stop */
 #define TAIL_BYTES 400               /* of its standard error, for messages */
 #define WRITE_BYTES (1 << 20)        /* at a time */
 #define LOG_LINES 40                 /* per conversation that are handed on; the rest is counted */
@@ -311,6 +312,30 @@ static mill_status died(stm_child *c, const char *when, mill_error *err)
     return mill_fail(err, MILL_ERR_STEP, "%s %s %s%s%s", c->opts.argv[0], how, when, stderr_says, tail);
 }
 
+/* How somebody ends who was told to: by one of the signals for it, or with the code that shells give for that, or of his own free will. */
+static bool by_signal(const stm_child *c)
+{
+    static const int those[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
+    const int s = c->wait_status, sig = s == -1 ? 0 : WIFSIGNALED(s) ? WTERMSIG(s) : WEXITSTATUS(s) - 128;
+
+    for (size_t i = 0; i < sizeof those / sizeof *those; i++)
+        if (sig == those[i]) return true;
+    return false;
+}
+
+/* It ended before its time: whether that is because all of us are to stop. */
+static bool stopped_too(const stm_child *c, const stm_child_hooks *hooks)
+{
+    const int64_t until = now_ms() + STOPPED_MS;
+
+    if (!by_signal(c) && c->wait_status != 0) return false;
+    while (!hooks->cancelled(hooks->user)) {
+        if (now_ms() >= until) return false;
+        (void)poll(NULL, 0, 5);
+    }
+    return true;
+}
+
 /* write() that gives EPIPE and no signal, whatever the program that we are part of does about SIGPIPE. */
 static ssize_t write_quietly(int fd, const char *p, size_t n)
 {
@@ -494,11 +519,18 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
             if (err != NULL) err->error_class = MILL_CLASS_TRANSIENT;
         }
     }
-    if (st != MILL_OK) return st;
-    done = done || (over && c->opts.until_end && !t->refused); /* what it did not read it cannot have dealt with */
+    /* Output that ends within a line: so did it, perhaps. */
+    if (st != MILL_OK && !over && c->out_end) over = gone_within(c, TICK_MS / 1e3);
+    done = done || (st == MILL_OK && over && c->opts.until_end && !t->refused); /* what it did not read it cannot have dealt with */
     /* One that is kept may go once it has answered: whether it is seen going now or at the next batch is chance. */
-    if (over && (!done || (t->close_input && c->wait_status != 0)))
-        return died(c, done ? "after its last answer" : "before it had answered", err);
+    const bool early = over && (st != MILL_OK || !done || (t->close_input && c->wait_status != 0));
+    if (early && stopped_too(c, hooks)) {
+        if (err != NULL) memset(err, 0, sizeof *err);
+        return mill_fail(err, MILL_ERR_STOPPED, "%s was stopped before it had answered", c->opts.argv[0]);
+    }
+    if (st == MILL_OK && early) st = died(c, done ? "after its last answer" : "before it had answered", err);
+    if (st == MILL_ERR_STEP && early && by_signal(c) && err != NULL) err->error_class = MILL_CLASS_TRANSIENT;
+    if (st != MILL_OK) return st;
     if ((st = settle(c, over, hooks, err)) != MILL_OK) return st;
     if (c->end > c->begin)
         return mill_fail(err, MILL_ERR_STEP, "%s answered with more lines than there were rows", c->opts.argv[0]);

@@ -53,8 +53,10 @@ bool stm_child_has_more(const stm_child *c);
  * Without done as its first awaited line (@p awaits = false) it only writes.
  * @p deadline_s: seconds this may take; < 0 = no limit.
  * On any failure the child is killed; start it again for the next conversation. MILL_ERR_STEP: it ended, or answered more than was
- * awaited; the message has its exit code or signal and the end of what it wrote to standard error. MILL_ERR_TIMEOUT, MILL_ERR_STOPPED,
- * MILL_ERR_IO, MILL_ERR_NOMEM, or what the line hook gave.
+ * awaited; the message has its exit code or signal and the end of what it wrote to standard error; of class transient, when it was sent
+ * away by a signal, for which its rows can do nothing. MILL_ERR_TIMEOUT, MILL_ERR_STOPPED, MILL_ERR_IO, MILL_ERR_NOMEM, or what the line
+ * hook gave. A scheduler that ends a job signals all its processes at once, so a child that goes in order is MILL_ERR_STOPPED,
+ * too, if cancelled() follows within half a second.
  */
 mill_status stm_child_talk(stm_child *c, const char *text, size_t bytes, bool awaits, bool close_input, double deadline_s,
                            const stm_child_hooks *hooks, mill_error *err);

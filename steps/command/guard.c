@@ -11,7 +11,8 @@
 #include <unistd.h>
 
 #define SHELL "/bin/sh"
-#define SCRIPT "while read -r g; do last=$g; done; [ \"${last:-0}\" = 0 ] || kill -s KILL -- \"-$last\""
+/* A scheduler's signal to all of a job is not for it. */
+#define SCRIPT "trap '' HUP INT TERM USR1 USR2; while read -r g; do last=$g; done; [ \"${last:-0}\" = 0 ] || kill -s KILL -- \"-$last\""
 
 static int spawn(pid_t *pid, int far)
 {

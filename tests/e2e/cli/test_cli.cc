@@ -359,6 +359,39 @@ TEST(CliSignals, ToTheWorkerItself)
     }
 }
 
+/* A scheduler tells all processes of a job: the program of a step goes, too, earlier even, and its rows are for the next run. */
+TEST(CliSignals, ToAProgramAsWell)
+{
+    for (const int signal : {SIGTERM, SIGINT}) {
+        SCOPED_TRACE(signal);
+        Folder f;
+        std::string in, out;
+        for (int i = 0; i < 400; i++) {
+            const std::string id = "{\"id\":" + std::to_string(i);
+            in += id + "}\n";
+            out += id + ",\"echo\":" + id + "}}\n";
+        }
+        f.write("in.jsonl", in);
+        f.write("program.sh", "n=0\nwhile read -r l; do\n  n=$((n + 1))\n  if [ $n = 14 ] && [ ! -e pid ]; then echo $$ >.pid; mv .pid pid; sleep 60; fi\n"
+                              "  echo \"{\\\"echo\\\": $l}\"\ndone\n");
+        f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  read: {type: read_jsonl, path: in.jsonl, batch_size: 4, extra: \"\"}\n"
+                          "  ask: {type: command, from: read, argv: [sh, program.sh], columns: {echo: json}}\n"
+                          "  out: {type: write_jsonl, from: ask, path: out.jsonl}\n");
+        Command c(f, {"run", "t.yaml"});
+        for (int i = 0; i < 6000 && !f.has("pid"); i++) usleep(10000);
+        const pid_t program = atoi(f.read("pid").c_str());
+        ASSERT_GT(program, 1);
+        kill(-program, signal); /* the shell waits for its sleep before it minds */
+        c.signal(signal);
+        const int code = c.wait(30);
+        EXPECT_TRUE(code == 75 || (code == 0 && signal == SIGINT)) << code << c.err(); /* what was taken already is finished after INT */
+        const Result r = mt::run(f, {"run", "t.yaml"});
+        EXPECT_EQ(r.code, 0) << r.err;
+        EXPECT_TRUE(f.read("runs/t/out.jsonl") == out);
+        EXPECT_EQ(f.read("runs/t/errors.jsonl"), "") << c.err();
+    }
+}
+
 TEST(CliSignals, ASecondSignalIsGoneWithinOneSecond)
 {
     Folder f;

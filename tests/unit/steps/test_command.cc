@@ -137,6 +137,7 @@ TEST(Command, ItsFaultsAreErrorsOfTheBatch)
         {"exits", "read l; echo boom >&2; exit 3", "sh exited with code 3 before it had answered; standard error: boom", false},
         {"exits at once", "exit 0", "sh exited with code 0 before it had answered", false},
         {"killed", "read l; kill -SEGV $$", "sh was killed by signal 11", false},
+        {"sent away each time", "read l; kill -TERM $$", "sh was killed by signal 15 (Terminated) before it had answered", false},
         {"garbage", "while read -r l; do echo oops; done", "answer 1 is not a row (expected an object of JSON): oops", false},
         {"too few", "head -n 2", "sh exited with code 0 before it had answered", false},
         {"too few, per batch", "head -n 2", "sh exited with code 0 before it had answered", true},
@@ -171,6 +172,20 @@ TEST(Command, ANewProcessForTheNextBatch)
     for (int i = 4; i < 8; i++) expected += "{\"a\":" + std::to_string(i) + ",\"b\":null}\n";
     EXPECT_EQ(r.rows, expected + both(8, 12));
     EXPECT_EQ(r.failed, 4);
+}
+
+/* Somebody sent it away in the middle of an answer, which is no fault of the rows; but only once. */
+TEST(Command, RowsOfOneThatWasSentAwayGoToAnother)
+{
+    for (const char *how : {"kill -TERM $$", "exit 130"}) {
+        Folder f;
+        const std::string once = "read -r l; if [ ! -e " + f.path + "/gone ]; then touch " + f.path + "/gone; printf '{\"b'; " + how +
+                                 "; fi; { echo \"$l\"; cat; } | sed -u s/a/b/";
+        const Result r = run(numbers(0, 12), {{"argv", sh(once)}, kB});
+        ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+        EXPECT_EQ(r.rows, both(0, 12)) << how;
+        EXPECT_EQ(r.errors, "") << how;
+    }
 }
 
 TEST(Command, AnAnswerThatDoesNotFitIsAnErrorOfItsRow)
