@@ -7,6 +7,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "core/runfiles.h"
 #include "pipeline/placing.h"
 #include "trace/files.h"
 
@@ -132,7 +133,7 @@ mill_status stm_facts_open(const char *dir, stm_tree_doc **out, const stm_tree *
 {
     stm_text t = {0};
     mill_error why = {0};
-    mill_status st = stm_file_read(dir, "run.json", &t, &why);
+    mill_status st = stm_file_read(dir, STM_RUN_FACTS, &t, &why);
 
     if (st == MILL_ERR_NOT_FOUND)
         st = mill_fail(err, st, "%s is not a run directory: it has no run.json", dir);

@@ -10,6 +10,7 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/fault.h"
+#include "core/runfiles.h"
 #include "placement/limits.h"
 #include "trace/files.h"
 #include "trace/gauge.h"
@@ -177,12 +178,12 @@ static void write_out(stm_observer *o)
     o->text.bytes = 0;
     o->text.failed = false;
     stm_picture_write(o->picture, &o->text);
-    if (!o->text.failed && stm_file_replace(o->dir, "progress.json", o->text.data, o->text.bytes, &err) != MILL_OK)
+    if (!o->text.failed && stm_file_replace(o->dir, STM_RUN_PROGRESS, o->text.data, o->text.bytes, &err) != MILL_OK)
         say_once(o, &err);
     o->text.bytes = 0;
     o->text.failed = false;
     stm_metrics_write(o->picture, &o->text);
-    if (!o->text.failed && stm_file_replace(o->dir, "metrics.prom", o->text.data, o->text.bytes, &err) != MILL_OK)
+    if (!o->text.failed && stm_file_replace(o->dir, STM_RUN_METRICS, o->text.data, o->text.bytes, &err) != MILL_OK)
         say_once(o, &err);
     took = stm_now_ns() - began;
     o->write_ns = o->looked_ns + (took * WRITE_SHARE > WRITE_NS ? took * WRITE_SHARE : WRITE_NS);
@@ -253,7 +254,7 @@ static void look_back(stm_observer *o, bool fresh)
     mill_error err = {0};
 
     o->picture->attempt = 1;
-    if (!fresh && stm_file_read(o->dir, "progress.json", &t, &err) == MILL_OK &&
+    if (!fresh && stm_file_read(o->dir, STM_RUN_PROGRESS, &t, &err) == MILL_OK &&
         stm_picture_read(t.data != NULL ? t.data : "", t.bytes, &before) == MILL_OK) {
         o->picture->attempt = before->attempt + 1;
         o->picture->earlier_s = before->earlier_s + before->seconds;
@@ -317,7 +318,7 @@ static mill_status open_files(stm_observer *o, const stm_observer_opts *opts)
                  o->picture->host);
         log_event(o, STM_INFO, "", "start", text);
     }
-    if (opts->facts != NULL && stm_file_replace(o->dir, "run.json", opts->facts, opts->facts_bytes, &err) != MILL_OK)
+    if (opts->facts != NULL && stm_file_replace(o->dir, STM_RUN_FACTS, opts->facts, opts->facts_bytes, &err) != MILL_OK)
         say_once(o, &err);
     fill(o);
     write_out(o); /* so that it can be seen from its first moment */

@@ -1,23 +1,48 @@
-/* Files that a pipeline writes: no two sinks write the same one, none writes what the pipeline reads or what the run itself keeps. Known
- * from the plan, before a row is lost to it. */
+/* Files that a pipeline writes: each is one that can be written, no two sinks write the same one, none writes what the pipeline reads or what
+ * the run itself keeps. Known from the plan, before a row is lost to it.
+ *
+ * A sink at OUT.EXT may write OUT.EXT, its parts OUT-00000.EXT, ..., and unfinished files of these, NAME.….tmp: all of them are taken to be its own,
+ * whatever its type and parameters. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/alloc.h"
+#include "core/filetype.h"
+#include "core/runfiles.h"
 #include "pipeline/pipeline.h"
 #include "pipeline/yaml.h"
 #include "plugin/config.h"
 
 /* What stands for the run directory where there is none yet: nothing else starts like it. */
 #define NO_DIR "/\001run"
+#define PART_DIGITS 5
 
 typedef struct output {
     const stm_graph_step *step;
     const mill_param *param;
     stm_place place;
-    char *path; /* the file that it is, absolute */
+    const char *text; /* as given */
+    char *path;       /* the file that it is, absolute */
 } output;
+
+/* What is read: by a step (who), or by stepmill itself (who NULL: then what it is). */
+typedef struct input {
+    char *path; /* real */
+    const char *who, *what;
+    bool folder;
+} input;
+
+typedef struct all_files {
+    const char *dir; /* the run directory */
+    output *outputs; /* [most] */
+    size_t n_outputs;
+    input *inputs;
+    size_t n_inputs, cap_inputs;
+} all_files;
+
+/* ---- names -------------------------------------------------------------------------------------------------------- */
 
 /* Takes "." and ".." out of an absolute path, as if no folder were a link: folders may not be there yet. */
 static void tidy(char *path)
@@ -62,8 +87,96 @@ static char *one_name(char *path)
     return name;
 }
 
+static bool starts_with(const char *path, const char *begin, size_t n) { return strncmp(path, begin, n) == 0; }
+
+/* Whether the first @p n bytes of @p name are output @p base or a part of it: BASE, or BASE with -DIGITS somewhere in its last component. */
+static bool is_file_of(const char *name, size_t n, const char *base)
+{
+    const size_t bytes = strlen(base);
+    size_t same = 0, digits = 0;
+
+    if (n == bytes && memcmp(name, base, n) == 0) return true;
+    if (n < bytes + 1 + PART_DIGITS) return false;
+    while (same < bytes && name[same] == base[same]) same++;
+    if (name[same] != '-' || strchr(base + same, '/') != NULL) return false;
+    while (name[same + 1 + digits] >= '0' && name[same + 1 + digits] <= '9') digits++;
+    return digits >= PART_DIGITS && n - same - 1 - digits == bytes - same && memcmp(name + same + 1 + digits, base + same, bytes - same) == 0;
+}
+
+/* Whether a sink at @p base may write @p name. */
+static bool writes(const char *base, const char *name)
+{
+    const size_t n = strlen(name);
+
+    if (is_file_of(name, n, base)) return true;
+    if (n < 5 || strcmp(name + n - 4, ".tmp") != 0) return false;
+    for (size_t i = n - 4; i > 0 && name[i] != '/'; i--)
+        if (name[i] == '.' && is_file_of(name, i, base)) return true;
+    return false;
+}
+
+static bool below(const char *path, const char *folder)
+{
+    const size_t n = strlen(folder);
+
+    return starts_with(path, folder, n) && path[n] == '/';
+}
+
+/* ---- what is read --------------------------------------------------------------------------------------------------- */
+
+static mill_status add_input(all_files *f, const char *path, const char *who, const char *what, mill_error *err)
+{
+    struct stat info;
+    char *real = realpath(path, NULL);
+
+    if (real == NULL) return MILL_OK; /* it is not there: nothing to destroy */
+    if (stm_grow(&f->inputs, &f->cap_inputs, f->n_inputs + 1, sizeof *f->inputs) != 0) {
+        free(real);
+        return mill_fail(err, MILL_ERR_NOMEM, "planning");
+    }
+    f->inputs[f->n_inputs++] =
+        (input){.path = real, .who = who, .what = what, .folder = stat(real, &info) == 0 && S_ISDIR(info.st_mode)};
+    return MILL_OK;
+}
+
+static mill_status inputs_of_step(all_files *f, const stm_graph *g, const stm_plan *plan, int32_t i, mill_error *err)
+{
+    const mill_config *c = plan->steps[i].step->config;
+    const char *name = g->steps[g->order[i]].name;
+    mill_status st = MILL_OK;
+
+    for (size_t k = 0; c != NULL && k < c->type->n_params && st == MILL_OK; k++) {
+        const int32_t type = c->type->params[k].type;
+        const stm_param_value *v = &c->values[k];
+
+        if (type == MILL_PARAM_PATH && v->text != NULL) st = add_input(f, v->text, name, NULL, err);
+        for (size_t e = 0; type == MILL_PARAM_PATHS && e < v->n_entries && st == MILL_OK; e++)
+            st = add_input(f, v->entries[e].text, name, NULL, err);
+    }
+    return st;
+}
+
+static mill_status list_inputs(all_files *f, const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, mill_error *err)
+{
+    mill_status st = p->file[0] != '\0' ? add_input(f, p->file, NULL, "is the pipeline file", err) : MILL_OK;
+    const char *last = NULL;
+
+    for (size_t i = 0; i < stm_registry_count(p->registry) && st == MILL_OK; i++) {
+        const char *origin = stm_registry_origin(p->registry, i);
+
+        if (strchr(origin, '/') == NULL || origin == last) continue; /* built in, or of the plugin looked at before */
+        last = origin;
+        st = add_input(f, origin, NULL, "is a plugin of the pipeline", err);
+    }
+    for (int32_t i = 0; i < plan->n_steps && st == MILL_OK; i++) st = inputs_of_step(f, g, plan, i, err);
+    return st;
+}
+
+/* ---- checks --------------------------------------------------------------------------------------------------------- */
+
 static mill_status refuse(const output *o, mill_error *err)
 {
+    mill_error_remedy(err, "Choose another path");
     mill_error_place(err, o->place.file, o->place.line, o->place.column);
     if (err != NULL) {
         snprintf(err->step, sizeof err->step, "%s", o->step->name);
@@ -72,98 +185,136 @@ static mill_status refuse(const output *o, mill_error *err)
     return MILL_ERR_INVALID;
 }
 
-static mill_status not_read(const output *o, const stm_graph *g, const stm_plan *plan, mill_error *err)
+/* It names a file that can be made: neither a folder nor a pipe stands there, nor a file where a folder of it has to be. */
+static mill_status check_place(const output *o, mill_error *err)
 {
-    for (int32_t i = 0; i < plan->n_steps; i++) {
-        const mill_config *c = plan->steps[i].step->config;
+    const char *last = strrchr(o->text, '/') != NULL ? strrchr(o->text, '/') + 1 : o->text;
+    char *folder, *slash;
+    struct stat info;
+    mill_status st = MILL_OK;
 
-        for (size_t k = 0; c != NULL && k < c->type->n_params; k++) {
-            const int32_t type = c->type->params[k].type;
-            const stm_param_value *v = &c->values[k];
-
-            if (type != MILL_PARAM_PATHS && (type != MILL_PARAM_PATH || v->text == NULL)) continue;
-            for (size_t e = 0; e < (type == MILL_PARAM_PATH ? 1 : v->n_entries); e++) {
-                char *read = realpath(type == MILL_PARAM_PATH ? v->text : v->entries[e].text, NULL);
-                const bool same = read != NULL && strcmp(read, o->path) == 0;
-
-                free(read);
-                if (!same) continue;
-                mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s reads the file that this would write", o->param->name,
-                          g->steps[g->order[i]].name);
-                mill_error_remedy(err, "Choose another path");
-                return refuse(o, err);
-            }
+    if (last[0] == '\0' || strcmp(last, ".") == 0 || strcmp(last, "..") == 0) {
+        mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\" is \"%s\", which names a folder, not a file", o->param->name, o->text);
+        return refuse(o, err);
+    }
+    if (stat(o->path, &info) == 0) {
+        if (S_ISREG(info.st_mode)) return MILL_OK;
+        mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s is %s, not a file that can be replaced", o->param->name, o->path,
+                  stm_filetype_word(info.st_mode));
+        return refuse(o, err);
+    }
+    if ((folder = stm_strdup(o->path)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "planning");
+    while ((slash = strrchr(folder, '/')) != NULL && slash > folder) {
+        *slash = '\0';
+        if (stat(folder, &info) != 0) continue;
+        if (!S_ISDIR(info.st_mode)) {
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s is %s, not a folder", o->param->name, folder,
+                      stm_filetype_word(info.st_mode));
+            st = refuse(o, err);
         }
+        break;
     }
-    return MILL_OK;
-}
-
-/* Names in the run directory that are the run's own. */
-static bool kept_by_the_run(const char *name)
-{
-    const size_t n = strlen(name);
-
-    return strcmp(name, "errors.jsonl") == 0 || strncmp(name, "journal.", 8) == 0 || strncmp(name, "owner.", 6) == 0 ||
-           (n > 4 && strcmp(name + n - 4, ".seg") == 0);
-}
-
-static mill_status check_output(const output *all, size_t n, const char *dir, mill_error *err)
-{
-    const output *o = &all[n];
-    const size_t bytes = strlen(dir);
-
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(all[i].path, o->path) != 0) continue;
-        mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s writes this file already", o->param->name, all[i].step->name);
-        mill_error_remedy(err, "Give every sink a path of its own; {union: [...]} puts rows into one file");
-        return refuse(o, err);
-    }
-    if (strncmp(o->path, dir, bytes) == 0 && o->path[bytes] == '/' && kept_by_the_run(o->path + bytes + 1)) {
-        mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s in the run directory is a file of the run itself", o->param->name,
-                  o->path + bytes + 1);
-        mill_error_remedy(err, "Choose another path");
-        return refuse(o, err);
-    }
-    return MILL_OK;
-}
-
-static mill_status add_output(output *o, const stm_graph_step *s, const mill_param *p, const char *dir, mill_error *err)
-{
-    const stm_value *v = stm_value_get(s->value, p->name);
-    const char *text = v != NULL && v->kind == STM_VALUE_SCALAR ? v->text : p->default_value;
-    mill_status st;
-
-    if (text == NULL) return MILL_OK;
-    *o = (output){.step = s, .param = p, .place = v != NULL ? v->place : s->value->key_place};
-    st = stm_path_join(dir, text, &o->path, err);
-    if (st == MILL_OK) o->path = one_name(o->path);
+    stm_free(folder);
     return st;
 }
 
-mill_status stm_check_outputs(const stm_graph *g, const stm_plan *plan, const char *run_dir, mill_error *err)
+static mill_status check_inputs(const all_files *f, const output *o, mill_error *err)
+{
+    for (size_t i = 0; i < f->n_inputs; i++) {
+        const input *in = &f->inputs[i];
+        const size_t n = strlen(in->path);
+        /* of a folder a step reads what lies right in it */
+        const bool inside = in->folder && below(o->path, in->path) && strchr(o->path + n + 1, '/') == NULL;
+
+        if (!inside && (in->folder || !writes(o->path, in->path))) continue;
+        if (in->who == NULL)
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s %s", o->param->name, in->path, in->what);
+        else if (inside)
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s reads the folder %s, which this would write into", o->param->name,
+                      in->who, in->path);
+        else if (strcmp(in->path, o->path) == 0)
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s reads the file that this would write", o->param->name, in->who);
+        else
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s reads %s, which this may write: it has the name of a part",
+                      o->param->name, in->who, in->path);
+        return refuse(o, err);
+    }
+    return MILL_OK;
+}
+
+static mill_status check_others(const all_files *f, const output *o, mill_error *err)
+{
+    for (const output *other = f->outputs; other < o; other++) {
+        const bool nested = below(o->path, other->path) || below(other->path, o->path);
+
+        if (!nested && !writes(other->path, o->path) && !writes(o->path, other->path)) continue;
+        if (nested)
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": what step %s writes as a file, this needs as a folder, or the other way round",
+                      o->param->name, other->step->name);
+        else if (strcmp(o->path, other->path) == 0)
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s writes this file already", o->param->name, other->step->name);
+        else
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": of this file and that of step %s one has the name of a part of the other",
+                      o->param->name, other->step->name);
+        mill_error_remedy(err, "Give every sink a path of its own; {union: [...]} puts rows into one file");
+        return refuse(o, err);
+    }
+    return MILL_OK;
+}
+
+static mill_status check_output(const all_files *f, const output *o, mill_error *err)
+{
+    const size_t bytes = strlen(f->dir);
+    mill_status st;
+
+    if (below(o->path, f->dir) && stm_run_keeps(o->path + bytes + 1)) {
+        mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s in the run directory is a file of the run itself", o->param->name,
+                  o->path + bytes + 1);
+        return refuse(o, err);
+    }
+    if ((st = check_others(f, o, err)) != MILL_OK) return st;
+    if ((st = check_inputs(f, o, err)) != MILL_OK) return st;
+    return check_place(o, err);
+}
+
+/* ---- all ------------------------------------------------------------------------------------------------------------ */
+
+static mill_status add_output(all_files *f, const stm_graph_step *s, const mill_param *p, mill_error *err)
+{
+    const stm_value *v = stm_value_get(s->value, p->name);
+    const char *text = v != NULL && v->kind == STM_VALUE_SCALAR ? v->text : p->default_value;
+    output *o = &f->outputs[f->n_outputs];
+    mill_status st;
+
+    if (text == NULL) return MILL_OK;
+    *o = (output){.step = s, .param = p, .place = v != NULL ? v->place : s->value->key_place, .text = text};
+    if ((st = stm_path_join(f->dir, text, &o->path, err)) != MILL_OK) return st;
+    o->path = one_name(o->path);
+    f->n_outputs++;
+    return check_output(f, o, err);
+}
+
+mill_status stm_check_outputs(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, const char *run_dir, mill_error *err)
 {
     char *real = run_dir != NULL ? realpath(run_dir, NULL) : NULL; /* of a run directory not made yet: as it was given */
-    const char *dir = real != NULL ? real : run_dir != NULL ? run_dir : NO_DIR;
-    output *all = NULL;
-    size_t n = 0, most = 0;
+    all_files f = {.dir = real != NULL ? real : run_dir != NULL ? run_dir : NO_DIR};
+    size_t most = 0;
     mill_status st = MILL_OK;
 
     for (int32_t i = 0; i < g->n_steps; i++) most += g->steps[i].type->n_params;
-    if (most > 0 && (all = stm_calloc(most * sizeof *all)) == NULL) st = mill_fail(err, MILL_ERR_NOMEM, "planning");
+    if (most > 0 && (f.outputs = stm_calloc(most * sizeof *f.outputs)) == NULL) st = mill_fail(err, MILL_ERR_NOMEM, "planning");
+    if (st == MILL_OK) st = list_inputs(&f, p, g, plan, err);
     for (int32_t i = 0; i < g->n_steps && st == MILL_OK; i++) {
         const stm_graph_step *s = &g->steps[g->order[i]];
 
-        for (size_t k = 0; k < s->type->n_params && st == MILL_OK; k++) {
-            if (s->type->kind != MILL_SINK || s->type->params[k].type != MILL_PARAM_OUT_PATH) continue;
-            st = add_output(&all[n], s, &s->type->params[k], dir, err);
-            if (st != MILL_OK || all[n].path == NULL) continue;
-            st = check_output(all, n, dir, err);
-            if (st == MILL_OK) st = not_read(&all[n], g, plan, err);
-            n++;
-        }
+        for (size_t k = 0; k < s->type->n_params && st == MILL_OK; k++)
+            if (s->type->kind == MILL_SINK && s->type->params[k].type == MILL_PARAM_OUT_PATH)
+                st = add_output(&f, s, &s->type->params[k], err);
     }
-    for (size_t i = 0; i < n; i++) stm_free(all[i].path);
-    stm_free(all);
+    for (size_t i = 0; i < f.n_outputs; i++) stm_free(f.outputs[i].path);
+    for (size_t i = 0; i < f.n_inputs; i++) free(f.inputs[i].path);
+    stm_free(f.outputs);
+    stm_free(f.inputs);
     free(real);
     return st;
 }

@@ -27,8 +27,9 @@ struct mill_pipeline {
  */
 mill_status stm_pipeline_plan(mill_pipeline *p, const char *run_dir, stm_arena *arena, stm_graph *graph, stm_plan **out,
                               mill_error *err);
-/** Whether every sink has a file of its own, that nothing of the pipeline reads: else INVALID at the path. @p run_dir may be NULL. */
-mill_status stm_check_outputs(const stm_graph *g, const stm_plan *plan, const char *run_dir, mill_error *err);
+/** Whether every sink has a file of its own that can be written and that neither the pipeline nor the run reads or keeps: else INVALID at the
+ *  path. @p run_dir may be NULL: then only absolute paths are compared with what is on the disk. */
+mill_status stm_check_outputs(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, const char *run_dir, mill_error *err);
 /** Say a plan. */
 mill_status stm_plan_show(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, mill_format format, stm_text *out);
 /** Hand a text out to the caller of a public function: NULL-safe, reports a failed text. */

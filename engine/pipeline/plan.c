@@ -208,7 +208,7 @@ static mill_status make_plan(mill_pipeline *p, const char *run_dir, stm_arena *a
     plan->keep_sink_rows = g->keys.keep_sink_rows;
     for (int32_t i = 0; i < g->n_steps; i++)
         if ((st = fill_step(p, a, g, i, index, run_dir, plan, err)) != MILL_OK) goto fail;
-    if ((st = stm_check_outputs(g, plan, run_dir, err)) != MILL_OK) goto fail;
+    if ((st = stm_check_outputs(p, g, plan, run_dir, err)) != MILL_OK) goto fail;
     for (int32_t i = 0; i < g->n_steps && run_dir != NULL; i++)
         if ((st = stm_step_sign(&g->steps[g->order[i]], p->registry, &plan->steps[i], err)) != MILL_OK) goto fail;
     if ((st = stm_plan_try(plan, err)) != MILL_OK) {

@@ -12,6 +12,7 @@
 #include "core/clock.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/runfiles.h"
 #include "exec/run.h"
 #include "pipeline/facts.h"
 #include "pipeline/observe.h"
@@ -326,8 +327,8 @@ static mill_status write_errors(const mill_run *r, mill_error *err)
     bool ok = true;
     int fd = -1;
 
-    stm_text_addf(&path, "%s/errors.jsonl", r->dir);
-    stm_text_addf(&tmp, "%s/.errors.jsonl.tmp", r->dir);
+    stm_text_addf(&path, "%s/" STM_RUN_ERRORS, r->dir);
+    stm_text_addf(&tmp, "%s/." STM_RUN_ERRORS ".tmp", r->dir);
     if (path.failed || tmp.failed) {
         st = mill_fail(err, MILL_ERR_NOMEM, "writing errors.jsonl");
     } else if ((fd = open(tmp.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0) {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/runfiles.h"
 #include "core/tree.h"
 #include "pipeline/facts.h"
 #include "trace/files.h"
@@ -26,7 +27,7 @@ static mill_status read_picture(const char *dir, stm_picture **out, mill_error *
 {
     stm_text t = {0};
     mill_error why = {0};
-    mill_status st = stm_file_read(dir, "progress.json", &t, &why);
+    mill_status st = stm_file_read(dir, STM_RUN_PROGRESS, &t, &why);
 
     if (st == MILL_ERR_NOT_FOUND)
         (void)mill_fail(err, st, "%s is not a run directory: it has no progress.json", dir);
@@ -138,12 +139,12 @@ mill_status mill_report_write(const char *dir, const char *path, mill_error *err
 
     if (st != MILL_OK) return st;
     if (stm_facts_open(dir, &doc, &facts, &none) != MILL_OK) facts = NULL;
-    if (stm_file_read(dir, "errors.jsonl", &errors, &none) != MILL_OK) errors.bytes = 0;
+    if (stm_file_read(dir, STM_RUN_ERRORS, &errors, &none) != MILL_OK) errors.bytes = 0;
     stm_report_write(p, facts, errors.bytes > 0 ? errors.data : NULL, errors.bytes, &html);
     if (html.failed || html.data == NULL) {
         st = mill_fail(err, MILL_ERR_NOMEM, "making the report of %s", dir);
     } else if (path == NULL) {
-        st = stm_file_replace(dir, "report.html", html.data, html.bytes, err);
+        st = stm_file_replace(dir, STM_RUN_REPORT, html.data, html.bytes, err);
     } else {
         const char *slash = strrchr(path, '/');
         char *folder = slash != NULL ? stm_strndup(path, (size_t)(slash - path)) : stm_strdup(".");

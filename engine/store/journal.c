@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/runfiles.h"
 #include "store/crc32c.h"
 #include "store/wire.h"
 
@@ -20,11 +21,11 @@ typedef struct head {
 } head;
 _Static_assert(sizeof(head) == 48, "the head of a record has no gaps");
 
-void stm_journal_name(uint64_t epoch, char *buf, size_t size) { snprintf(buf, size, "journal.%llu", (unsigned long long)epoch); }
+void stm_journal_name(uint64_t epoch, char *buf, size_t size) { snprintf(buf, size, STM_RUN_JOURNAL "%llu", (unsigned long long)epoch); }
 
 uint64_t stm_journal_epoch_of(const char *name)
 {
-    static const char prefix[] = "journal.";
+    static const char prefix[] = STM_RUN_JOURNAL;
     uint64_t epoch = 0;
 
     if (strncmp(name, prefix, sizeof prefix - 1) != 0) return 0;

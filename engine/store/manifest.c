@@ -8,9 +8,10 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/runfiles.h"
 #include "core/text.h"
 
-#define NAME "manifest.json"
+#define NAME STM_RUN_MANIFEST
 #define MAX_BYTES ((int64_t)1 << 30)
 
 typedef struct part {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/runfiles.h"
 #include "store/crc32c.h"
 #include "store/wire.h"
 
@@ -50,7 +51,7 @@ bool stm_stream_name_ok(const char *name)
 bool stm_segment_name(const char *stream, uint64_t epoch, char *buf, size_t size)
 {
     if (!stm_stream_name_ok(stream)) return false;
-    return (size_t)snprintf(buf, size, "%s.%llu.seg", stream, (unsigned long long)epoch) < size;
+    return (size_t)snprintf(buf, size, "%s.%llu" STM_RUN_SEGMENT, stream, (unsigned long long)epoch) < size;
 }
 
 static uint64_t padded(uint64_t n) { return (n + STM_SEGMENT_ALIGN - 1) & ~(uint64_t)(STM_SEGMENT_ALIGN - 1); }

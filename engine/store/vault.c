@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "core/alloc.h"
+#include "core/runfiles.h"
 #include "store/journal.h"
 #include "store/vault_state.h"
 
@@ -33,7 +34,7 @@ static uint64_t segment_epoch_of(const char *name)
     uint64_t epoch = 0, digit = 1;
     size_t i;
 
-    if (n < 7 || strcmp(name + n - 4, ".seg") != 0) return 0;
+    if (n < 7 || strcmp(name + n - 4, STM_RUN_SEGMENT) != 0) return 0;
     for (i = n - 4; i > 0 && name[i - 1] >= '0' && name[i - 1] <= '9' && digit < 1000000000000000000u; i--, digit *= 10)
         epoch += (uint64_t)(name[i - 1] - '0') * digit;
     return i > 1 && name[i - 1] == '.' ? epoch : 0;

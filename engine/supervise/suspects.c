@@ -11,6 +11,7 @@
 
 #include "core/alloc.h"
 #include "core/fault.h"
+#include "core/runfiles.h"
 #include "core/text.h"
 
 #define HEAD "stepmill suspects 1\n"
@@ -168,7 +169,7 @@ static bool write_all(int fd, const char *data, size_t n)
 
 mill_status stm_suspects_save(const stm_recorder *r, const char *dir, mill_error *err)
 {
-    static const char tmp[] = "." STM_SUSPECTS_FILE ".tmp";
+    static const char tmp[] = "." STM_RUN_SUSPECTS ".tmp";
     const int at = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     stm_text t = {0};
     mill_status st = MILL_OK;
@@ -176,16 +177,16 @@ mill_status stm_suspects_save(const stm_recorder *r, const char *dir, mill_error
     bool ok = at >= 0;
 
     if (ok && r->n_suspects == 0) {
-        ok = unlinkat(at, STM_SUSPECTS_FILE, 0) == 0 || errno == ENOENT;
+        ok = unlinkat(at, STM_RUN_SUSPECTS, 0) == 0 || errno == ENOENT;
     } else if (ok) {
         stm_text_addf(&t, HEAD);
         for (int32_t i = 0; i < r->n_suspects; i++) put(&t, &r->suspects[i]);
         stm_text_addf(&t, "end %d\n", (int)r->n_suspects);
         if (t.failed) errno = ENOMEM;
         ok = !t.failed && (fd = openat(at, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) >= 0 &&
-             write_all(fd, t.data, t.bytes) && fsync(fd) == 0 && renameat(at, tmp, at, STM_SUSPECTS_FILE) == 0 && fsync(at) == 0;
+             write_all(fd, t.data, t.bytes) && fsync(fd) == 0 && renameat(at, tmp, at, STM_RUN_SUSPECTS) == 0 && fsync(at) == 0;
     }
-    if (!ok) st = mill_fail(err, MILL_ERR_IO, "cannot write %s/" STM_SUSPECTS_FILE ": %s", dir, strerror(errno));
+    if (!ok) st = mill_fail(err, MILL_ERR_IO, "cannot write %s/" STM_RUN_SUSPECTS ": %s", dir, strerror(errno));
     if (fd >= 0) close(fd);
     if (at >= 0) close(at);
     stm_text_free(&t);
@@ -256,7 +257,7 @@ mill_status stm_suspects_load(stm_recorder *r, const char *dir, mill_error *err)
     mill_status st = MILL_OK;
 
     r->n_suspects = 0;
-    stm_text_addf(&path, "%s/" STM_SUSPECTS_FILE, dir);
+    stm_text_addf(&path, "%s/" STM_RUN_SUSPECTS, dir);
     if (path.failed) {
         st = mill_fail(err, MILL_ERR_NOMEM, "reading suspects");
     } else if ((fd = open(path.data, O_RDONLY | O_CLOEXEC)) < 0 || fstat(fd, &s) != 0) {

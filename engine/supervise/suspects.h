@@ -13,8 +13,6 @@
 
 #include "supervise/recorder.h"
 
-#define STM_SUSPECTS_FILE "suspects"
-
 /** Whether any row of @p s may be among @p keys of @p step. */
 bool stm_suspect_meets(const stm_suspect *s, const char *step, const stm_key_range *keys);
 /** What the death of a worker taught. */

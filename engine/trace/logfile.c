@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/runfiles.h"
 #include "core/text.h"
 
 struct stm_logfile {
@@ -28,7 +29,7 @@ mill_status stm_logfile_open(const char *dir, stm_logfile **out, mill_error *err
     if (f == NULL) return mill_fail(err, MILL_ERR_NOMEM, "opening log.jsonl");
     f->fd = -1;
     pthread_mutex_init(&f->lock, NULL);
-    stm_text_addf(&path, "%s/log.jsonl", dir);
+    stm_text_addf(&path, "%s/" STM_RUN_LOG, dir);
     if (!path.failed) f->fd = open(path.data, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (f->fd < 0) {
         const mill_status st = path.failed ? mill_fail(err, MILL_ERR_NOMEM, "opening log.jsonl")

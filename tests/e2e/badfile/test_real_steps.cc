@@ -187,8 +187,8 @@ const Fault kFaults[] = {
     {"two_columns_renamed_to_one", "p.yaml", "type: filter\n    from: docs\n    where: length(text) > 2",
      "type: select\n    from: docs\n    rename: {name: x, text: x}", 8, 3, 65,
      "long: step type \"select\" adds column \"x\" twice"},
-    {"output_cannot_be_made", "p.yaml", "path: groups.jsonl", "path: /dev/null/groups.jsonl", 0, 0, 1,
-     "out[0]: cannot write /dev/null/groups.jsonl.1.tmp: Not a directory"},
+    {"output_cannot_be_made", "p.yaml", "path: groups.jsonl", "path: /dev/null/groups.jsonl", 32, 11, 65,
+     "out: parameter \"path\": /dev/null is a device, not a folder. Choose another path"},
 };
 
 class RealSteps : public testing::TestWithParam<Fault> {};
