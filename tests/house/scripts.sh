@@ -2,7 +2,7 @@
 # scripts.sh ROOT: every script of the tree parses, passes shellcheck, and says what it is for.
 set -uo pipefail
 cd "$1" || exit 1
-mapfile -t scripts < <(ls scripts/*.sh .ci/run tests/*/*.sh bench/*.sh 2>/dev/null)
+mapfile -t scripts < <(ls scripts/*.sh .ci/run tests/*/*.sh bench/*.sh examples/*/*.sh 2>/dev/null)
 bad=0
 for s in "${scripts[@]}"; do
     bash -n "$s" || bad=1
