@@ -16,7 +16,7 @@ enum { CLI_MAX_REPEATS = 64 };
 /** A call of the command, taken apart. Strings are those of argv. */
 typedef struct cli_args {
     const cli_verb *verb;
-    const char *operands[2];
+    const char *operands[CLI_MOST_OPERANDS];
     int n_operands;
     bool given[CLI_FLAGS];
     const char *value[CLI_FLAGS];
@@ -52,11 +52,19 @@ const char *cli_field(const char *line, const char *key, char *buf, size_t size)
 /** @p text as the inside of a JSON string. */
 void cli_json_text(FILE *to, const char *text);
 
-/** What `run`, and (@p resume: a run directory) `resume`, do: a supervised run, shown, to its end. The exit code. */
-int cli_work(const cli_args *a, const char *resume);
+/** What a supervised run works on: FILE of the call, or a run as it was started. */
+typedef struct cli_work_on {
+    const char *started;      /* its run directory; NULL = FILE */
+    const char *dir;          /* merge: where to; else NULL */
+    const char *const *merge; /* [n_merge] shards; `started` is one of them */
+    size_t n_merge;
+} cli_work_on;
+/** A supervised run, shown, to its end. The exit code. */
+int cli_work(const cli_args *a, const cli_work_on *on);
 
 int cmd_run(const cli_args *a);
 int cmd_resume(const cli_args *a);
+int cmd_merge(const cli_args *a);
 int cmd_check(const cli_args *a);
 int cmd_plan(const cli_args *a);
 int cmd_errors(const cli_args *a);

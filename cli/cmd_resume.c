@@ -58,5 +58,5 @@ int cmd_resume(const cli_args *given)
     else if (!go_there(mill_watch_folder(w), &a, trace, sizeof trace))
         code = MILL_EXIT_USAGE;
     mill_watch_destroy(&w);
-    return code >= 0 ? code : cli_work(&a, dir);
+    return code >= 0 ? code : cli_work(&a, &(cli_work_on){.started = dir});
 }

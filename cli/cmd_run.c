@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "shard.h"
 #include "signals.h"
 #include "view.h"
 
@@ -171,7 +172,7 @@ static int watch(const cli_args *a, mill_run *run, mill_child *child, view *v)
 /* What the process that works does: the child, or this one. */
 struct job {
     const cli_args *a;
-    const char *resume; /* a run directory; NULL = FILE is run */
+    const cli_work_on *on;
     mill_run_options o;
     time_limit limit;
 };
@@ -182,8 +183,18 @@ static mill_pipeline *open_pipeline(const struct job *j, mill_run_options *o, in
     mill_pipeline *p = NULL;
     mill_error err = {0};
 
-    if (j->resume == NULL) return cli_open(j->a, code);
-    if (mill_run_reopen(j->resume, &p, o, &err) == MILL_OK) return p;
+    if (j->on->started == NULL) return cli_open(j->a, code);
+    const bool fresh = o->fresh;
+    if (mill_run_reopen(j->on->started, &p, o, &err) == MILL_OK) {
+        if (j->on->n_merge == 0) return p;
+        o->dir = j->on->dir;
+        o->merge = j->on->merge;
+        o->n_merge = j->on->n_merge;
+        o->shard = o->shards = 0;
+        o->resume = false;
+        o->fresh = fresh;
+        return p;
+    }
     cli_say_error(j->a, &err);
     *code = err.phase == MILL_PHASE_CHECK ? MILL_EXIT_PIPELINE : MILL_EXIT_USAGE;
     return NULL;
@@ -254,12 +265,23 @@ static bool take_limit(const cli_args *a, double drain_s, time_limit *out)
     return true;
 }
 
-int cmd_run(const cli_args *a) { return cli_work(a, NULL); }
+/* --shard I/N, or slurm. */
+static bool take_shard(const cli_args *a, mill_run_options *o)
+{
+    const char *text = a->value[CLI_SHARD], *why = "expected I/N, 1/4 to 4/4 for four shards, or slurm";
 
-int cli_work(const cli_args *a, const char *resume)
+    if (text == NULL || cli_shard(text, getenv("SLURM_ARRAY_TASK_ID"), getenv("SLURM_ARRAY_TASK_MIN"), getenv("SLURM_ARRAY_TASK_MAX"), getenv("SLURM_ARRAY_TASK_COUNT"), &o->shard, &o->shards, &why))
+        return true;
+    fprintf(stderr, "stepmill: --shard %s: %s\n", text, why);
+    return false;
+}
+
+int cmd_run(const cli_args *a) { return cli_work(a, &(cli_work_on){.started = NULL}); }
+
+int cli_work(const cli_args *a, const cli_work_on *on)
 {
     mill_supervise_options s = MILL_SUPERVISE_OPTIONS_INIT;
-    struct job j = {a, resume, MILL_RUN_OPTIONS_INIT, {0, 0, 0, 0, 0}};
+    struct job j = {a, on, MILL_RUN_OPTIONS_INIT, {0, 0, 0, 0, 0}};
     mill_error err = {0};
     int64_t threads, restarts, port;
     int code;
@@ -270,7 +292,7 @@ int cli_work(const cli_args *a, const char *resume)
     j.o.on_sink_row = sink_row;
     if (!cli_number(a, CLI_LIMIT, 1, 0, &j.o.limit) || !cli_number(a, CLI_THREADS, 1, 0, &threads) ||
         !cli_number(a, CLI_RESTARTS, 0, s.restarts, &restarts) || !cli_time(a, CLI_DRAIN, 60, &j.o.drain_s) ||
-        !cli_number(a, CLI_METRICS_PORT, 0, 0, &port) || !take_limit(a, j.o.drain_s, &j.limit))
+        !cli_number(a, CLI_METRICS_PORT, 0, 0, &port) || !take_limit(a, j.o.drain_s, &j.limit) || !take_shard(a, &j.o))
         return MILL_EXIT_USAGE;
     if (port > 65535) {
         fprintf(stderr, "stepmill: --metrics-port: a port is at most 65535\n");

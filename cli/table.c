@@ -29,6 +29,8 @@ const cli_flag cli_flags[CLI_FLAGS] = {
     [CLI_TRACE] = {"trace", 0, "FILE", "write what every thread and replica did when into FILE, for Perfetto or chrome://tracing"},
     [CLI_TIME_LEFT] = {"time-left", 0, "TIME",
                        "end in order before so much time has passed, with exit code 75 (default: until SLURM_JOB_END_TIME, where that is set); none: no limit"},
+    [CLI_SHARD] = {"shard", 0, "I/N",
+                   "take part I of N of every generator's rows (1/4 .. 4/4), into shard-I-of-N in the run directory; slurm: the task of the job array"},
     [CLI_HELP] = {"help", 'h', NULL, "say this"},
 };
 
@@ -38,7 +40,7 @@ const cli_verb cli_verbs[] = {
     {"run", "FILE", 1, 1,
      B(CLI_RUN) | B(CLI_SET) | B(CLI_FRESH) | B(CLI_DRY_RUN) | B(CLI_LIMIT) | B(CLI_THREADS) | B(CLI_DRAIN) | B(CLI_QUIET) |
          B(CLI_JSON) | B(CLI_PLACEMENT) | B(CLI_METRICS_PORT) | B(CLI_TRACE) | B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE) |
-         B(CLI_TIME_LEFT),
+         B(CLI_TIME_LEFT) | B(CLI_SHARD),
      "yaml", "run a pipeline",
      "Checks FILE, plans, runs. Progress goes to standard error: a live table on a terminal, else a line now and then. The first "
      "INT or "
@@ -55,6 +57,13 @@ const cli_verb cli_verbs[] = {
      "RUN is a run directory, the working directory by default. The pipeline, what was set and the working directory are those that the run was "
      "started with. Unlike `run`, it never begins anything over: where something changed that the results depend on (a parameter, an input, a "
      "model, a plugin), it says what, and ends with exit code 65. A complete run stays as it is."},
+    {"merge", "RUN...", 1, CLI_MOST_OPERANDS,
+     B(CLI_RUN) | B(CLI_FRESH) | B(CLI_THREADS) | B(CLI_DRAIN) | B(CLI_QUIET) | B(CLI_JSON) | B(CLI_METRICS_PORT) | B(CLI_TRACE) |
+         B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE) | B(CLI_TIME_LEFT),
+     "dir", "put the shards of a run together",
+     "RUN is the run directory of a shard, or a folder that holds all of them (runs/NAME). Into --run DIR, by default the folder that holds the "
+     "first shard, its sinks write what they would have written in one run of all rows, byte for byte. Every shard must be there "
+     "once, be finished, and be of the same pipeline and inputs. A merge that was stopped or killed goes on when it is called again."},
     {"check", "FILE", 1, 1, B(CLI_SET) | B(CLI_JSON) | B(CLI_DEVICES) | B(CLI_PLACEMENT), "yaml",
      "say what is wrong with a pipeline",
      "Finds whatever can be known without loading anything: keys, step types, parameters, connections, columns, headers of files."},

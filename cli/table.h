@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { CLI_MOST_OPERANDS = 1024 };
+
 typedef enum cli_flag_id {
     CLI_RUN,
     CLI_SET,
@@ -27,6 +29,7 @@ typedef enum cli_flag_id {
     CLI_METRICS_PORT,
     CLI_TRACE,
     CLI_TIME_LEFT,
+    CLI_SHARD,
     CLI_HELP,
     CLI_FLAGS /* how many there are */
 } cli_flag_id;

@@ -2,6 +2,7 @@
  * From a plan to stations. A step becomes a station; a global becomes two, one that takes rows in and one that sends its output; a
  * stream that crosses into a later load group goes through a store and a reader; a stream nobody reads ends in a discard.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -56,6 +57,7 @@ static bool keeps(const builder *b, int32_t producer_step, bool sink)
     const stm_plan_step *ps = &plan->steps[producer_step];
 
     if (!b->run->opts.durable || b->stations[b->out_node[producer_step]].kind == STM_AT_READER) return false;
+    if (sink && b->run->opts.shards > 0) return true;
     return ps->cache || (sink && plan->keep_sink_rows && ps->step->type->kind != MILL_GENERATOR);
 }
 
@@ -69,9 +71,10 @@ static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int
     edge->from = out;
     edge->branch = branch;
     if (b->stations[out].stage == stage && !keeps(b, producer_step, sink)) return 0;
+    const bool for_sinks = sink && b->run->opts.shards > 0; /* nothing but sinks is behind such a one: what a merge reads */
     for (int32_t i = 0; i < b->n; i++) /* shared by all consumers of that group */
         if (b->stations[i].kind == STM_AT_READER && b->stations[i].plan_step < 0 && b->stations[i].stage == stage &&
-            replays(b, i, out, branch)) {
+            b->stations[i].for_sinks == for_sinks && replays(b, i, out, branch)) {
             edge->from = i;
             edge->branch = 0;
             return 0;
@@ -86,6 +89,7 @@ static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int
     b->nodes[reader].credit_rows = branch; /* until credits are worked out: says which branch it replays */
     b->stations[store].store = b->stations[reader].store = stm_calloc(sizeof(stm_store));
     if (b->stations[store].store == NULL) return -1;
+    b->stations[store].for_sinks = b->stations[reader].for_sinks = for_sinks;
     edge->from = reader;
     edge->branch = 0;
     return 0;
@@ -318,8 +322,37 @@ static mill_status add_wrappers(stm_run *run, mill_error *err)
                 int64_t limit = run->opts.limit > 0 ? run->opts.limit : INT64_MAX;
                 if (run->opts.dry_run && batch < limit) limit = batch;
                 stm_wrapper_limit(s->slots[k].wrapper, limit);
+                if (run->choice.shards > 0) stm_wrapper_choose(s->slots[k].wrapper, &run->choice);
             }
         }
+    }
+    return MILL_OK;
+}
+
+/* Shards give what one run gives where a row's results depend on that row alone, wherever it stands. */
+static mill_status check_shards(const stm_run *run, const builder *b, mill_error *err)
+{
+    for (int32_t i = 0; i < run->n_stations && run->opts.shards > 0; i++) {
+        const stm_station *s = &run->stations[i];
+        const mill_step_type *t = s->plan_step >= 0 ? run->plan->steps[s->plan_step].step->type : NULL;
+        const char *why = NULL;
+
+        if (t == NULL || s->kind == STM_AT_READER) continue;
+        if (t->kind == MILL_GLOBAL)
+            why = "is a global, which needs all rows";
+        else if (t->kind == MILL_ROUTER)
+            why = "is a router, which chooses for whole batches";
+        else if (t->kind == MILL_STEP && (t->flags & (MILL_STATEFUL | MILL_BATCH_SENSITIVE)) != 0)
+            why = "gives results that depend on other rows";
+        for (int32_t k = 1; k < s->n_inputs && b->nodes[i].mode == STM_INPUT_JOIN; k++)
+            if (stm_flow_stream_of(run->flow, b->nodes[i].inputs[k].from)->key_space != stm_flow_stream_of(run->flow, b->nodes[i].inputs[0].from)->key_space)
+                why = "joins by position, which needs all rows";
+        if (why == NULL) continue;
+        mill_fail(err, MILL_ERR_INVALID, "cannot be run in shards: the step %s", why);
+        mill_error_remedy(err, "Run what stands in front of it in shards, merge, and run the rest on the merged file");
+        snprintf(err->step, sizeof err->step, "%.63s", s->name);
+        err->phase = MILL_PHASE_CHECK;
+        return MILL_ERR_INVALID;
     }
     return MILL_OK;
 }
@@ -351,6 +384,7 @@ mill_status stm_run_build(stm_run *run, mill_error *err)
     if ((st = stm_flow_create(run->pool, b.nodes, b.n, &run->flow, err)) != MILL_OK) goto done;
     run->env.n_roots = stm_flow_roots(run->flow);
     if ((st = connect(&b, err)) != MILL_OK || (st = stm_run_residents(run, err)) != MILL_OK) goto done;
+    if ((st = check_shards(run, &b, err)) != MILL_OK) goto done;
     st = add_wrappers(run, err);
 done:
     for (int32_t i = 0; b.nodes != NULL && i < b.n; i++) stm_free((void *)b.nodes[i].inputs);

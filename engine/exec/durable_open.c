@@ -21,6 +21,7 @@ typedef struct opening {
     char (*part_names)[STM_STREAM_NAME];
     char (*stream_names)[STM_STREAM_NAME];
     bool *kept; /* [parts] */
+    stm_text finished; /* a merge: the state of parts that the shards have finished */
     int32_t n_parts, n_streams;
 } opening;
 
@@ -33,6 +34,7 @@ static void opening_fini(opening *o)
     stm_free(o->part_names);
     stm_free(o->stream_names);
     stm_free(o->kept);
+    stm_text_free(&o->finished);
 }
 
 static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory to open the run directory"); }
@@ -128,7 +130,8 @@ static void steps_of_part(const stm_run *run, int32_t part, bool *steps)
     }
 }
 
-static mill_status sign_part(const stm_run *run, int32_t part, stm_signature *out, mill_error *err)
+/* @p shard: of which it is, 1 ..; 0 = of none; -1 = of all, put together. */
+static mill_status sign_part(const stm_run *run, int32_t part, int32_t shard, stm_signature *out, mill_error *err)
 {
     bool *steps = stm_calloc((size_t)run->plan->n_steps + 1);
     char text[32];
@@ -139,6 +142,11 @@ static mill_status sign_part(const stm_run *run, int32_t part, stm_signature *ou
     stm_signature_add(out, "seed", text);
     snprintf(text, sizeof text, "%lld", (long long)run->opts.limit);
     stm_signature_add(out, "--limit", text);
+    if (shard > 0) {
+        snprintf(text, sizeof text, "%d/%d", (int)shard, (int)run->opts.shards);
+        stm_signature_add(out, "--shard", text);
+    }
+    if (shard < 0) stm_merge_sign(run, out);
     snprintf(text, sizeof text, "file:%016llx", (unsigned long long)hash_part(run, part));
     stm_signature_add(out, "how steps are connected", text);
     for (int32_t i = 0; i < run->plan->n_steps; i++)
@@ -252,22 +260,62 @@ static mill_status refuse_lost(const stm_run *run, const opening *o, mill_error 
     return MILL_OK;
 }
 
+/* A merge begins where every shard has finished what is in front of the sinks. */
+static mill_status choose_merged(stm_run *run, opening *o, int32_t p, mill_error *err)
+{
+    stm_vault_part *part = &o->parts[p];
+    mill_status st = MILL_OK;
+
+    for (int32_t i = 0; i < run->opts.shards && st == MILL_OK; i++) {
+        stm_signature theirs = {0};
+        st = sign_part(run, p, i + 1, &theirs, err);
+        if (st == MILL_OK) st = stm_merge_check(run, i, part->name, &theirs, err);
+        stm_signature_fini(&theirs);
+    }
+    if (o->finished.bytes == 0) stm_durable_encode_finished(run, &o->finished);
+    if (st == MILL_OK && o->finished.failed) st = no_memory(err);
+    part->state = o->finished.data;
+    part->n_state = o->finished.bytes;
+    o->kept[p] = true;
+    return st;
+}
+
+/* What is in the way of a merge: a run of another kind, which would be lost. */
+static mill_status refuse_other(const stm_run *run, const stm_vault_part *old, mill_error *err)
+{
+    if (stm_signature_value(old->fields, old->n_fields, "merge") != NULL) return MILL_OK;
+    mill_fail(err, MILL_ERR_INVALID, "%s holds a run that is no merge", run->run_dir);
+    err->phase = MILL_PHASE_CHECK;
+    mill_error_remedy(err, "Give another directory with --run, or --fresh to forget it");
+    return MILL_ERR_INVALID;
+}
+
 static mill_status choose(stm_run *run, opening *o, mill_error *err)
 {
     const stm_vault *v = run->durable->vault;
+    const bool merge = run->opts.merge != NULL;
     mill_status st = refuse_lost(run, o, err);
 
     for (int32_t p = 0; p < o->n_parts && st == MILL_OK; p++) {
         stm_vault_part *part = &o->parts[p];
         const int32_t k = stm_vault_find_part(v, o->part_names[p]);
-        if ((st = sign_part(run, p, &o->signatures[p], err)) != MILL_OK) break;
+        if ((st = sign_part(run, p, merge ? -1 : run->opts.shard, &o->signatures[p], err)) != MILL_OK) break;
         part->name = o->part_names[p];
         part->fields = o->signatures[p].fields.data;
         part->n_fields = o->signatures[p].fields.bytes;
         stm_signature_digest(&o->signatures[p], part->signature);
+        if (merge && !stm_durable_has_sink(run, p)) {
+            if (k >= 0) {
+                const stm_vault_part before = stm_vault_part_at(v, (size_t)k);
+                if ((st = refuse_other(run, &before, err)) != MILL_OK) break;
+            }
+            st = choose_merged(run, o, p, err);
+            continue;
+        }
         if (k < 0 && run->opts.resume && stm_vault_parts(v) > 0) st = refuse_change(NULL, part, part->name, err);
         if (k < 0) continue;
         const stm_vault_part old = stm_vault_part_at(v, (size_t)k);
+        if (merge && (st = refuse_other(run, &old, err)) != MILL_OK) break;
         o->kept[p] = memcmp(old.signature, part->signature, sizeof old.signature) == 0 && stm_durable_fits(run, old.state, old.n_state);
         if (!o->kept[p] && run->opts.resume) st = refuse_change(&old, part, part->name, err);
         if (!o->kept[p]) {
@@ -278,7 +326,7 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
         part->n_state = old.n_state;
     }
     for (int32_t i = 0; i < o->n_streams && st == MILL_OK; i++)
-        if (i != run->durable->errors_stream) o->streams[i].keep = o->kept[o->streams[i].part];
+        if (i != run->durable->errors_stream || merge) o->streams[i].keep = o->kept[o->streams[i].part] && !merge;
     return st;
 }
 
@@ -312,6 +360,20 @@ static mill_status open_lanes(stm_run *run, stm_station *s, mill_error *err)
     return st;
 }
 
+static mill_status open_merged(stm_run *run, stm_station *s, const mill_type *type, const char *stream, mill_error *err)
+{
+    mill_status st = MILL_OK;
+
+    for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++) {
+        const stm_station *r = &run->stations[i];
+        if (r->kind != STM_AT_READER || r->store != s->store || r->lasting->finished) continue;
+        st = stm_merge_source(run, s, stream, type, r->next_seq, err);
+        atomic_store(&s->store->waiting, 1); /* how many is not known; 0 once the last is read */
+    }
+    atomic_store(&s->store->complete, true);
+    return st;
+}
+
 static mill_status open_stream(stm_run *run, stm_station *s, mill_error *err)
 {
     struct stm_lasting *l = s->lasting;
@@ -321,6 +383,7 @@ static mill_status open_stream(stm_run *run, stm_station *s, mill_error *err)
     mill_status st = MILL_OK;
 
     if (type == NULL) return no_memory(err);
+    if (run->durable->merge != NULL && s->for_sinks) return open_merged(run, s, type, stream.name, err);
     if (!stream.complete && (st = stm_batch_sink_create(d->vault, (size_t)l->stream, type, &l->out, err)) != MILL_OK) return st;
     if (stream.frames == 0) {
         if (stream.complete) atomic_store(&s->store->complete, true);
@@ -396,19 +459,21 @@ static mill_status void_errors(stm_run *run, const opening *o, mill_error *err)
     return st == MILL_OK && any ? stm_vault_commit(d->vault, err) : st;
 }
 
-static mill_status restore_errors(stm_run *run, const opening *o, mill_error *err)
+mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, mill_error *err)
 {
-    stm_durable *d = run->durable;
+    const int64_t before = stm_errors_count(run->errors);
     stm_segment_reader *r = NULL;
     stm_frame f;
     bool end = false;
-    mill_status st = stm_vault_read(d->vault, (size_t)d->errors_stream, &r, err);
+    mill_status st = stm_vault_read(v, stream, &r, err);
+
+    *n = 0;
 
     while (st == MILL_OK) {
         stm_error_record rec;
         if ((st = stm_segment_reader_next(r, true, &f, &end, err)) != MILL_OK || end) break;
         if (f.kind == FRAME_VOID) {
-            stm_errors_void(run->errors, (int64_t)f.label);
+            if (f.label <= INT64_MAX / 2) stm_errors_void(run->errors, before + (int64_t)f.label);
             continue;
         }
         if (f.bytes != sizeof rec) { /* of another version: its text is lost, its number is not */
@@ -422,9 +487,16 @@ static mill_status restore_errors(stm_run *run, const opening *o, mill_error *er
         if (st != MILL_OK) break;
         st = stm_errors_restore(run->errors, &rec);
         if (st != MILL_OK) st = no_memory(err);
-        d->errors_written++;
+        ++*n;
     }
     stm_segment_reader_destroy(&r);
+    return st;
+}
+
+static mill_status restore_errors(stm_run *run, const opening *o, mill_error *err)
+{
+    stm_durable *d = run->durable;
+    mill_status st = stm_durable_errors_read(run, d->vault, (size_t)d->errors_stream, &d->errors_written, err);
     return st == MILL_OK ? void_errors(run, o, err) : st;
 }
 
@@ -473,12 +545,16 @@ static mill_status restore(stm_run *run, opening *o, mill_error *err)
         st = stm_durable_decode(run, p, part.state, part.n_state, err);
         any = true;
     }
+    if (st == MILL_OK && d->merge != NULL) st = stm_merge_errors(run, err); /* whose numbers the rows are marked with */
     for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++) {
         if (run->stations[i].lasting->stream >= 0) st = open_stream(run, &run->stations[i], err);
         if (st == MILL_OK && run->stations[i].kind == STM_AT_GLOBAL) st = open_lanes(run, &run->stations[i], err);
     }
-    if (st == MILL_OK) st = restore_errors(run, o, err);
-    if (st == MILL_OK && any) stm_log(STM_INFO, "", "going on where the last run stopped");
+    if (st == MILL_OK && d->merge == NULL) st = restore_errors(run, o, err);
+    if (st == MILL_OK && d->merge != NULL)
+        stm_log(STM_INFO, "", "putting %d shards together", (int)run->opts.shards);
+    else if (st == MILL_OK && any)
+        stm_log(STM_INFO, "", "going on where the last run stopped");
     return st;
 }
 
@@ -501,6 +577,7 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     if ((st = name_all(run, &o, err)) != MILL_OK) goto fail;
     d->n_parts = o.n_parts;
     d->graph = hash_graph(run);
+    if (run->opts.merge != NULL && (st = stm_merge_open(run, err)) != MILL_OK) goto fail;
     if ((st = choose(run, &o, err)) != MILL_OK) goto fail;
     stm_owner_who(run->opts.recorder != NULL ? run->opts.recorder->supervisor : 0, who, sizeof who);
     if ((st = stm_vault_begin(d->vault, o.parts, (size_t)o.n_parts, o.streams, (size_t)o.n_streams, who, err)) != MILL_OK) goto fail;
@@ -518,7 +595,7 @@ void stm_durable_close(stm_run *run)
 
     if (d == NULL) return;
     for (int32_t i = 0; i < run->n_stations; i++) {
-        if (run->stations[i].store != NULL) stm_batch_source_destroy(&run->stations[i].store->source); /* it reads through our table of files */
+        if (run->stations[i].store != NULL) stm_merged_destroy(&run->stations[i].store->merged), stm_batch_source_destroy(&run->stations[i].store->source); /* it reads through our table of files */
         if (d->lasting != NULL) {
             stm_batch_sink_destroy(&d->lasting[i].out);
             stm_free(d->lasting[i].covered);
@@ -530,6 +607,7 @@ void stm_durable_close(stm_run *run)
         if (d->now != NULL) stm_free(d->now[i].checkpoint);
         run->stations[i].lasting = NULL;
     }
+    stm_merge_close(run);
     stm_manifest_close(&d->manifest);
     stm_vault_close(&d->vault);
     stm_owner_release(&d->owner);

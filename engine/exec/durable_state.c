@@ -34,6 +34,31 @@ int32_t stm_durable_part_of(const stm_run *run, const char *step)
     return -1;
 }
 
+bool stm_durable_has_sink(const stm_run *run, int32_t part)
+{
+    for (int32_t i = 0; i < run->n_stations; i++)
+        if (run->stations[i].lasting->part == part && run->stations[i].kind == STM_AT_SINK) return true;
+    return false;
+}
+
+void stm_durable_encode_finished(const stm_run *run, stm_text *out)
+{
+    stm_wire_u32(out, VERSION);
+    stm_wire_u32(out, (uint32_t)stm_flow_roots(run->flow));
+    stm_wire_u64(out, run->durable->graph);
+    stm_wire_u64(out, true);
+}
+
+bool stm_durable_is_finished(const void *state, size_t n)
+{
+    stm_wire w = {state, (const unsigned char *)state + n, false};
+    const bool version = n > 0 && stm_wire_get_u32(&w) == VERSION;
+
+    (void)stm_wire_get_u32(&w);
+    (void)stm_wire_get_u64(&w);
+    return version && stm_wire_get_u64(&w) != 0 && !w.failed;
+}
+
 void stm_durable_encode(const stm_run *run, int32_t part, stm_text *out)
 {
     const stm_durable *d = run->durable;

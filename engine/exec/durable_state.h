@@ -4,6 +4,7 @@
 
 #include "exec/durable.h"
 #include "store/manifest.h"
+#include "store/merged.h"
 #include "store/owner.h"
 #include "store/signature.h"
 
@@ -15,7 +16,15 @@ typedef struct stm_going_on {
     void *checkpoint;     /* inlets: stm_inlet_checkpoint_bytes */
 } stm_going_on;
 
+/* A shard whose rows are put together with those of others. */
+typedef struct stm_merge_shard {
+    stm_files files;
+    stm_vault *vault;
+    int64_t errors; /* error records of the shards before it */
+} stm_merge_shard;
+
 struct stm_durable {
+    stm_merge_shard *merge; /* [opts.shards]; NULL = this is no merge */
     stm_files files;
     stm_vault *vault;
     stm_owner *owner;
@@ -31,6 +40,26 @@ struct stm_durable {
     uint64_t *need;
     stm_text state;
 };
+
+/** Whether part @p part has a sink. Of a run in shards it has a reader and sinks then, and nothing else; all other parts are in front of those. */
+bool stm_durable_has_sink(const stm_run *run, int32_t part);
+/** Open the shards, and see that they are all of the shards of one run. Nothing there is changed. */
+mill_status stm_merge_open(stm_run *run, mill_error *err);
+/** Whether part @p name of shard @p shard (from 0) is what @p want says, and finished. MILL_ERR_INVALID says what is not. */
+mill_status stm_merge_check(const stm_run *run, int32_t shard, const char *name, const stm_signature *want, mill_error *err);
+/** What the rows of the shards hang on, as a field of the signature of those who read them. */
+void stm_merge_sign(const stm_run *run, stm_signature *out);
+/** Error records of all shards. Before anything is read. */
+mill_status stm_merge_errors(stm_run *run, mill_error *err);
+/** The store's rows are those of all shards; from batch @p from on. @p name: of its stream. */
+mill_status stm_merge_source(stm_run *run, stm_station *store, const char *name, const mill_type *type, uint64_t from, mill_error *err);
+void stm_merge_close(stm_run *run);
+/** Error records of stream @p stream of a vault, void ones as such; *n of them are added. */
+mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, mill_error *err);
+/** The state of a part of which nothing is left to do. */
+void stm_durable_encode_finished(const stm_run *run, stm_text *out);
+/** Whether it is such a state. */
+bool stm_durable_is_finished(const void *state, size_t n);
 
 /** Columns that arrive at input @p input of a global. */
 const mill_type *stm_lane_type(const stm_station *s, int32_t input);

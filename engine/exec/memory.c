@@ -20,6 +20,7 @@
 
 #include "core/alloc.h"
 #include "exec/station.h"
+#include "store/merged.h"
 #include "store/batches.h"
 
 #define BACKLOG 2 /* ready batches per replica that count as enough */
@@ -90,6 +91,12 @@ mill_status stm_store_take(stm_run *run, stm_store *store, mill_batch **out, boo
     const bool complete = atomic_load_explicit(&store->complete, memory_order_acquire);
     stm_stored item = {0};
 
+    if (store->merged != NULL) {
+        const mill_status st = stm_merged_next(store->merged, out, err);
+        *last = st == MILL_OK && *out != NULL && (*out)->end;
+        if (*last) atomic_store_explicit(&store->waiting, 0, memory_order_release);
+        return st;
+    }
     if (store->source != NULL) { /* what an earlier run has left comes first */
         uint64_t label;
         const mill_status st = stm_batch_source_next(store->source, out, &label, err);
@@ -118,6 +125,7 @@ mill_status stm_store_take(stm_run *run, stm_store *store, mill_batch **out, boo
 
 void stm_store_free(stm_run *run, stm_store *store)
 {
+    stm_merged_destroy(&store->merged);
     stm_batch_source_destroy(&store->source);
     for (size_t k = store->head; k < store->n; k++) {
         if (store->items[k].batch != NULL)

@@ -111,6 +111,7 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
     *plan = NULL;
     run->opts = *opts;
     run->opts.durable = opts->durable && opts->run_dir != NULL && !opts->dry_run;
+    if (opts->shards > 0 && opts->merge == NULL) run->choice = (stm_row_choice){.shard = opts->shard - 1, .shards = opts->shards};
     pthread_mutex_init(&run->mutex, NULL);
     pthread_mutex_init(&run->print_lock, NULL);
     stm_run_devices_init(&run->devices);

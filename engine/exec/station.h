@@ -65,6 +65,7 @@ typedef struct stm_store {
     stm_lock lock;
     stm_stored *items; /* lock */
     size_t head, n, cap; /* lock */
+    struct stm_merged *merged; /* a merge: what there is to read, all of it; reader's claimant */
     struct stm_batch_source *source; /* what an earlier run stored and the reader has not read; reader's claimant */
     int64_t on_disk;         /* lock: batches in there */
     _Atomic int64_t waiting; /* items not yet read */
@@ -103,6 +104,7 @@ struct stm_station {
     const char *name;
     int32_t node, plan_step, stage, root;
     stm_station_kind kind;
+    bool for_sinks; /* stores and readers: sinks alone are behind it */
     stm_inlet *inlet;
     stm_cost *cost; /* what arriving rows cost; NULL = no budget */
     stm_out *outs;
@@ -153,6 +155,7 @@ struct stm_run {
     stm_plan *plan;
     stm_run_opts opts;
     char *run_dir;
+    stm_row_choice choice; /* of generators; all zero = all rows */
     mill_pool *pool;
     stm_flow *flow;
     stm_errors *errors;

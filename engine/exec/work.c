@@ -386,6 +386,7 @@ static int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t wan
     mill_batch **made = c->b;
     mill_error err;
     mill_status st = MILL_OK;
+    const int64_t before = stm_wrapper_rows_made(slot->wrapper);
     int64_t room, rows = 0;
     int32_t n = 0;
     bool end = false;
@@ -400,7 +401,7 @@ static int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t wan
         if (__builtin_expect(st != MILL_OK || b == NULL, 0)) break;
         b->seq = s->next_seq++;
         end = b->end;
-        rows += b->rows;
+        rows = stm_wrapper_rows_made(slot->wrapper) - before; /* also those that go no further: the batch covers them */
         made[n++] = b;
         if (stm_memory_short(s->run)) break;
     }

@@ -107,8 +107,8 @@ void stm_facts_write(const mill_pipeline *p, const stm_plan *plan, const char *r
     if (p->file[0] != '\0' && stm_file_read(p->file[0] == '/' ? "" : ".", p->file, &text, &err) == MILL_OK && text.data != NULL)
         field(t, "pipeline", text.data, text.bytes < MOST_PIPELINE ? text.bytes : MOST_PIPELINE);
     stm_text_free(&text);
-    stm_text_addf(t, ",\"set\":[%s],\"edited\":%s,\"limit\":%lld", p->set.data != NULL ? p->set.data : "", p->edited ? "true" : "false",
-                  (long long)options->limit);
+    stm_text_addf(t, ",\"set\":[%s],\"edited\":%s,\"limit\":%lld,\"shard\":%d,\"shards\":%d,\"merged\":%s", p->set.data != NULL ? p->set.data : "", p->edited ? "true" : "false",
+                  (long long)options->limit, (int)options->shard, (int)options->shards, options->n_merge > 0 ? "true" : "false");
     t->failed = t->failed || p->set.failed;
     stm_text_addf(t, ",\"steps\":[");
     for (int32_t i = 0; i < plan->n_steps; i++) {

@@ -44,6 +44,10 @@ mill_status mill_run_reopen(const char *dir, mill_pipeline **out, mill_run_optio
     mill_error *e = err != NULL ? err : &local;
     mill_status st = stm_facts_open(dir, &doc, &facts, e);
 
+    if (st == MILL_OK && stm_tree_get(facts, "merged") != NULL && stm_tree_get(facts, "merged")->number != 0) {
+        st = mill_fail(e, MILL_ERR_INVALID, "%s is put together from shards", dir);
+        mill_error_remedy(e, "To go on with that: stepmill merge");
+    }
     if (st == MILL_OK) st = open_again(dir, facts, &p, e);
     if (st == MILL_OK) st = set_again(p, facts, e);
     if (st == MILL_OK) {
@@ -51,6 +55,8 @@ mill_status mill_run_reopen(const char *dir, mill_pipeline **out, mill_run_optio
         options->fresh = options->dry_run = false;
         options->resume = true;
         options->limit = stm_tree_whole(facts, "limit", 0);
+        options->shard = (int32_t)stm_tree_whole(facts, "shard", 0);
+        options->shards = (int32_t)stm_tree_whole(facts, "shards", 0);
         *out = p;
     } else {
         mill_pipeline_destroy(&p);

@@ -17,6 +17,7 @@
 #include "pipeline/facts.h"
 #include "pipeline/observe.h"
 #include "pipeline/placing.h"
+#include "pipeline/shards.h"
 #include "stepmill/json.h"
 #include "stepmill/watch.h"
 #include "supervise/child.h"
@@ -35,6 +36,7 @@ struct mill_run {
     stm_observer *observer;
     stm_tracer *tracer; /* NULL = no trace */
     stm_text text;      /* of mill_run_show */
+    stm_shards shards;  /* a merge: of what */
     stm_claims *claims; /* on the GPUs that it uses */
 };
 
@@ -64,11 +66,15 @@ static mill_status make_dirs(const char *path, mill_error *err)
 
 static mill_status name_dir(mill_pipeline *p, mill_run *r, mill_error *err)
 {
-    char text[96];
+    char text[96], name[64] = "";
+    stm_text path = {0};
 
     if (r->opts.dry_run) return MILL_OK;
     snprintf(text, sizeof text, "runs/%.64s", mill_pipeline_name(p));
-    r->dir = stm_path_absolute(NULL, r->opts.dir != NULL ? r->opts.dir : text);
+    if (r->opts.shards > 0 && !r->opts.resume) snprintf(name, sizeof name, "/shard-%d-of-%d", (int)r->opts.shard, (int)r->opts.shards);
+    stm_text_addf(&path, "%s%s", r->opts.dir != NULL ? r->opts.dir : text, name);
+    if (!path.failed) r->dir = stm_path_absolute(NULL, path.data);
+    stm_text_free(&path);
     return r->dir != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "starting the run");
 }
 
@@ -109,6 +115,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     stm_run_opts ro = {.struct_size = sizeof ro};
     stm_observer_opts oo;
     stm_text facts = {0};
+    stm_shards shards = {0};
     mill_status st;
 
     if (r == NULL) return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
@@ -121,7 +128,14 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
             mill_fail(err, MILL_ERR_INVALID, "the pipeline is planned for another machine (%s): it cannot be run", p->devices_file);
         goto fail;
     }
+    if (r->opts.shards < 0 || r->opts.shard < 0 || r->opts.shard > r->opts.shards || (r->opts.shards > 0 && r->opts.shard == 0)) {
+        st = mill_fail(err, MILL_ERR_INVALID, "there is no shard %d of %d", (int)r->opts.shard, (int)r->opts.shards);
+        goto fail;
+    }
+    if (r->opts.n_merge > 0 && ((st = stm_shards_order(&r->opts, r->dir, &shards, err)) != MILL_OK || (st = stm_shards_need_no_devices(p, err)) != MILL_OK))
+        goto fail;
     if ((st = stm_pipeline_plan(p, r->dir, &arena, &graph, &plan, err)) != MILL_OK) goto fail;
+    if (r->opts.shards > 0 && (st = stm_shards_outputs(&graph, plan, r->dir, err)) != MILL_OK) goto fail;
     if ((st = stm_pipeline_claim(p, &graph, plan, &r->claims, err)) != MILL_OK) goto fail;
     if (r->dir != NULL && (st = make_dirs(r->dir, err)) != MILL_OK) goto fail;
     r->max_errors = plan->max_errors;
@@ -135,6 +149,9 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     ro.durable = r->dir != NULL;
     ro.fresh = r->opts.fresh;
     ro.resume = r->opts.resume;
+    ro.shard = r->opts.shard;
+    ro.shards = r->opts.shards;
+    if (shards.n > 0) ro.merge = (const char *const *)shards.dirs, ro.shards = shards.n;
     ro.commit_interval_s = plan->commit_interval_s;
     ro.recorder = r->opts.child != NULL ? r->opts.child->recorder : NULL;
     oo = (stm_observer_opts){.name = mill_pipeline_name(p),
@@ -153,6 +170,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     oo.tracer = ro.tracer = r->tracer;
     if ((st = stm_run_start(&plan, &ro, &r->run, err)) != MILL_OK) goto fail;
     if ((st = stm_observer_start(&oo, r->run, &r->observer, err)) != MILL_OK) goto fail;
+    r->shards = shards; /* the run borrows them */
     stm_arena_fini(&arena);
     stm_text_free(&facts);
     *out = r;
@@ -162,6 +180,7 @@ fail:
     stm_plan_destroy(&plan);
     stm_arena_fini(&arena);
     mill_run_destroy(&r);
+    stm_shards_fini(&shards);
     return st;
 }
 
@@ -386,6 +405,7 @@ void mill_run_destroy(mill_run **run)
     stm_tracer_destroy(&r->tracer); /* its threads have ended */
     stm_text_free(&r->text);
     stm_claims_destroy(&r->claims);
+    stm_shards_fini(&r->shards);
     stm_free(r->dir);
     stm_free(r);
     *run = NULL;

@@ -37,7 +37,8 @@ static void add_number(stm_text *t, double number)
     stm_text_addf(t, "%s", text);
 }
 
-static void add_param(stm_signature *s, const char *step, const mill_param *p, const stm_param_value *v)
+/* @p written: the value as it stands in the file, NULL = it is the default. */
+static void add_param(stm_signature *s, const char *step, const mill_param *p, const stm_param_value *v, const stm_value *written)
 {
     stm_text t = {0};
     char type[256];
@@ -49,6 +50,9 @@ static void add_param(stm_signature *s, const char *step, const mill_param *p, c
     case MILL_PARAM_BYTES: stm_text_addf(&t, "%lld", (long long)v->whole); break;
     case MILL_PARAM_FLOAT:
     case MILL_PARAM_DURATION: add_number(&t, v->number); break;
+    case MILL_PARAM_OUT_PATH: /* from the run directory, which may have been moved */
+        stm_text_addf(&t, "%s", written != NULL && written->kind == STM_VALUE_SCALAR && written->text != NULL ? written->text : p->default_value != NULL ? p->default_value : "");
+        break;
     default:
         if (v->text != NULL) stm_text_addf(&t, "%s", v->text);
         for (size_t i = 0; i < v->n_entries; i++) {
@@ -86,7 +90,7 @@ mill_status stm_step_sign(const stm_graph_step *g, const stm_registry *reg, stm_
     add(&s, g->name, "type", text);
     for (size_t i = 0; i < stm_registry_count(reg); i++)
         if (stm_registry_at(reg, i) == type && stm_registry_origin(reg, i)[0] == '/') add_file(&s, g->name, "plugin", stm_registry_origin(reg, i));
-    for (size_t i = 0; i < type->n_params; i++) add_param(&s, g->name, &type->params[i], &out->step->config->values[i]);
+    for (size_t i = 0; i < type->n_params; i++) add_param(&s, g->name, &type->params[i], &out->step->config->values[i], stm_value_get(g->value, type->params[i].name));
     for (size_t i = 0; i < sizeof keys / sizeof keys[0] && !g->gathers; i++) add_key(&s, g, keys[i]);
     if (type->kind == MILL_ROUTER || (type->flags & MILL_BATCH_SENSITIVE) != 0) {
         snprintf(text, sizeof text, "%lld", (long long)out->step->batch_rows);

@@ -193,3 +193,10 @@ bool stm_signature_same_but_times(const void *before, size_t n_before, const voi
 {
     return all_in(before, n_before, after, n_after) && all_in(after, n_after, before, n_before);
 }
+
+const char *stm_signature_value(const void *fields, size_t n, const char *name)
+{
+    field f;
+
+    return n > 0 && find(fields, n, name, &f) ? f.value : NULL;
+}

@@ -25,6 +25,8 @@ void stm_signature_digest(const stm_signature *s, unsigned char out[STM_SIGNATUR
 /** "step out: path was a.jsonl, is b.jsonl; model models/x changed; ..." of two lists of fields, at most @p max of them; how many differ. Nothing of
  *  @p before is trusted. */
 int stm_signature_changes(const void *before, size_t n_before, const void *after, size_t n_after, int max, stm_text *out);
+/** Value of the field @p name; NULL = there is none. Nothing of @p fields is trusted. */
+const char *stm_signature_value(const void *fields, size_t n, const char *name);
 /** Whether two lists of fields differ in nothing but what is never the same twice. */
 bool stm_signature_same_but_times(const void *before, size_t n_before, const void *after, size_t n_after);
 void stm_signature_fini(stm_signature *s);

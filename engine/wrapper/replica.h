@@ -111,6 +111,7 @@ struct stm_wrapper {
     mill_cursor cursor;         /* generators */
     int64_t rows_before;         /* generators: made by earlier runs; constant after load */
     int64_t next_row, rows_left; /* generators: next row number of the root; limit */
+    const stm_row_choice *choice; /* generators: rows that go on; NULL = all */
     bool ended;
     mill_batch *held;           /* generators: a batch made one ahead to know the end; NULL = none */
     stm_flight *flights;        /* oldest first */
@@ -228,6 +229,8 @@ mill_status stm_apart_map(stm_wrapper *w, const int64_t *visible, int64_t n_visi
  *  with all of them came to, when it was made already; else NULL. */
 mill_status stm_rows_run(stm_wrapper *w, mill_batch **view, const int64_t *visible, int64_t first, int64_t rows,
                          const mill_error *failed, stm_outcome *o, mill_error *err);
+/** Generators: of a batch that was made only the rows that were chosen are left, and of their errors. */
+mill_status stm_choose_rows(stm_wrapper *w, mill_batch **b, mill_error *err);
 /** Nulls and marks for the rows of @p b that were marked as failed before it was emitted. */
 mill_status stm_mark_rows(stm_wrapper *w, mill_batch *b, mill_error *err);
 /** Fill @p view with borrowed columns that input @p i of the step declares. */

@@ -684,6 +684,7 @@ mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_b
 /* ---- generate --------------------------------------------------------------------------------------------------- */
 
 void stm_wrapper_limit(stm_wrapper *w, int64_t rows) { w->rows_left = rows; }
+void stm_wrapper_choose(stm_wrapper *w, const stm_row_choice *choice) { w->choice = choice; }
 
 mill_status stm_mark_rows(stm_wrapper *w, mill_batch *b, mill_error *err)
 {
@@ -722,6 +723,7 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
     mill_error e;
     mill_status st;
     bool last = false;
+    int64_t made;
     int32_t attempt;
 
     *out = NULL;
@@ -769,6 +771,8 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
         for (int32_t i = 0; result != NULL && i < s->n_outputs; i++)
             if (result->columns[i] != NULL) b->columns[s->outputs[i].column] = mill_column_ref(result->columns[i]);
     }
+    made = b->rows;
+    if (__builtin_expect(w->choice != NULL, 0) && (st = stm_choose_rows(w, &b, err)) != MILL_OK) goto fail;
     if ((w->emit.n_row_errors > 0) | (s->policy.stop_of > 0)) {
         const int64_t marked = (int64_t)w->emit.n_row_errors;
         if ((st = stm_mark_rows(w, b, err)) != MILL_OK) goto fail;
@@ -776,8 +780,8 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
     }
     stm_emit_drop(&w->emit);
     copy_cursor(&w->cursor, &cursor);
-    w->next_row += b->rows;
-    w->rows_left -= b->rows;
+    w->next_row += made;
+    w->rows_left -= made;
     if (w->rows_left == 0 || w->env->dry_run) last = true;
     b->end = last;
     w->ended = last;

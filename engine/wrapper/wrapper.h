@@ -9,6 +9,7 @@
 
 #include "flow/flow.h"
 #include "plugin/step.h"
+#include "wrapper/choice.h"
 #include "wrapper/errors.h"
 #include "wrapper/state.h"
 
@@ -109,6 +110,8 @@ mill_status stm_wrapper_build(stm_wrapper *w, stm_ready *in, mill_batch **out, m
 mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **out, mill_error *err);
 /** Rows a generator is still allowed (limit); counted down by generate. Default: no limit. */
 void stm_wrapper_limit(stm_wrapper *w, int64_t rows);
+/** Generators: of the rows that are made only these go on; they keep their keys, and batches cover all of them. Borrowed; default: all. */
+void stm_wrapper_choose(stm_wrapper *w, const stm_row_choice *choice);
 /** Routers: taken[i] = branch i gets the batch; at least one, else the batch is imputed to none and the error recorded. */
 mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken, mill_error *err);
 /** Globals. @p send takes a batch over on success; its envelope has only rows and keys 0 .. */

@@ -25,11 +25,15 @@ typedef struct mill_run_options {
     mill_child *child;    /* the process is one of mill_supervise; NULL = nobody supervises it */
     int32_t metrics_port; /* give metrics on http://127.0.0.1:PORT/metrics; 0 = do not, -1 = on any port, which the log names */
     const char *trace;    /* file for what every thread and replica did when, for Perfetto or chrome://tracing; NULL = none */
+    int32_t shard, shards; /* take shard number `shard` (1 ..) of `shards` of the rows of every generator; 0, 0 = all rows. The run directory is
+                            * shard-I-of-N in `dir`, with `resume` it is `dir` itself */
+    const char *const *merge; /* [n_merge] run directories of all shards of this pipeline, in any order: their rows are put together, and only sinks */
+    size_t n_merge;           /* run. `dir` is where. NULL, 0 = no merge */
     bool resume; /* begin nothing over: where something changed that kept results depend on, fail with MILL_ERR_INVALID and what it is */
 } mill_run_options;
 #define MILL_RUN_OPTIONS_INIT                                                              \
     {                                                                                      \
-        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0, NULL, 0, NULL, false \
+        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0, NULL, 0, NULL, 0, 0, NULL, 0, false \
     }
 
 typedef enum mill_run_state {

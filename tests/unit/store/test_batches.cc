@@ -4,6 +4,7 @@
 
 extern "C" {
 #include "store/batches.h"
+#include "store/merged.h"
 }
 
 using namespace mt;
@@ -106,6 +107,59 @@ TEST(StoredBatches, ComeBackAsTheyWereOverEpochs)
             EXPECT_EQ(none.p, nullptr);
             EXPECT_EQ(stm_batch_source_skip(source.p, 1, &err), MILL_ERR_DATA);
         }
+    }
+}
+
+/* Keys that two runs have made are told, not written twice. */
+TEST(StoredBatches, PutTogetherHaveEveryKeyOnce)
+{
+    Pool pool;
+    Disk disk;
+    mill_error err = {};
+    Vault v;
+    ASSERT_EQ(open_vault(disk.files(), &v, &err, 5), MILL_OK);
+    ASSERT_EQ(begin_one(v, &err), MILL_OK);
+    mill_batch *b = nullptr;
+    ASSERT_EQ(stm_batch_create(pool, 10, 0, 1, &b), MILL_OK);
+    b->keys.first = 5;
+    {
+        Sink sink;
+        ASSERT_EQ(stm_batch_sink_create(v, 0, schema_of(b), &sink.p, &err), MILL_OK);
+        ASSERT_EQ(stm_batch_sink_put(sink.p, b, 0, &err), MILL_OK) << err.msg;
+    }
+    mill_batch_destroy(&b);
+    ASSERT_EQ(stm_vault_mark(v, 0, true, &err), MILL_OK);
+    ASSERT_EQ(stm_vault_commit(v, &err), MILL_OK);
+    const auto odd = [](const mill_batch *x, int64_t row, void *) { return (x->keys.first + row) % 2 == 1; };
+    for (const bool apart : {true, false}) {
+        stm_merged_input in[2] = {};
+        stm_merged *m = nullptr;
+        const mill_type *none = mill_type_struct(nullptr, 0);
+        for (stm_merged_input &i : in) ASSERT_EQ(stm_batch_source_create(v, 0, pool, none, 1, &i.source, &err), MILL_OK);
+        in[0].without = odd;
+        in[1].without = apart ? [](const mill_batch *x, int64_t row, void *) { return (x->keys.first + row) % 2 == 0; } : odd;
+        ASSERT_EQ(stm_merged_create(pool, in, 2, 0, 1, &m, &err), MILL_OK);
+        mill_status st = MILL_OK;
+        int64_t next = 5;
+        uint64_t seq = 0;
+        bool ended = false;
+        while ((st = stm_merged_next(m, &b, &err)) == MILL_OK && b != nullptr) {
+            for (int64_t r = 0; r < b->rows; r++) {
+                int64_t key = -1;
+                stm_batch_key(b, r, &key);
+                EXPECT_EQ(key, next++);
+            }
+            EXPECT_EQ(b->seq, seq++);
+            EXPECT_FALSE(ended);
+            ended = b->end;
+            mill_batch_destroy(&b);
+        }
+        EXPECT_EQ(st, apart ? MILL_OK : MILL_ERR_DATA);
+        if (apart) {
+            EXPECT_EQ(next, 15);
+            EXPECT_TRUE(ended);
+        }
+        stm_merged_destroy(&m);
     }
 }
 

@@ -1,0 +1,167 @@
+/*
+ * A merge: a run whose sinks get the rows that several runs, the shards, have kept in front of theirs. Everything in front of those is
+ * finished from the first moment on; the rest is an ordinary run, which commits, can be killed, and goes on.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "exec/durable_state.h"
+
+static mill_status refuse(mill_error *err, const char *remedy)
+{
+    err->phase = MILL_PHASE_CHECK;
+    if (remedy != NULL) mill_error_remedy(err, "%s", remedy);
+    return err->status;
+}
+
+/* Which of how many shards was run in a directory; false: none. */
+static bool shard_of(const stm_vault *v, int32_t *shard, int32_t *shards)
+{
+    for (size_t i = 0; i < stm_vault_parts(v); i++) {
+        const stm_vault_part p = stm_vault_part_at(v, i);
+        const char *text = stm_signature_value(p.fields, p.n_fields, "--shard");
+        int a, b;
+        if (text == NULL || sscanf(text, "%d/%d", &a, &b) != 2) continue;
+        *shard = a;
+        *shards = b;
+        return true;
+    }
+    return false;
+}
+
+mill_status stm_merge_open(stm_run *run, mill_error *err)
+{
+    stm_durable *d = run->durable;
+    const int32_t n = run->opts.shards;
+
+    if ((d->merge = stm_calloc((size_t)n * sizeof *d->merge)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a merge");
+    for (int32_t i = 0; i < n; i++) {
+        const char *dir = run->opts.merge[i];
+        int32_t shard = 0, shards = 0;
+        mill_status st = stm_files_open(dir, &d->merge[i].files, err);
+        const stm_vault_opts vo = {.files = &d->merge[i].files};
+
+        if (st == MILL_OK) st = stm_vault_open(&vo, &d->merge[i].vault, err);
+        if (st != MILL_OK) {
+            mill_error_context(err, "opening the shard in %s", dir);
+            return st;
+        }
+        if (!shard_of(d->merge[i].vault, &shard, &shards)) {
+            mill_fail(err, MILL_ERR_INVALID, "%s holds no shard: %s", dir, stm_vault_parts(d->merge[i].vault) == 0 ? "nothing of a run is kept there" : "it was run without --shard");
+            return refuse(err, NULL);
+        }
+        if (shard != i + 1 || shards != n) {
+            mill_fail(err, MILL_ERR_INVALID, "%s holds shard %d of %d, not %d of %d", dir, (int)shard, (int)shards, (int)i + 1, (int)n);
+            return refuse(err, "Give every shard of one run once");
+        }
+    }
+    return MILL_OK;
+}
+
+mill_status stm_merge_check(const stm_run *run, int32_t shard, const char *name, const stm_signature *want, mill_error *err)
+{
+    const stm_vault *v = run->durable->merge[shard].vault;
+    const char *dir = run->opts.merge[shard];
+    const int32_t k = stm_vault_find_part(v, name);
+    unsigned char digest[STM_SIGNATURE_BYTES];
+    stm_text t = {0};
+
+    stm_signature_digest(want, digest);
+    if (k >= 0) {
+        const stm_vault_part p = stm_vault_part_at(v, (size_t)k);
+        const bool same = memcmp(p.signature, digest, sizeof digest) == 0 || stm_signature_same_but_times(p.fields, p.n_fields, want->fields.data, want->fields.bytes);
+
+        if (same && stm_durable_is_finished(p.state, p.n_state)) return MILL_OK;
+        if (same) {
+            mill_fail(err, MILL_ERR_INVALID, "shard %d of %d, in %s, is not finished", (int)shard + 1, (int)run->opts.shards, dir);
+            refuse(err, NULL);
+            mill_error_remedy(err, "Finish it: stepmill resume %s", dir);
+            return err->status;
+        }
+        (void)stm_signature_changes(p.fields, p.n_fields, want->fields.data, want->fields.bytes, 3, &t);
+    }
+    mill_fail(err, MILL_ERR_INVALID, "shard %d of %d, in %s, is not of this pipeline as it is: %s", (int)shard + 1, (int)run->opts.shards, dir,
+              k < 0 ? "how steps are connected" : t.data != NULL && !t.failed ? t.data : "?");
+    stm_text_free(&t);
+    return refuse(err, "Run it again with the pipeline and the inputs of the others");
+}
+
+void stm_merge_sign(const stm_run *run, stm_signature *out)
+{
+    const stm_durable *d = run->durable;
+    char text[64];
+    uint64_t h = 3;
+
+    for (int32_t i = 0; i < run->opts.shards; i++) {
+        const stm_vault *v = d->merge[i].vault;
+        for (size_t k = 0; k < stm_vault_streams(v); k++) {
+            const stm_vault_stream s = stm_vault_stream_at(v, k);
+            const int64_t what[] = {(int64_t)k, s.bytes, s.frames, s.rows};
+            h = stm_hash64(what, sizeof what, h);
+        }
+    }
+    snprintf(text, sizeof text, "of %d shards, %016llx", (int)run->opts.shards, (unsigned long long)h);
+    stm_signature_add(out, "merge", text);
+}
+
+mill_status stm_merge_errors(stm_run *run, mill_error *err)
+{
+    stm_durable *d = run->durable;
+    int64_t all = 0, n;
+    mill_status st = MILL_OK;
+
+    for (int32_t i = 0; i < run->opts.shards && st == MILL_OK; i++) {
+        const int32_t stream = stm_vault_find_stream(d->merge[i].vault, "errors");
+        d->merge[i].errors = all;
+        if (stream >= 0) st = stm_durable_errors_read(run, d->merge[i].vault, (size_t)stream, &n, err);
+        if (stream >= 0) all += n;
+    }
+    d->errors_written = stm_errors_count(run->errors); /* theirs are not written down here once more */
+    return st;
+}
+
+mill_status stm_merge_source(stm_run *run, stm_station *s, const char *name, const mill_type *type, uint64_t from, mill_error *err)
+{
+    const stm_durable *d = run->durable;
+    const int32_t roots = stm_flow_roots(run->flow);
+    stm_merged_input *in = stm_calloc((size_t)run->opts.shards * sizeof *in);
+    int32_t n = 0;
+    mill_status st = MILL_OK;
+
+    if (in == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a merge");
+    for (; n < run->opts.shards; n++) {
+        const int32_t stream = stm_vault_find_stream(d->merge[n].vault, name);
+        in[n].errors = d->merge[n].errors;
+        in[n].most_errors = stm_errors_count(run->errors);
+        st = stream < 0 ? mill_fail(err, MILL_ERR_DATA, "%s keeps no rows of %s", run->opts.merge[n], s->name)
+                        : stm_batch_source_create(d->merge[n].vault, (size_t)stream, run->pool, type, roots, &in[n].source, err);
+        if (st != MILL_OK) break;
+    }
+    if (st == MILL_OK) {
+        st = stm_merged_create(run->pool, in, (size_t)n, type->n_fields, roots, &s->store->merged, err);
+    } else {
+        for (int32_t i = 0; i < n; i++) stm_batch_source_destroy(&in[i].source);
+    }
+    stm_free(in);
+    for (uint64_t i = 0; i < from && st == MILL_OK; i++) {
+        mill_batch *b = NULL;
+        st = stm_merged_next(s->store->merged, &b, err);
+        if (st == MILL_OK && b == NULL) st = mill_fail(err, MILL_ERR_DATA, "the merged rows in front of %s are fewer than a merge before has written", s->name);
+        mill_batch_destroy(&b);
+    }
+    return st;
+}
+
+void stm_merge_close(stm_run *run)
+{
+    stm_durable *d = run->durable;
+
+    for (int32_t i = 0; d->merge != NULL && i < run->opts.shards; i++) {
+        stm_vault_close(&d->merge[i].vault);
+        stm_files_close(&d->merge[i].files);
+    }
+    stm_free(d->merge);
+    d->merge = NULL;
+}
