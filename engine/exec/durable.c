@@ -105,44 +105,71 @@ static void leave(stm_run *run)
     stm_run_ring(run, true);
 }
 
-static void note_done(stm_station *s)
+/* The terminal is here, whose claim we hold, or nobody has any more. Whatever it has seen, its readers had given out before. */
+static void look(stm_station *s, const mill_cursor *cursor)
 {
     struct stm_lasting *l = s->lasting;
+    const stm_run *run = s->run;
 
-    l->synced = l->items;
-    l->synced_finished = l->finished;
-    stm_credit_done(s->run->flow, s->node, l->covered);
+    l->looked = true;
+    l->found.items = l->items;
+    l->found.finished = l->finished;
+    if (cursor != NULL) l->found.cursor = *cursor;
+    stm_credit_done(run->flow, s->node, l->found.covered);
+    if (l->marks && !l->finished) { /* the sync was about that place */
+        l->found.items = l->marked;
+        memcpy(l->found.covered, l->marked_covered, (size_t)stm_flow_roots(run->flow) * sizeof *l->marked_covered);
+    }
+    for (int32_t r = 0; r < stm_flow_roots(run->flow); r++)
+        l->found.given[r] = atomic_load_explicit(&run->stations[stm_flow_root_node(run->flow, r)].lasting->given, memory_order_acquire);
+    for (int32_t i = 0; i < s->n_inputs && l->lanes != NULL; i++) l->found.lanes[i] = l->lanes[i].items;
 }
 
-static mill_status sync_sink(stm_station *s, stm_replica_slot *slot, mill_error *err)
+static mill_status look_at_sink(stm_station *s, stm_replica_slot *slot, mill_error *err)
 {
     struct stm_lasting *l = s->lasting;
     mill_cursor cursor = {0};
     mill_status st;
 
-    if (l->finished || l->at_least_once) {
-        if (l->finished) note_done(s);
+    if (l->finished) {
+        look(s, NULL);
         return MILL_OK;
     }
-    if ((l->marks ? l->marked : l->items) == l->synced || stm_wrapper_state_of(slot->wrapper) != STM_RUNNING) return MILL_OK;
+    if (l->at_least_once || (l->marks ? l->marked : l->items) == l->said.items || stm_wrapper_state_of(slot->wrapper) != STM_RUNNING) return MILL_OK;
     st = stm_wrapper_sync(slot->wrapper, &cursor, err);
     if (st == MILL_ERR_AGAIN) return MILL_OK;
     if (st == MILL_ERR_UNSUPPORTED) {
         l->at_least_once = true;
         return MILL_OK;
     }
-    if (st != MILL_OK) return st;
-    l->cursor = cursor;
-    note_done(s);
-    if (l->marks) {
-        l->synced = l->marked;
-        memcpy(l->covered, l->marked_covered, (size_t)stm_flow_roots(s->run->flow) * sizeof *l->covered);
-    }
-    return MILL_OK;
+    if (st == MILL_OK) look(s, &cursor);
+    return st;
 }
 
-/* What a terminal has done so far becomes part of the next commit. A terminal that is at work, or failed, stays where it was. */
-static void settle_terminal(stm_station *s)
+static mill_status mark(const stm_station *s, bool complete, mill_error *err)
+{
+    const struct stm_lasting *l = s->lasting;
+    stm_vault *v = s->run->durable->vault;
+    mill_status st = MILL_OK;
+
+    if (l->stream >= 0 && (complete || l->lanes == NULL)) st = stm_vault_mark(v, (size_t)l->stream, complete, err);
+    for (int32_t i = 0; i < s->n_inputs && l->lanes != NULL && !complete && st == MILL_OK; i++)
+        st = stm_vault_mark(v, (size_t)l->lanes[i].stream, false, err);
+    return st;
+}
+
+static void unmark(const stm_station *s)
+{
+    const struct stm_lasting *l = s->lasting;
+    stm_vault *v = s->run->durable->vault;
+
+    if (l->stream >= 0) stm_vault_unmark(v, (size_t)l->stream);
+    for (int32_t i = 0; i < s->n_inputs && l->lanes != NULL; i++) stm_vault_unmark(v, (size_t)l->lanes[i].stream);
+}
+
+/* How far a terminal is. One that is at work, or failed, is taken to be where it was; but a store is waited for, since without it
+ * nothing counts that was read from it. */
+static void look_at(stm_station *s)
 {
     struct stm_lasting *l = s->lasting;
     const bool done = atomic_load(&s->done); /* then nobody works there any more, and all it did can be seen */
@@ -150,29 +177,52 @@ static void settle_terminal(stm_station *s)
     mill_error err = {0};
     mill_status st = MILL_OK;
 
-    slot = done ? &s->slots[0] : stm_station_claim(s);
+    l->looked = false;
+    slot = done ? &s->slots[0] : s->kind == STM_AT_STORE ? stm_station_await(s) : stm_station_claim(s);
     if (slot == NULL) return;
-    if (atomic_load(&s->dead) && !l->finished) { /* what it has written since is not to be trusted */
-        if (!done) stm_station_release(s, slot);
-        return;
-    }
-    if (s->kind == STM_AT_SINK) {
-        st = sync_sink(s, slot, &err);
-    } else if (s->kind == STM_AT_DISCARD || l->finished || l->stream < 0) {
-        note_done(s);
-        if (l->stream >= 0) st = stm_vault_mark(s->run->durable->vault, (size_t)l->stream, true, &err);
-    } else if (s->kind == STM_AT_GLOBAL) {
-        for (int32_t i = 0; i < s->n_inputs && st == MILL_OK; i++) {
-            st = stm_vault_mark(s->run->durable->vault, (size_t)l->lanes[i].stream, false, &err);
-            if (st == MILL_OK) l->lanes[i].synced = l->lanes[i].items;
-        }
-        if (st == MILL_OK) note_done(s);
-    } else if (s->kind == STM_AT_STORE) {
-        st = stm_vault_mark(s->run->durable->vault, (size_t)l->stream, false, &err);
-        if (st == MILL_OK) note_done(s);
+    if (!atomic_load(&s->dead) || l->finished) { /* else what it has written since is not to be trusted */
+        if (s->kind == STM_AT_SINK)
+            st = look_at_sink(s, slot, &err);
+        else if ((st = mark(s, l->finished, &err)) == MILL_OK)
+            look(s, NULL);
     }
     if (!done) stm_station_release(s, slot);
     if (st != MILL_OK) stm_station_fail(s, &err);
+}
+
+/* Whether all that a terminal has seen of stored rows goes into this commit. What was stored and is not kept is made again, and need not be the
+ * same; and of a global that is at work nothing is kept. */
+static bool rests_on_kept(const stm_station *s)
+{
+    const stm_run *run = s->run;
+    const uint64_t roots = stm_flow_stream_of(run->flow, s->node)->roots;
+
+    for (int32_t r = 0; r < stm_flow_roots(run->flow); r++) {
+        const stm_station *store = run->stations[stm_flow_root_node(run->flow, r)].lasting->store;
+        const stm_reached *kept = store != NULL ? &store->lasting->said : NULL;
+        if ((roots >> r & 1) == 0 || kept == NULL || kept->finished) continue;
+        if (s->lasting->found.given[r] > (store->kind == STM_AT_GLOBAL ? 0 : kept->items)) return false;
+    }
+    return true;
+}
+
+/* Readers before what they read from: so that a store, looked at later, is as far as they are. Then, stores first, what counts is taken over. */
+static void settle(stm_run *run)
+{
+    for (int32_t i = run->n_stations - 1; i >= 0; i--)
+        if (run->stations[i].n_outs == 0) look_at(&run->stations[i]);
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        struct stm_lasting *l = run->stations[i].lasting;
+        if (run->stations[i].n_outs != 0 || !l->looked) continue;
+        if (rests_on_kept(&run->stations[i])) {
+            const stm_reached found = l->found;
+            l->found = l->said;
+            l->said = found;
+            l->found.cursor = found.cursor; /* a look need not give another */
+        } else {
+            unmark(&run->stations[i]);
+        }
+    }
 }
 
 /* ---- how far back ------------------------------------------------------------------------------------------------ */
@@ -243,16 +293,16 @@ static void find_places(stm_run *run)
             root_place(d, s, l->finished ? FINISHED : needed(d, s));
         } else if (s->n_outs > 0) {
             checkpoint(d, s, l->finished ? FINISHED : needed(d, s));
-        } else if (l->synced_finished) {
+        } else if (l->said.finished) {
             checkpoint(d, s, FINISHED);
         } else if (s->kind == STM_AT_GLOBAL) {
             p->item = 0; /* lane by lane */
-            for (int32_t k = 0; k < s->n_inputs; k++) d->need[d->first_input[i] + k] = l->lanes[k].synced > 0 ? l->lanes[k].synced - 1 : 0;
+            for (int32_t k = 0; k < s->n_inputs; k++) d->need[d->first_input[i] + k] = l->said.lanes[k] > 0 ? l->said.lanes[k] - 1 : 0;
         } else {
             /* the last item says that the stream ends, so it comes again however far the terminal is */
-            const uint64_t to = l->synced > 0 ? l->synced - 1 : 0;
+            const uint64_t to = l->said.items > 0 ? l->said.items - 1 : 0;
             checkpoint(d, s, to);
-            p->skip = l->synced - p->item;
+            p->skip = l->said.items - p->item;
         }
     }
 }
@@ -283,8 +333,7 @@ void stm_durable_commit(stm_run *run)
 
     if (d == NULL || d->broken) return;
     enter(run);
-    for (int32_t i = 0; i < run->n_stations; i++)
-        if (run->stations[i].n_outs == 0) settle_terminal(&run->stations[i]);
+    settle(run);
     leave(run);
     find_places(run);
     for (int32_t p = 0; p < d->n_parts && st == MILL_OK; p++) {

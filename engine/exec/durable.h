@@ -7,6 +7,9 @@
  * the oldest that any of its consumers needs; a generator to its cursor in front of that batch. What is made twice on the way is dropped
  * by whoever had it already. Nothing on the path of batches is written for this, but for a generator's cursors.
  *
+ * Readers give out what is stored in front of them long before that is committed. So a commit looks how far every terminal is, and takes
+ * that over only where the stored rows that it rests on go into the same commit: docs/durable-runs.md, A commit.
+ *
  * Threads: hooks by whoever has claimed the station; the rest by the coordinator.
  */
 #ifndef STM_EXEC_DURABLE_H
@@ -28,9 +31,18 @@ typedef struct stm_root_place {
 typedef struct stm_lane {
     int32_t stream;
     uint64_t items, skip; /* as below */
-    uint64_t synced;      /* coordinator */
     stm_batch_sink *out;
 } stm_lane;
+
+/* How far a terminal is. */
+typedef struct stm_reached {
+    uint64_t items;
+    bool finished;
+    mill_cursor cursor; /* sinks */
+    int64_t *covered;   /* [n_roots] */
+    uint64_t *given;    /* [n_roots] batches of readers that it may have seen something of */
+    uint64_t *lanes;    /* globals: items of each input */
+} stm_reached;
 
 /* What a station has besides in a run that lasts. */
 struct stm_lasting {
@@ -45,11 +57,14 @@ struct stm_lasting {
     stm_batch_sink *out; /* where a store writes */
     stm_lane *lanes;     /* globals: [n_inputs]; claimant */
     bool replayed;       /* globals: what an earlier run accepted has been given to it; claimant */
-    /* as of the last sync; coordinator */
-    uint64_t synced;
-    bool synced_finished, at_least_once;
-    mill_cursor cursor;
-    int64_t *covered; /* [n_roots] */
+    /* terminals; coordinator */
+    stm_reached said;  /* what commits say of it */
+    stm_reached found; /* where it is now, if `looked` */
+    bool looked, at_least_once;
+    void *numbers;     /* memory of their numbers and of marked_covered */
+    /* readers */
+    const stm_station *store;  /* the terminal that stores what it reads; constant */
+    _Atomic uint64_t given;    /* batches that it has given out, or is about to; release by the claimant */
     /* roots: ring of places, thinned out when full; station's lock */
     stm_root_place *places;
     size_t first, n;

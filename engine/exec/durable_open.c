@@ -385,17 +385,14 @@ static mill_status open_stream(stm_run *run, stm_station *s, mill_error *err)
     if (type == NULL) return no_memory(err);
     if (run->durable->merge != NULL && s->for_sinks) return open_merged(run, s, type, stream.name, err);
     if (!stream.complete && (st = stm_batch_sink_create(d->vault, (size_t)l->stream, type, &l->out, err)) != MILL_OK) return st;
-    if (stream.frames == 0) {
-        if (stream.complete) atomic_store(&s->store->complete, true);
-        return MILL_OK;
-    }
     for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++) {
         stm_station *r = &run->stations[i];
-        int64_t batches;
+        int64_t batches = 0;
         if (r->kind != STM_AT_READER || r->store != s->store || r->lasting->finished) continue;
-        st = stm_batch_source_count(d->vault, (size_t)l->stream, &batches, err);
-        if (st == MILL_OK) st = stm_batch_source_create(d->vault, (size_t)l->stream, run->pool, type, stm_flow_roots(run->flow), &s->store->source, err);
+        if (stream.frames > 0) st = stm_batch_source_count(d->vault, (size_t)l->stream, &batches, err);
         if (st == MILL_OK && (int64_t)r->next_seq > batches) st = mill_fail(err, MILL_ERR_DATA, "the stored stream of %s is shorter than its reader's place", s->name);
+        if (st != MILL_OK || stream.frames == 0) continue;
+        st = stm_batch_source_create(d->vault, (size_t)l->stream, run->pool, type, stm_flow_roots(run->flow), &s->store->source, err);
         if (st == MILL_OK) st = stm_batch_source_skip(s->store->source, (int64_t)r->next_seq, err);
         if (st == MILL_OK) {
             s->store->on_disk = batches - (int64_t)r->next_seq;
@@ -502,6 +499,20 @@ static mill_status restore_errors(stm_run *run, const opening *o, mill_error *er
 
 /* ---- open -------------------------------------------------------------------------------------------------------- */
 
+/* Twice, for what commits say and for what is found: coverage, batches of readers, items of lanes. And coverage at a sink's mark. */
+static bool make_reached(const stm_station *s, size_t roots)
+{
+    struct stm_lasting *l = s->lasting;
+    const size_t lanes = s->kind == STM_AT_GLOBAL ? (size_t)s->n_inputs : 0;
+    stm_reached *const both[] = {&l->said, &l->found};
+    uint64_t *at = l->numbers = stm_calloc((2 * (2 * roots + lanes) + roots) * sizeof *at + 1);
+
+    for (int k = 0; k < 2 && at != NULL; k++, at += 2 * roots + lanes)
+        *both[k] = (stm_reached){.covered = (int64_t *)at, .given = at + roots, .lanes = at + 2 * roots};
+    l->marked_covered = (int64_t *)at;
+    return at != NULL;
+}
+
 static mill_status make_lasting(stm_run *run, mill_error *err)
 {
     stm_durable *d = run->durable;
@@ -520,8 +531,9 @@ static mill_status make_lasting(stm_run *run, mill_error *err)
         l->stride = 1;
         d->first_input[i] = inputs;
         inputs += s->n_inputs;
-        if (s->n_outs == 0 && (l->covered = stm_calloc((roots + 1) * sizeof *l->covered)) == NULL) return no_memory(err);
-        if (s->kind == STM_AT_SINK && (l->marked_covered = stm_calloc((roots + 1) * sizeof *l->marked_covered)) == NULL) return no_memory(err);
+        if (s->n_outs == 0 && !make_reached(s, roots)) return no_memory(err);
+        for (int32_t k = 0; k < i && s->kind == STM_AT_READER; k++)
+            if (run->stations[k].store == s->store && run->stations[k].kind != STM_AT_READER) l->store = &run->stations[k];
         if (s->root >= 0 && (l->places = stm_calloc(STM_ROOT_PLACES * sizeof *l->places)) == NULL) return no_memory(err);
         if (s->kind == STM_AT_GLOBAL && (l->lanes = stm_calloc((size_t)(s->n_inputs + 1) * sizeof *l->lanes)) == NULL) return no_memory(err);
         if (s->inlet == NULL) continue;
@@ -598,8 +610,7 @@ void stm_durable_close(stm_run *run)
         if (run->stations[i].store != NULL) stm_merged_destroy(&run->stations[i].store->merged), stm_batch_source_destroy(&run->stations[i].store->source); /* it reads through our table of files */
         if (d->lasting != NULL) {
             stm_batch_sink_destroy(&d->lasting[i].out);
-            stm_free(d->lasting[i].covered);
-            stm_free(d->lasting[i].marked_covered);
+            stm_free(d->lasting[i].numbers);
             stm_free(d->lasting[i].places);
             for (int32_t k = 0; d->lasting[i].lanes != NULL && k < run->stations[i].n_inputs; k++) stm_batch_sink_destroy(&d->lasting[i].lanes[k].out);
             stm_free(d->lasting[i].lanes);

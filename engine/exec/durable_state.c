@@ -81,9 +81,9 @@ void stm_durable_encode(const stm_run *run, int32_t part, stm_text *out)
             stm_wire_i64(out, p->root.rows);
             put_cursor(out, &p->root.cursor);
         }
-        if (s->kind == STM_AT_SINK) put_cursor(out, &s->lasting->cursor);
-        if (s->n_outs == 0) stm_wire_put(out, s->lasting->covered, roots * sizeof(int64_t));
-        for (int32_t k = 0; s->kind == STM_AT_GLOBAL && k < s->n_inputs; k++) stm_wire_u64(out, s->lasting->lanes[k].synced);
+        if (s->kind == STM_AT_SINK) put_cursor(out, &s->lasting->said.cursor);
+        if (s->n_outs == 0) stm_wire_put(out, s->lasting->said.covered, roots * sizeof(int64_t));
+        for (int32_t k = 0; s->kind == STM_AT_GLOBAL && k < s->n_inputs; k++) stm_wire_u64(out, s->lasting->said.lanes[k]);
         if (s->inlet != NULL) stm_wire_put(out, p->checkpoint, stm_inlet_checkpoint_bytes(s->inlet));
     }
 }
@@ -101,7 +101,7 @@ static bool get_cursor(stm_wire *w, mill_cursor *c)
 /* A station that has nothing to do in this run. */
 static void close_station(stm_station *s)
 {
-    s->lasting->finished = s->lasting->synced_finished = true;
+    s->lasting->finished = s->lasting->said.finished = true;
     if (s->inlet != NULL) stm_inlet_close(s->inlet);
     if (s->root >= 0) stm_credit_end(s->run->flow, s->root);
     atomic_store(&s->inlet_done, true);
@@ -113,8 +113,8 @@ static void close_station(stm_station *s)
 static void finish_station(stm_station *s, uint32_t roots)
 {
     if (s->n_outs == 0) {
-        for (uint32_t r = 0; r < roots; r++) s->lasting->covered[r] = INT64_MAX;
-        stm_credit_restore(s->run->flow, s->node, s->lasting->covered);
+        for (uint32_t r = 0; r < roots; r++) s->lasting->said.covered[r] = INT64_MAX;
+        stm_credit_restore(s->run->flow, s->node, s->lasting->said.covered);
     }
     close_station(s);
 }
@@ -132,6 +132,7 @@ static mill_status place_root(stm_station *s, uint64_t item, int64_t rows, const
 {
     if (rows < 0) return malformed(err);
     s->next_seq = item;
+    atomic_store(&s->lasting->given, item);
     s->sent_rows = rows;
     stm_credit_admit(s->run->flow, s->root, rows);
     if (s->kind == STM_AT_GENERATOR) stm_wrapper_resume(s->slots[0].wrapper, cursor, rows);
@@ -164,20 +165,20 @@ static mill_status decode_station(stm_station *s, stm_wire *w, uint32_t roots, m
         if (item != FINISHED) st = place_root(s, item, rows, &cursor, err);
     }
     if (s->kind == STM_AT_SINK) {
-        if (!get_cursor(w, &l->cursor)) return malformed(err);
-        if (item != FINISHED) stm_wrapper_resume(s->slots[0].wrapper, &l->cursor, 0);
+        if (!get_cursor(w, &l->said.cursor)) return malformed(err);
+        if (item != FINISHED) stm_wrapper_resume(s->slots[0].wrapper, &l->said.cursor, 0);
     }
     if (s->n_outs == 0) {
         const void *covered = stm_wire_bytes(w, roots * sizeof(int64_t));
         if (covered == NULL) return malformed(err);
-        memcpy(l->covered, covered, roots * sizeof(int64_t));
-        stm_credit_restore(s->run->flow, s->node, l->covered);
+        memcpy(l->said.covered, covered, roots * sizeof(int64_t));
+        stm_credit_restore(s->run->flow, s->node, l->said.covered);
         l->skip = skip;
-        l->items = l->synced = item == FINISHED ? 0 : item + skip;
+        l->items = l->said.items = item == FINISHED ? 0 : item + skip;
     }
     for (int32_t k = 0; s->kind == STM_AT_GLOBAL && k < s->n_inputs; k++) {
         stm_lane *lane = &l->lanes[k];
-        lane->items = lane->synced = stm_wire_get_u64(w);
+        lane->items = l->said.lanes[k] = stm_wire_get_u64(w);
         if (lane->items > INT64_MAX) return malformed(err);
     }
     if (s->inlet != NULL) {

@@ -36,6 +36,6 @@ void stm_durable_progress(const stm_run *run)
 
     if (r == NULL) return;
     for (int32_t i = 0; i < run->n_stations; i++)
-        if (run->stations[i].n_outs == 0) done += (int64_t)run->stations[i].lasting->synced;
+        if (run->stations[i].n_outs == 0) done += (int64_t)run->stations[i].lasting->said.items;
     if (done > atomic_load(&r->done)) atomic_store(&r->done, done);
 }

@@ -86,6 +86,15 @@ mill_status stm_store_put(stm_run *run, stm_store *store, mill_batch **b, mill_e
     return MILL_OK;
 }
 
+bool stm_store_readable(const stm_station *reader)
+{
+    const stm_store *store = reader->store;
+    const bool own_space = reader->plan_step >= 0;
+
+    return atomic_load_explicit(&store->waiting, memory_order_acquire) > (own_space ? 1 : 0) ||
+           (own_space && atomic_load_explicit(&store->complete, memory_order_acquire));
+}
+
 mill_status stm_store_take(stm_run *run, stm_store *store, mill_batch **out, bool *last, mill_error *err)
 {
     const bool complete = atomic_load_explicit(&store->complete, memory_order_acquire);

@@ -95,12 +95,11 @@ static int32_t processors(void)
     return n < STM_MAX_DRIVERS ? n : STM_MAX_DRIVERS;
 }
 
-mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **out, mill_error *err)
+mill_status stm_run_make(stm_plan **plan, const stm_run_opts *opts, stm_run **out, mill_error *err)
 {
     stm_run *run = stm_aligned(sizeof *run, 64);
     pthread_condattr_t attr;
     mill_status st;
-    int e;
 
     if (run == NULL) {
         stm_plan_destroy(plan);
@@ -156,6 +155,20 @@ mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
         }
     if (run->opts.durable && (st = stm_durable_open(run, err)) != MILL_OK) goto fail;
     if ((st = stm_quarantine_create(opts->recorder, &run->env.quarantine, err)) != MILL_OK) goto fail;
+    *out = run;
+    return MILL_OK;
+fail:
+    stm_run_destroy(&run);
+    return st;
+}
+
+mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **out, mill_error *err)
+{
+    stm_run *run = NULL;
+    mill_status st = stm_run_make(plan, opts, &run, err);
+    int e;
+
+    if (st != MILL_OK) return st;
     if ((st = stm_drivers_start(run, err)) != MILL_OK) goto fail;
     e = stm_fault_fires(STM_FAULT_THREAD) ? EAGAIN : pthread_create(&run->coordinator, NULL, stm_coordinator_main, run);
     if (e != 0) {

@@ -127,6 +127,7 @@ struct stm_station {
     _Atomic bool dead;       /* failed, or nothing it makes is wanted any more */
     _Atomic bool parked;     /* some of what waits here may be on disk; falls under lock when nothing waits */
     bool closing;            /* lock; no new claims: about to be done */
+    bool awaited;            /* lock; the next claim is that of stm_station_await */
     _Atomic bool done;       /* finished: its wrappers are or will be unloaded */
     _Atomic uint32_t bell;   /* own threads sleep here */
     _Atomic int32_t asleep;  /* own threads sleeping */
@@ -229,6 +230,8 @@ void stm_carry_drop(stm_carry *c);
 void stm_station_close(stm_station *s);
 /** A wrapper of a station for somebody else than a driver; NULL = all are at work, or the station is closing. Tell the drivers afterwards. */
 stm_replica_slot *stm_station_claim(stm_station *s);
+/** The same for a station whose bursts are short: waits for the end of the one that is under way. NULL = the station is closing. */
+stm_replica_slot *stm_station_await(stm_station *s);
 void stm_station_release(stm_station *s, stm_replica_slot *slot);
 /** Whether a thread could do something here now. */
 bool stm_station_runnable(const stm_station *s);
@@ -241,6 +244,9 @@ void stm_station_check_done(stm_station *s);
 int32_t stm_station_take(stm_station *s, stm_ready *items, int32_t want);
 /** Give batches to everybody who reads the stream; takes c->b[0 .. n) over. */
 void stm_station_hand_on(stm_station *s, int32_t n, stm_carry *c);
+
+/** run.c: stm_run_start without its threads: built and opened, put where the run directory says, nothing loaded. */
+mill_status stm_run_make(stm_plan **plan, const stm_run_opts *opts, stm_run **out, mill_error *err);
 
 /* run.c: the calling thread works for this replica from now on: near the GPU that the plan gives it, if it gives one. */
 void stm_run_go_near(const stm_run *run, const stm_wrapper *w);
@@ -288,6 +294,9 @@ bool stm_memory_holds_back(const stm_station *s);
 mill_status stm_memory_park(stm_station *to, int32_t input, mill_batch **b, int32_t n, mill_error *err);
 /** Into a store; to disk once memory gets scarce. Takes *b over on success. Threads: the one that fills the store. */
 mill_status stm_store_put(stm_run *run, stm_store *store, mill_batch **b, mill_error *err);
+/** Whether there is something for its reader. The last batch of a global's output says so: one is kept back until it is known to be that or not,
+ *  so that the stream is the same however fast it is read. A global that made nothing still has an end. Threads: any. */
+bool stm_store_readable(const stm_station *reader);
 /** The next batch, *out NULL = none is there. *last: it was there, and it is the last that a complete store has. Threads: the reader's. */
 mill_status stm_store_take(stm_run *run, stm_store *store, mill_batch **out, bool *last, mill_error *err);
 void stm_store_free(stm_run *run, stm_store *store);

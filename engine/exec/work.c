@@ -237,7 +237,7 @@ static void drop_items(stm_ready *items, int32_t from, int32_t n)
 }
 
 /* Under the lock. */
-static stm_replica_slot *claim(stm_station *s, const stm_replica_slot *mine)
+static stm_replica_slot *claim_any(stm_station *s, const stm_replica_slot *mine)
 {
     for (int32_t i = 0; i < s->n_slots && !s->closing; i++) {
         stm_replica_slot *slot = &s->slots[i];
@@ -250,6 +250,9 @@ static stm_replica_slot *claim(stm_station *s, const stm_replica_slot *mine)
     }
     return NULL;
 }
+
+/* Under the lock. */
+static stm_replica_slot *claim(stm_station *s, const stm_replica_slot *mine) { return s->awaited ? NULL : claim_any(s, mine); }
 
 static void release(stm_station *s, stm_replica_slot *slot)
 {
@@ -432,14 +435,14 @@ static int32_t run_reader(stm_station *s, int32_t want, stm_carry *c)
         const bool complete = atomic_load_explicit(&store->complete, memory_order_acquire);
         mill_batch *b = NULL;
         mill_error err = {0};
-        if (room_at(s) <= 0) break;
+        if (room_at(s) <= 0 || !stm_store_readable(s)) break;
         if (s->lasting != NULL) stm_lasting_root(s, NULL, s->sent_rows);
         if (stm_store_take(run, store, &b, &end, &err) != MILL_OK) {
             end = false;
             stm_station_fail(s, &err);
             break;
         }
-        if (b == NULL && complete && own_space) { /* a global that made nothing still has an end */
+        if (b == NULL && complete && own_space) { /* it made nothing */
             if (stm_batch_create(run->pool, 0, run->plan->steps[s->plan_step].step->out.n, stm_flow_roots(run->flow), &b) !=
                 MILL_OK) {
                 mill_fail(&err, MILL_ERR_NOMEM, "out of memory at the end of %s", s->name);
@@ -466,6 +469,7 @@ static int32_t run_reader(stm_station *s, int32_t want, stm_carry *c)
         admit(s, b->rows);
         made[n++] = b;
     }
+    if (s->lasting != NULL) atomic_store_explicit(&s->lasting->given, s->next_seq, memory_order_release);
     if (end) {
         stm_credit_end(run->flow, s->root);
         atomic_store_explicit(&s->inlet_done, true, memory_order_release);
@@ -658,6 +662,22 @@ stm_replica_slot *stm_station_claim(stm_station *s)
 }
 void stm_station_release(stm_station *s, stm_replica_slot *slot) { release(s, slot); }
 
+stm_replica_slot *stm_station_await(stm_station *s)
+{
+    stm_replica_slot *slot = NULL;
+    bool closing = false;
+
+    while (slot == NULL && !closing) {
+        stm_lock_take(&s->lock);
+        slot = claim_any(s, NULL);
+        closing = s->closing;
+        s->awaited = slot == NULL && !closing;
+        stm_lock_give(&s->lock);
+        if (slot == NULL && !closing) sched_yield();
+    }
+    return slot;
+}
+
 /* ---- entry ------------------------------------------------------------------------------------------------------- */
 
 /* @p carried: items that come along. */
@@ -674,10 +694,7 @@ static bool may_run(const stm_station *s, int32_t carried)
         if (atomic_load_explicit(&s->slots[0].claimed, memory_order_relaxed) != 0 ||
             atomic_load_explicit(&s->inlet_done, memory_order_relaxed))
             return false;
-        if (s->kind == STM_AT_READER && atomic_load_explicit(&s->store->waiting, memory_order_acquire) == 0 &&
-            !(atomic_load_explicit(&s->store->complete, memory_order_acquire) && s->plan_step >= 0))
-            return false;
-        return room_at(s) > 0;
+        return (s->kind == STM_AT_GENERATOR || stm_store_readable(s)) && room_at(s) > 0;
     }
     if (s->kind == STM_AT_SUBMIT) {
         for (int32_t i = 0; i < s->n_slots; i++) {

@@ -322,6 +322,23 @@ mill_status stm_vault_mark(stm_vault *v, size_t stream, bool complete, mill_erro
     return MILL_OK;
 }
 
+/* What is committed of this epoch's segment; NULL: nothing. */
+static const stm_extent *committed(const stm_vault *v, const stm_stream_state *s)
+{
+    const stm_extent *last = s->n_extents > 0 ? &s->extents[s->n_extents - 1] : NULL;
+
+    return last != NULL && last->epoch == v->epoch ? last : NULL;
+}
+
+void stm_vault_unmark(stm_vault *v, size_t stream)
+{
+    stm_stream_state *s = &v->tables.streams[stream];
+    const stm_extent *last = committed(v, s);
+
+    s->marked = last != NULL ? *last : (stm_extent){.epoch = v->epoch, .nonce = v->nonce};
+    s->marked_complete = s->complete;
+}
+
 mill_status stm_vault_set_state(stm_vault *v, size_t part, const void *state, size_t n, mill_error *err)
 {
     stm_text *to = &v->tables.parts[part].state, copy = {0};
@@ -355,9 +372,8 @@ static mill_status sync_streams(stm_vault *v, mill_error *err)
 
     for (size_t i = 0; i < v->tables.n_streams; i++) {
         stm_stream_state *s = &v->tables.streams[i];
-        const stm_extent *last = s->n_extents > 0 ? &s->extents[s->n_extents - 1] : NULL;
-        const int64_t had = last != NULL && last->epoch == v->epoch ? last->bytes : 0;
-        if (s->marked.bytes == had) continue;
+        const stm_extent *last = committed(v, s);
+        if (s->marked.bytes == (last != NULL ? last->bytes : 0)) continue;
         if ((code = v->files.sync(v->files.user, s->marked_fd)) < 0) {
             v->lost = true;
             return mill_fail(err, MILL_ERR_IO, "cannot sync %s: %s", s->segment.name, strerror(-code));
@@ -428,7 +444,7 @@ mill_status stm_vault_commit(stm_vault *v, mill_error *err)
     if ((st = stm_journal_append(&v->journal, STM_RECORD_COMMIT, v->record.data, v->record.bytes, err)) != MILL_OK) return st;
     for (size_t i = 0; i < v->tables.n_streams; i++) {
         stm_stream_state *s = &v->tables.streams[i];
-        const bool there = s->n_extents > 0 && s->extents[s->n_extents - 1].epoch == v->epoch;
+        const bool there = committed(v, s) != NULL;
         s->complete = s->marked_complete;
         if (s->marked.frames == 0) continue;
         s->extents[there ? s->n_extents - 1 : s->n_extents] = s->marked;

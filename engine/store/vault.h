@@ -3,7 +3,7 @@
  *
  *   open     finds out what the last commit left: parts (components of the graph) with their states, streams with their extents
  *   begin    opens the next epoch, which takes over what the caller keeps of that; from here on older files are only read
- *   append   to a stream; mark: so far the stream goes into the next commit
+ *   append   to a stream; mark: so far the stream goes into the next commit; unmark: no further than into the last one
  *   commit   everything marked is made durable, then one record of constant size says so
  *
  * Nothing is ever changed in place, so whatever a process left behind that was killed, or goes on writing as a zombie, is
@@ -76,6 +76,8 @@ mill_status stm_vault_append(stm_vault *v, size_t stream, uint32_t kind, uint64_
                              mill_error *err);
 /** The next commit takes the stream up to here; @p complete: it has ended. Threads: as append. */
 mill_status stm_vault_mark(stm_vault *v, size_t stream, bool complete, mill_error *err);
+/** The next commit takes the stream as far as the last one did. Threads: as commit. */
+void stm_vault_unmark(stm_vault *v, size_t stream);
 /** State of part @p part in the next commit; copied. */
 mill_status stm_vault_set_state(stm_vault *v, size_t part, const void *state, size_t n, mill_error *err);
 /** Bytes appended to all streams since the last commit, about. Threads: any. */

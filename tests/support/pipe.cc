@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "support/by_hand.h"
+
 extern "C" {
 #include "batch/batch.h"
 #include "core/alloc.h"
@@ -63,6 +65,8 @@ static mill_status t_write(mill_replica *r, const mill_batch *in, mill_error *e)
 {
     return of(r).write ? of(r).write(r, in, e) : MILL_OK;
 }
+static mill_status t_open(mill_replica *r, const mill_cursor *c, mill_error *e) { return of(r).open(r, c, e); }
+static mill_status t_sync(mill_replica *r, mill_cursor *c, mill_error *e) { return of(r).sync(r, c, e); }
 static mill_status t_finalize(mill_replica *r, mill_error *e) { return of(r).finalize ? of(r).finalize(r, e) : MILL_OK; }
 static mill_status t_route(mill_replica *r, const mill_batch *in, mill_route *out, mill_error *e)
 {
@@ -126,6 +130,8 @@ int Pipe::add(const std::string &name, int32_t kind, const std::vector<From> &fr
     if (b.flush) t.flush = t_flush;
     if (kind == MILL_GLOBAL) t.accept = t_accept, t.finish = t_finish;
     if (kind == MILL_SINK) t.write = t_write, t.finalize = t_finalize;
+    if (b.open) t.open = t_open;
+    if (b.sync) t.sync = t_sync;
     if (kind == MILL_ROUTER) t.route = t_route;
     if (b.cost) t.cost = t_cost;
     index_[name] = (int)steps_.size();
@@ -280,7 +286,9 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
     o.on_error = keep_error;
     o.user = this;
     o.tracer = tracer;
-    return stm_run_start(&plan_, &o, &run_, &error);
+    o.durable = durable;
+    o.commit_interval_s = 1e6;
+    return by_hand ? mt_hand_start(&plan_, &o, &run_, &error) : stm_run_start(&plan_, &o, &run_, &error);
 }
 
 stm_run_end Pipe::wait(double timeout_s)

@@ -25,7 +25,9 @@ struct Behaviour {
     std::function<mill_status(mill_replica *, mill_batch *const *in, size_t n, mill_emit *, mill_error *)> process;
     std::function<mill_status(mill_replica *, size_t input, const mill_batch *in, mill_error *)> accept;
     std::function<mill_status(mill_replica *, mill_emit *, mill_error *)> finish;
+    std::function<mill_status(mill_replica *, const mill_cursor *, mill_error *)> open;
     std::function<mill_status(mill_replica *, const mill_batch *in, mill_error *)> write;
+    std::function<mill_status(mill_replica *, mill_cursor *, mill_error *)> sync;
     std::function<mill_status(mill_replica *, mill_error *)> finalize;
     std::function<mill_status(mill_replica *, const mill_batch *in, mill_route *, mill_error *)> route;
     std::function<mill_status(mill_replica *, uint64_t ticket, mill_batch *const *in, size_t n, mill_error *)> submit;
@@ -94,6 +96,8 @@ public:
     double drain_s = 0;       /* longest drain; 0 = the engine's default */
     double quiet_s = 0;       /* of the watchdog; 0 = the engine's default */
     std::string run_dir;      /* empty = none */
+    bool durable = false;     /* the run goes on where run_dir says; commits when the test says, or at the end */
+    bool by_hand = false;     /* without threads: the test does what they would do */
     struct stm_tracer *tracer = nullptr;
     std::function<void(stm_plan *)> adjust; /* the plan, before it is run */
     mill_error error = {};

@@ -46,6 +46,11 @@ TEST(Vault, WhatIsNotMarkedOrNotCommittedIsNotThere)
         EXPECT_GT(stm_vault_pending(v), 0);
         ASSERT_EQ(stm_vault_commit(v, &err), MILL_OK);
         ASSERT_EQ(append(v, 2, &err), MILL_OK); /* no commit */
+        ASSERT_EQ(stm_vault_mark(v, 1, true, &err), MILL_OK);
+        for (int part = 0; part < kParts; part++) ASSERT_EQ(stm_vault_set_state(v, (size_t)part, state_of(part, 1).data(), state_of(part, 1).size(), &err), MILL_OK);
+        for (size_t s = 0; s < kStreams; s++) stm_vault_unmark(v, s); /* a commit that takes nothing of it */
+        ASSERT_EQ(stm_vault_commit(v, &err), MILL_OK);
+        EXPECT_FALSE(stm_vault_stream_at(v, 1).complete);
     }
     Vault v;
     ASSERT_EQ(open_vault(disk.files(), &v, &err), MILL_OK);
