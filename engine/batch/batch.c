@@ -23,9 +23,26 @@ mill_status stm_batch_create(mill_pool *pool, int64_t rows, int32_t n_columns, i
     bytes = shell_bytes(n_columns, n_roots);
     b = stm_pool_take(pool, bytes);
     if (b == NULL) return MILL_ERR_NOMEM;
-    *b = (mill_batch){.pool = pool, .rows = rows, .n_roots = n_roots, .n_columns = n_columns, .keys = {.width = 1}};
-    b->columns = (mill_column **)(b + 1);
-    b->covered = (int64_t *)(b->columns + n_columns);
+    *b = (mill_batch){
+        /* every member by name: what is left out would be cleared first, all of it */
+        .pool = pool,
+        .rows = rows,
+        .seq = 0,
+        .frontier = {0, 0},
+        .covered = (int64_t *)((mill_column **)(b + 1) + n_columns),
+        .borders = 0,
+        .skipped = 0,
+        .end = false,
+        .failed = false,
+        .n_roots = n_roots,
+        .n_columns = n_columns,
+        .keys = {.first = 0, .offset = 0, .tuples = NULL, .width = 1},
+        .away_in = NULL,
+        .away = 0,
+        .marks = NULL,
+        .imputed = NULL,
+        .columns = (mill_column **)(b + 1),
+    };
     for (int32_t i = 0; i < n_columns; i++) b->columns[i] = NULL; /* few: a call of memset costs more */
     for (int32_t i = 0; i < n_roots; i++) b->covered[i] = 0;
     *out = b;

@@ -10,12 +10,33 @@
 
 static size_t head_bytes(int32_t n_children) { return sizeof(mill_column) + (size_t)n_children * sizeof(mill_column *); }
 
-static mill_column *new_head(mill_pool *pool, const mill_type *type, int64_t rows, int32_t n_children)
+/* Every member by name: what is left out would be cleared first, all of it. */
+static inline mill_column *new_head(mill_pool *pool, const mill_type *type, int64_t rows, int32_t n_children)
 {
     mill_column *c = stm_pool_take(pool, head_bytes(n_children));
 
     if (c == NULL) return NULL;
-    *c = (mill_column){.refs = 1, .n_children = n_children, .pool = pool, .nulls = -1, .view = {.type = type, .rows = rows}};
+    *c = (mill_column){
+        .refs = 1,
+        .n_children = n_children,
+        .pool = pool,
+        .base = NULL,
+        .view =
+            {
+                .type = type,
+                .rows = rows,
+                .offset = 0,
+                .null_count = 0,
+                .validity = NULL,
+                .offsets = NULL,
+                .data = NULL,
+                .children = NULL,
+            },
+        .nulls = -1,
+        .validity = NULL,
+        .offsets = NULL,
+        .data = NULL,
+    };
     for (int32_t i = 0; i < n_children; i++) c->children[i] = NULL;
     return c;
 }
