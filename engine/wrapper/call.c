@@ -32,24 +32,19 @@ static void let_go(stm_wrapper *w)
     w->hold = STM_HOLD_NONE;
 }
 
-void stm_call_enter_rows(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows)
+void stm_call_enter_watched(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows)
 {
-    stm_record *r = w->record;
-
-    if (__builtin_expect(w->env->quarantine != NULL, 0)) {
-        stm_record_begin(r, STM_DOING_NOTHING, b, first, rows); /* it waits: at work it is not */
+    if (w->env->quarantine != NULL) {
+        stm_record_begin(w->record, STM_DOING_NOTHING, b, first, rows); /* it waits: at work it is not */
         hold(w, doing);
     }
-    stm_record_begin(r, doing, b, first, rows);
-    /* The clock is only read for steps with a deadline or heavy enough to hang: a flag would do for the rest, but the
-     * watchdog needs a time, and vDSO reads cost 20 ns. Cheap steps are timed by the driver, per burst. */
-    if (w->step->policy.batch_timeout_s >= 0.0)
-        atomic_store_explicit(&w->call_since, stm_now_ns(), memory_order_release);
+    stm_record_begin(w->record, doing, b, first, rows);
+    if (w->step->policy.batch_timeout_s >= 0.0) atomic_store_explicit(&w->call_since, stm_now_ns(), memory_order_release);
 }
 
-void stm_call_leave(stm_wrapper *w)
+void stm_call_leave_watched(stm_wrapper *w)
 {
-    if (__builtin_expect(w->hold != STM_HOLD_NONE, 0)) let_go(w);
+    if (w->hold != STM_HOLD_NONE) let_go(w);
     stm_record_end(w->record);
     if (w->step->policy.batch_timeout_s >= 0.0) atomic_store_explicit(&w->call_since, 0, memory_order_release);
 }

@@ -5,9 +5,8 @@
 
 #include <string.h>
 
-void stm_emit_drop(mill_emit *e)
+void stm_emit_drop_all(mill_emit *e)
 {
-    if (e->n_parts == 0 && e->row_errors == NULL && (e->parts == NULL || e->parts == e->inline_parts)) return;
     for (size_t i = 0; i < e->n_parts; i++) {
         mill_batch_destroy(&e->parts[i].batch);
         mill_buffer_unref(&e->parts[i].parent);
@@ -67,6 +66,27 @@ static mill_status check_parent(const mill_emit *e, const mill_batch *b, const m
     return MILL_OK;
 }
 
+static __attribute__((noinline)) mill_status wrong_type(const stm_step_output *o, const mill_column *col, mill_error *err)
+{
+    char got[128], want[128];
+
+    mill_type_format(mill_column_type(col), got, sizeof got);
+    mill_type_format(o->type, want, sizeof want);
+    return mill_fail(err, MILL_ERR_TYPE, "column '%s' is %s; %s was declared", o->name, got, want);
+}
+
+static __attribute__((noinline)) mill_status grow(mill_emit *e, mill_error *err)
+{
+    stm_emitted *grown = stm_malloc(2 * e->cap * sizeof *grown);
+
+    if (grown == NULL) return mill_fail(err, MILL_ERR_NOMEM, "list of emitted batches");
+    memcpy(grown, e->parts, e->n_parts * sizeof *grown);
+    if (e->parts != e->inline_parts) stm_free(e->parts);
+    e->parts = grown;
+    e->cap *= 2;
+    return MILL_OK;
+}
+
 mill_status mill_emit_batch(mill_emit *e, mill_batch **batch, mill_buffer **parent, mill_error *err)
 {
     const mill_step *s = e->r->step;
@@ -78,13 +98,9 @@ mill_status mill_emit_batch(mill_emit *e, mill_batch **batch, mill_buffer **pare
     if (e->passed) return mill_fail(err, MILL_ERR_INVALID, "emitted a batch after mill_emit_pass");
     if (b->n_columns != s->n_outputs)
         return mill_fail(err, MILL_ERR_INVALID, "emitted %d columns; %d are declared", (int)b->n_columns, (int)s->n_outputs);
-    for (int32_t i = 0; i < b->n_columns; i++) {
-        char got[128], want[128];
-        if (b->columns[i] == NULL || mill_column_type(b->columns[i]) == s->outputs[i].type) continue;
-        mill_type_format(mill_column_type(b->columns[i]), got, sizeof got);
-        mill_type_format(s->outputs[i].type, want, sizeof want);
-        return mill_fail(err, MILL_ERR_TYPE, "column '%s' is %s; %s was declared", s->outputs[i].name, got, want);
-    }
+    for (int32_t i = 0; i < b->n_columns; i++)
+        if (__builtin_expect(b->columns[i] != NULL && mill_column_type(b->columns[i]) != s->outputs[i].type, 0))
+            return wrong_type(&s->outputs[i], b->columns[i], err);
     if (e->in_rows >= 0) {
         if ((st = check_parent(e, b, parent != NULL ? *parent : NULL, err)) != MILL_OK) return st;
     } else if (b->rows > e->max_rows) {
@@ -98,14 +114,7 @@ mill_status mill_emit_batch(mill_emit *e, mill_batch **batch, mill_buffer **pare
     if (e->send != NULL) return e->send(e->send_user, batch, err);
     if (e->n_parts > 0 && e->r->step->type->kind == MILL_GENERATOR)
         return mill_fail(err, MILL_ERR_INVALID, "a generator emits one batch per call");
-    if (e->n_parts == e->cap) {
-        stm_emitted *grown = stm_malloc(2 * e->cap * sizeof *grown);
-        if (grown == NULL) return mill_fail(err, MILL_ERR_NOMEM, "list of emitted batches");
-        memcpy(grown, e->parts, e->n_parts * sizeof *grown);
-        if (e->parts != e->inline_parts) stm_free(e->parts);
-        e->parts = grown;
-        e->cap *= 2;
-    }
+    if (__builtin_expect(e->n_parts == e->cap, 0) && (st = grow(e, err)) != MILL_OK) return st;
     e->parts[e->n_parts].batch = b;
     e->parts[e->n_parts].parent = parent != NULL ? *parent : NULL;
     e->n_parts++;

@@ -100,6 +100,7 @@ struct stm_wrapper {
     int32_t root, key_width, n_roots;
     bool plain;                 /* map: what goes out are the columns that came in, same places, no outputs */
     bool straight;              /* map: one input, one row out for each in, no window, no deadline */
+    bool watched;               /* a call is more than a record: there is a deadline or a quarantine; constant from load on */
     bool direct;                /* generators: what is emitted has its columns in their outgoing places */
     mill_batch **views;         /* [n_inputs] shells lent to the step; their columns are borrowed */
     const mill_type *const **in_types; /* [n_inputs][columns] types of arriving columns, for recipes */
@@ -153,16 +154,36 @@ static inline void stm_emit_begin(mill_emit *e, struct mill_replica *r, int64_t 
     e->n_row_errors = 0;
     e->send = NULL;
 }
-void stm_emit_drop(mill_emit *e); /* releases everything emitted */
+/** Releases everything emitted. */
+void stm_emit_drop_all(mill_emit *e);
+static inline void stm_emit_drop(mill_emit *e)
+{
+    if (e->n_parts > 0 || e->row_errors != NULL || (e->parts != NULL && e->parts != e->inline_parts)) stm_emit_drop_all(e);
+}
 
 /* call.c: one call into the step with faults, timing and error context in one place */
 mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *err);
 /** What follows a call of process that came to @p st for @p rows rows: is what was emitted right? Drops it if not. */
 mill_status stm_call_settle(stm_wrapper *w, int64_t rows, mill_status st, mill_error *err);
-/** A call begins, for the rows of @p b; NULL: for @p rows rows from number @p first on. In a quarantine it may wait (supervise/quarantine.h). */
-void stm_call_enter_rows(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows);
+/** A call begins, for the rows of @p b; NULL: for @p rows rows from number @p first on. In a quarantine it may wait (supervise/quarantine.h). The
+ *  clock is read for steps with a deadline only (20 ns); others are timed by the driver, per burst. */
+void stm_call_enter_watched(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows);
+static inline void stm_call_enter_rows(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows)
+{
+    if (__builtin_expect(w->watched, 0))
+        stm_call_enter_watched(w, doing, b, first, rows);
+    else
+        stm_record_begin(w->record, doing, b, first, rows);
+}
 static inline void stm_call_enter(stm_wrapper *w, stm_doing doing, const mill_batch *b) { stm_call_enter_rows(w, doing, b, 0, 0); }
-void stm_call_leave(stm_wrapper *w);
+void stm_call_leave_watched(stm_wrapper *w);
+static inline void stm_call_leave(stm_wrapper *w)
+{
+    if (__builtin_expect(w->watched, 0))
+        stm_call_leave_watched(w);
+    else
+        stm_record_end(w->record);
+}
 /** Complete an error record of this wrapper: step, replica, phase. */
 mill_status stm_call_blame(stm_wrapper *w, mill_error *err, mill_status st, int32_t phase, int32_t attempt);
 /** Whether a call gave up because the run is being stopped: no failure of rows. */

@@ -130,6 +130,7 @@ mill_status stm_wrapper_load(stm_wrapper *w, mill_error *err)
     const mill_step_type *t = w->step->type;
     mill_status st = MILL_OK;
 
+    w->watched = w->env->quarantine != NULL || w->step->policy.batch_timeout_s >= 0.0;
     move(w, STM_ON_START);
     stm_record_begin(w->record, STM_DOING_LOAD, NULL, 0, 0);
     if ((t->flags & MILL_ON_DEVICE) != 0 && w->step->policy.gpus > 0) {
@@ -200,6 +201,15 @@ stm_wrapper_stats stm_wrapper_counts(const stm_wrapper *w)
 }
 
 /* ---- views ----------------------------------------------------------------------------------------------------- */
+
+/* A view of the only input of a step. */
+static inline void view_fill_one(const stm_step_input *si, const mill_batch *in, mill_batch *view)
+{
+    view->rows = in->rows;
+    view->keys = in->keys; /* borrowed, like the columns */
+    view->marks = in->marks;
+    for (int32_t c = 0; c < si->n_used; c++) view->columns[c] = in->columns[si->used[c].column];
+}
 
 void stm_view_fill(stm_wrapper *w, int32_t i, const mill_batch *in, mill_batch *view)
 {
@@ -643,8 +653,10 @@ fail:
  * succeeds: that is done here, in the order of the general way, which takes over wherever an item or a call is anything else. */
 mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_batch **out, int32_t *done, mill_error *err)
 {
-    const bool straight =
-        w->straight && w->lane == NULL && (stm_fault_kinds & STM_FAULT_PROCESS) == 0 && w->env->quarantine == NULL;
+    const bool straight = w->straight && w->lane == NULL && (stm_fault_kinds & STM_FAULT_PROCESS) == 0 && w->env->quarantine == NULL;
+    const stm_step_input *si = w->step->inputs;
+    mill_batch *view = w->views[0];
+    mill_status (*const process)(mill_replica *, mill_batch *const *, size_t, mill_emit *, mill_error *) = w->step->type->process;
     int64_t passed = 0, rows = 0;
     int32_t i = 0;
     mill_status st = MILL_OK;
@@ -655,10 +667,10 @@ mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_b
             if ((st = stm_wrapper_map(w, &in[i], &out[i], err)) != MILL_OK) break;
             continue;
         }
-        stm_view_fill(w, 0, b, w->views[0]);
+        view_fill_one(si, b, view);
         stm_emit_begin(&w->emit, &w->replica, b->rows, INT64_MAX);
         stm_record_begin(w->record, STM_DOING_PROCESS, b, 0, 0);
-        st = w->step->type->process(&w->replica, w->views, 1, &w->emit, &w->error);
+        st = process(&w->replica, w->views, 1, &w->emit, &w->error);
         stm_record_end(w->record);
         if (__builtin_expect(st == MILL_OK && w->emit.passed && w->plain && w->error.status == MILL_OK && w->emit.n_row_errors == 0, 1)) {
             out[i] = b;
