@@ -15,7 +15,8 @@
 #include "stepmill/run.h"
 #include "supervise/recorder.h"
 
-#define BUDGET_NS 3000 /* of a burst: long enough to pay for claim and locks, short enough for the next core */
+#define LOOP __attribute__((noinline)) /* the loop over a burst, apart from its caller, whose variables would take its registers */
+#define BUDGET_NS 3000                 /* of a burst: long enough to pay for claim and locks, short enough for the next core */
 
 /* A record that reads as empty: clearing all 1.5 KiB per burst would show. */
 static void error_reset(mill_error *e)
@@ -344,7 +345,7 @@ static stm_replica_slot *begin(stm_station *s, stm_carry *c, stm_ready *items, i
         if (err.status == MILL_OK) mill_fail(&err, st, "queueing a batch for step %s", s->name);
         stm_station_fail(s, &err);
     }
-    *n = k > 0 ? recall(s, items, k) : 0;
+    *n = k > passed ? recall(s, items, k) : k; /* what was carried is in memory */
     return slot;
 }
 
@@ -384,7 +385,7 @@ static void admit(stm_station *s, int64_t rows)
     stm_credit_admit(s->run->flow, s->root, rows);
 }
 
-static int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t want, stm_carry *c)
+static LOOP int32_t run_generator(stm_station *s, stm_replica_slot *slot, int32_t want, stm_carry *c)
 {
     mill_batch **made = c->b;
     mill_error err;
@@ -478,7 +479,7 @@ static int32_t run_reader(stm_station *s, int32_t want, stm_carry *c)
     return n;
 }
 
-static int32_t run_step(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n, stm_carry *c)
+static LOOP int32_t run_step(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n, stm_carry *c)
 {
     mill_error err;
     int32_t done = 0;
@@ -589,7 +590,7 @@ static int32_t run_global(stm_station *s, stm_replica_slot *slot, stm_ready *ite
     return n;
 }
 
-static int32_t run_sink(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n)
+static LOOP int32_t run_sink(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n)
 {
     mill_batch *built;
     mill_error err;
@@ -749,7 +750,7 @@ int32_t stm_station_run(stm_station *s, stm_carry *c)
     const bool tight = stm_memory_short(s->run);
     const int32_t want = s->own_threads || tight || atomic_load_explicit(&s->parked, memory_order_relaxed) ? 1 : burst_size(s);
     const int64_t cost = atomic_load_explicit(&s->cost_ns, memory_order_relaxed);
-    const bool timed = c->ring != NULL || cost > 400 || (++s->bursts & 7) == 0 || s->bursts < 8;
+    const bool timed = c->ring != NULL || cost > STM_CHEAP_NS || (++s->bursts & 7) == 0 || s->bursts < 8;
     uint64_t began;
     int64_t rows = 0;
     int32_t n = 0;

@@ -304,12 +304,12 @@ static mill_status push_unordered(stm_inlet *in, int32_t input, mill_batch **bp,
     return MILL_OK;
 }
 
-/* Whether the next batch of the stream is an item by itself, when nothing waits in the inlet. */
-static inline bool is_an_item(const stm_inlet *in, const mill_batch *b, uint64_t next)
+/* Whether the next batch of the stream is an item by itself, when nothing waits in the inlet. @p exact, @p borders: the inlet's batch_rows
+ * and borders_out[0]. */
+static inline bool is_an_item(int64_t exact, uint32_t borders, const mill_batch *b, uint64_t next)
 {
-    const int64_t rows = b->rows, exact = in->batch_rows;
-    return b->seq == next && !b->end &&
-           (exact == 0 || rows == exact || rows == 0 || (rows < exact && (b->borders & in->borders_out[0])));
+    const int64_t rows = b->rows;
+    return b->seq == next && !b->end && (exact == 0 || rows == exact || rows == 0 || (rows < exact && (b->borders & borders)));
 }
 
 /* Batches up to @p b have become items as they were. */
@@ -332,7 +332,8 @@ static inline bool nothing_waits(const stm_inlet *in)
 mill_status stm_inlet_push(stm_inlet *in, int32_t input, mill_batch **bp, mill_error *err)
 {
     mill_batch *b = *bp;
-    if (__builtin_expect(in->plain, 1) && input == 0 && nothing_waits(in) && is_an_item(in, b, in->queues->next)) {
+    if (__builtin_expect(in->plain, 1) && input == 0 && nothing_waits(in) &&
+        is_an_item(in->batch_rows, in->borders_out[0], b, in->queues->next)) {
         stm_state *s = in->now;
         if (__builtin_expect(s->tail - in->head == in->cap, 0) && stm_ring_reserve(in, 1) != 0)
             return mill_fail(err, MILL_ERR_NOMEM, "no memory for ready batches");
@@ -377,10 +378,12 @@ static void cover_each(stm_inlet *in, int32_t input, mill_batch *b)
     stm_compose(in, in->taken_covered, b->covered);
 }
 
-static inline void stamp_borders(const stm_inlet *in, int32_t lane, mill_batch *b)
+static inline void stamp_borders(uint32_t borders, uint32_t own, mill_batch *b)
 {
-    b->borders = (b->borders & in->borders_out[lane]) | in->border_own;
-    b->skipped &= b->borders & ~in->border_own;
+    const uint32_t kept = b->borders & borders;
+    if ((b->borders | b->skipped | own) == 0) return; /* no router anywhere */
+    b->borders = kept | own;
+    b->skipped &= kept & ~own;
 }
 
 bool stm_inlet_take(stm_inlet *in, stm_ready *out)
@@ -390,7 +393,7 @@ bool stm_inlet_take(stm_inlet *in, stm_ready *out)
     mill_batch *b = item.batch;
     in->now->rows -= item.recipe ? item.recipe->source_rows : b->rows;
     if (!in->unordered || in->terminal) b->seq = in->taken[item.input]++;
-    stamp_borders(in, item.input, b);
+    stamp_borders(in->borders_out[item.input], in->border_own, b);
     if (__builtin_expect(b->end, 0)) in->ends_taken++;
     if (in->taken_covered) cover_each(in, item.input, b);
     *out = item;
@@ -405,16 +408,22 @@ mill_status stm_inlet_branch(const stm_inlet *in, const mill_batch *item, bool t
     return st;
 }
 
-int32_t stm_inlet_pass(stm_inlet *in, mill_batch *const *b, int32_t n, stm_ready *out)
+/* Apart from its caller, whose variables would take the registers of the loop. */
+__attribute__((noinline)) int32_t stm_inlet_pass(stm_inlet *in, mill_batch *const *b, int32_t n, stm_ready *out)
 {
     int32_t k = 0;
     /* checkpoints count the items of the ring */
     if (!in->plain || in->track != NULL || in->head != in->now->tail || !nothing_waits(in)) return 0;
-    const uint64_t next = in->queues->next;
-    for (; k < n && is_an_item(in, b[k], next + (uint64_t)k); k++) {
-        b[k]->seq = in->taken[0] + (uint64_t)k;
-        stamp_borders(in, 0, b[k]);
-        out[k] = (stm_ready){.batch = b[k]};
+    /* in locals: for all the compiler knows, what is written to a batch changes the inlet */
+    const uint64_t next = in->queues->next, taken = in->taken[0];
+    const int64_t exact = in->batch_rows;
+    const uint32_t borders = in->borders_out[0], own = in->border_own;
+    for (; k < n && is_an_item(exact, borders, b[k], next + (uint64_t)k); k++) {
+        b[k]->seq = taken + (uint64_t)k;
+        stamp_borders(borders, own, b[k]);
+        out[k].batch = b[k];
+        out[k].recipe = NULL;
+        out[k].input = 0;
     }
     if (k == 0) return 0;
     note_items(in, b[k - 1], next + (uint64_t)k);
