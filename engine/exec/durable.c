@@ -14,23 +14,25 @@
 
 static stm_root_place *place_at(const struct stm_lasting *l, size_t i) { return &l->places[(l->first + i) % STM_ROOT_PLACES]; }
 
-void stm_lasting_root(stm_station *s, const mill_cursor *cursor, int64_t rows)
+void stm_lasting_place(stm_station *s, const mill_cursor *cursor, int64_t rows)
 {
     struct stm_lasting *l = s->lasting;
     stm_root_place *p;
 
     stm_lock_take(&s->lock);
-    if (l->n == STM_ROOT_PLACES && s->next_seq >= place_at(l, l->n - 1)->seq + l->stride) {
+    if (l->n == STM_ROOT_PLACES) {
         for (size_t i = 1; 2 * i < STM_ROOT_PLACES; i++) *place_at(l, i) = *place_at(l, 2 * i);
         l->n = STM_ROOT_PLACES / 2;
         l->stride *= 2;
+        l->due = place_at(l, l->n - 1)->seq + l->stride;
     }
-    if (l->n == 0 || s->next_seq >= place_at(l, l->n - 1)->seq + l->stride) {
+    if (s->next_seq >= l->due) {
         p = place_at(l, l->n++);
         p->seq = s->next_seq;
         p->rows = rows;
         p->cursor.size = cursor != NULL && cursor->size <= sizeof cursor->bytes ? cursor->size : 0;
         if (p->cursor.size > 0) memcpy(p->cursor.bytes, cursor->bytes, p->cursor.size);
+        l->due = p->seq + l->stride;
     }
     stm_lock_give(&s->lock);
 }

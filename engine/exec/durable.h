@@ -69,6 +69,7 @@ struct stm_lasting {
     stm_root_place *places;
     size_t first, n;
     uint64_t stride;
+    uint64_t due; /* roots: the next batch whose place is noted; claimant */
 };
 
 /** Open the run directory and put everything where the last run left it. After stm_run_build, before anything is loaded.
@@ -82,8 +83,13 @@ void stm_durable_tick(stm_run *run);
 void stm_durable_commit(stm_run *run);
 
 /* Hooks, for stations with `lasting`. */
+/** Note the place in front of the next batch of a root. */
+void stm_lasting_place(stm_station *s, const mill_cursor *cursor, int64_t rows);
 /** A root is about to make its next batch. */
-void stm_lasting_root(stm_station *s, const mill_cursor *cursor, int64_t rows);
+static inline void stm_lasting_root(stm_station *s, const mill_cursor *cursor, int64_t rows)
+{
+    if (s->next_seq >= s->lasting->due) stm_lasting_place(s, cursor, rows);
+}
 /** An item came to a terminal: whether it was done in an earlier run and is to be dropped. */
 static inline bool stm_lasting_drops(stm_station *s)
 {
