@@ -154,6 +154,13 @@ static stm_station *find_work(stm_run *run, int64_t ns)
     return NULL;
 }
 
+/* After a burst at @p s: whether to look for work to share. Not each time where bursts are short: to look costs as much as a hop. */
+static bool may_share(const stm_station *s, uint64_t bursts)
+{
+    return (bursts & 7) == 0 || atomic_load_explicit(&s->cost_ns, memory_order_relaxed) > STM_CHEAP_NS ||
+           (s->next != NULL && atomic_load_explicit(&s->next->cost_ns, memory_order_relaxed) > STM_CHEAP_NS);
+}
+
 static uint64_t beats_of_others(const stm_driver *d)
 {
     uint64_t sum = 0;
@@ -211,10 +218,11 @@ static void *driver_main(void *arg)
     carry.ring = ring_of(run, "driver", d->index);
     while (!atomic_load_explicit(&run->quit, memory_order_relaxed)) {
         if (s != NULL && !s->own_threads && stm_station_run(s, &carry) > 0) {
-            atomic_store_explicit(&d->beats, atomic_load_explicit(&d->beats, memory_order_relaxed) + 1, memory_order_relaxed);
+            const uint64_t bursts = atomic_load_explicit(&d->beats, memory_order_relaxed) + 1;
+            atomic_store_explicit(&d->beats, bursts, memory_order_relaxed);
             idle_since = 0;
             pause = 1;
-            share_work(run, s->next);
+            if (may_share(s, bursts)) share_work(run, s->next);
             s = s->next;
             continue;
         }

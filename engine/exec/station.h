@@ -22,6 +22,7 @@
 #include "wrapper/wrapper.h"
 
 #define STM_BURST 16 /* items of one burst at most */
+#define STM_CHEAP_NS 400 /* an item that costs no more is timed, and work to share looked for, at every eighth burst only */
 #define STM_MAX_DRIVERS 256
 #define STM_SPARE_DRIVERS 16 /* started in place of drivers that are stuck in a step */
 #define STM_MAX_STATIONS 32768
