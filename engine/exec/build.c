@@ -255,6 +255,20 @@ static stm_out out_to(stm_run *run, stm_station *to, int32_t input, int32_t bran
     return o;
 }
 
+/* Where a driver goes on: down the stream; past a store to whoever reads it, so that a sink keeps up with what is in front of it
+ * and little waits in between; from the end back to the nearest root. */
+static stm_station *next_of(stm_run *run, int32_t i)
+{
+    const stm_station *s = &run->stations[i];
+
+    if (s->n_outs > 0) return s->outs[0].to;
+    for (int32_t k = i + 1; s->kind == STM_AT_STORE && k < run->n_stations; k++)
+        if (run->stations[k].store == s->store && run->stations[k].stage == s->stage) return &run->stations[k];
+    for (int32_t k = i; k >= 0; k--)
+        if (run->stations[k].root >= 0 && run->stations[k].stage == s->stage) return &run->stations[k];
+    return NULL;
+}
+
 static mill_status connect(builder *b, mill_error *err)
 {
     stm_run *run = b->run;
@@ -277,12 +291,7 @@ static mill_status connect(builder *b, mill_error *err)
             return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
         s->pairs = b->nodes[i].n_inputs > 1 && b->nodes[i].mode != STM_INPUT_EACH;
     }
-    for (int32_t i = 0; i < run->n_stations; i++) { /* from the end of a stream a driver goes back to the nearest root */
-        stm_station *s = &run->stations[i];
-        s->next = s->n_outs > 0 ? s->outs[0].to : NULL;
-        for (int32_t k = i; s->next == NULL && k >= 0; k--)
-            if (run->stations[k].root >= 0 && run->stations[k].stage == s->stage) s->next = &run->stations[k];
-    }
+    for (int32_t i = 0; i < run->n_stations; i++) run->stations[i].next = next_of(run, i);
     return MILL_OK;
 }
 

@@ -113,6 +113,19 @@ expect("last: not kept", plain("last.yaml", more="keep_sink_rows: false")[:2], (
 code, rows, again = plain("last.yaml", out=", omit_nulls: true", more="keep_sink_rows: false")
 expect("last: not kept, a sink changed", (code, rows, [a for a in again if "step out: omit_nulls was false, is true" not in a]), (0, 300, []))
 
+# A sink keeps up with what is in front of it, with one thread, too: its rows are on disk and need not wait in memory.
+(work / "wide.jsonl").write_text("".join(json.dumps({"id": i, "text": "x" * 1000}) + "\n" for i in range(8000)))
+(work / "wide.yaml").write_text("""stepmill: 1
+name: wide
+steps:
+  src: {type: read_jsonl, path: wide.jsonl, columns: {id: int64, text: utf8}, batch_size: 10}
+  label: {type: template, from: src, template: "{id}!", output: label}
+  out: {type: write_jsonl, from: label, path: out.jsonl}
+""")
+subprocess.run([stepmill, "run", work / "wide.yaml", "--run", work / "wide", "--threads", "1", "--quiet"], check=True)
+peak = json.loads((work / "wide" / "progress.json").read_text())["memory"]["peak"]
+expect("wide: rows in memory", (peak, peak < 2 << 20), (peak, True))
+
 # A stop, and going on.
 write_input(300)
 write(argv="[sh, -c, 'while read -r l; do sleep 0.01; echo \"$l\"; done']", kept="auto")
