@@ -34,7 +34,8 @@ endif()
 
 add_library(stepmill_flags INTERFACE)
 target_compile_definitions(stepmill_flags INTERFACE _GNU_SOURCE)
-target_compile_options(stepmill_flags INTERFACE -Wall -Wextra -Wshadow -Wpointer-arith -Wundef -fno-omit-frame-pointer
+target_compile_options(stepmill_flags INTERFACE -Wall -Wextra -Wshadow -Wpointer-arith -Wundef
+  $<$<NOT:$<CONFIG:Release>>:-fno-omit-frame-pointer> # for profilers and sanitizers; what users run does without a twentieth of a hop
   $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
   $<$<COMPILE_LANGUAGE:C>:-Wvla> $<$<BOOL:${STEPMILL_WERROR}>:-Werror>)
 if(STEPMILL_SANITIZE STREQUAL "address")
