@@ -225,7 +225,7 @@ static mill_status sink_write(mill_replica *r, const mill_batch *in, mill_error 
     (void)r, (void)err;
     if (all.timed && all.taken < all.batches) all.times[all.taken] = now_ns() - all.made_ns;
     all.taken++;
-    atomic_fetch_add_explicit(&all.rows_taken, mill_batch_rows(in), memory_order_release);
+    atomic_store_explicit(&all.rows_taken, atomic_load_explicit(&all.rows_taken, memory_order_relaxed) + mill_batch_rows(in), memory_order_release);
     return MILL_OK;
 }
 

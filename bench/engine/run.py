@@ -1,7 +1,8 @@
 """The engine beside its peers: cost per batch and hop, speed-up, latency, what it costs at rest, and a whole no-op job.
 
 Linear pipeline source -> A -> B -> C -> sink; an item is a batch of 64 rows, in order at the sink, at most 16 under way at the peers
-(stepmill: its own credit). stepmill runs as the installed command with its default settings; its steps are a plugin. Work is a
+(stepmill: its own credit). stepmill runs as the installed command with its default settings, but that the rows which arrive at the sink are not kept
+on disk (keep_sink_rows: false; no peer does that), except where a row says so; its steps are a plugin. Work is a
 fixed number of dependent multiplications, calibrated in every round. Peers run at the best of their settings
 (oneTBB with 1 and 2 workers). All subjects of a table take turns.
 """
@@ -55,20 +56,20 @@ class Bench:
         n = max(batches // brake, 2000)
         return json.loads(self.run(path, "--batches", n, "--steps", steps, "--copies", copies, "--latency", latency, "--workers", workers))
 
-    def pipeline(self, steps):
-        path = self.scratch / "pipeline.yaml"
-        path.write_text(f"stepmill: 1\nname: bench\nplugins: [{self.lib / 'bench_steps.so'}]\nsteps:\n" +
+    def pipeline(self, steps, keep=False):
+        path = self.scratch / f"pipeline{'-kept' if keep else ''}.yaml"
+        path.write_text(f"stepmill: 1\nname: bench\nkeep_sink_rows: {str(keep).lower()}\nplugins: [{self.lib / 'bench_steps.so'}]\nsteps:\n" +
                         "".join(f"  {name}: {{{text}}}\n" for name, text in steps.items()), encoding="utf-8")
         return path
 
-    def stepmill(self, steps, count_mallocs=False):
+    def stepmill(self, steps, count_mallocs=False, keep=False):
         """Run a pipeline with bench_sink; what the sink saw."""
         out = self.scratch / "report.json"
         out.unlink(missing_ok=True)
         env = {"BENCH_REPORT": str(out)}
         if count_mallocs:
             env["LD_PRELOAD"] = str(self.lib / "bench_malloc.so")
-        self.run(self.command, "run", self.pipeline(steps), "--run", self.scratch / "run", "--fresh", "--quiet", env=env)
+        self.run(self.command, "run", self.pipeline(steps, keep), "--run", self.scratch / "run", "--fresh", "--quiet", env=env)
         return json.loads(out.read_text(encoding="utf-8"))
 
     @staticmethod
@@ -94,6 +95,8 @@ class Bench:
         for p in self.peers:
             self.report.row(f"batch and hop, no work: beside {p}", ours, "ns", over=(p, peers[p]), goal="< 1")
         self.report.row("batch and hop, no work: processor time, all threads", [r["cpu_ns"] / HOPS for r in t["stepmill"]], "ns")
+        kept = interleave({"stepmill": lambda: self.stepmill(self.linear(n // 4), keep=True)}, self.args.rounds)["stepmill"]
+        self.report.row("batch and hop, no work, rows at the sink kept on disk: processor time", [r["cpu_ns"] / HOPS for r in kept], "ns")
         self.report.row("batch and hop, no work: beside a plain call", ours, "ns", over=("call", [r["call_ns"] for r in t["call"]]))
         self.report.row("voluntary switches per batch", [r["switches"] for r in t["stepmill"]], "", goal="< 0.01")
         counted = interleave({"stepmill": lambda: self.stepmill(self.linear(n), count_mallocs=True)}, self.args.rounds)["stepmill"]
@@ -184,10 +187,10 @@ class Bench:
         data = self.scratch / "rows.jsonl"
         with open(data, "w", encoding="utf-8") as f:
             f.writelines(json.dumps({"id": i, "text": f"{i} {text}"}) + "\n" for i in range(rows))
-        path = self.pipeline({"source": f"type: read_jsonl, path: {data}, batch_size: {batch}, columns: {{id: int64, text: utf8}}",
-                              "noop": "type: bench_work, from: source", "out": "type: write_jsonl, from: noop, path: out.jsonl"})
+        steps = {"source": f"type: read_jsonl, path: {data}, batch_size: {batch}, columns: {{id: int64, text: utf8}}",
+                 "noop": "type: bench_work, from: source", "out": "type: write_jsonl, from: noop, path: out.jsonl"}
 
-        def ours():
+        def ours(path):
             start = time.perf_counter()
             child = subprocess.Popen([str(self.command), "run", str(path), "--run", str(self.scratch / "job"), "--fresh", "--quiet"])
             _, status, usage = os.wait4(child.pid, 0)
@@ -201,7 +204,7 @@ class Bench:
             r = json.loads(self.run(self.bin / "bench_simdjson", data))
             return {k: r["rows"] / r[k] for k in ("seconds", "parse", "copy")}
 
-        subjects = {"stepmill": ours, "simdjson": limit}
+        subjects = {"stepmill": lambda: ours(self.pipeline(steps)), "kept": lambda: ours(self.pipeline(steps, keep=True)), "simdjson": limit}
         t = interleave(subjects, self.args.rounds)
         out = self.scratch / "job" / "out.jsonl"
         if sum(1 for _ in open(out, "rb")) != rows:
@@ -211,9 +214,12 @@ class Bench:
         self.report.row(f"no-op job, {rows:,} rows in batches of {batch}, JSONL to JSONL", [r["rate"] for r in t["stepmill"]], "rows/s",
                         over=("simdjson, file read, one thread", limits["seconds"]))
         self.report.row("no-op job, per core used", per_core, "rows/s", over=("simdjson, file read, one thread", limits["seconds"]), goal=">= 0.5")
+        self.report.row("no-op job, rows at the sink kept on disk, per core used", [r["per_core"] for r in t["kept"]], "rows/s",
+                        over=("simdjson, file read, one thread", limits["seconds"]), goal=">= 0.5")
         self.report.row("no-op job, per core used, beside parsing alone", per_core, "rows/s", over=("simdjson, text in memory", limits["parse"]))
         self.report.row("no-op job, per core used, beside copying the file", per_core, "rows/s", over=("read and write, no parsing", limits["copy"]))
         self.report.row("no-op job, peak memory", [r["peak"] for r in t["stepmill"]], "MiB", goal="<= 30")
+        self.report.row("no-op job, rows at the sink kept on disk, peak memory", [r["peak"] for r in t["kept"]], "MiB", goal="<= 30")
         self.distilabel([r["rate"] for r in t["stepmill"]], [r["peak"] for r in t["stepmill"]])
 
     def distilabel(self, rates, peaks):
