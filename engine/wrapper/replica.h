@@ -254,18 +254,28 @@ mill_status stm_rows_run(stm_wrapper *w, mill_batch **view, const int64_t *visib
 mill_status stm_choose_rows(stm_wrapper *w, mill_batch **b, mill_error *err);
 /** Nulls and marks for the rows of @p b that were marked as failed before it was emitted. */
 mill_status stm_mark_rows(stm_wrapper *w, mill_batch *b, mill_error *err);
+mill_status stm_wrapper_inputs(stm_wrapper *w, stm_ready *in, mill_error *err); /* builds recipes into w->inputs */
+/** Give rows that were not shown to the step (not in @p visible) their place in the outcome, null by imputation. */
+mill_status stm_outcome_weave(stm_outcome *o, int64_t rows, const int64_t *visible, int64_t n_visible);
+void stm_wrapper_count(stm_wrapper *w, const mill_batch *out, int64_t in_rows, const stm_outcome *o);
+
+/* view.c */
 /** Fill @p view with borrowed columns that input @p i of the step declares. */
 void stm_view_fill(stm_wrapper *w, int32_t i, const mill_batch *in, mill_batch *view);
+/** The same for the only input of a step. */
+static inline void stm_view_fill_one(const stm_step_input *si, const mill_batch *in, mill_batch *view)
+{
+    view->rows = in->rows;
+    view->keys = in->keys; /* borrowed, like the columns */
+    view->marks = in->marks;
+    for (int32_t c = 0; c < si->n_used; c++) view->columns[c] = in->columns[si->used[c].column];
+}
 void stm_view_clear(mill_batch *view);
 /** Rows of the inputs that the step may see: NULL in *rows = all. */
 mill_status stm_visible_rows(stm_wrapper *w, mill_batch *const *in, int32_t n_in, int64_t **rows, int64_t *n);
-mill_status stm_wrapper_inputs(stm_wrapper *w, stm_ready *in, mill_error *err); /* builds recipes into w->inputs */
 /** Batches of what the step sees, with references of their own: all rows, or the @p n of @p visible. [n_inputs] in out. */
 mill_status stm_view_own(stm_wrapper *w, const int64_t *visible, int64_t n, mill_batch **out);
 /** Rows @p index [n] of @p src, a batch of what the step sees of input @p i. */
 mill_status stm_view_gather(stm_wrapper *w, int32_t i, const mill_batch *src, const int64_t *index, int64_t n, mill_batch **out);
-/** Give rows that were not shown to the step (not in @p visible) their place in the outcome, null by imputation. */
-mill_status stm_outcome_weave(stm_outcome *o, int64_t rows, const int64_t *visible, int64_t n_visible);
-void stm_wrapper_count(stm_wrapper *w, const mill_batch *out, int64_t in_rows, const stm_outcome *o);
 
 #endif
