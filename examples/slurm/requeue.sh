@@ -12,9 +12,9 @@
 
 pipeline=${1:?the pipeline file} run=${2:?the run directory} most=100 # a job that never gets anywhere must end, too
 
-# stepmill run reads SLURM_JOB_END_TIME, which Slurm sets from 23.02 on; an older one is asked.
+# stepmill run reads SLURM_JOB_END_TIME; a Slurm that does not set it is asked.
 if [ -z "${SLURM_JOB_END_TIME-}" ]; then
-    SLURM_JOB_END_TIME=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s) && export SLURM_JOB_END_TIME
+    end=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s 2>/dev/null) && export SLURM_JOB_END_TIME="$end" # NONE is no date: no limit
 fi
 
 stepmill run "$pipeline" --run "$run" --placement external --threads "$SLURM_CPUS_PER_TASK"

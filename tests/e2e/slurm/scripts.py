@@ -117,6 +117,20 @@ def requeue():
     return f"requeued itself {seen['Restarts']} time, same bytes"
 
 
+def array():
+    """Four shards, one of which is put into the queue again, and a job that merges them when all are done."""
+    number = submit("shard-%a", "array.sh", "pipeline.yaml", "shards", pace="0.02", options=["--array=1-4"])
+    merge = submit("merge", "merge.sh", "shards", options=[f"--dependency=afterok:{number}"])
+    slurm.wait("rows of a shard", lambda: under_way("shards/shard-2-of-4", part=0))
+    slurm.ask("scontrol", "requeue", f"{number}_2", check=True)
+    completed("merge", merge)
+    if outputs("shards") != want:
+        raise AssertionError(f"merged: {sorted(outputs('shards'))}\n{log('merge')}")
+    if log("shard-2").count("going on where") != 1:
+        raise AssertionError(f"shard 2 did not go on\n{log('shard-2')}")
+    return "4 shards, one of them requeued, merged by a job behind them: same bytes"
+
+
 def time_limit():
     """The same with a limit that Slurm would enforce: the least there is, a minute."""
     number = submit("limit", "requeue.sh", "pipeline.yaml", "limit", pace="0.3", options=["--time=1"])
@@ -150,7 +164,7 @@ def ranks():
     return f"{len(cases)} ways to hand out {len(machine)} devices"
 
 
-CASES = {case.__name__: case for case in (one_node, node_killed, node_lost, requeue, time_limit, ranks)}
+CASES = {case.__name__: case for case in (one_node, node_killed, node_lost, requeue, array, time_limit, ranks)}
 
 
 def timed(case):
