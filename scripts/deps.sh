@@ -11,7 +11,7 @@
 CORE_PACKAGES=(build-essential ca-certificates ccache cmake ninja-build pkg-config python3 python3-venv
     libcurl4-openssl-dev libfyaml-dev libhwloc-dev libjemalloc-dev libpcre2-dev libsimdjson-dev libutf8proc-dev libzstd-dev zlib1g-dev)
 TEST_PACKAGES=(clang clang-format clang-tidy git libclang-rt-14-dev libgtest-dev llvm shellcheck time
-    munge slurm-client slurm-wlm-basic-plugins slurmctld slurmd) # a real scheduler for tests/e2e/placement: 3 MB; not configured, so its services stay down
+    munge slurm-client slurm-wlm-basic-plugins slurmctld slurmd) # a real scheduler for tests/e2e/slurm: 3 MB; not configured, so its services stay down (munge's starts where systemd runs)
 BENCH_PACKAGES=(libbenchmark-dev libdnnl-dev libgstreamer1.0-dev libstarpu-dev libtbb-dev time)
 REQ=scripts/requirements
 

@@ -44,9 +44,11 @@ def job(number):
     return dict(field.split("=", 1) for field in text.split() if "=" in field)
 
 
-def under_way(run, part=1):
-    """Whether a file of its output is being written, here the second: much has been committed, and much is to come."""
-    return any((work / run).glob(f"out-{part:05}.jsonl*"))
+def under_way(run, files="out-00001.jsonl*"):
+    """Whether something is in one of these files, the second part of the output: much has been committed, and much is to come."""
+    with contextlib.suppress(FileNotFoundError):  # renamed in between
+        return any(p.stat().st_size > 0 for p in (work / run).glob(files))
+    return False
 
 
 def completed(name, number, seconds=100):
@@ -71,7 +73,7 @@ def same(run, name, restarts):
 
 def one_node():
     """Put into the queue again, as by preemption."""
-    number = submit("one", "one-node.sh", "pipeline.yaml", "one", pace="0.02")
+    number = submit("one", "one-node.sh", "pipeline.yaml", "one", pace="0.05")
     slurm.wait("rows of one", lambda: under_way("one"))
     slurm.ask("scontrol", "requeue", number, check=True)
     seen = completed("one", number)
@@ -81,7 +83,7 @@ def one_node():
 
 def lose_node(name, told):
     """The node that a job is on loses its power; the job goes on on another one."""
-    number = submit(name, "one-node.sh", "pipeline.yaml", name, pace="0.02", options=["--exclusive"])  # nobody else's job dies with it
+    number = submit(name, "one-node.sh", "pipeline.yaml", name, pace="0.05", options=["--exclusive"])  # nobody else's job dies with it
     slurm.wait(f"rows of {name}", lambda: under_way(name))
     node = job(number)["NodeList"]
     slurm.kill_node(node)
@@ -106,7 +108,7 @@ def node_lost():
 
 def requeue():
     """The run is stopped with exit code 75, as it does itself ahead of its time limit; it is the script that puts the job into the queue again."""
-    number = submit("again", "requeue.sh", "pipeline.yaml", "again", pace="0.02")
+    number = submit("again", "requeue.sh", "pipeline.yaml", "again", pace="0.05")
     slurm.wait("rows of again", lambda: under_way("again"))
     for pid in slurm.processes(f"SLURM_JOB_ID={number}"):
         with contextlib.suppress(OSError):  # others of the job come and go
@@ -119,9 +121,9 @@ def requeue():
 
 def array():
     """Four shards, one of which is put into the queue again, and a job that merges them when all are done."""
-    number = submit("shard-%a", "array.sh", "pipeline.yaml", "shards", pace="0.02", options=["--array=1-4"])
+    number = submit("shard-%a", "array.sh", "pipeline.yaml", "shards", pace="0.05", options=["--array=1-4"])
     merge = submit("merge", "merge.sh", "shards", options=[f"--dependency=afterok:{number}"])
-    slurm.wait("rows of a shard", lambda: under_way("shards/shard-2-of-4", part=0))
+    slurm.wait("rows of a shard", lambda: under_way("shards/shard-2-of-4", "out-*.jsonl*"))
     slurm.ask("scontrol", "requeue", f"{number}_2", check=True)
     completed("merge", merge)
     if outputs("shards") != want:
