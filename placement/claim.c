@@ -12,6 +12,7 @@
 
 #include "core/alloc.h"
 #include "core/fault.h"
+#include "core/text.h"
 
 #define PREFIX "stepmill/gpu/"
 enum { NAME_BYTES = 108, BACKLOG = 4096 }; /* of sun_path; of connections that ask who we are and are never accepted */
@@ -87,7 +88,8 @@ int32_t stm_claim_holder(const char *uuid, bool *shared)
     return pid;
 }
 
-static mill_status busy(const char *uuid, int32_t pid, mill_error *err)
+/* @p what: "device X", and what to do about it. */
+static mill_status busy(const char *what, const char *remedy, int32_t pid, mill_error *err)
 {
     char path[64], command[64] = "";
     FILE *f;
@@ -100,13 +102,21 @@ static mill_status busy(const char *uuid, int32_t pid, mill_error *err)
         }
     }
     if (pid == (int32_t)getpid())
-        mill_fail(err, MILL_ERR_BUSY, "device %s is in use by another run of this process", uuid);
+        mill_fail(err, MILL_ERR_BUSY, "%s is in use by another run of this process", what);
     else if (pid > 0)
-        mill_fail(err, MILL_ERR_BUSY, "device %s is in use by process %d (%s)", uuid, pid, command[0] != '\0' ? command : "?");
+        mill_fail(err, MILL_ERR_BUSY, "%s is in use by process %d (%s)", what, pid, command[0] != '\0' ? command : "?");
     else
-        mill_fail(err, MILL_ERR_BUSY, "device %s is in use by a process that cannot be seen from here", uuid);
-    mill_error_remedy(err, "Wait for it, choose other devices, or set share: true in both");
+        mill_fail(err, MILL_ERR_BUSY, "%s is in use by a process that cannot be seen from here", what);
+    mill_error_remedy(err, "%s", remedy);
     return MILL_ERR_BUSY;
+}
+
+static mill_status device_busy(const char *uuid, int32_t pid, mill_error *err)
+{
+    char what[96];
+
+    snprintf(what, sizeof what, "device %s", uuid);
+    return busy(what, "Wait for it, choose other devices, or set share: true in both", pid, err);
 }
 
 static mill_status bind_name(const char *name, int *out)
@@ -165,15 +175,34 @@ mill_status stm_claims_take(stm_claims *c, const char *uuid, bool shared, mill_e
             snprintf(name, sizeof name, "%s", alone);
         st = bind_name(name, &fd);
     }
-    if (st == MILL_ERR_BUSY) return busy(uuid, owner_of(alone), err);
+    if (st == MILL_ERR_BUSY) return device_busy(uuid, owner_of(alone), err);
     if (st != MILL_OK) return mill_fail(err, st, "cannot claim device %s: %s", uuid, strerror(errno));
     other = shared ? owner_of(alone) : sharer_of(uuid);
     if (other != 0) {
         close(fd);
-        return busy(uuid, other, err);
+        return device_busy(uuid, other, err);
     }
     snprintf(c->held[c->n].uuid, sizeof c->held->uuid, "%s", uuid);
     c->held[c->n++].fd = fd;
+    return MILL_OK;
+}
+
+mill_status stm_claims_take_file(stm_claims *c, const char *path, mill_error *err)
+{
+    char name[NAME_BYTES], what[400];
+    int fd = -1;
+    mill_status st;
+
+    if (stm_grow(&c->held, &c->cap, c->n + 1, sizeof *c->held) != 0) return mill_fail(err, MILL_ERR_NOMEM, "claiming outputs");
+    snprintf(name, sizeof name, "stepmill/out/%016llx", (unsigned long long)stm_hash64(path, strlen(path), 0));
+    st = bind_name(name, &fd);
+    if (st == MILL_ERR_BUSY) {
+        snprintf(what, sizeof what, "the output %s", path);
+        return busy(what, "Wait for it, or choose another path", owner_of(name), err);
+    }
+    if (st != MILL_OK) return MILL_OK;
+    c->held[c->n] = (struct claim){.fd = fd}; /* no device's: it is let go with all */
+    c->n++;
     return MILL_OK;
 }
 

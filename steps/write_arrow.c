@@ -275,7 +275,7 @@ static mill_status finalize(mill_replica *r, mill_error *err)
     if (mill_replica_dry_run(r)) return MILL_OK;
     if (me->broken) return broken(s, err);
     if ((st = end_part(r, me, s, err)) != MILL_OK) return st;
-    stm_output_tidy(s->path);
+    stm_output_tidy(r, s->path);
     return MILL_OK;
 }
 

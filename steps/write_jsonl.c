@@ -11,7 +11,7 @@
 #include "steps/io/parts.h"
 
 #define WRITE_BYTES ((size_t)256 << 10) /* text gathered before it goes to the file */
-#define CURSOR_VERSION 2u
+#define CURSOR_VERSION 3u
 
 typedef struct settings {
     const char *path;   /* NULL under `check` */
@@ -229,7 +229,7 @@ static mill_status finalize(mill_replica *r, mill_error *err)
     if (mill_replica_dry_run(r)) return MILL_OK;
     if (me->broken) return broken(s, err);
     if ((st = push(me, 0, err)) != MILL_OK || (st = end_part(r, me, s, err)) != MILL_OK) return st;
-    stm_output_tidy(s->path);
+    stm_output_tidy(r, s->path);
     return MILL_OK;
 }
 

@@ -1,6 +1,8 @@
 /* What a run that lasts does for its sinks: which files are theirs alone, and the list of those that are complete. */
 #include "exec/durable_state.h"
 
+#include "plugin/config.h"
+
 static bool opening_over(uint64_t epoch, void *user)
 {
     const stm_run *run = user;
@@ -17,6 +19,22 @@ static mill_status on_output(stm_wrapper *w, stm_output_event what, const mill_p
     return what == STM_OUTPUT_BEGINS ? stm_manifest_begin(m, step, true, err) : stm_manifest_complete(m, step, err);
 }
 
+/* What steps read is not removed, even if an earlier run wrote it. */
+static mill_status note_inputs(stm_manifest *m, const mill_step *s, mill_error *err)
+{
+    mill_status st = MILL_OK;
+
+    for (size_t k = 0; s != NULL && s->config != NULL && k < s->type->n_params && st == MILL_OK; k++) {
+        const int32_t type = s->type->params[k].type;
+        const stm_param_value *v = &s->config->values[k];
+
+        if (type == MILL_PARAM_PATH && v->text != NULL) st = stm_manifest_reads(m, v->text, err);
+        for (size_t i = 0; type == MILL_PARAM_PATHS && i < v->n_entries && st == MILL_OK; i++)
+            st = stm_manifest_reads(m, v->entries[i].text, err);
+    }
+    return st;
+}
+
 mill_status stm_durable_outputs_open(stm_run *run, mill_error *err)
 {
     stm_durable *d = run->durable;
@@ -24,6 +42,7 @@ mill_status stm_durable_outputs_open(stm_run *run, mill_error *err)
 
     for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++)
         if (run->stations[i].kind == STM_AT_SINK) st = stm_manifest_begin(d->manifest, run->stations[i].name, false, err);
+    for (int32_t i = 0; i < run->plan->n_steps && st == MILL_OK; i++) st = note_inputs(d->manifest, run->plan->steps[i].step, err);
     run->env.opening = stm_vault_epoch(d->vault);
     run->env.opening_over = opening_over;
     run->env.output = on_output;

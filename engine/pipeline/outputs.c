@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/filetype.h"
@@ -262,6 +263,32 @@ static mill_status check_others(const all_files *f, const output *o, mill_error 
     return MILL_OK;
 }
 
+/* Only a run itself writes into its directory: what it goes on with is there. */
+static mill_status check_not_in_a_run(const all_files *f, const output *o, mill_error *err)
+{
+    char *folder = below(o->path, f->dir) ? NULL : stm_strdup(o->path), *slash;
+    mill_status st = MILL_OK;
+
+    while (st == MILL_OK && folder != NULL && (slash = strrchr(folder, '/')) != NULL && slash > folder) {
+        stm_text facts = {0}, progress = {0};
+
+        *slash = '\0';
+        stm_text_addf(&facts, "%s/" STM_RUN_FACTS, folder);
+        stm_text_addf(&progress, "%s/" STM_RUN_PROGRESS, folder);
+        if (facts.failed || progress.failed) {
+            st = mill_fail(err, MILL_ERR_NOMEM, "planning");
+        } else if (strcmp(folder, f->dir) != 0 && access(facts.data, F_OK) == 0 && access(progress.data, F_OK) == 0) {
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s is the run directory of another run, which alone writes there",
+                      o->param->name, folder);
+            st = refuse(o, err);
+        }
+        stm_text_free(&facts);
+        stm_text_free(&progress);
+    }
+    stm_free(folder);
+    return st;
+}
+
 static mill_status check_output(const all_files *f, const output *o, mill_error *err)
 {
     const size_t bytes = strlen(f->dir);
@@ -274,6 +301,7 @@ static mill_status check_output(const all_files *f, const output *o, mill_error 
     }
     if ((st = check_others(f, o, err)) != MILL_OK) return st;
     if ((st = check_inputs(f, o, err)) != MILL_OK) return st;
+    if ((st = check_not_in_a_run(f, o, err)) != MILL_OK) return st;
     return check_place(o, err);
 }
 
@@ -315,6 +343,34 @@ mill_status stm_check_outputs(const mill_pipeline *p, const stm_graph *g, const 
     for (size_t i = 0; i < f.n_inputs; i++) free(f.inputs[i].path);
     stm_free(f.outputs);
     stm_free(f.inputs);
+    free(real);
+    return st;
+}
+
+mill_status stm_claim_outputs(const stm_plan *plan, const char *run_dir, stm_claims **claims, mill_error *err)
+{
+    char *real = realpath(run_dir, NULL);
+    mill_status st = MILL_OK;
+
+    for (int32_t i = 0; i < plan->n_steps && st == MILL_OK; i++) {
+        const mill_config *c = plan->steps[i].step->config;
+
+        for (size_t k = 0; c != NULL && c->type->kind == MILL_SINK && k < c->type->n_params && st == MILL_OK; k++) {
+            char *path = c->type->params[k].type == MILL_PARAM_OUT_PATH && c->values[k].text != NULL ? stm_strdup(c->values[k].text) : NULL;
+
+            if (path == NULL) continue;
+            path = one_name(path);
+            if (!below(path, run_dir) && !(real != NULL && below(path, real))) {
+                if (*claims == NULL) st = stm_claims_create(claims, err);
+                if (st == MILL_OK) st = stm_claims_take_file(*claims, path, err);
+                if (st != MILL_OK && err != NULL) {
+                    snprintf(err->step, sizeof err->step, "%s", plan->steps[i].step->name);
+                    mill_error_place(err, c->values[k].place.file, c->values[k].place.line, c->values[k].place.column);
+                }
+            }
+            stm_free(path);
+        }
+    }
     free(real);
     return st;
 }

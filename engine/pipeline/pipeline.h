@@ -4,6 +4,7 @@
 
 #include "exec/plan.h"
 #include "pipeline/graph.h"
+#include "placement/claim.h"
 #include "stepmill/pipeline.h"
 
 struct mill_pipeline {
@@ -30,6 +31,9 @@ mill_status stm_pipeline_plan(mill_pipeline *p, const char *run_dir, stm_arena *
 /** Whether every sink has a file of its own that can be written and that neither the pipeline nor the run reads or keeps: else INVALID at the
  *  path. @p run_dir may be NULL: then only absolute paths are compared with what is on the disk. */
 mill_status stm_check_outputs(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, const char *run_dir, mill_error *err);
+/** Claim the files that sinks write outside of the run directory, where no run directory guards them. *claims: made when NULL. MILL_ERR_BUSY: another run
+ *  writes one. */
+mill_status stm_claim_outputs(const stm_plan *plan, const char *run_dir, stm_claims **claims, mill_error *err);
 /** Say a plan. */
 mill_status stm_plan_show(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, mill_format format, stm_text *out);
 /** Hand a text out to the caller of a public function: NULL-safe, reports a failed text. */

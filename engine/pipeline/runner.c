@@ -37,7 +37,7 @@ struct mill_run {
     stm_tracer *tracer; /* NULL = no trace */
     stm_text text;      /* of mill_run_show */
     stm_shards shards;  /* a merge: of what */
-    stm_claims *claims; /* on the GPUs that it uses */
+    stm_claims *claims; /* on the GPUs that it uses, and on files outside of its directory */
 };
 
 /* ---- run directory ----------------------------------------------------------------------------------------------- */
@@ -137,6 +137,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     if ((st = stm_pipeline_plan(p, r->dir, &arena, &graph, &plan, err)) != MILL_OK) goto fail;
     if (r->opts.shards > 0 && (st = stm_shards_outputs(&graph, plan, r->dir, err)) != MILL_OK) goto fail;
     if ((st = stm_pipeline_claim(p, &graph, plan, &r->claims, err)) != MILL_OK) goto fail;
+    if (r->dir != NULL && (st = stm_claim_outputs(plan, r->dir, &r->claims, err)) != MILL_OK) goto fail;
     if (r->dir != NULL && (st = make_dirs(r->dir, err)) != MILL_OK) goto fail;
     r->max_errors = plan->max_errors;
     /* One batch of each generator says nothing about how long they are. */

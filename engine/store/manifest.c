@@ -37,6 +37,8 @@ struct stm_manifest {
     const char *dir;
     output *outputs; /* lock */
     size_t n, cap;
+    char **read; /* lock; real paths of what steps read */
+    size_t n_read, cap_read;
 };
 
 static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory for " NAME); }
@@ -260,6 +262,8 @@ void stm_manifest_close(stm_manifest **manifest)
 
     if (m == NULL) return;
     for (size_t i = 0; i < m->n; i++) output_fini(&m->outputs[i]);
+    for (size_t i = 0; i < m->n_read; i++) stm_free(m->read[i]);
+    stm_free(m->read);
     stm_free(m->outputs);
     pthread_mutex_destroy(&m->lock);
     stm_free(m);
@@ -354,27 +358,66 @@ mill_status stm_manifest_part(stm_manifest *m, const char *step, const mill_part
     return st;
 }
 
-mill_status stm_manifest_complete(stm_manifest *m, const char *step, mill_error *err)
+/* Whether @p path is to stay: a file of some output, or what a step reads. */
+static bool is_used(const stm_manifest *m, const char *path, const char *absolute)
 {
-    mill_status st = MILL_OK;
+    char *real;
+    bool used = false;
 
-    pthread_mutex_lock(&m->lock);
-    output *o = find(m, step);
-    for (size_t i = 0; o != NULL && i < o->n_former; i++) {
+    for (size_t i = 0; i < m->n && !used; i++) used = m->outputs[i].known && find_part(&m->outputs[i], path) != NULL;
+    if (used || m->n_read == 0 || (real = realpath(absolute, NULL)) == NULL) return used;
+    for (size_t i = 0; i < m->n_read && !used; i++) {
+        const size_t n = strlen(m->read[i]);
+
+        used = strncmp(real, m->read[i], n) == 0 && (real[n] == 0 || (real[n] == '/' && strchr(real + n + 1, '/') == NULL));
+    }
+    free(real);
+    return used;
+}
+
+static void remove_former(stm_manifest *m, output *o)
+{
+    for (size_t i = 0; i < o->n_former; i++) {
         stm_text path = {0};
-        if (find_part(o, o->former[i]) == NULL) {
-            if (o->former[i][0] != '/') stm_text_addf(&path, "%s/", m->dir);
-            stm_text_addf(&path, "%s", o->former[i]);
-            if (!path.failed) (void)unlink(path.data); /* it may be gone */
-        }
+
+        if (o->former[i][0] != '/') stm_text_addf(&path, "%s/", m->dir);
+        stm_text_addf(&path, "%s", o->former[i]);
+        if (!path.failed && !is_used(m, o->former[i], path.data)) (void)unlink(path.data); /* it may be gone */
         stm_text_free(&path);
         stm_free(o->former[i]);
     }
-    if (o != NULL) {
-        o->n_former = 0;
-        o->complete = true;
-        st = write_out(m, err);
-    }
+    o->n_former = 0;
+}
+
+mill_status stm_manifest_complete(stm_manifest *m, const char *step, mill_error *err)
+{
+    mill_status st = MILL_OK;
+    bool all = true;
+
+    pthread_mutex_lock(&m->lock);
+    output *o = find(m, step);
+    if (o != NULL) o->complete = true;
+    for (size_t i = 0; i < m->n; i++) all = all && (m->outputs[i].complete || !m->outputs[i].known);
+    /* Not before: a file that was one output's may be becoming another's, which lists it only when it is there. */
+    for (size_t i = 0; all && i < m->n; i++)
+        if (m->outputs[i].known) remove_former(m, &m->outputs[i]);
+    if (o != NULL) st = write_out(m, err);
     pthread_mutex_unlock(&m->lock);
+    return st;
+}
+
+mill_status stm_manifest_reads(stm_manifest *m, const char *path, mill_error *err)
+{
+    char *real = realpath(path, NULL);
+    mill_status st = MILL_OK;
+
+    if (real == NULL) return MILL_OK;
+    pthread_mutex_lock(&m->lock);
+    if (stm_grow(&m->read, &m->cap_read, m->n_read + 1, sizeof *m->read) == 0 && (m->read[m->n_read] = stm_strdup(real)) != NULL)
+        m->n_read++;
+    else
+        st = no_memory(err);
+    pthread_mutex_unlock(&m->lock);
+    free(real);
     return st;
 }

@@ -22,7 +22,9 @@ mill_status stm_manifest_begin(stm_manifest *m, const char *step, bool fresh, mi
 /** A file of it is complete; one that was listed under that path is replaced. A part of no bytes with rows is one that was listed before: it
  *  is looked up, and read where it is not. Written at once. */
 mill_status stm_manifest_part(stm_manifest *m, const char *step, const mill_part *part, mill_error *err);
-/** The output is complete: files of an earlier one that are not part of it go. Written at once. */
+/** A step reads the file or folder @p path (absolute): neither it nor what lies right in it is ever removed. */
+mill_status stm_manifest_reads(stm_manifest *m, const char *path, mill_error *err);
+/** The output is complete. Once all are, files that they had before go, unless one of them has the file now or a step reads it. Written at once. */
 mill_status stm_manifest_complete(stm_manifest *m, const char *step, mill_error *err);
 
 #endif

@@ -290,7 +290,8 @@ typedef struct mill_part {
     uint32_t crc32; /* of the file's bytes, as in gzip and zip */
 } mill_part;
 /** Sinks, inside open, write, finalize: @p part is complete under its own name; manifest.json of the run directory lists it from now on. One of
- *  the same path is replaced. What an earlier output of this step had and this one has not is removed once finalize succeeded. */
+ *  the same path is replaced. What an earlier output of this step had and this one has not is removed once all
+ *  outputs of the run are complete, unless another has it by then or a step reads it. */
 MILL_API mill_status mill_replica_part(const mill_replica *r, const mill_part *part, mill_error *err);
 /** Sinks with sync, inside write: the output can be gone on with here. The cursor of the next sync is of this place, and a run that goes on from it
  *  hands over the batch in hand again, whole, and those behind it: the cursor says how many rows of it are there already. For formats that can be

@@ -19,7 +19,7 @@ enum { PLAIN, GZIP, ZSTD };
 
 struct stm_output {
     int fd, kind;
-    uint64_t opening;
+    uint64_t run, opening;
     uint64_t size;   /* bytes given to the file */
     uint64_t begun;  /* bytes whose writing to the device has begun */
     uint64_t synced; /* bytes at the last sync; UINT64_MAX = there was none */
@@ -58,15 +58,39 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-/* Unfinished file of @p opening, or the tail beside it. NULL: no memory. */
-static char *temporary_name(const char *path, uint64_t opening, int slot)
+/* A number for the run directory of @p r that another run has only by a chance of 2^-64, on another machine, too; 0 where none is needed: @p path lies
+ * in that directory, which has one writer. */
+static uint64_t run_of(const mill_replica *r, const char *path)
 {
-    const size_t n = strlen(path) + 40;
-    char *name = malloc(n), number[24] = "";
+    const char *dir = r != NULL ? mill_replica_run_dir(r) : NULL;
+    char text[4096 + 128], host[65] = "";
+    struct stat info = {0};
+    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
+
+    if (dir == NULL || (strncmp(path, dir, strlen(dir)) == 0 && path[strlen(dir)] == '/')) return 0;
+    (void)stat(dir, &info);
+    (void)gethostname(host, sizeof host - 1);
+    snprintf(text, sizeof text, "%llx %llx %s %s", (unsigned long long)info.st_dev, (unsigned long long)info.st_ino, host, dir);
+    for (const char *p = text; *p != 0; p++) h = (h ^ (unsigned char)*p) * 0x100000001b3u;
+    return h;
+}
+
+static void run_text(uint64_t run, char buf[24])
+{
+    buf[0] = 0;
+    if (run != 0) snprintf(buf, 24, ".r%016llx", (unsigned long long)run);
+}
+
+/* Unfinished file of @p opening of @p run, or the tail beside it. NULL: no memory. */
+static char *temporary_name(const char *path, uint64_t run, uint64_t opening, int slot)
+{
+    const size_t n = strlen(path) + 64;
+    char *name = malloc(n), number[24] = "", who[24];
 
     if (name == NULL) return NULL;
+    run_text(run, who);
     if (opening > 0) snprintf(number, sizeof number, ".%llu", (unsigned long long)opening);
-    snprintf(name, n, "%s%s%s.tmp", path, number, slot < 0 ? "" : slot == 0 ? ".a" : ".b");
+    snprintf(name, n, "%s%s%s%s.tmp", path, who, number, slot < 0 ? "" : slot == 0 ? ".a" : ".b");
     return name;
 }
 
@@ -77,14 +101,17 @@ static char *temporary_name(const char *path, uint64_t opening, int slot)
 static mill_status find_before(const mill_replica *r, const stm_output *o, const stm_output_place *from, char **name, bool *over,
                                mill_error *err)
 {
+    /* A run directory that was moved or copied is another one: whoever had the file may still be there. */
+    const bool ours = from->run == o->run;
+
     for (uint64_t e = from->opening; e <= o->opening; e++) {
-        if ((*name = temporary_name(o->path, e, -1)) == NULL)
+        if ((*name = temporary_name(o->path, from->run, e, -1)) == NULL)
             return mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", o->path);
-        *over = e == o->opening || (r != NULL && mill_replica_opening_over(r, e));
+        *over = ours && (e == o->opening || (r != NULL && mill_replica_opening_over(r, e)));
         if (access(*name, F_OK) == 0) return MILL_OK;
         free(*name);
     }
-    *over = r == NULL || mill_replica_opening_over(r, from->opening);
+    *over = r == NULL || (ours && mill_replica_opening_over(r, from->opening));
     *name = strdup(o->path);
     return *name != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", o->path);
 }
@@ -122,7 +149,7 @@ static bool tail_is(const stm_output *o, const stm_output_place *from)
 
 static void read_tail_file(stm_output *o, const stm_output_place *from)
 {
-    char *name = temporary_name(o->path, from->opening, (int)(from->slot & 1));
+    char *name = temporary_name(o->path, from->run, from->opening, (int)(from->slot & 1));
     const int fd = name != NULL ? open(name, O_RDONLY | O_CLOEXEC) : -1;
 
     while (fd >= 0 && o->n_piece < from->tail) {
@@ -235,7 +262,8 @@ mill_status stm_output_open(const mill_replica *r, const char *path, const stm_o
     o->opening = r != NULL ? mill_replica_opening(r) : 0;
     o->synced = UINT64_MAX;
     o->path = strdup(path);
-    o->temporary = temporary_name(path, o->opening, -1);
+    o->run = run_of(r, path);
+    o->temporary = temporary_name(path, o->run, o->opening, -1);
     if (o->path == NULL || o->temporary == NULL) {
         st = mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", path);
         goto fail;
@@ -371,7 +399,7 @@ static mill_status sync_fd(int fd, const char *name, mill_error *err)
 static mill_status sync_tail(stm_output *o, mill_error *err)
 {
     const uint32_t slot = o->slot ^ 1;
-    char *name = temporary_name(o->path, o->opening, (int)slot);
+    char *name = temporary_name(o->path, o->run, o->opening, (int)slot);
     const int fd = name != NULL ? open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
     mill_status st = MILL_OK;
 
@@ -407,7 +435,7 @@ mill_status stm_output_sync(stm_output *o, stm_output_place *place, mill_error *
     o->named = true;
     o->synced = o->size;
     *place =
-        (stm_output_place){.opening = o->opening, .bytes = o->size, .crc = o->crc, .tail = (uint32_t)o->n_piece, .slot = o->slot};
+        (stm_output_place){.run = o->run, .opening = o->opening, .bytes = o->size, .crc = o->crc, .tail = (uint32_t)o->n_piece, .slot = o->slot};
     if (o->n_piece > 0) place->tail_crc = (uint32_t)crc32_z(0, o->piece, o->n_piece);
     return MILL_OK;
 }
@@ -434,7 +462,7 @@ mill_status stm_output_commit(stm_output **op, stm_output_made *made, mill_error
     }
     if (st == MILL_OK && o->before != NULL) (void)unlink(o->before);
     for (int slot = 0; slot < 2 && st == MILL_OK; slot++) {
-        char *name = o->tails[slot] ? temporary_name(o->path, o->opening, slot) : NULL;
+        char *name = o->tails[slot] ? temporary_name(o->path, o->run, o->opening, slot) : NULL;
         if (name != NULL) (void)unlink(name);
         free(name);
     }
@@ -443,8 +471,8 @@ mill_status stm_output_commit(stm_output **op, stm_output_made *made, mill_error
     return st;
 }
 
-/* Whether @p name is an unfinished file of output @p base, or of a part of it: BASE or STEM-DIGITS.EXT, then .DIGITS, .a or .b, .tmp. */
-static bool is_unfinished(const char *name, const char *base)
+/* Whether @p name is an unfinished file of output @p base, or of a part of it: BASE or STEM-DIGITS.EXT, then @p run, .DIGITS, .a or .b, .tmp. */
+static bool is_unfinished(const char *name, const char *base, const char *run)
 {
     const size_t n = strlen(name), end = n > 4 && strcmp(name + n - 4, ".tmp") == 0 ? n - 4 : 0;
     size_t at = end, stem = 0, digits = 0;
@@ -455,6 +483,8 @@ static bool is_unfinished(const char *name, const char *base)
         at--;
     else if (digits > 0 || end == 0)
         return false;
+    if (at < strlen(run) || memcmp(name + at - strlen(run), run, strlen(run)) != 0) return false;
+    at -= strlen(run);
     while (stem < at && name[stem] == base[stem]) stem++; /* base ends with 0 */
     if (stem == at && base[stem] == 0) return true;
     if (name[stem] != '-') return false;
@@ -464,14 +494,16 @@ static bool is_unfinished(const char *name, const char *base)
            strncmp(name + stem + 1 + digits, base + stem, strlen(base + stem)) == 0;
 }
 
-void stm_output_tidy(const char *path)
+void stm_output_tidy(const mill_replica *r, const char *path)
 {
+    char run[24];
     const char *slash = strrchr(path, '/');
     char *folder = slash != NULL ? strndup(path, slash > path ? (size_t)(slash - path) : 1) : strdup(".");
     DIR *d = folder != NULL ? opendir(folder) : NULL;
 
+    run_text(run_of(r, path), run);
     for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
-        if (is_unfinished(e->d_name, slash != NULL ? slash + 1 : path))
+        if (is_unfinished(e->d_name, slash != NULL ? slash + 1 : path, run))
             (void)unlinkat(dirfd(d), e->d_name, 0); /* what stays does no harm */
     if (d != NULL) closedir(d);
     free(folder);

@@ -1,6 +1,6 @@
 /*
- * A file being written: under a name of its own until it is complete (`PATH.OPENING.tmp`: no other process has it, not even one that slept
- * while the run went on elsewhere), compressed by its extension (.gz, .zst) in pieces of fixed size: the bytes do not depend on
+ * A file being written: under a name of its own until it is complete (`PATH.OPENING.tmp`, outside of the run directory `PATH.rRUN.OPENING.tmp`: no
+ * other process has it, neither another run that writes the same path, nor one that slept while the run went on elsewhere), compressed by its extension (.gz, .zst) in pieces of fixed size: the bytes do not depend on
  * when it was synced.
  */
 #ifndef STM_STEPS_IO_OUTPUT_H
@@ -17,7 +17,7 @@ typedef struct stm_output stm_output;
 
 /** Where to go on in a file; plain bytes, part of a sink's cursor. All zero: at its beginning. */
 typedef struct stm_output_place {
-    uint64_t opening;              /* of the run directory, that had the file */
+    uint64_t run, opening;         /* which run directory, which opening of it, had the file */
     uint64_t bytes;                /* in the file */
     uint32_t crc;                  /* CRC-32 of those */
     uint32_t tail, tail_crc, slot; /* bytes that wait to be compressed lie in a file beside it, one of two in turn */
@@ -43,8 +43,8 @@ mill_status stm_output_sync(stm_output *o, stm_output_place *place, mill_error *
 mill_status stm_output_commit(stm_output **o, stm_output_made *made, mill_error *err);
 /** Close without completing; the unfinished file stays, to be resumed or looked at. Accepts NULL, sets *o to NULL. */
 void stm_output_close(stm_output **o);
-/** The output @p path is complete: whatever unfinished files of it or of its parts earlier openings left is removed. */
-void stm_output_tidy(const char *path);
+/** The output @p path is complete: whatever unfinished files of it or of its parts earlier openings of @p r's run left is removed. */
+void stm_output_tidy(const mill_replica *r, const char *path);
 /** Make the folders above @p path that are missing. */
 mill_status stm_make_folders(const char *path, mill_error *err);
 

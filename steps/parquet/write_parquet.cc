@@ -247,7 +247,7 @@ mill_status finalize(mill_replica *r, mill_error *err)
         if (mill_replica_dry_run(r)) return MILL_OK;
         if (me->broken || me->writer == nullptr) return broken(me, err);
         const mill_status st = commit_part(r, me, err);
-        if (st == MILL_OK) stm_output_tidy(me->s->path);
+        if (st == MILL_OK) stm_output_tidy(r, me->s->path);
         return st;
     });
 }

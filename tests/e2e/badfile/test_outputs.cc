@@ -45,6 +45,7 @@ const Case kCases[] = {
     {"dots", "..", "", "5:43: out: parameter \"path\" is \"..\", which names a folder, not a file"},
     {"dot", "x/.", "", "5:43: out: parameter \"path\" is \"x/.\", which names a folder, not a file"},
     {"file_as_a_folder", "A/in.jsonl/x/out.jsonl", "", "5:43: out: parameter \"path\": A/in.jsonl is a file, not a folder"},
+    {"in_another_run", "A/other/out.jsonl", "", "5:43: out: parameter \"path\": A/other is the run directory of another run, which alone writes there"},
     {"replaces_a_file", "A/old.jsonl", "", nullptr},
 };
 
@@ -68,6 +69,9 @@ TEST_P(Outputs, WhatMustNotBeWrittenIsRefused)
     f.write("in.jsonl", "{\"id\":\"1\"}\n{\"id\":\"2\"}\n{\"id\":\"3\"}\n");
     f.write("i-00001.jsonl", "{\"id\":\"1\"}\n");
     f.write("old.jsonl", "old\n");
+    ASSERT_EQ(mkdir((at + "/other").c_str(), 0777), 0);
+    f.write("other/run.json", "{}");
+    f.write("other/progress.json", "{}");
     const bool plugin = std::string(c.name) == "plugin";
     f.write("p.yaml", with(std::string(kHead) + kSink, "A/", at + "/") + with(c.path, "A/", at + "/") + "}\n" + with(c.rest, "A/", at + "/"));
     const std::vector<std::string> before = f.list();

@@ -94,6 +94,64 @@ TEST(Cli, PartsAreShownAsAPattern)
     EXPECT_NE(r.out.find("\"path\":\"" + f.path() + "/runs/t/a-*.jsonl.gz\""), std::string::npos) << r.out;
 }
 
+/* Two runs that write one file outside of their directories: the second is told who does; stopped in the middle, neither touches what the other
+ * has unfinished, and whoever completes last has the file, whole. */
+TEST(Cli, TwoRunsOfOneFile)
+{
+    Folder f;
+    auto text = [&](const char *name, const std::string &count) {
+        return "stepmill: 1\nname: " + std::string(name) + "\ncommit_interval: 10ms\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, " +
+               count + "}\n  out: {type: write_jsonl, from: count, path: " + f.path() + "/shared.jsonl}\n";
+    };
+    f.write("a.yaml", text("a", "rows: 60, batch_size: 1, pause: 50ms"));
+    f.write("b.yaml", text("b", "rows: 7"));
+    Command a(f, {"run", "-q", "a.yaml"});
+    for (int i = 0; i < 20000 && !f.has("runs/a/manifest.json"); i++) usleep(1000);
+    const Result busy = mt::run(f, {"run", "-q", "b.yaml"});
+    EXPECT_EQ(busy.code, 73) << busy.err;
+    EXPECT_EQ(busy.err.find("error: b.yaml:7:47: out: the output " + f.path() + "/shared.jsonl is in use by process "), 0u) << busy.err;
+    EXPECT_FALSE(f.has("runs/b"));
+    for (int i = 0; i < 20000 && lines(f.read("runs/a/progress.json")) == 0; i++) usleep(1000);
+    usleep(300000); /* a few rows more */
+    a.signal(SIGTERM);
+    EXPECT_EQ(a.wait(), 75) << a.err();
+    EXPECT_FALSE(f.has("shared.jsonl"));
+    EXPECT_EQ(mt::run(f, {"run", "-q", "b.yaml"}).code, 0);
+    EXPECT_EQ(lines(f.read("shared.jsonl")), 7);
+    EXPECT_EQ(mt::run(f, {"run", "-q", "a.yaml"}).code, 0) << "what a had is still there";
+    std::string want;
+    for (int i = 0; i < 60; i++) want += "{\"id\":" + std::to_string(i) + "}\n";
+    EXPECT_EQ(f.read("shared.jsonl"), want);
+    for (const std::string &name : f.list()) EXPECT_EQ(name.find(".tmp"), std::string::npos) << name;
+}
+
+/* Files of an earlier run go, but not when another sink has them by then, or a step reads them. */
+TEST(Cli, OutputsMayChangePlaces)
+{
+    Folder f;
+    const std::string head = "stepmill: 1\nname: t\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, rows: 4}\n";
+    auto sinks = [&](const char *a, const char *b) {
+        return head + "  a: {type: write_jsonl, from: count, path: " + a + "}\n  half: {type: limit, from: count, rows: 2}\n" +
+               "  b: {type: write_jsonl, from: half, path: " + b + "}\n";
+    };
+    const char *const names[][2] = {{"x.jsonl", "y.jsonl"}, {"y.jsonl", "x.jsonl"}, {"y.jsonl", "z.jsonl"}, {"z.jsonl", "x.jsonl"}};
+    for (const auto &n : names) {
+        f.write("t.yaml", sinks(n[0], n[1]));
+        const Result r = mt::run(f, {"run", "-q", "t.yaml"});
+        EXPECT_EQ(r.code, 0) << r.err;
+        EXPECT_EQ(lines(f.read(std::string("runs/t/") + n[0])), 4) << n[0];
+        EXPECT_EQ(lines(f.read(std::string("runs/t/") + n[1])), 2) << n[1];
+        int left = 0;
+        for (const char *name : {"x.jsonl", "y.jsonl", "z.jsonl"}) left += f.has(std::string("runs/t/") + name);
+        EXPECT_EQ(left, 2) << "the others are gone";
+    }
+    f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  r: {type: read_jsonl, path: " + f.path() + "/runs/t/z.jsonl}\n" +
+                          "  a: {type: write_jsonl, from: r, path: new.jsonl}\n");
+    EXPECT_EQ(mt::run(f, {"run", "-q", "t.yaml"}).code, 0);
+    EXPECT_EQ(lines(f.read("runs/t/z.jsonl")), 4) << "it is read";
+    EXPECT_EQ(lines(f.read("runs/t/new.jsonl")), 4);
+}
+
 TEST(Cli, QuietSaysNothingAndJsonSaysAll)
 {
     Folder f;

@@ -345,7 +345,7 @@ TEST_F(Files, OutputHasTheSameBytesWheneverItWasSynced)
     put("b.jsonl.3.tmp", "");
     put("a.jsonl.x.tmp", "");
     put("a-12.jsonl.3.tmp", "");
-    stm_output_tidy((dir + "/a.jsonl").c_str());
+    stm_output_tidy(nullptr, (dir + "/a.jsonl").c_str());
     for (const char *gone : {"a.jsonl.3.tmp", "a-00012.jsonl.3.tmp", "a.jsonl.3.b.tmp"})
         EXPECT_NE(access((dir + "/" + gone).c_str(), F_OK), 0) << gone;
     for (const char *kept : {"a.jsonl", "b.jsonl.3.tmp", "a.jsonl.x.tmp", "a-12.jsonl.3.tmp"})
