@@ -8,6 +8,7 @@
 #include "cli.h"
 #include "shard.h"
 #include "signals.h"
+#include "stepmill/watch.h"
 #include "view.h"
 
 enum { SHOW_ERRORS = 5 };
@@ -130,6 +131,7 @@ static void leave_hung(const cli_args *a, mill_run *run, mill_child *child, cons
     if (child != NULL && err->phase == MILL_PHASE_PROCESS && !signals_came()) mill_child_lose(child, err);
     cli_say_error(a, err);
     mill_run_finish(run, &local);
+    if (!signals_came() && mill_run_dir(run) != NULL) mill_errors_add(mill_run_dir(run), err, &local);
     fflush(NULL);
     if (child != NULL) mill_child_end(child);
     if (signals_came()) _exit(MILL_EXIT_STOPPED); /* it was asked to go; this is only why it could not do so in order */

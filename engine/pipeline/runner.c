@@ -21,6 +21,7 @@
 #include "stepmill/json.h"
 #include "stepmill/watch.h"
 #include "supervise/child.h"
+#include "trace/errorfile.h"
 #include "trace/files.h"
 #include "trace/tracer.h"
 
@@ -302,42 +303,6 @@ void mill_log_to(void (*sink)(int level, const char *who, const char *line, void
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
 
-static void json_field(stm_text *t, const char *key, const char *value)
-{
-    stm_text_addf(t, ",\"%s\":", key);
-    if (value[0] == '\0') {
-        stm_text_addf(t, "null");
-        return;
-    }
-    stm_text_addf(t, "\"");
-    stm_text_add_json(t, value, strlen(value));
-    stm_text_addf(t, "\"");
-}
-
-static void error_line(const mill_run_error *e, int64_t id, stm_text *t)
-{
-    static const char *const phases[] = {"none", "load", "process", "check", "unload"};
-    static const char *const classes[] = {"permanent", "transient", "data", "device"};
-    const mill_error *x = &e->error;
-
-    stm_text_addf(t, "{\"id\":%lld", (long long)id);
-    json_field(t, "step", x->step);
-    stm_text_addf(t, ",\"replica\":%d,\"attempt\":%d,\"phase\":\"%s\",\"class\":\"%s\"", x->replica, x->attempt,
-                  phases[x->phase >= 0 && x->phase <= 4 ? x->phase : 0],
-                  classes[x->error_class >= 0 && x->error_class <= 3 ? x->error_class : 0]);
-    json_field(t, "status", mill_status_text(x->status));
-    json_field(t, "message", x->msg);
-    json_field(t, "context", x->context);
-    json_field(t, "remedy", x->remedy);
-    json_field(t, "file", x->file);
-    stm_text_addf(t, ",\"line\":%d,\"column\":%d", x->line, x->column);
-    json_field(t, "field", x->field);
-    stm_text_addf(t, ",\"rows\":%lld", (long long)e->rows);
-    json_field(t, "first_key", e->first_key);
-    json_field(t, "last_key", e->last_key);
-    stm_text_addf(t, ",\"origin\":\"%s:%d\"}\n", x->origin, x->origin_line);
-}
-
 /* errors.jsonl, complete or not there: written beside and renamed. Also when empty, so that an older one does not speak for this run. */
 static mill_status write_errors(const mill_run *r, mill_error *err)
 {
@@ -355,7 +320,7 @@ static mill_status write_errors(const mill_run *r, mill_error *err)
         st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", path.data, strerror(errno));
     } else {
         for (int64_t i = 0; ok && mill_run_get_error(r, i, &e); i++) {
-            error_line(&e, i + 1, &t);
+            stm_error_line(&e.error, i + 1, e.rows, e.first_key, e.last_key, &t);
             if (t.bytes > 1 << 16) ok = stm_file_write(fd, t.data, t.bytes), t.bytes = 0;
         }
         if (t.bytes > 0) ok = ok && stm_file_write(fd, t.data, t.bytes);

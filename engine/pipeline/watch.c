@@ -10,6 +10,7 @@
 #include "core/runfiles.h"
 #include "core/tree.h"
 #include "pipeline/facts.h"
+#include "trace/errorfile.h"
 #include "trace/files.h"
 #include "trace/progress.h"
 #include "trace/report.h"
@@ -127,6 +128,8 @@ bool mill_watch_live(const mill_watch *w)
         return kill(w->picture->pid, 0) == 0 || errno == EPERM;
     return mill_watch_age(w) < FRESH_S;
 }
+
+mill_status mill_errors_add(const char *dir, const mill_error *cause, mill_error *err) { return stm_error_file_add(dir, cause, err); }
 
 mill_status mill_report_write(const char *dir, const char *path, mill_error *err)
 {

@@ -30,6 +30,7 @@
 #include "supervise/child.h"
 #include "supervise/oom.h"
 #include "supervise/suspects.h"
+#include "trace/errorfile.h"
 
 #define MOST_HALVINGS 8           /* of what is in flight, before a lack of memory counts as getting nowhere */
 #define GAP_NS (3 * STM_NS_PER_S) /* we were stopped ourselves, or the machine slept: nobody's silence */
@@ -423,6 +424,8 @@ int mill_supervise(const mill_supervise_options *options, int (*work)(mill_child
         mill_child_end(child);
         return code;
     }
+    if (err->status != MILL_OK && p.recorder->dir[0] != '\0' && stm_error_file_add(p.recorder->dir, err, &why) != MILL_OK)
+        stm_log(STM_WARN, "", "%s", why.msg);
     close(p.signals);
     stm_recorder_destroy(&p.recorder);
     return code;

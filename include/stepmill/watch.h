@@ -33,6 +33,8 @@ MILL_API int mill_watch_exit_code(const mill_watch *w);
 /** Working directory that it was started in; "" = not known. */
 MILL_API const char *mill_watch_folder(const mill_watch *w);
 
+/** Add a failure that ended a run to DIR/errors.jsonl, for a process that ends by it. A run that goes on after all writes the file anew. */
+MILL_API mill_status mill_errors_add(const char *dir, const mill_error *cause, mill_error *err);
 /** Write the report of the run in @p dir, one HTML file, to @p path (NULL = DIR/report.html). */
 MILL_API mill_status mill_report_write(const char *dir, const char *path, mill_error *err);
 

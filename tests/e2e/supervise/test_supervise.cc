@@ -121,6 +121,13 @@ TEST_P(SuperviseEnds, AsItShould)
     EXPECT_LE(deaths(r), e.most) << r.err;
     if (e.code == 3) {
         EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(100, {5}));
+    } else { /* what ended the run stands beside what rows failed of */
+        const std::string errors = f.read("runs/t/errors.jsonl"), step = std::string(e.says).substr(0, std::string(e.says).find('['));
+        EXPECT_EQ(times(errors, "\n"), 1) << errors;
+        for (const std::string &part : {"\"step\":\"" + step + "\",\"replica\":0", std::string(e.code == 1 ? "\"phase\":\"load\"" : "\"phase\":\"process\""),
+                                        std::string("\"message\":\"the process ended by signal 11 (SIGSEGV) in ")})
+            EXPECT_NE(errors.find(part), std::string::npos) << part << " in " << errors;
+        EXPECT_NE(mt::run(f, {"errors", "runs/t"}).out.find("the process ended by signal 11"), std::string::npos);
     }
 }
 INSTANTIATE_TEST_SUITE_P(Table, SuperviseEnds, testing::ValuesIn(kEndings),
@@ -196,6 +203,25 @@ TEST(SuperviseKills, ASupervisorThatIsKilledTakesItsWorkerAlong)
     EXPECT_TRUE(goes(worker)) << "the worker lives on";
     const Result r = mt::run(f, {"run", "t.yaml"});
     EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(400, {}));
+}
+
+TEST(SuperviseKills, LackOfMemoryThatEndsARunIsWrittenDown)
+{
+    Folder f;
+    const std::string events = f.write("memory.events", "low 0\noom_kill 0\n");
+    f.write("t.yaml", pipeline(kSlow, "replicas: 2"));
+    setenv("STEPMILL_MEMORY_EVENTS", events.c_str(), 1);
+    Command c(f, {"run", "t.yaml", "--restarts", "0"});
+    unsetenv("STEPMILL_MEMORY_EVENTS");
+    until_rows(f);
+    ASSERT_GT(c.worker(), 0);
+    f.write("memory.events", "low 0\noom_kill 1\n");
+    kill(c.worker(), SIGKILL);
+    EXPECT_EQ(c.wait(60), 2) << c.err();
+    EXPECT_NE(f.read("runs/t/errors.jsonl").find("\"message\":\"the process ended by the out-of-memory killer"), std::string::npos) << f.read("runs/t/errors.jsonl");
+    EXPECT_EQ(mt::run(f, {"resume", "runs/t"}).code, 0);
+    EXPECT_EQ(f.read("runs/t/errors.jsonl"), "") << "the run went on after all";
     EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(400, {}));
 }
 
