@@ -2,6 +2,7 @@
 # deps.sh [GROUP...]: installs what stepmill needs on Debian 12. Groups:
 #   core   build and run on a CPU (default)
 #   test   core, and what scripts/test.sh needs
+#   slow   test, and a browser, which the slow tests open a report in (660 MB)
 #   bench  core, and the peers of scripts/bench.sh (several GB)
 #   cuda   says which CUDA toolkit was found (Debian carries none in its main section)
 # Debian packages need root or sudo, and only when one is missing. Python packages are locked by hash and go to .venv/
@@ -12,6 +13,7 @@ CORE_PACKAGES=(build-essential ca-certificates ccache cmake ninja-build pkg-conf
     libcurl4-openssl-dev libfyaml-dev libhwloc-dev libjemalloc-dev libpcre2-dev libsimdjson-dev libutf8proc-dev libzstd-dev zlib1g-dev)
 TEST_PACKAGES=(clang clang-format clang-tidy git libclang-rt-14-dev libgtest-dev llvm shellcheck time
     munge slurm-client slurm-wlm-basic-plugins slurmctld slurmd) # a real scheduler for tests/e2e/slurm: 3 MB; not configured, so its services stay down (munge's starts where systemd runs)
+SLOW_PACKAGES=(chromium)
 BENCH_PACKAGES=(libbenchmark-dev libdnnl-dev libgstreamer1.0-dev libstarpu-dev libtbb-dev time)
 REQ=scripts/requirements
 
@@ -74,6 +76,10 @@ group_test() {
     python_packages "$ROOT/.venv-ray" "$REQ/ray.txt"
     python_packages "$ROOT/.venv-server" "$REQ/server.txt" # 118 packages, 600 MB: apart, since they pin much
 }
+group_slow() {
+    group_test
+    debian_packages "${SLOW_PACKAGES[@]}"
+}
 group_bench() {
     debian_packages "${CORE_PACKAGES[@]}" "${BENCH_PACKAGES[@]}"
     group_core
@@ -92,8 +98,8 @@ group_cuda() {
 
 for group in "${@:-core}"; do
     case $group in
-    core | test | bench | cuda) "group_$group" ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" ;;
-    *) die "no group '$group': core, test, bench, cuda" ;;
+    core | test | slow | bench | cuda) "group_$group" ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
+    *) die "no group '$group': core, test, slow, bench, cuda" ;;
     esac
 done

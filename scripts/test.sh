@@ -7,10 +7,11 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 tier=${1:-full}
+deps="test"
 case $tier in
 short) stages=(dev) fuzz_seconds=0 ;;
 full) stages=(dev asan tsan fuzz) fuzz_seconds=10 ;;
-slow) stages=(dev asan tsan fuzz) fuzz_seconds=600 ;;
+slow) stages=(dev asan tsan fuzz) fuzz_seconds=600 deps="slow" ;;
 *) die "no tier '$tier': short, full, slow" ;;
 esac
 exclude=()
@@ -56,7 +57,7 @@ check() {
         --output-junit "$results/$1.junit"
 }
 
-clock deps scripts/deps.sh test
+clock deps scripts/deps.sh $deps
 clock model scripts/model.sh
 bad=0
 for stage in "${stages[@]}"; do
