@@ -47,6 +47,8 @@ typedef struct state {
     mill_emit *out;
     int64_t rows, answered;
     bool told; /* out has something of it: an error of a row, rows */
+    int64_t *misfits; /* [n_misfits] rows whose answer did not fit: nulls with an error mark, ascending */
+    size_t n_misfits, cap_misfits;
     int64_t gathered, last_parent; /* many: answers not emitted yet; row of the last one */
 } state;
 
@@ -190,6 +192,7 @@ static void unload(mill_replica *r)
     stm_child_destroy(&me->child, mill_replica_cancelled(r) ? 0.0 : GRACE_S);
     stm_jsonl_destroy(&me->parser);
     mill_json_writer_destroy(&me->writer);
+    free(me->misfits);
     free(me);
     mill_replica_set_state(r, NULL);
 }
@@ -267,6 +270,20 @@ static mill_status on_answer(void *user, const char *text, size_t bytes, bool *d
     return stm_jsonl_begin(me->parser, CHUNK_ROWS) == MILL_OK ? MILL_OK : no_memory(err);
 }
 
+static bool add_misfit(state *me, int64_t row)
+{
+    if (me->n_misfits == me->cap_misfits) {
+        const size_t cap = me->cap_misfits > 0 ? 2 * me->cap_misfits : 16;
+        int64_t *more = realloc(me->misfits, cap * sizeof *more);
+
+        if (more == NULL) return false;
+        me->misfits = more;
+        me->cap_misfits = cap;
+    }
+    me->misfits[me->n_misfits++] = row;
+    return true;
+}
+
 static mill_status on_line(void *user, const char *text, size_t bytes, bool *done, mill_error *err)
 {
     state *me = user;
@@ -285,7 +302,7 @@ static mill_status on_line(void *user, const char *text, size_t bytes, bool *don
         e.error_class = MILL_CLASS_DATA;
         memcpy(e.field, f.column, sizeof e.field);
         me->told = true;
-        if (mill_emit_row_error(me->out, me->answered, &e) != MILL_OK) return no_memory(err);
+        if (!add_misfit(me, me->answered) || mill_emit_row_error(me->out, me->answered, &e) != MILL_OK) return no_memory(err);
     }
     *done = ++me->answered == me->rows;
     return MILL_OK;
@@ -321,13 +338,15 @@ static mill_status write_rows(const settings *s, state *me, const mill_batch *in
 static mill_status check_numbers(mill_replica *r, const settings *s, state *me, mill_batch **batch, mill_error *err)
 {
     const mill_view v = mill_column_view(mill_batch_column(*batch, s->n_fields));
+    size_t misfit = 0;
 
     for (int64_t i = 0; i < v.rows; i++) {
         const int64_t at = v.offset + i;
         const bool null = v.validity != NULL && !(v.validity[at >> 3] >> (at & 7) & 1);
-        bool faulty = null; /* an answer that did not fit is a row of nulls already told of */
-        for (int32_t k = 0; k < s->n_fields && faulty; k++) faulty = mill_column_is_null(mill_batch_column(*batch, k), i);
-        if (faulty && s->n_fields > 0) continue;
+        if (misfit < me->n_misfits && me->misfits[misfit] == i) { /* a row of nulls, told of already */
+            misfit++;
+            continue;
+        }
         if (!null && ((const int64_t *)v.data)[at] == i) continue;
         stm_child_kill(me->child);
         if (null) return mill_fail(err, MILL_ERR_STEP, "answer %lld lacks the key %s", (long long)i + 1, s->row_key);
@@ -348,6 +367,7 @@ static mill_status ask(const settings *s, state *me, const stm_child_hooks *hook
     me->told = false;
     for (int attempt = 0;; attempt++) {
         me->answered = me->gathered = me->last_parent = 0;
+        me->n_misfits = 0;
         if (stm_jsonl_begin(me->parser, room) != MILL_OK) return no_memory(err);
         if (me->rows == 0 && !s->many) return MILL_OK;
         if ((st = stm_child_start(me->child, err)) != MILL_OK) return st;

@@ -21,6 +21,7 @@
 #define PADDING 64                   /* as STM_LINE_PADDING */
 #define SETTLE_MS 50                 /* how long to wait for answers that nobody asked for, of what does not wait for input */
 #define SETTLE_MOST_MS 2000          /* and where it computes all the time */
+#define CLOSED_MS 5000               /* how long a process may live that has closed its output */
 #define TICK_MS 50                   /* how often cancelled() and the deadline are looked at */
 #define STOPPED_MS 500               /* how much later than it we may hear of a stop */
 #define TAIL_BYTES 400               /* of its standard error, for messages */
@@ -494,6 +495,7 @@ static mill_status settle(stm_child *c, bool over, const stm_child_hooks *hooks,
 static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s, const stm_child_hooks *hooks, mill_error *err)
 {
     const int64_t until = deadline_s < 0 ? INT64_MAX : now_ms() + (int64_t)(deadline_s * 1000);
+    int64_t closed = 0; /* since when its output has ended */
     bool done = !awaits, over = false;
     mill_status st = MILL_OK;
 
@@ -514,6 +516,9 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
         }
         if (st == MILL_OK && !over && hooks->cancelled(hooks->user))
             st = mill_fail(err, MILL_ERR_STOPPED, "%s was stopped before it had answered", c->opts.argv[0]);
+        if (c->out_end && closed == 0) closed = now_ms();
+        if (st == MILL_OK && !over && closed > 0 && now_ms() >= closed + CLOSED_MS)
+            st = mill_fail(err, MILL_ERR_STEP, "%s closed its output, but did not end within %d s", c->opts.argv[0], CLOSED_MS / 1000);
         if (st == MILL_OK && !over && now_ms() >= until) {
             st = mill_fail(err, MILL_ERR_TIMEOUT, "%s did not answer within %g s", c->opts.argv[0], deadline_s);
             if (err != NULL) err->error_class = MILL_CLASS_TRANSIENT;

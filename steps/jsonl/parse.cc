@@ -232,6 +232,21 @@ static Out build_struct(stm_jsonl *p, od::value &v, const mill_type *type, mill_
     return built(mill_builder_close_row(b));
 }
 
+/* Whether a number is one of the type, when rounded: a larger one would be infinite, which no JSON can say. */
+static bool fits(int32_t id, double x)
+{
+    constexpr double half_end = 65520.0; /* rounds up to 2^16, past the largest float16 */
+    return id == MILL_FLOAT16 ? std::fabs(x) < half_end : id != MILL_FLOAT32 || !std::isinf(static_cast<float>(x));
+}
+
+static Out out_of_range(stm_jsonl *p, std::string_view token)
+{
+    const size_t n = strcspn(std::string(token.substr(0, 24)).c_str(), ",]} \t\r\n");
+
+    snprintf(p->found, sizeof p->found, "%.*s", static_cast<int>(n), token.data());
+    return Out::misfit;
+}
+
 static Out build(stm_jsonl *p, od::value &v, const mill_type *type, mill_builder *b)
 {
     bool null = false;
@@ -259,7 +274,9 @@ static Out build(stm_jsonl *p, od::value &v, const mill_type *type, mill_builder
     case MILL_FLOAT32:
     case MILL_FLOAT64: {
         double x;
+        const std::string_view token = v.raw_json_token();
         if (v.get_double().get(x) != simdjson::SUCCESS) return misfit(p, v);
+        if (!fits(type->id, x)) return out_of_range(p, token);
         return built(mill_builder_float(b, x));
     }
     case MILL_UTF8: {
@@ -327,12 +344,8 @@ static Out put(stm_jsonl *p, Column &c, od::value &v, int64_t r)
         double x;
         std::string_view token = v.raw_json_token();
         if (v.get_double().get(x) != simdjson::SUCCESS) return misfit(p, v);
-        const float f = static_cast<float>(x);
-        if (std::isinf(f)) {
-            snprintf(p->found, sizeof p->found, "%.*s", static_cast<int>(token.size() < 24 ? token.size() : 24), token.data());
-            return Out::misfit;
-        }
-        static_cast<float *>(c.values)[r] = f;
+        if (!fits(MILL_FLOAT32, x)) return out_of_range(p, token);
+        static_cast<float *>(c.values)[r] = static_cast<float>(x);
         return Out::ok;
     }
     default: { /* MILL_FLOAT64 */

@@ -297,6 +297,14 @@ TEST(Command, TooManyAnswers)
     EXPECT_EQ(r.first, "answer 1 is for row 2, not 0");
     r = run(numbers(0, 4), {{"argv", sh("while read -r l; do echo '{\"b\":1}'; done")}, {"row_key", "_row"}, kB});
     EXPECT_EQ(r.first, "answer 1 lacks the key _row");
+    /* An answer of nothing says no number, whatever columns there are; one that does not fit has said so itself. */
+    for (const char *column : {"b", "a"}) {
+        r = run(numbers(0, 4), {{"argv", sh("while read -r l; do echo '{}'; done")}, {"row_key", "_row"}, {"columns", Value::map({{column, "int64"}})}});
+        EXPECT_NE(r.errors.find("answer 1 lacks the key _row"), std::string::npos) << r.errors;
+    }
+    r = run(numbers(0, 4), {{"argv", sh("sed -u 's/\"a\":2/\"b\":\"x\"/;s/\"a\"/\"b\"/'")}, {"row_key", "_row"}, kB});
+    EXPECT_EQ(r.errors.find("lacks"), std::string::npos) << r.errors;
+    EXPECT_NE(r.rows.find("{\"a\":2,\"b\":null}\n{\"a\":3,\"b\":3}\n"), std::string::npos) << r.rows;
 }
 
 TEST(Command, HangsUntilItsDeadline)
@@ -410,4 +418,11 @@ TEST(CommandRows, ItsFaultsAreErrorsOfTheBatch)
     const Result r = run_rows(in, {{"argv", sh("head -c 10 >/dev/null")}, kB, {"send", Value::list({"t"})}});
     EXPECT_EQ(r.first, "sh exited with code 0 before it had answered") << "it has not read its rows";
     EXPECT_EQ(r.failed, 4);
+}
+
+/* The end of its output is the end of its answers, also where it lives on and no deadline is set. */
+TEST(Command, OutputThatEndsIsNotWaitedForForEver)
+{
+    const Result r = run(numbers(0, 4), {{"argv", sh("exec >&-; sleep 1000")}, kB});
+    EXPECT_NE(r.errors.find("sh closed its output, but did not end within 5 s"), std::string::npos) << r.errors;
 }
