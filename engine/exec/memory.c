@@ -2,8 +2,8 @@
  * Memory: what keeps the live bytes of a run at its limit.
  *
  *   admission   a root sends only while live <= ceiling; the ceiling is the limit, except as below
- *   backpressure while more than that is alive, a step whose output would only wait in front of the next does not run, and
- *               bursts are of one item (and where something was parked, until nothing waits there: each may come back from disk)
+ *   backpressure while more than that is alive, a step whose output would only wait in front of the next, or for an earlier batch that
+ *               another replica of it has in its hands, does not run, and bursts are of one item (and where something was parked, until nothing waits there: each may come back from disk)
  *   parking     batches that wait for another input of their step (a union's later inputs, the fast branch of a join) go to
  *               disk: at a stall, newest first, until half of the limit is free; and on arrival when a sixteenth more than the
  *               ceiling is alive, since what comes back from disk in one place may have to wait in the next
@@ -13,7 +13,7 @@
  *               run goes on at speed, and comes back down when that memory does
  *
  * So live bytes stay below the limit and a sixteenth, plus one batch per root, plus for each replica what it makes of the batch in
- * its hands and two ready batches in front of it, plus envelope, keys and recipe of what inlets have on disk, plus the stocks of
+ * its hands and two batches in front of it that are ready, or wait to be put in order, plus envelope, keys and recipe of what inlets have on disk, plus the stocks of
  * threads; or an eighth of the limit above what steps hold.
  */
 #include <string.h>
@@ -25,6 +25,30 @@
 
 #define BACKLOG 2 /* ready batches per replica that count as enough */
 
+/* Whether more than @p enough batches of @p s wait where their order is restored. */
+static bool is_ahead(const stm_station *s, int64_t enough)
+{
+    for (int32_t o = 0; o < s->n_outs; o++) {
+        stm_station *to = s->outs[o].to;
+        int64_t ahead;
+        stm_lock_take(&to->lock);
+        ahead = stm_inlet_ahead(to->inlet, s->outs[o].input);
+        stm_lock_give(&to->lock);
+        if (ahead < 0 ? is_ahead(to, enough) : ahead > enough) return true;
+    }
+    return false;
+}
+
+/* While some replica has a batch in its hands, that may be the one that is waited for; when none has, the next to run may make it. */
+static bool is_at_work(const stm_station *s)
+{
+    for (int32_t i = 0; i < s->n_slots; i++)
+        if (atomic_load_explicit(&s->slots[i].claimed, memory_order_acquire) != 0 ||
+            (s->kind == STM_AT_SUBMIT && stm_wrapper_in_flight(s->slots[i].wrapper) > 0))
+            return true;
+    return false;
+}
+
 bool stm_memory_holds_back(const stm_station *s)
 {
     if (!stm_memory_short(s->run)) return false;
@@ -32,7 +56,7 @@ bool stm_memory_holds_back(const stm_station *s)
         const stm_station *to = s->outs[o].to;
         if (atomic_load_explicit(&to->ready, memory_order_relaxed) > (int64_t)BACKLOG * to->n_slots) return true;
     }
-    return false;
+    return (s->n_slots > 1 || s->kind == STM_AT_SUBMIT) && is_at_work(s) && is_ahead(s, (int64_t)BACKLOG * s->n_slots);
 }
 
 mill_status stm_memory_park(stm_station *to, int32_t input, mill_batch **b, int32_t n, mill_error *err)

@@ -126,6 +126,8 @@ mill_status stm_inlet_push_costed(stm_inlet *in, int32_t input, mill_batch **b, 
 int64_t stm_inlet_ready(const stm_inlet *in);
 /** Rows waiting in the inlet, ready or not. */
 int64_t stm_inlet_rows(const stm_inlet *in);
+/** Batches of input @p input that came before an earlier one of their stream and wait for it; -1: they pass as they come. */
+int64_t stm_inlet_ahead(const stm_inlet *in, int32_t input);
 /** Bytes the inlet keeps alive (stm_batch_bytes). */
 int64_t stm_inlet_bytes(const stm_inlet *in);
 /** Next ready item; false = none. The taker owns it: batch (or stm_ready_build, or stm_ready_discard). Sequence numbers are

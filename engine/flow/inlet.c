@@ -439,6 +439,17 @@ int64_t stm_inlet_rows(const stm_inlet *in) { return in->now->rows; }
 
 bool stm_inlet_ended(const stm_inlet *in) { return in->closed || in->ends_taken == in->n_lanes; }
 
+int64_t stm_inlet_ahead(const stm_inlet *in, int32_t input)
+{
+    const stm_queue *q = &in->queues[input];
+    int64_t n = 0;
+
+    if (in->unordered) return -1;
+    if (in->closed || in->failed || q->cap == 0) return 0;
+    for (uint64_t s = q->next; s < q->top; s++) n += stm_queue_batch(q, s) != NULL;
+    return n;
+}
+
 int64_t stm_inlet_bytes(const stm_inlet *in)
 {
     int64_t bytes = 0;

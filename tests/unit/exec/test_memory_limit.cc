@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "support/fail_nth.h"
+#include "support/by_hand.h"
 #include "support/pipe.h"
 
 extern "C" {
@@ -314,9 +315,7 @@ TEST(MemoryLimit, RowsThatGrowAreHeldBack)
     grow.adds = {{"grown", "utf8"}};
     grow.flags = MILL_BLOCKS;
     grow.process = [](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *err) {
-        /* many small rows come; then not so fast that a replica which loses its processor is overtaken by megabytes (ROADMAP.md) */
-        const bool first = in[0]->rows > 0 && value(in[0], 0, 0) < 2 * kBatch;
-        std::this_thread::sleep_for(std::chrono::milliseconds(first ? 100 : 1));
+        if (in[0]->rows > 0 && value(in[0], 0, 0) < 2 * kBatch) std::this_thread::sleep_for(std::chrono::milliseconds(100)); /* many small rows come */
         return emit_wide(r, out, in[0]->rows > 0 ? value(in[0], 0, 0) : 0, in[0]->rows, kRowBytes, err, false);
     };
     Pipe::Opts many, large;
@@ -332,6 +331,58 @@ TEST(MemoryLimit, RowsThatGrowAreHeldBack)
     EXPECT_TRUE(seen.x == sequence(8000));
     EXPECT_EQ(seen.wrong, 0);
     EXPECT_LE(p.memory().peak, (1 << 20) + (1 << 20) / 8 + 3 * (768 << 10) + 12 * 96 * 1024);
+}
+
+/* One replica has a batch in its hands while all else goes on: what the others make waits for it, and only some of it. Then it comes to its
+ * end, and so does the run. */
+TEST(MemoryLimit, ReplicasDoNotRunAheadOfADelayedOne)
+{
+    constexpr int64_t kBatches = 60, kBytes = 64 << 10, kTight = 4 * kBatch * kBytes;
+    for (const bool between : {false, true}) { /* a step in between that passes batches on as they come */
+        Pipe p;
+        Seen seen;
+        Behaviour grow;
+        int64_t made = 0, ahead = -1;
+        grow.uses = {{"x", "int64"}};
+        grow.adds = {{"grown", "utf8"}};
+        grow.process = [&](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *err) {
+            const int64_t first = in[0]->rows > 0 ? value(in[0], 0, 0) : 0;
+            if (first == 0 && ahead < 0) {
+                ahead = 0;
+                for (bool any = true; any;) {
+                    any = false;
+                    for (int32_t i = 0; i < mt_hand_stations(p.handle()); i++)
+                        while (mt_hand_runnable(p.handle(), i)) {
+                            mt_hand_burst(p.handle(), i);
+                            any = true;
+                        }
+                }
+                ahead = made;
+            }
+            made++;
+            return emit_wide(r, out, first, in[0]->rows, kBytes, err, false);
+        };
+        Pipe::Opts two;
+        two.replicas = 2;
+        p.memory_limit = kTight;
+        p.by_hand = true;
+        p.adjust = [](stm_plan *plan) { plan->steps[0].credit_asked = kBatches * kBatch; };
+        wide_source(p, "rows", kBatches * kBatch, {}, 0, 8);
+        p.add("grow", MILL_STEP, {{"rows"}}, grow, two);
+        if (between) p.add("pass", MILL_STEP, {{"grow"}}, Behaviour());
+        wide_sink(p, "out", {{between ? "pass" : "grow"}}, &seen, {}, 0, "grown");
+        ASSERT_EQ(p.start(), MILL_OK) << p.error.msg;
+        for (bool more = true; more;) {
+            more = false;
+            for (int32_t i = 0; i < mt_hand_stations(p.handle()); i++)
+                if (mt_hand_runnable(p.handle(), i)) mt_hand_burst(p.handle(), i), more = true;
+            more = more || mt_hand_unstall(p.handle());
+        }
+        EXPECT_TRUE(mt_hand_done(p.handle()));
+        EXPECT_TRUE(seen.x == sequence(kBatches * kBatch));
+        EXPECT_GE(ahead, 4);
+        EXPECT_LE(ahead, 10) << "batches of a mebibyte with a limit of four"; /* those, two for each replica, and what brought it above */
+    }
 }
 
 /* A global that keeps all it gets holds more than the limit for ever. The run goes on, and not one batch at a time. */
