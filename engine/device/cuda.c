@@ -170,7 +170,8 @@ static void stream_close(stm_hw_stream **ps)
     if (s == NULL) return;
     *ps = NULL;
     (void)cudaSetDevice(s->device->ordinal);
-    if (cudaStreamSynchronize(s->stream) != cudaSuccess) (void)cudaGetLastError();
+    for (int i = 0; i < 2 && cudaStreamSynchronize(s->stream) != cudaSuccess; i++) /* the first may tell of something else */
+        (void)cudaGetLastError();
     if (cudaStreamDestroy(s->stream) != cudaSuccess) (void)cudaGetLastError();
     stm_cuda_host->free(s);
 }

@@ -191,6 +191,17 @@ mill_status stm_stream_after(stm_stream *s, stm_mark mark, mill_error *err)
     return MILL_OK;
 }
 
+mill_status stm_stream_follow(stm_stream *s, const stm_stream *of, stm_mark mark, mill_error *err)
+{
+    const mill_status st = stm_stream_after(s, mark, err);
+
+    for (int i = 0; i < SEEN && st == MILL_OK; i++)
+        if (of->seen[i].line != NULL && of->seen[i].line != s->line &&
+            (s->seen[i].line != of->seen[i].line || s->seen[i].tick < of->seen[i].tick))
+            s->seen[i] = of->seen[i];
+    return st;
+}
+
 mill_status stm_stream_sync(stm_stream *s, mill_error *err)
 {
     mill_status st = stm_device_gate(s->device, "stream synchronisation", err);

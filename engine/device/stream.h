@@ -68,6 +68,8 @@ int32_t stm_stream_in_flight(const stm_stream *st);
 mill_status stm_stream_poll(stm_stream *st, mill_error *err);
 /** What is queued from now on runs after @p mark; nothing is queued if that is so already. Threads: owner. Blocks: no. */
 mill_status stm_stream_after(stm_stream *st, stm_mark mark, mill_error *err);
+/** The same, for a @p mark that @p of has just raised: what @p of has waited for need not be waited for again. Threads: owner of both. */
+mill_status stm_stream_follow(stm_stream *st, const stm_stream *of, stm_mark mark, mill_error *err);
 /** Wait for all that is queued. Not per batch. Threads: owner. Blocks. */
 mill_status stm_stream_sync(stm_stream *st, mill_error *err);
 /** Before memory is freed that queued work uses: wait for it, whatever came of it, also on a device that counts as lost. Threads: owner. Blocks. */

@@ -289,42 +289,54 @@ static mill_status land(stm_lane *l, mill_column **col, mill_error *err)
     return MILL_OK;
 }
 
+static void unfilled(mill_buffer *b, void *user)
+{
+    bool *wait = user;
+
+    if (!stm_buffer_on_device(b) && !stm_mark_done(stm_buffer_write_mark(b))) *wait = true;
+}
+
+/* A column on its way to the host. @p wait is set where it is not there yet, whoever queued the copy: a call that failed behind it leaves
+ * the column landed and its mark announced, so that only the mark says what has arrived. */
+static mill_status bring(stm_lane *l, mill_column **col, bool *wait, mill_error *err)
+{
+    stm_mark mark;
+    mill_status st = MILL_OK;
+
+    if (*col == NULL) return MILL_OK;
+    /* what was put together for this batch is behind a mark that has not been raised */
+    if (l->queued[STEP] && stm_column_is_on_device(*col, NULL)) st = raise(l, STEP, &mark, err);
+    if (st == MILL_OK) st = land(l, col, err);
+    if (st == MILL_OK) stm_column_buffers(*col, unfilled, wait);
+    return st;
+}
+
 /* upload for a step that reads its input on the host: what is on a device comes down, and is there when the step is called. */
 static mill_status take_on_host(stm_lane *l, const mill_batch *in, mill_batch *up, mill_error *err)
 {
-    const int64_t before = l->stats.landings;
+    bool wait = false;
     mill_status st = MILL_OK;
 
     up->rows = in->rows;
     up->keys = in->keys; /* borrowed, as the marks */
     up->marks = in->marks;
     for (int32_t c = 0; c < up->n_columns && st == MILL_OK; c++) {
-        stm_mark mark;
         if (in->columns[c] == NULL) continue;
         up->columns[c] = mill_column_ref(in->columns[c]);
-        /* what was put together for this batch is behind a mark that has not been raised */
-        if (l->queued[STEP] && stm_column_is_on_device(up->columns[c], NULL)) st = raise(l, STEP, &mark, err);
-        if (st == MILL_OK) st = land(l, &up->columns[c], err);
+        st = bring(l, &up->columns[c], &wait, err);
     }
-    return st == MILL_OK && l->stats.landings != before ? stm_lane_drain(l, 0, err) : st;
+    return st == MILL_OK && wait ? stm_lane_drain(l, 0, err) : st;
 }
 
 mill_status stm_lane_land_inputs(stm_wrapper *w, mill_error *err)
 {
-    stm_lane *l = w->lane;
-    const int64_t before = l->stats.landings;
+    bool wait = false;
     mill_status st = MILL_OK;
 
     for (int32_t i = 0; i < w->step->n_inputs; i++)
-        for (int32_t c = 0; c < w->inputs[i]->n_columns && st == MILL_OK; c++) {
-            /* what was put together for this batch is behind a mark that has not been raised */
-            if (w->inputs[i]->columns[c] != NULL && l->queued[STEP] && stm_column_is_on_device(w->inputs[i]->columns[c], NULL)) {
-                stm_mark mark;
-                st = raise(l, STEP, &mark, err);
-            }
-            if (st == MILL_OK) st = land(l, &w->inputs[i]->columns[c], err);
-        }
-    return st == MILL_OK && l->stats.landings != before ? stm_lane_drain(l, 0, err) : st;
+        for (int32_t c = 0; c < w->inputs[i]->n_columns && st == MILL_OK; c++)
+            st = bring(w->lane, &w->inputs[i]->columns[c], &wait, err);
+    return st == MILL_OK && wait ? stm_lane_drain(w->lane, 0, err) : st;
 }
 
 /* ---- the call --------------------------------------------------------------------------------------------------- */
@@ -387,8 +399,18 @@ static bool emits_on_host(const stm_wrapper *w)
     return false;
 }
 
-/* What leaves with the batch and may not stay: results, and columns that pass through. The step's mark has been raised. */
-static mill_status land_leaving(stm_wrapper *w, bool whole, mill_error *err)
+/* A column that leaves goes down behind the step, and so behind what the step waited for: one wait for all of the batch's columns. */
+static mill_status leave(stm_lane *l, mill_column **col, stm_mark done, mill_error *err)
+{
+    mill_status st;
+
+    if (*col == NULL || !stm_column_is_on_device(*col, NULL)) return MILL_OK;
+    st = stm_stream_follow(l->streams[STM_WAY_DOWN], l->streams[STEP], done, err);
+    return st == MILL_OK ? land(l, col, err) : st;
+}
+
+/* What leaves with the batch and may not stay: results, and columns that pass through. The step has raised @p done. */
+static mill_status land_leaving(stm_wrapper *w, bool whole, stm_mark done, mill_error *err)
 {
     stm_lane *l = w->lane;
     const mill_step *s = w->step;
@@ -396,9 +418,11 @@ static mill_status land_leaving(stm_wrapper *w, bool whole, mill_error *err)
 
     for (size_t k = 0; k < w->emit.n_parts; k++)
         for (int32_t c = 0; c < s->n_outputs && st == MILL_OK; c++)
-            if (!whole || l->keep == NULL || !l->keep[s->outputs[c].column]) st = land(l, &w->emit.parts[k].batch->columns[c], err);
+            if (!whole || l->keep == NULL || !l->keep[s->outputs[c].column])
+                st = leave(l, &w->emit.parts[k].batch->columns[c], done, err);
     for (int32_t i = 0; i < s->n_pass && whole && st == MILL_OK; i++)
-        if (l->keep == NULL || !l->keep[s->pass[i].to]) st = land(l, &w->inputs[s->pass[i].input]->columns[s->pass[i].from], err);
+        if (l->keep == NULL || !l->keep[s->pass[i].to])
+            st = leave(l, &w->inputs[s->pass[i].input]->columns[s->pass[i].from], done, err);
     return st;
 }
 
@@ -447,7 +471,7 @@ mill_status stm_lane_process(stm_wrapper *w, mill_batch *const *in, mill_error *
             l->due = done;
             queued = stm_stream_after(l->streams[STM_WAY_DOWN], done, &late);
         }
-        if (queued == MILL_OK) st = land_leaving(w, whole, err);
+        if (queued == MILL_OK) st = land_leaving(w, whole, done, err);
         if (st == MILL_OK && queued == MILL_OK) queued = raise(l, STM_WAY_DOWN, &l->due, &late);
     }
     if (queued == MILL_OK && !(whole && st == MILL_OK)) queued = stm_lane_drain(l, 0, &late);

@@ -8,23 +8,13 @@
 #include <thread>
 
 #include "support/fail_nth.h"
+#include "support/sim_watch.h"
 
 extern "C" {
 #include "memory/place.h"
 }
 
 namespace {
-
-/* The simulator's checker is told which parts of a slab are in use; on other backends there is nobody to tell. */
-void (*sim_piece)(const void *, size_t, const char *);
-void (*sim_piece_release)(const void *);
-void watch(const void *at, size_t bytes, bool taken)
-{
-    if (taken)
-        sim_piece(at, bytes, "device pool");
-    else
-        sim_piece_release(at);
-}
 
 class Place : public ::testing::TestWithParam<const char *> {
 protected:
@@ -33,9 +23,7 @@ protected:
         std::string why;
         ops = mt::backend(GetParam(), &why);
         if (ops == nullptr) GTEST_SKIP() << GetParam() << ": " << why;
-        sim_piece = reinterpret_cast<decltype(sim_piece)>(dlsym(RTLD_DEFAULT, "stm_sim_piece"));
-        sim_piece_release = reinterpret_cast<decltype(sim_piece_release)>(dlsym(RTLD_DEFAULT, "stm_sim_piece_release"));
-        if (sim_piece != nullptr && sim_piece_release != nullptr) stm_place_watch = watch;
+        EXPECT_EQ(mt::watch_pools(), dlsym(RTLD_DEFAULT, "stm_sim_calls") != nullptr);
         before_ = mt::live();
         ASSERT_EQ(stm_pool_create(0, &heads), MILL_OK);
         dev = std::make_unique<mt::Device>(ops);

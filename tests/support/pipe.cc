@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "support/by_hand.h"
+#include "support/sim_watch.h"
 
 extern "C" {
 #include "batch/batch.h"
@@ -175,6 +176,7 @@ int Pipe::sink(const std::string &name, const std::string &from, Opts o, int32_t
         const mill_step *s = mill_replica_step(r);
         std::lock_guard<std::mutex> guard(lock_);
         sizes_[name].push_back(in->rows);
+        for (int32_t c = 0; c < in->n_columns; c++) tell_read(in->columns[c]);
         for (int64_t i = 0; i < in->rows; i++) {
             Row row;
             row.key = key_text(in, i);

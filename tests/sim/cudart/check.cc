@@ -100,6 +100,33 @@ static void access(Allocation *a, uintptr_t lo, uintptr_t hi, Touch how, const C
     }
 }
 
+// An allocator of the program's own cuts an allocation in pieces. What is given back may go to anybody, so its users must be over, and
+// until it is handed out again nobody may touch it.
+static std::map<uintptr_t, uintptr_t> &given_back() // [from, to), apart from each other
+{
+    static auto *map = new std::map<uintptr_t, uintptr_t>;
+    return *map;
+}
+static void hand_out(uintptr_t lo, uintptr_t hi)
+{
+    auto &map = given_back();
+    auto it = map.upper_bound(lo);
+    if (it != map.begin() && std::prev(it)->second > lo) --it;
+    while (it != map.end() && it->first < hi) {
+        const uintptr_t from = it->first, to = it->second;
+        it = map.erase(it);
+        if (from < lo) map.emplace(from, lo);
+        if (to > hi) map.emplace(hi, to);
+    }
+}
+void forget_pieces(uintptr_t lo, uintptr_t hi) { hand_out(lo, hi); }
+static bool is_given_back(uintptr_t lo, uintptr_t hi)
+{
+    auto it = given_back().upper_bound(lo);
+    if (it != given_back().begin() && std::prev(it)->second > lo) return true;
+    return it != given_back().end() && it->first < hi;
+}
+
 void check_work(const Work &w, Stream *s, Clock *clock)
 {
     if (devices()[s->device].sticky) return; // never runs
@@ -112,6 +139,9 @@ void check_work(const Work &w, Stream *s, Clock *clock)
         if (lo + x.bytes > a->at + a->bytes)
             finding("out of bounds: [%s] declares bytes %zu..%zu of an allocation of %zu (%s)", describe(w.site).c_str(),
                     static_cast<size_t>(lo - a->at), static_cast<size_t>(lo - a->at + x.bytes), a->bytes, describe(a->made).c_str());
+        if (is_given_back(lo, hi))
+            finding("use after it was given back: bytes %zu..%zu of an allocation of %zu (%s) are %s by [%s]", static_cast<size_t>(lo - a->at),
+                    static_cast<size_t>(hi - a->at), a->bytes, describe(a->made).c_str(), verb(x.how), describe(w.site).c_str());
         const Mark mine{s->index, clock->at(s->index), x.how, w.site};
         // Before its own tick: two accesses of one operation do not conflict.
         access(a, lo, hi, x.how, *clock, w.site, &mine, "missing wait");
@@ -146,5 +176,21 @@ void stm_sim_host_write(const void *p, size_t bytes)
 {
     Lock l;
     check_host(p, bytes, Touch::Write, SIM_SITE("the host"));
+}
+void stm_sim_piece(const void *p, size_t bytes)
+{
+    Lock l;
+    hand_out(reinterpret_cast<uintptr_t>(p), reinterpret_cast<uintptr_t>(p) + bytes);
+}
+void stm_sim_piece_release(const void *p, size_t bytes)
+{
+    Lock l;
+    Allocation *a = find_allocation(p);
+    if (!a || !settings().check || bytes == 0) return;
+    const uintptr_t lo = reinterpret_cast<uintptr_t>(p), hi = std::min(lo + bytes, a->at + a->bytes);
+    hand_out(lo, hi); // borders of what was given back before do not matter
+    given_back().emplace(lo, hi);
+    if (devices()[a->device].sticky) return; // nothing of it runs any more
+    access(a, lo, hi, Touch::Write, host_clock(), SIM_SITE("the owner of the pool"), nullptr, "given back too early");
 }
 }

@@ -4,13 +4,14 @@
 #include "../stm_sim.h"
 #include "capture.h"
 #include "state.h"
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <sys/mman.h>
 
 namespace sim {
 
-static const size_t kPage = 4096, kAlign = 256, kFillAll = size_t(64) << 20;
+static const size_t kPage = 4096, kAlign = 256;
 static const unsigned char kFill = 0xff, kRed = 0xa5;
 static uint64_t next_id;
 
@@ -80,7 +81,7 @@ static bool make(size_t bytes, Allocation *a)
         memset(base + kPage, kRed, static_cast<size_t>(p - base) - kPage);
         memset(p + bytes, kRed, static_cast<size_t>(base + kPage + body - (p + bytes)));
     }
-    memset(p, kFill, bytes < kFillAll ? bytes : kFillAll); // the far end of a huge slab stays untouched, so that it costs nothing
+    memset(p, kFill, std::min(bytes, settings().fill_bytes)); // the far end of a huge slab stays untouched, so that it costs nothing
     a->at = reinterpret_cast<uintptr_t>(p);
     a->bytes = bytes;
     return true;
@@ -146,6 +147,7 @@ void release_memory(uintptr_t at)
         check_borders(it->second);
         a = std::move(it->second);
         allocations().erase(it);
+        forget_pieces(a.at, a.at + a.bytes);
         if (a.type == cudaMemoryTypeDevice) devices()[a.device].used -= a.bytes;
         if (freed_lately().size() > 4096) freed_lately().clear();
         freed_lately()[a.at] = {a.bytes, a.made};

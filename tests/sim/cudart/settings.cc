@@ -29,6 +29,7 @@ static Settings read()
     s.verbose = number("STM_SIM_VERBOSE", 0) != 0;
     s.peers = !is("STM_SIM_PEERS", "none");
     s.device_bytes = static_cast<size_t>(number("STM_SIM_MB", 1024)) << 20;
+    s.fill_bytes = static_cast<size_t>(number("STM_SIM_FILL_KB", 64 << 10)) << 10;
     const long cc = number("STM_SIM_CC", 90);
     s.major = static_cast<int>(cc / 10);
     s.minor = static_cast<int>(cc % 10);

@@ -15,7 +15,7 @@ namespace sim {
 struct Settings {
     int machine_devices = 4;
     bool driver = true, lazy = false, check = true, declared = false, at_exit = true, verbose = false, peers = true;
-    size_t device_bytes = size_t(1024) << 20;
+    size_t device_bytes = size_t(1024) << 20, fill_bytes = size_t(64) << 20;
     int major = 9, minor = 0;
     GridOptions grid;
 };
@@ -137,6 +137,7 @@ void forget_declarations(); // of this thread's next launch
 void check_work(const Work &w, Stream *s, Clock *clock);
 void check_host(const void *p, size_t bytes, Touch how, const Site &site);
 void check_free(Allocation *a, const Site &site);
+void forget_pieces(uintptr_t from, uintptr_t to); // the allocation is freed
 Clock &host_clock();
 
 // memory.cc; these take the lock themselves

@@ -19,10 +19,13 @@ void describe_streams()
     for (Stream *s : live_streams()) fprintf(stderr, "sim: stream not destroyed: %s\n", describe(s->made).c_str());
 }
 
-// A free index may be used again once the host has seen the end of the stream that had it: ticks go on from there.
+// A free index may be used again once the host has seen the end of the stream that had it: ticks go on from there. Until then what the
+// stream did is still the device's work, for whoever waits for that.
 struct Retired {
     int index;
     uint32_t last;
+    int device;
+    RecordP tail; // null: it never ran anything
 };
 static std::vector<Retired> &retired() // never destroyed, as all state here: stream threads outlive static objects
 {
@@ -139,7 +142,7 @@ static void run_stream(Stream *s)
             if (other->gate.sleepers && other != s && !other->queue.empty()) wake(&other->gate);
         notify();
     }
-    retired().push_back({s->index, s->clock.at(s->index)});
+    retired().push_back({s->index, s->clock.at(s->index), s->device, s->tail});
     live_streams().erase(s);
     closing_streams().erase(s);
     delete s;
@@ -279,6 +282,8 @@ std::vector<RecordP> device_tails_locked(int device)
         if (s->tail) tails.push_back(s->tail);
     for (Stream *s : closing_streams()) // destroyed, but for what they had queued: part of the device's work like any other
         if (s->device == device && s->tail) tails.push_back(s->tail);
+    for (const Retired &r : retired())
+        if (r.device == device && r.tail) tails.push_back(r.tail);
     return tails;
 }
 
@@ -359,7 +364,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t handle)
         wake(&s->gate); // its thread deletes it
     } else {
         live_streams().erase(s);
-        retired().push_back({s->index, s->clock.at(s->index)});
+        retired().push_back({s->index, s->clock.at(s->index), s->device, nullptr});
         delete s;
     }
     return result(sticky);

@@ -1,6 +1,7 @@
 // Fibers: a stack each, a switch that saves the callee-saved registers, and what sanitizers must be told of it.
 #include "gang.h"
 #include <cstdlib>
+#include <mutex>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -63,12 +64,41 @@ size_t stack_bytes()
     return bytes;
 }
 
-// Free stacks of this host thread; given back to the system when it ends.
+// Stacks of threads that have ended, for those that come: a program that opens and closes streams by the hundred would map and unmap
+// little else. Not under TSan, to which the lock would order what the threads did.
+struct Stock {
+    std::mutex lock;
+    std::vector<char *> free;
+};
+static Stock &stock() // never destroyed: stream threads outlive static objects
+{
+    static auto *s = new Stock;
+    return *s;
+}
+static const size_t kStockMost = 4096;
+
+// Free stacks of this host thread.
 struct Stacks {
     std::vector<char *> free;
     ~Stacks()
     {
+        if (!under_tsan()) {
+            std::lock_guard<std::mutex> guard(stock().lock);
+            while (!free.empty() && stock().free.size() < kStockMost) {
+                stock().free.push_back(free.back());
+                free.pop_back();
+            }
+        }
         for (char *s : free) munmap(s - kPage, stack_bytes() + kPage);
+    }
+    void fill()
+    {
+        if (under_tsan()) return;
+        std::lock_guard<std::mutex> guard(stock().lock);
+        for (int i = 0; i < 256 && !stock().free.empty(); i++) {
+            free.push_back(stock().free.back());
+            stock().free.pop_back();
+        }
     }
 };
 static thread_local Stacks stacks;
@@ -76,6 +106,7 @@ static thread_local Stacks stacks;
 static char *stack_take()
 {
     const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (stacks.free.empty()) stacks.fill();
     if (stacks.free.empty()) {
         char *base = static_cast<char *>(mmap(nullptr, stack_bytes() + kPage, prot, flags, -1, 0));
         if (base == MAP_FAILED) abort(); // our own limits: thousands of threads in a block of a test

@@ -176,6 +176,20 @@ static void host_writes_buffer_in_flight()
     CHECK(cudaMemcpyAsync(s.a, s.host, s.bytes, cudaMemcpyHostToDevice, s.first));
     stm_sim_host_write(s.host, s.bytes);
 }
+static void piece_given_back_in_flight()
+{
+    Stage s;
+    CHECK(cudaMemsetAsync(s.b, 0, s.bytes, s.first));
+    stm_sim_piece_release(s.b + 512, s.bytes / 2);
+}
+static void work_on_a_piece_given_back()
+{
+    Stage s;
+    stm_sim_piece_release(s.b + 512, s.bytes / 2);
+    stm_sim_piece(s.b + 768, s.bytes / 4); // a part of it has a new owner
+    CHECK(cudaMemsetAsync(s.b + 768, 0, s.bytes / 4, s.first));
+    CHECK(cudaMemsetAsync(s.b + 640, 0, 4, s.first));
+}
 static void freed_in_flight()
 {
     Stage s;
@@ -392,7 +406,7 @@ int main(int argc, char **argv)
     const std::map<std::string, void (*)()> hosts = {
         HOST(missing_wait_for_cp_async), HOST(missing_wait_between_streams), HOST(event_recorded_too_early), HOST(buffer_reused_too_early),
         HOST(two_writers), HOST(host_reads_result_in_flight), HOST(result_read_too_early), HOST(host_writes_buffer_in_flight),
-        HOST(freed_in_flight), HOST(pinned_freed_in_flight), HOST(async_free_without_wait), HOST(use_after_async_free), HOST(use_after_free),
+        HOST(piece_given_back_in_flight), HOST(work_on_a_piece_given_back), HOST(freed_in_flight), HOST(pinned_freed_in_flight), HOST(async_free_without_wait), HOST(use_after_async_free), HOST(use_after_free),
         HOST(double_free), HOST(free_of_the_middle), HOST(pinned_freed_as_device), HOST(leak_of_memory), HOST(leak_of_stream),
         HOST(leak_of_event), HOST(copy_out_of_bounds), HOST(copy_in_the_wrong_direction), HOST(event_used_after_destroy),
         HOST(stream_used_after_destroy), HOST(stream_of_another_device), HOST(event_of_another_device), HOST(peer_memory_without_access),

@@ -39,6 +39,8 @@ static const Mistake kMistakes[] = {
     {"host_reads_result_in_flight", Always, "host access in flight"},
     {"result_read_too_early", Lazy, "wrong values"},
     {"host_writes_buffer_in_flight", Always, "host access in flight"},
+    {"piece_given_back_in_flight", Always, "given back too early: bytes 2048..4096"},
+    {"work_on_a_piece_given_back", Always, "use after it was given back: bytes 2560..2564"},
     {"freed_in_flight", Always, "freed too early"},
     {"pinned_freed_in_flight", Always, "freed too early"},
     {"async_free_without_wait", Always, "missing wait: "},

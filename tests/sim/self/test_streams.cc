@@ -2,6 +2,8 @@
 #include "device_vec.h"
 #include "good.h"
 #include "stm_sim.h"
+#include <chrono>
+#include <thread>
 
 TEST(SimStreams, TwoStreamsOrderedByAnEvent)
 {
@@ -60,6 +62,24 @@ TEST(SimStreams, TheNullStreamWaitsForBlockingOnes)
     EXPECT_EQ(b.download(), std::vector<float>(n, 8.0f));
     CUDA_OK(cudaStreamDestroy(s));
     EXPECT_EQ(stm_sim_findings(), 0);
+}
+
+/* A stream that was destroyed and has ended is still part of what waiting for the device waits for. */
+TEST(SimStreams, TheDeviceIncludesStreamsThatHaveEnded)
+{
+    cudaStream_t s;
+    char *h = nullptr;
+    CUDA_OK(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
+    CUDA_OK(cudaMallocHost(reinterpret_cast<void **>(&h), 64));
+    DeviceVec<char> a(64);
+    CUDA_OK(cudaMemcpyAsync(a, h, 64, cudaMemcpyHostToDevice, s));
+    CUDA_OK(cudaStreamDestroy(s));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50)); /* its thread is gone by then, or it is still at work: no difference */
+    CUDA_OK(cudaDeviceSynchronize());
+    h[0] = 1;
+    stm_sim_host_write(h, 64);
+    CUDA_OK(cudaFreeHost(h));
+    EXPECT_STREQ(stm_sim_take_finding(), "");
 }
 
 TEST(SimStreams, QueriesMakeProgress)
