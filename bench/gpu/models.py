@@ -1,6 +1,7 @@
 """M1 to M6: embed_text in a pipeline, on models of the true shapes with random weights. K1 to K3: the kernels of the neighbours, as the
 engine calls them. PyTorch and sentence-transformers in the same rounds where this Python has them."""
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tempfile
 import make_model
 from report import interleave
 
+CORES = min(16, len(os.sched_getaffinity(0)))
 PEERS = pathlib.Path(__file__).resolve().parent / "peers.py"
 
 
@@ -71,7 +73,7 @@ class Embedding:
     def describe(self):
         self.path.write_text(f"stepmill: 1\nname: embed\nplugins: [{self.place.plugin}]\nsteps:\n"
                         f"  texts: {{type: read_jsonl, path: {self.texts}, columns: {{id: int64, text: utf8}}, batch_size: 256}}\n"
-                        f"  embed: {{type: embed_text, from: texts, model: {self.model}, precision: bf16, input_batch_size: 256, resources: {{gpus: 1}}}}\n"
+                        f"  embed: {{type: embed_text, from: texts, model: {self.model}, precision: bf16, input_batch_size: 256, resources: {{gpus: 1, cpus: {CORES}}}}}\n"
                         "  sink: {type: gpu_sink, from: embed}\n", encoding="utf-8")
 
     def run(self):
@@ -116,6 +118,8 @@ def encoder(place, rows):
             if torch_keys:
                 best = max(torch_keys, key=lambda k: sorted(t[k])[len(t[k]) // 2])
                 rows.row(f"{name}: beside PyTorch", t["ours"], "tokens/s", (best, t[best]), ">= 1.5")
+            if shape in ("tiny", "minilm", "base"):
+                parts(place, rows, ours, t["ours"], goal_id == "M1")
             if "sentence-transformers" in t:
                 rows.row(f"{name}: beside sentence-transformers", t["ours"], "tokens/s", ("sentence-transformers", t["sentence-transformers"]), ">= 8")
         shape, documents = ("tiny", 512) if place.dry else ("minilm", 500 if ours.on_host else 100_000)
@@ -128,7 +132,27 @@ def encoder(place, rows):
         uniform.tokens = each * documents
         t = interleave({"ragged": ragged.run, "uniform": uniform.run}, rounds, warm_up)
         rows.row("M4 ragged lengths", t["ragged"], "tokens/s", ("uniform lengths", t["uniform"]), ">= 0.95")
-    rows.missing("M2 forward beside its GEMMs, M5 attention alone, M6 beside the tokenizer alone", "no program for them yet; M1 and M3 are text to vector")
+
+
+def parts(place, rows, ours, text_to_vector, first):
+    """M2, M5, M6: the forward pass beside its products, attention alone, and the pipeline beside the slower of its two halves."""
+    f = place.figures("bench_gpu_forward", ours.model, CORES, timeout=300)
+    rows.row(f"M2 {ours.shape}, forward pass of a group", f["forward"][1], "ms", ("its products alone", f["products"][1]), "<= 1.35")
+    if not first:
+        return
+    slower = min(("the tokenizer alone", f["tokenizer"][1]), ("the forward pass alone", f["tokens"][1]), key=lambda half: sorted(half[1])[len(half[1]) // 2])
+    rows.row(f"M6 {ours.shape}, text to vector with {CORES} cores", text_to_vector, "tokens/s", slower, ">= 0.9")
+    for name, (unit, values) in f.items():
+        if not name.startswith("attention"):
+            continue
+        dim, length = int(name.split()[1]), int(name.split()[3])
+        started = start_peers(rows, {f"SDPA, head dim {dim}, {length} tokens": ("torch", ("sdpa", dim, length))})
+        if not started:
+            rows.row(f"M5 {name} tokens", values, unit)
+        for torch in started.values():
+            t = interleave({"torch": torch}, len(values))
+            torch.close()
+            rows.row(f"M5 {name} tokens, the time of PyTorch's best back end", t["torch"], unit, ("ours", values), ">= 1.3" if length <= 256 else None)
 
 
 def neighbours(place, rows):

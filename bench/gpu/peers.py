@@ -2,6 +2,8 @@
 
     peers.py eager|compiled|sentence_transformers MODEL TEXTS     tokens a second, bf16, sorted by length, batches of 256
     peers.py topk QUERIES CORPUS                                  milliseconds of matmul + topk in bf16, in blocks that fit
+    peers.py sdpa DIM LENGTH                                      milliseconds of scaled_dot_product_attention over 16,384 rows, 12 heads, bf16, by the
+                                                                  back end that is fastest in that round
 """
 import json
 import sys
@@ -67,7 +69,37 @@ def topk(queries, corpus):
     return lambda: timed(search) * 1e3
 
 
-one_round = topk(int(sys.argv[2]), int(sys.argv[3])) if sys.argv[1] == "topk" else embed(*sys.argv[1:4])
+def sdpa(dim, length):
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    q, k, v = (torch.randn(16384 // length, 12, length, dim, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+
+    def by(backend):
+        def work():
+            with sdpa_kernel(backend):
+                for _ in range(20):
+                    torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.125)
+        return work
+
+    able = []
+    for name in ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION", "MATH"):
+        try:
+            work = by(getattr(SDPBackend, name))
+            for _ in range(3):
+                work()
+            torch.cuda.synchronize()
+            able.append(work)
+        except (AttributeError, RuntimeError):  # not in this PyTorch, or not for these shapes
+            pass
+    return lambda: min(timed(work) for work in able) / 20 * 1e3
+
+
+if sys.argv[1] == "sdpa":
+    one_round = sdpa(int(sys.argv[2]), int(sys.argv[3]))
+elif sys.argv[1] == "topk":
+    one_round = topk(int(sys.argv[2]), int(sys.argv[3]))
+else:
+    one_round = embed(*sys.argv[1:4])
 print("ready", flush=True)
 for _ in sys.stdin:
     print(one_round(), flush=True)
