@@ -14,7 +14,7 @@ constexpr long kStride = 23;
 constexpr long kStride = 1;
 #endif
 
-constexpr long kPolls = 40;
+constexpr long kPolls = 16;
 
 const BertShape kTiny = {"tiny", 1, 8, 1, 8, 40, 32, 2, false, false, true, 1e-12};
 const NearRun kDevices = {2, 1, "stop", true};
