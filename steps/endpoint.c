@@ -15,6 +15,7 @@ static void endpoint_free(void *p)
     stm_endpoint *s = p;
 
     free(s->url);
+    free(s->base);
     free(s->key_env);
     free(s->key_file);
     free(s->key_header);
@@ -42,7 +43,8 @@ static mill_status read_url(stm_endpoint *s, const mill_config *c, mill_error *e
     if (!stm_http_url_ok(url, &why)) return mill_config_fail(c, "url", err, MILL_ERR_INVALID, "this cannot be the server's url: %s", why);
     while (n > 0 && url[n - 1] == '/') n--;
     s->url = malloc(n + strlen(paths[s->kind]) + 1);
-    if (s->url == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a step");
+    s->base = strndup(url, n);
+    if (s->url == NULL || s->base == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a step");
     memcpy(s->url, url, n);
     strcpy(s->url + n, paths[s->kind]);
     return MILL_OK;
@@ -207,6 +209,11 @@ static mill_status configure(stm_endpoint_kind kind, mill_step *step, const mill
     s->answer_tokens = mill_config_has(c, "max_tokens") ? (double)mill_config_int(c, "max_tokens") : 256.0;
     read_limits(s, c);
     if ((st = read_url(s, c, err)) != MILL_OK || (st = read_key(s, c, err)) != MILL_OK) return st;
+    s->offline = mill_config_bool(c, "offline");
+    s->poll_s = mill_config_float(c, "batch_poll");
+    s->wait_s = mill_config_float(c, "batch_wait");
+    if (s->offline && mill_config_batch_rows(c) < 1)
+        return mill_config_fail(c, "offline", err, MILL_ERR_INVALID, "an offline batch has the rows of an input batch: set input_batch_size, to 10000 for instance");
     if ((st = make_body(s, c, err)) != MILL_OK) return st;
     if (kind == STM_CHAT && (st = mill_io_use(io, 0, s->messages ? "messages" : "prompt", s->messages ? "text" : "utf8", NULL, err)) != MILL_OK) return st;
     return s->raw ? mill_io_add(io, "raw", mill_type_plain(MILL_JSON), NULL, err) : MILL_OK;
@@ -264,7 +271,10 @@ static mill_status bound_embed(const mill_step *step, int64_t rows, int64_t byte
     {.name = "attempts", .type = MILL_PARAM_INT, .flags = MILL_PARAM_NO_RESULT, .default_value = "6", .min = 1, .max = 1000, .text = "how often a request is made that fails for a reason that may pass"}, \
     {.name = "backoff", .type = MILL_PARAM_DURATION, .flags = MILL_PARAM_NO_RESULT, .default_value = "500ms", .min = 0.001, .max = 3600, .text = "pause after the first failure; doubles, with jitter"}, \
     {.name = "backoff_max", .type = MILL_PARAM_DURATION, .flags = MILL_PARAM_NO_RESULT, .default_value = "30s", .min = 0.001, .max = 3600, .text = "longest pause, unless the server asks for a longer one"}, \
-    {.name = "max_answer_bytes", .type = MILL_PARAM_BYTES, .flags = MILL_PARAM_NO_RESULT, .default_value = "8MiB", .min = 256, .max = 1 << 30, .text = "a longer answer fails its rows"}
+    {.name = "max_answer_bytes", .type = MILL_PARAM_BYTES, .flags = MILL_PARAM_NO_RESULT, .default_value = "8MiB", .min = 256, .max = 1 << 30, .text = "a longer answer fails its rows"}, \
+    {.name = "offline", .type = MILL_PARAM_BOOL, .flags = MILL_PARAM_NO_RESULT, .default_value = "false", .text = "hand the rows of each input batch to the service's batch interface, and ask for the answers later"}, \
+    {.name = "batch_poll", .type = MILL_PARAM_DURATION, .flags = MILL_PARAM_NO_RESULT, .default_value = "60s", .min = 0.01, .max = 86400, .text = "offline: time between two questions about a batch"}, \
+    {.name = "batch_wait", .type = MILL_PARAM_DURATION, .flags = MILL_PARAM_NO_RESULT, .default_value = "0s", .min = 0, .max = 1e9, .text = "offline: how long the run stays when nothing but waiting is left; then it ends with 75"}
 #define TEXT_PARAMS \
     {.name = "temperature", .type = MILL_PARAM_FLOAT, .flags = MILL_PARAM_OPTIONAL, .min = 0, .max = 100, .text = "as the server takes it"}, \
     {.name = "top_p", .type = MILL_PARAM_FLOAT, .flags = MILL_PARAM_OPTIONAL, .min = 0, .max = 1, .text = "as the server takes it"}, \

@@ -12,6 +12,9 @@ typedef enum endpoint_kind { STM_CHAT, STM_COMPLETE, STM_EMBED } stm_endpoint_ki
 typedef struct stm_endpoint {
     stm_endpoint_kind kind;
     char *url; /* with the path of the kind */
+    char *base; /* without it */
+    bool offline;
+    double poll_s, wait_s; /* offline */
     char *key_env, *key_file, *key_header, *ca_file;
     char *prefix, *suffix;
     bool messages; /* the input is a list of messages, not a text */

@@ -6,12 +6,14 @@
 
 #include "stepmill/json.h"
 #include "steps/endpoint.h"
+#include "steps/http/offline.h"
 
 #define QUOTED_AT 5      /* bytes of `{"x":` */
 #define BYTES_A_TOKEN 4 /* of English; only for the limit of tokens, and put right when the server has counted */
 
 typedef struct state {
     stm_http *http;
+    stm_offline *offline; /* instead of it, for rows */
     char *key;
     stm_answers *answers;
     mill_json_writer *quoted; /* a row of one column named x */
@@ -58,7 +60,11 @@ mill_status stm_endpoint_load(mill_replica *r, mill_error *err)
     o.requests_per_minute /= mill_replica_count(r);
     o.tokens_per_minute /= mill_replica_count(r);
     o.wake = wake, o.user = r;
-    return stm_http_open(&o, &me->http, err);
+    if ((st = stm_http_open(&o, &me->http, err)) != MILL_OK || !s->offline || mill_replica_run_dir(r) == NULL) return st; /* a dry run asks at once */
+    const char *host = strstr(s->url, "//"), *path = host != NULL ? strchr(host + 2, '/') : NULL;
+    const stm_offline_options off = {.http = o, .base = s->base, .path = path != NULL ? path : "/", .run_dir = mill_replica_run_dir(r),
+                                     .name = mill_step_name(mill_replica_step(r)), .poll_s = s->poll_s, .wait_s = s->wait_s};
+    return stm_offline_open(&off, &me->offline, err);
 }
 
 void stm_endpoint_unload(mill_replica *r)
@@ -71,6 +77,7 @@ void stm_endpoint_unload(mill_replica *r)
         mill_replica_log(r, MILL_INFO, "%" PRId64 " requests; failed in passing: %" PRId64 " by rate limit, %" PRId64 " by the server, %" PRId64 " without an answer",
                          n.requests, n.limited, n.server, n.network);
     }
+    stm_offline_close(&me->offline);
     stm_http_close(&me->http);
     if (me->key != NULL) explicit_bzero(me->key, strlen(me->key));
     free(me->key);
@@ -213,7 +220,8 @@ mill_status stm_endpoint_submit(mill_replica *r, uint64_t ticket, mill_batch *co
         job = NULL;
     }
     if (job != NULL && !close_body(s, job, &cap)) goto fail;
-    stm_http_push(me->http, jobs, false);
+    if (me->offline != NULL) stm_offline_add(me->offline, ticket, jobs, mill_replica_seed(r, in[0], 0));
+    else stm_http_push(me->http, jobs, false);
     jobs = NULL;
     st = MILL_OK;
 fail:
@@ -227,6 +235,7 @@ void stm_endpoint_cancel(mill_replica *r, uint64_t ticket)
 {
     state *me = mill_replica_state(r);
 
+    if (me->offline != NULL) stm_offline_cancel(me->offline, ticket);
     stm_http_cancel(me->http, ticket);
 }
 
@@ -259,6 +268,9 @@ static void explain(const stm_endpoint *s, state *me, const stm_http_job *job, m
         mill_error_remedy(e, "Raise max_answer_bytes, or lower max_tokens or texts_per_request");
     } else if (o->no_memory) {
         mill_fail(e, MILL_ERR_NOMEM, "no memory for a request or its answer");
+    } else if (o->curl == STM_HTTP_UNASKED) {
+        mill_fail(e, MILL_ERR_STEP, "%s", o->words);
+        mill_error_remedy(e, o->status == 0 ? "`retries` hands the row over again in another batch" : "Compare url, model and the requests with what the service takes");
     } else if (o->curl != 0) {
         mill_fail(e, o->curl == 28 /* CURLE_OPERATION_TIMEDOUT */ ? MILL_ERR_TIMEOUT : MILL_ERR_IO, "no answer: %s", o->words);
         mill_error_remedy(e, "Is the server there? See url, connect_timeout, request_timeout, ca_file");
@@ -299,7 +311,7 @@ static stm_http_job *half(const stm_endpoint *s, const stm_http_job *whole, int6
 
 static mill_status fail_job(const stm_endpoint *s, state *me, const stm_http_job *job, mill_results *out, mill_error *e)
 {
-    if (may_be_a_rows(job)) {
+    if (me->offline == NULL && may_be_a_rows(job)) {
         stm_http_job *a = half(s, job, 0, job->rows / 2), *b = half(s, job, job->rows / 2, job->rows - job->rows / 2);
         if (a != NULL && b != NULL) {
             a->next = b;
@@ -425,6 +437,7 @@ static mill_status take(mill_replica *r, const stm_endpoint *s, state *me, stm_h
     mill_status st;
 
     stm_endpoint_hide(me->key, job->answer, job->answer_bytes);
+    stm_endpoint_hide(me->key, job->outcome.words, strlen(job->outcome.words));
     if (job->empty && job->outcome.too_big) {
         mill_fail(&e, MILL_ERR_DATA, "column messages holds something else than a list of messages");
         mill_error_remedy(&e, "A message is {\"role\": \"user\", \"content\": \"...\"}");
@@ -438,12 +451,28 @@ static mill_status take(mill_replica *r, const stm_endpoint *s, state *me, stm_h
     return fail_job(s, me, job, out, &e);
 }
 
+/* Nothing came. Whether anything may in this run. */
+static mill_status wait_offline(mill_replica *r, state *me, mill_error *err)
+{
+    char news[300];
+    bool bad;
+    int64_t batches;
+
+    stm_offline_news(me->offline, news, sizeof news, &bad);
+    stm_endpoint_hide(me->key, news, strlen(news));
+    if (news[0] != 0) mill_replica_log(r, bad ? MILL_WARN : MILL_INFO, "%s", news);
+    if (!stm_offline_waits(me->offline, &batches)) return MILL_OK;
+    return mill_fail(err, MILL_ERR_NOT_FINISHED, "%" PRId64 " batches are at the service", batches);
+}
+
 mill_status stm_endpoint_poll(mill_replica *r, mill_results *out, mill_error *err)
 {
     const stm_endpoint *s = mill_step_state(mill_replica_step(r));
     state *me = mill_replica_state(r);
-    stm_http_job *jobs = stm_http_take(me->http);
+    stm_http_job *jobs = me->offline != NULL ? stm_offline_take(me->offline) : stm_http_take(me->http);
     mill_status st = MILL_OK;
+
+    if (me->offline != NULL && jobs == NULL) return wait_offline(r, me, err);
 
     while (jobs != NULL && st == MILL_OK) { /* rows of a ticket that come one after the other become one batch */
         stm_http_job *job = jobs;

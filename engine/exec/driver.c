@@ -72,7 +72,7 @@ static bool any_outside(stm_run *run)
         stm_station *s = &run->stations[i];
         if (s->kind != STM_AT_SUBMIT || !atomic_load(&s->active) || atomic_load(&s->done)) continue;
         for (int32_t k = 0; k < s->n_slots; k++)
-            if (stm_wrapper_in_flight(s->slots[k].wrapper) > 0) return true;
+            if (stm_wrapper_in_flight(s->slots[k].wrapper) > 0 && !stm_wrapper_waits(s->slots[k].wrapper)) return true;
     }
     return false;
 }

@@ -585,6 +585,7 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     const stm_vault_opts vo = {.files = &d->files, .fresh = run->opts.fresh};
     if ((st = stm_vault_open(&vo, &d->vault, err)) != MILL_OK) goto fail;
     if ((st = stm_owner_claim(d->vault, &d->files, run->run_dir, ANSWER_S, &d->owner, err)) != MILL_OK) goto fail;
+    if (run->opts.fresh) stm_durable_forget(run);
     if ((st = make_lasting(run, err)) != MILL_OK) goto fail;
     if ((st = name_all(run, &o, err)) != MILL_OK) goto fail;
     d->n_parts = o.n_parts;

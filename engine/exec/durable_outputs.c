@@ -1,13 +1,31 @@
 /* What a run that lasts does for its sinks: which files are theirs alone, and the list of those that are complete. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "exec/durable_state.h"
 
 #include "plugin/config.h"
+
+#define STM_BATCHES "batches" /* where steps note what they handed to others: steps/http/offline.h */
 
 static bool opening_over(uint64_t epoch, void *user)
 {
     const stm_run *run = user;
 
     return stm_owner_over(&run->durable->files, run->run_dir, epoch);
+}
+
+void stm_durable_forget(const stm_run *run)
+{
+    const int top = open(run->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), folder = top >= 0 ? openat(top, STM_BATCHES, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    DIR *d = folder >= 0 ? fdopendir(folder) : NULL;
+
+    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
+        if (e->d_name[0] != '.') (void)unlinkat(dirfd(d), e->d_name, 0);
+    if (d != NULL) closedir(d);
+    else if (folder >= 0) close(folder);
+    if (top >= 0) close(top);
 }
 
 static mill_status on_output(stm_wrapper *w, stm_output_event what, const mill_part *part, void *user, mill_error *err)

@@ -77,6 +77,8 @@ void stm_durable_suspects(stm_run *run, const bool *kept);
 void stm_durable_progress(const stm_run *run);
 /** Error records since the last commit go into the next. */
 mill_status stm_durable_errors_commit(stm_run *run, mill_error *err);
+/** The run begins afresh: what steps noted in the run directory of work that they handed to others is gone. */
+void stm_durable_forget(const stm_run *run);
 /** Sinks may write: tell them which opening this is, keep the list of their files. After stm_vault_begin. */
 mill_status stm_durable_outputs_open(stm_run *run, mill_error *err);
 

@@ -2,6 +2,7 @@
  * What to do when nothing can move: every thread idle, nothing ready, nothing in flight. In this order: finish what a stop left;
  * close what a failure made pointless; make room where memory is short; grant credit to whoever starves; and if nothing of this helps, say so and end: a run never hangs.
  */
+#include "core/log.h"
 #include "exec/station.h"
 
 /* The side that reads what @p s stores will never see the end of it. */
@@ -74,6 +75,16 @@ static void end_stage(stm_run *run)
     stm_run_note(run);
 }
 
+static bool only_waits(const stm_run *run)
+{
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        const stm_station *s = &run->stations[i];
+        for (int32_t k = 0; s->kind == STM_AT_SUBMIT && atomic_load(&s->active) && k < s->n_slots; k++)
+            if (stm_wrapper_in_flight(s->slots[k].wrapper) > 0 && stm_wrapper_waits(s->slots[k].wrapper)) return true;
+    }
+    return false;
+}
+
 bool stm_run_unstall(stm_run *run)
 {
     int32_t starved = -1, root;
@@ -98,6 +109,12 @@ bool stm_run_unstall(stm_run *run)
             }
     }
     if (atomic_load(&run->stop) != 0) { /* told so in the meantime: that is why nobody may move */
+        end_stage(run);
+        return false;
+    }
+    if (only_waits(run)) { /* the next run asks again */
+        stm_log(STM_INFO, "run", "nothing is left but to wait for what is outside: run again to ask for it");
+        stm_run_raise_stop(run, 2);
         end_stage(run);
         return false;
     }

@@ -236,6 +236,7 @@ mill_status stm_tickets_offer(stm_wrapper *w, mill_error *err)
         *tp = t->next;
         append(&w->tickets, t);
         t->since_ns = now;
+        atomic_store_explicit(&w->waits, false, memory_order_release);
         if (st != MILL_OK) { /* never taken: nothing to be cancelled */
             st = stm_ticket_failed(w, t, &e, st, err);
             if (st == MILL_OK) st = stm_tickets_settle(w, err); /* may add to what waits, behind *tp */

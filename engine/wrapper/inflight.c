@@ -47,6 +47,7 @@ no_memory:
 }
 
 bool stm_wrapper_full(const stm_wrapper *w) { return atomic_load_explicit(&w->full, memory_order_acquire); }
+bool stm_wrapper_waits(const stm_wrapper *w) { return atomic_load_explicit(&w->waits, memory_order_acquire); }
 int32_t stm_wrapper_in_flight(const stm_wrapper *w) { return atomic_load_explicit(&w->n_flights, memory_order_acquire); }
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
@@ -156,6 +157,8 @@ static mill_status ask(stm_wrapper *w, mill_error *err)
         st = stm_call_over(w, st, &e);
     }
     if (results.st != MILL_OK) return results.st;
+    atomic_store_explicit(&w->waits, st == MILL_ERR_NOT_FINISHED && w->waiting == NULL, memory_order_release);
+    if (st == MILL_ERR_NOT_FINISHED) return MILL_OK;
     return st != MILL_OK && st != MILL_ERR_AGAIN ? fail_all(w, &e, st, err) : MILL_OK;
 }
 

@@ -122,6 +122,7 @@ struct stm_wrapper {
     size_t cap_failing;
     uint64_t next_ticket;
     _Atomic int32_t n_flights;  /* driving thread; read by anybody */
+    _Atomic bool waits;         /* the step can only wait for something outside; driving thread; read by anybody */
     _Atomic bool full;          /* the step refused a ticket; driving thread; read by anybody */
     int64_t most_rows;          /* of a call, since device memory was exhausted; 0 = no limit */
     int64_t fit_rows;           /* the most that a call has had since then and that fitted */

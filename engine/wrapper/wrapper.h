@@ -123,6 +123,8 @@ mill_status stm_wrapper_write(stm_wrapper *w, const mill_batch *in, mill_error *
 mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err);
 /** Whether the write before this call came to a place that the output can be gone on with from. Asking forgets it. */
 bool stm_wrapper_marked(stm_wrapper *w);
+/** Whether what is in flight waits for something outside that may take hours: the step said so. Threads: any. */
+bool stm_wrapper_waits(const stm_wrapper *w);
 /** Make what was written durable; *cursor = where to go on. No record with MILL_ERR_UNSUPPORTED: the step has no sync; and MILL_ERR_AGAIN: there
  *  was no such place since it was opened. */
 mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *err);

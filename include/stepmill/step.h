@@ -152,7 +152,9 @@ typedef struct mill_step_type {
      *  taken. Rows that failed may come again under a new ticket (retries, on_error: isolate). */
     mill_status (*submit)(mill_replica *r, uint64_t ticket, mill_batch *const *in, size_t n_in, mill_error *err);
     /** Hand over what is finished (mill_results_*). Called after mill_replica_wake, and ten times a second while rows are in
-     *  flight. A failure is one of every ticket in flight: each is cancelled. */
+     *  flight. A failure is one of every ticket in flight: each is cancelled. But MILL_ERR_NOT_FINISHED: nothing can be done here than to wait for something
+     *  outside that may take hours, as an offline batch. The tickets stay, poll is called as before. When nothing else of the pipeline can move either, the
+     *  run ends as stopped (exit code 75), and the next one hands the same rows over again. */
     mill_status (*poll)(mill_replica *r, mill_results *out, mill_error *err);
     /** Forget a ticket whose rows are not all answered: it is past its deadline (timeout: {batch}), poll failed, or the run ends. Once per
      *  ticket. No results for it any more, and its batch may be gone when this returns. */

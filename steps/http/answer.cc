@@ -1,34 +1,16 @@
 #include "steps/http/answer.h"
 
-#include <simdjson.h>
-
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <new>
 #include <string>
 
-#include "steps/http/client.h"
-
-static_assert(STM_HTTP_PADDING >= simdjson::SIMDJSON_PADDING, "answers are parsed where they are");
+#include "steps/http/parser.h"
 
 namespace dom = simdjson::dom;
 
-struct stm_answers {
-    dom::parser parser;
-};
-
 namespace {
-
-/* In place; the parser itself refuses documents nested deeper than 1,024. */
-mill_status parse(stm_answers *a, const char *json, size_t bytes, dom::element *out, mill_error *err)
-{
-    if (bytes == 0) return mill_fail(err, MILL_ERR_DATA, "the answer is empty");
-    const simdjson::error_code e = a->parser.parse(json, bytes, false).get(*out);
-    if (e == simdjson::SUCCESS) return MILL_OK;
-    if (e == simdjson::MEMALLOC) return mill_fail(err, MILL_ERR_NOMEM, "no memory to read an answer of %zu bytes", bytes);
-    return mill_fail(err, MILL_ERR_DATA, "the answer is not JSON: %s", simdjson::error_message(e));
-}
 
 int64_t whole(simdjson::simdjson_result<dom::element> v)
 {
@@ -89,7 +71,7 @@ mill_status stm_answer_choice(stm_answers *a, const char *json, size_t bytes, bo
     dom::element doc, choice;
     dom::array choices;
     stm_choice c = {};
-    const mill_status st = parse(a, json, bytes, &doc, err);
+    const mill_status st = stm_answers_parse(a, json, bytes, &doc, err);
     if (st != MILL_OK) return st;
     if (doc["choices"].get(choices) != simdjson::SUCCESS) return mill_fail(err, MILL_ERR_DATA, "the answer has no list \"choices\"");
     if (choices.size() != 1) return mill_fail(err, MILL_ERR_DATA, "the answer has %zu choices, expected 1", choices.size());
@@ -113,7 +95,7 @@ mill_status stm_answer_vectors(stm_answers *a, const char *json, size_t bytes, i
     dom::element doc;
     dom::array data;
     int64_t place = 0, filled = 0;
-    const mill_status st = parse(a, json, bytes, &doc, err);
+    const mill_status st = stm_answers_parse(a, json, bytes, &doc, err);
     if (st != MILL_OK) return st;
     if (doc["data"].get(data) != simdjson::SUCCESS) return mill_fail(err, MILL_ERR_DATA, "the answer has no list \"data\"");
     if (data.size() != static_cast<size_t>(n))
@@ -149,7 +131,7 @@ void stm_answer_words(stm_answers *a, const char *body, size_t bytes, char *out,
     dom::element doc;
     const char *text = nullptr;
     int64_t n = 0;
-    if (bytes > 0 && parse(a, body, bytes, &doc, nullptr) == MILL_OK) {
+    if (bytes > 0 && stm_answers_parse(a, body, bytes, &doc, nullptr) == MILL_OK) {
         const char *p;
         dom::element e;
         const simdjson::simdjson_result<dom::element> tried[] = {doc["error"]["message"], doc["error"], doc["message"], doc["detail"]};
@@ -167,7 +149,7 @@ bool stm_messages_ok(stm_answers *a, const char *json, size_t bytes)
 {
     dom::element doc;
     dom::array messages;
-    if (parse(a, json, bytes, &doc, nullptr) != MILL_OK || doc.get(messages) != simdjson::SUCCESS) return false;
+    if (stm_answers_parse(a, json, bytes, &doc, nullptr) != MILL_OK || doc.get(messages) != simdjson::SUCCESS) return false;
     for (dom::element m : messages)
         if (!m.is_object()) return false;
     return messages.size() > 0;

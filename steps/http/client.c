@@ -354,6 +354,15 @@ static mill_status add_header(stm_http *h, const char *line)
     return MILL_OK;
 }
 
+char *stm_http_key_line(const char *header, const char *key)
+{
+    const size_t room = strlen(header) + strlen(key) + 16;
+    char *line = malloc(room);
+
+    if (line != NULL) snprintf(line, room, "%s: %s%s", header, strcasecmp(header, "Authorization") == 0 ? "Bearer " : "", key);
+    return line;
+}
+
 static mill_status add_headers(stm_http *h, const stm_http_options *o)
 {
     mill_status st = add_header(h, "Content-Type: application/json");
@@ -361,13 +370,10 @@ static mill_status add_headers(stm_http *h, const stm_http_options *o)
     if (st == MILL_OK) st = add_header(h, "Accept: application/json");
     if (st == MILL_OK) st = add_header(h, "Expect:"); /* no 100-continue: a round trip for nothing */
     if (st == MILL_OK && o->key != NULL) {
-        const bool bearer = strcasecmp(o->key_header, "Authorization") == 0;
-        const size_t room = strlen(o->key_header) + strlen(o->key) + 16;
-        char *line = malloc(room);
+        char *line = stm_http_key_line(o->key_header, o->key);
         if (line == NULL) return MILL_ERR_NOMEM;
-        snprintf(line, room, "%s: %s%s", o->key_header, bearer ? "Bearer " : "", o->key);
         st = add_header(h, line);
-        explicit_bzero(line, room);
+        explicit_bzero(line, strlen(line));
         free(line);
     }
     return st;

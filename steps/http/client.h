@@ -19,16 +19,18 @@ MILL_BEGIN_DECLS
 
 #define STM_HTTP_PADDING 64 /* readable bytes behind an answer, as parsers of JSON want them */
 
+#define STM_HTTP_UNASKED (-1)
+
 /** What came of a request in the end. */
 typedef struct stm_http_outcome {
-    int32_t curl;           /* CURLcode; 0 = there is a whole answer, of any status */
+    int32_t curl;           /* CURLcode; 0 = there is a whole answer, of any status; or STM_HTTP_UNASKED: words says why, status 0 = it may pass */
     int32_t status;         /* of HTTP; 0 = none came */
     int32_t attempts;       /* made */
     bool too_big;           /* the answer was, and was cut off */
     bool no_memory;         /* for the answer */
     bool again_after;       /* the server asked to wait longer than a row may take */
     int64_t retry_after_s;  /* what the server asked for */
-    char words[160];        /* libcurl's, when curl is not 0 */
+    char words[160];        /* when curl is not 0 */
 } stm_http_outcome;
 
 /** A request and its answer: one malloc block; body and answer are others. */
@@ -95,6 +97,8 @@ void stm_http_used(stm_http *h, const stm_http_job *job, int64_t used);
 /** So far. */
 stm_http_counts stm_http_count(stm_http *h);
 
+/** The header line that carries a key; malloc, to be overwritten before it is freed. NULL: no memory. */
+char *stm_http_key_line(const char *header, const char *key);
 /** Whether trying the request of @p o again may help: connections, deadlines, 408, 425, 429, 5xx; a mill_error_class. */
 int32_t stm_http_class(const stm_http_outcome *o);
 /** Pause before attempt number @p attempt (1 = the second), in ns: doubling, half of it by chance of @p seed. */

@@ -10,6 +10,9 @@ int32_t stm_http_class(const stm_http_outcome *o)
     if (o->no_memory) return MILL_CLASS_TRANSIENT;
     switch (o->curl) {
     case CURLE_OK: break;
+    case STM_HTTP_UNASKED:
+        if (o->status == 0) return MILL_CLASS_TRANSIENT;
+        break;
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_NOT_BUILT_IN:
