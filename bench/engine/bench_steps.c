@@ -42,11 +42,11 @@ static int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Counted by the preloaded bench_malloc.so; 0 without it. */
+/* Counted by the preloaded count_malloc.so; 0 without it. */
 static int64_t mallocs(void)
 {
     int64_t (*calls)(void) = NULL;
-    void *symbol = dlsym(RTLD_DEFAULT, "bench_malloc_calls");
+    void *symbol = dlsym(RTLD_DEFAULT, "count_malloc_calls");
 
     memcpy(&calls, &symbol, sizeof calls);
     return calls != NULL ? calls() : 0;

@@ -68,7 +68,7 @@ class Bench:
         out.unlink(missing_ok=True)
         env = {"BENCH_REPORT": str(out)}
         if count_mallocs:
-            env["LD_PRELOAD"] = str(self.lib / "bench_malloc.so")
+            env["LD_PRELOAD"] = str(self.lib / "count_malloc.so")
         self.run(self.command, "run", self.pipeline(steps, keep), "--run", self.scratch / "run", "--fresh", "--quiet", env=env)
         return json.loads(out.read_text(encoding="utf-8"))
 

@@ -16,7 +16,8 @@ struct stm_ipc_writer {
     void *user;
     struct ArrowSchema arrow_schema;
     struct ArrowIpcEncoder encoder;
-    struct ArrowBuffer head, body; /* kept between batches */
+    struct ArrowArrayView view;    /* these three are kept between batches: writing one allocates nothing */
+    struct ArrowBuffer head, body;
 };
 
 static mill_status failed(int code, const struct ArrowError *why, mill_error *err)
@@ -56,10 +57,12 @@ static mill_status begin(const mill_type *schema, bool say_schema, stm_ipc_sink 
     w->user = user;
     ArrowBufferInit(&w->head);
     ArrowBufferInit(&w->body);
+    ArrowArrayViewInitFromType(&w->view, NANOARROW_TYPE_UNINITIALIZED);
     if ((code = ArrowIpcEncoderInit(&w->encoder)) != NANOARROW_OK) st = failed(code, &why, err);
     else if ((st = mill_arrow_export_type(schema, &w->arrow_schema, err)) != MILL_OK) (void)0;
     else if (!say_schema) (void)0;
     else if ((code = ArrowIpcEncoderEncodeSchema(&w->encoder, &w->arrow_schema, &why)) != NANOARROW_OK) st = failed(code, &why, err);
+    else if ((code = ArrowArrayViewInitFromSchema(&w->view, &w->arrow_schema, &why)) != NANOARROW_OK) st = failed(code, &why, err);
     else st = send_head(w, err);
     if (st != MILL_OK) {
         stm_ipc_writer_destroy(&w);
@@ -133,19 +136,14 @@ static mill_status compact(const mill_batch *batch, mill_batch **out)
 static mill_status encode(stm_ipc_writer *w, struct ArrowArray *array, mill_error *err)
 {
     struct ArrowError why = {{0}};
-    struct ArrowArrayView view;
     mill_status st;
-    int code = ArrowArrayViewInitFromSchema(&view, &w->arrow_schema, &why);
+    int code = ArrowArrayViewSetArray(&w->view, array, &why);
 
-    if (code == NANOARROW_OK) code = ArrowArrayViewSetArray(&view, array, &why);
     w->body.size_bytes = 0;
-    if (code == NANOARROW_OK) code = ArrowIpcEncoderEncodeSimpleRecordBatch(&w->encoder, &view, &w->body, &why);
-    if (code != NANOARROW_OK)
-        st = failed(code, &why, err);
-    else if ((st = send_head(w, err)) == MILL_OK)
-        st = send(w, &w->body, err);
-    ArrowArrayViewReset(&view);
-    return st;
+    if (code == NANOARROW_OK) code = ArrowIpcEncoderEncodeSimpleRecordBatch(&w->encoder, &w->view, &w->body, &why);
+    if (code != NANOARROW_OK) return failed(code, &why, err);
+    if ((st = send_head(w, err)) != MILL_OK) return st;
+    return send(w, &w->body, err);
 }
 
 mill_status stm_ipc_writer_batch(stm_ipc_writer *w, const mill_batch *batch, mill_error *err)
@@ -208,6 +206,7 @@ void stm_ipc_writer_destroy(stm_ipc_writer **writer)
     *writer = NULL;
     if (w->arrow_schema.release != NULL) w->arrow_schema.release(&w->arrow_schema);
     if (w->encoder.private_data != NULL) ArrowIpcEncoderReset(&w->encoder);
+    ArrowArrayViewReset(&w->view);
     ArrowBufferReset(&w->head);
     ArrowBufferReset(&w->body);
     stm_free(w);

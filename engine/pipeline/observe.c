@@ -20,12 +20,13 @@
 #include "trace/tracer.h"
 
 #define FIRST_TICK_NS 2000000LL /* between two looks; grows with the time that the run has taken */
-#define TICK_NS 100000000LL
+#define TICK_NS FILL_NS
 #define TICKS_PER_RUN 50
 #define TRACE_TICK_NS 20000000LL /* rings must not fill meanwhile */
 #define FILL_NS 250000000LL      /* between two readings of all counters */
 #define WRITE_NS 1000000000LL    /* between two writings; more where writing is slow */
-#define WRITE_SHARE 100          /* of the time at most 1/100 goes into it */
+#define WRITE_SHARE 100          /* of the time at most 1/100 goes into it, */
+#define REST_SHARE 4000          /* 1/4000 while nothing moves */
 enum { LOGGED_ERRORS = 100 /* per look */ };
 
 struct stm_observer {
@@ -42,7 +43,8 @@ struct stm_observer {
     pthread_mutex_t lock; /* below: all that follows */
     pthread_cond_t cond;
     bool quit, ended;
-    bool told; /* that something cannot be written */
+    bool told;  /* that something cannot be written */
+    bool moved; /* since the last writing a replica began, ended or made something */
     stm_picture *picture;
     stm_gauge *gauge;
     stm_account *accounts;                  /* [replicas] */
@@ -72,6 +74,7 @@ static void look(stm_observer *o)
                 if (s->first_ns == 0) s->first_ns = o->looked_ns > 0 ? o->looked_ns : 1;
                 s->last_ns = now;
             }
+            o->moved = o->moved || now_at.doing != r->doing || now_at.rows != r->rows;
             r->doing = now_at.doing;
             r->rows = now_at.rows;
             r->batches = now_at.batches;
@@ -173,7 +176,7 @@ static void write_out(stm_observer *o)
 {
     const int64_t began = stm_now_ns();
     mill_error err = {0};
-    int64_t took;
+    int64_t pause;
 
     o->text.bytes = 0;
     o->text.failed = false;
@@ -185,8 +188,9 @@ static void write_out(stm_observer *o)
     stm_metrics_write(o->picture, &o->text);
     if (!o->text.failed && stm_file_replace(o->dir, STM_RUN_METRICS, o->text.data, o->text.bytes, &err) != MILL_OK)
         say_once(o, &err);
-    took = stm_now_ns() - began;
-    o->write_ns = o->looked_ns + (took * WRITE_SHARE > WRITE_NS ? took * WRITE_SHARE : WRITE_NS);
+    pause = (stm_now_ns() - began) * (o->moved ? WRITE_SHARE : REST_SHARE);
+    o->write_ns = o->looked_ns + (pause > WRITE_NS ? pause : WRITE_NS);
+    o->moved = false;
 }
 
 /* What the server gives away. Threads: its own. */

@@ -22,7 +22,9 @@
 #define SETTLE_MS 50                 /* how long to wait for answers that nobody asked for, of what does not wait for input */
 #define SETTLE_MOST_MS 2000          /* and where it computes all the time */
 #define CLOSED_MS 5000               /* how long a process may live that has closed its output */
-#define TICK_MS 50                   /* how often cancelled() and the deadline are looked at */
+#define TICK_MS 50                   /* cancelled() and the deadline are looked at this often, and less often */
+#define TICK_MOST_MS 400             /* where the wait is long: waiting costs next to nothing then */
+#define TICK_SHARE 8                 /* a tick is at most this part of the wait so far */
 #define STOPPED_MS 500               /* how much later than it we may hear of a stop */
 #define TAIL_BYTES 400               /* of its standard error, for messages */
 #define WRITE_BYTES (1 << 20)        /* at a time */
@@ -436,14 +438,14 @@ static mill_status write_some(stm_child *c, talk *t, mill_error *err)
     return MILL_OK;
 }
 
-static mill_status serve(stm_child *c, talk *t, bool *done, const stm_child_hooks *hooks, mill_error *err)
+static mill_status serve(stm_child *c, talk *t, int64_t tick_ms, bool *done, const stm_child_hooks *hooks, mill_error *err)
 {
     enum { IN, OUT, ERR, END };
     struct pollfd p[4] = {{.fd = t->bytes > 0 ? c->in : -1, .events = POLLOUT}, {.fd = c->out, .events = POLLIN},
                           {.fd = c->err, .events = POLLIN}, {.fd = c->pidfd, .events = POLLIN}};
     mill_status st = MILL_OK;
 
-    if (poll(p, 4, TICK_MS) < 0 && errno != EINTR) return mill_fail(err, MILL_ERR_IO, "poll: %s", strerror(errno));
+    if (poll(p, 4, (int)tick_ms) < 0 && errno != EINTR) return mill_fail(err, MILL_ERR_IO, "poll: %s", strerror(errno));
     if (p[ERR].fd >= 0 && p[ERR].revents != 0) read_stderr(c, hooks);
     if (p[OUT].fd >= 0 && p[OUT].revents != 0) st = read_stdout(c, hooks, done, err);
     if (st == MILL_OK && p[IN].fd >= 0 && p[IN].revents != 0) st = write_some(c, t, err);
@@ -492,9 +494,17 @@ static mill_status settle(stm_child *c, bool over, const stm_child_hooks *hooks,
     return st;
 }
 
+static int64_t tick_ms(int64_t since, int64_t until)
+{
+    const int64_t now = now_ms(), share = (now - since) / TICK_SHARE;
+    const int64_t tick = share < TICK_MS ? TICK_MS : share > TICK_MOST_MS ? TICK_MOST_MS : share;
+
+    return until - now > tick ? tick : until > now ? until - now : 0;
+}
+
 static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s, const stm_child_hooks *hooks, mill_error *err)
 {
-    const int64_t until = deadline_s < 0 ? INT64_MAX : now_ms() + (int64_t)(deadline_s * 1000);
+    const int64_t since = now_ms(), until = deadline_s < 0 ? INT64_MAX : since + (int64_t)(deadline_s * 1000);
     int64_t closed = 0; /* since when its output has ended */
     bool done = !awaits, over = false;
     mill_status st = MILL_OK;
@@ -509,7 +519,7 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
     while (st == MILL_OK && !over) {
         /* Nothing more to say, all answers there: without close_input it stays for the next conversation. */
         if (done && t->bytes == 0 && !t->close_input) break;
-        st = serve(c, t, &done, hooks, err);
+        st = serve(c, t, tick_ms(since, until), &done, hooks, err);
         if (st == MILL_OK && reap(c, false)) {
             over = true;
             st = drain(c, &done, hooks, err);
