@@ -290,6 +290,23 @@ static mill_status refuse_other(const stm_run *run, const stm_vault_part *old, m
     return MILL_ERR_INVALID;
 }
 
+/* What a sink of the part wrote is not there any more, or is something else: it is written again. */
+static bool outputs_differ(const stm_run *run, int32_t part)
+{
+    bool differ = false;
+
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        const stm_station *s = &run->stations[i];
+        stm_text why = {0};
+
+        if (s->lasting->part != part || s->kind != STM_AT_SINK || !stm_manifest_differs(run->durable->manifest, s->name, &why)) continue;
+        differ = true;
+        stm_log(STM_WARN, s->name, "%s: it is written again", why.failed ? "a file of its output was changed" : why.data);
+        stm_text_free(&why);
+    }
+    return differ;
+}
+
 static mill_status choose(stm_run *run, opening *o, mill_error *err)
 {
     const stm_vault *v = run->durable->vault;
@@ -320,6 +337,10 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
         if (!o->kept[p] && run->opts.resume) st = refuse_change(&old, part, part->name, err);
         if (!o->kept[p]) {
             if (st == MILL_OK) say_change(run, p, &old, part);
+            continue;
+        }
+        if (!run->opts.fresh && outputs_differ(run, p)) {
+            o->kept[p] = false;
             continue;
         }
         part->state = old.state;
@@ -586,6 +607,7 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     if ((st = stm_vault_open(&vo, &d->vault, err)) != MILL_OK) goto fail;
     if ((st = stm_owner_claim(d->vault, &d->files, run->run_dir, ANSWER_S, &d->owner, err)) != MILL_OK) goto fail;
     if (run->opts.fresh) stm_durable_forget(run);
+    if ((st = stm_manifest_open(&d->files, run->run_dir, &d->manifest, err)) != MILL_OK) goto fail;
     if ((st = make_lasting(run, err)) != MILL_OK) goto fail;
     if ((st = name_all(run, &o, err)) != MILL_OK) goto fail;
     d->n_parts = o.n_parts;

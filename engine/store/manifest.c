@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
@@ -420,4 +421,45 @@ mill_status stm_manifest_reads(stm_manifest *m, const char *path, mill_error *er
     pthread_mutex_unlock(&m->lock);
     free(real);
     return st;
+}
+
+static bool newer(const struct timespec *a, const struct timespec *b) { return a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec; }
+
+static bool part_differs(const stm_manifest *m, const part *p, const struct stat *list, stm_text *why)
+{
+    stm_text path = {0};
+    struct stat info;
+    bool gone = false, other = false;
+
+    if (p->path[0] != '/') stm_text_addf(&path, "%s/", m->dir);
+    stm_text_addf(&path, "%s", p->path);
+    if (path.failed) return false;
+    if (stat(path.data, &info) != 0) {
+        gone = true;
+    } else if ((uint64_t)info.st_size != p->bytes) {
+        other = true;
+    } else if (newer(&info.st_mtim, &list->st_mtim)) {
+        const mill_part given = {.path = path.data};
+        part now;
+        other = read_part(&given, &now, NULL) != MILL_OK || now.crc32 != p->crc32;
+    }
+    if (gone || other) stm_text_addf(why, "%s %s", path.data, gone ? "is gone" : "was changed by somebody else");
+    stm_text_free(&path);
+    return gone || other;
+}
+
+bool stm_manifest_differs(stm_manifest *m, const char *step, stm_text *why)
+{
+    stm_text name = {0};
+    struct stat list = {0};
+    bool differs = false;
+
+    stm_text_addf(&name, "%s/" NAME, m->dir);
+    if (!name.failed) (void)stat(name.data, &list);
+    stm_text_free(&name);
+    pthread_mutex_lock(&m->lock);
+    const output *o = find(m, step);
+    for (size_t i = 0; o != NULL && i < o->n && !differs; i++) differs = part_differs(m, &o->parts[i], &list, why);
+    pthread_mutex_unlock(&m->lock);
+    return differs;
 }

@@ -7,6 +7,7 @@
 #ifndef STM_STORE_MANIFEST_H
 #define STM_STORE_MANIFEST_H
 
+#include "core/text.h"
 #include "stepmill/step.h"
 #include "store/files.h"
 
@@ -16,6 +17,9 @@ typedef struct stm_manifest stm_manifest;
 mill_status stm_manifest_open(const stm_files *files, const char *dir, stm_manifest **out, mill_error *err);
 /** Sets *m to NULL, accepts NULL. */
 void stm_manifest_close(stm_manifest **m);
+/** Whether a listed file of @p step's output is gone or has other contents: what is wrong with the first one is appended to @p why. Sizes are compared, and
+ *  the CRC-32 of what was written to after the list was. Blocks: on the disk. */
+bool stm_manifest_differs(stm_manifest *m, const char *step, stm_text *why);
 /** Step @p step has an output; of others nothing is kept, so all are named before anything is written. @p fresh: it begins anew, which is
  *  written at once. */
 mill_status stm_manifest_begin(stm_manifest *m, const char *step, bool fresh, mill_error *err);

@@ -152,6 +152,28 @@ TEST(Cli, OutputsMayChangePlaces)
     EXPECT_EQ(lines(f.read("runs/t/new.jsonl")), 4);
 }
 
+/* A finished run whose output is gone, cut or overwritten has not got it: it is written again, and said. */
+TEST(Cli, OutputsThatWereLostAreWrittenAgain)
+{
+    Folder f;
+    f.write("t.yaml", "stepmill: 1\nname: t\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, rows: 6}\n"
+                      "  out: {type: write_jsonl, from: count, path: out.jsonl, part_rows: 3}\n");
+    EXPECT_EQ(mt::run(f, {"run", "t.yaml"}).code, 0);
+    const std::string name = f.path() + "/runs/t/out-00001.jsonl", was = f.read("runs/t/out-00001.jsonl");
+    for (const char *how : {"untouched", "gone", "cut", "other"}) {
+        SCOPED_TRACE(how);
+        if (how[0] == 'g') unlink(name.c_str());
+        if (how[0] == 'c') f.write("runs/t/out-00001.jsonl", was.substr(1));
+        if (how[0] == 'o') f.write("runs/t/out-00001.jsonl", std::string(was.size(), 'x'));
+        const Result r = mt::run(f, {"run", "t.yaml"});
+        EXPECT_EQ(r.code, 0) << r.err;
+        EXPECT_EQ(f.read("runs/t/out-00001.jsonl"), was);
+        EXPECT_EQ(r.err.find(how[0] == 'g' ? name + " is gone: it is written again" : name + " was changed by somebody else: it is written again") != std::string::npos,
+                  how[0] != 'u')
+            << r.err;
+    }
+}
+
 TEST(Cli, QuietSaysNothingAndJsonSaysAll)
 {
     Folder f;
