@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +16,7 @@
 
 #include "steps/command/guard.h"
 #include "steps/command/idle.h"
+#include "steps/command/spawn.h"
 
 #define PADDING 64                   /* as STM_LINE_PADDING */
 #define SETTLE_MS 50                 /* how long to wait for answers that nobody asked for, of what does not wait for input */
@@ -30,8 +30,6 @@
 #define WRITE_BYTES (1 << 20)        /* at a time */
 #define LOG_LINES 40                 /* per conversation that are handed on; the rest is counted */
 #define KEEP_BYTES ((size_t)1 << 20) /* a bigger buffer is given back after the conversation */
-
-extern char **environ;
 
 struct stm_child {
     stm_child_opts opts;
@@ -87,35 +85,6 @@ bool stm_child_has_more(const stm_child *c)
 
 /* ---- start -------------------------------------------------------------------------------------------------------- */
 
-/* The far ends become 0, 1 and 2 of the child; every other descriptor is closed there. */
-static int spawn(stm_child *c, const int far[3])
-{
-    posix_spawn_file_actions_t files;
-    posix_spawnattr_t attr;
-    sigset_t none, all;
-    int e = posix_spawn_file_actions_init(&files);
-
-    if (e != 0) return e;
-    if ((e = posix_spawnattr_init(&attr)) != 0) {
-        posix_spawn_file_actions_destroy(&files);
-        return e;
-    }
-    sigemptyset(&none);
-    sigfillset(&all);
-    if (c->opts.cwd != NULL) e = posix_spawn_file_actions_addchdir_np(&files, c->opts.cwd);
-    for (int i = 0; i < 3 && e == 0; i++) e = posix_spawn_file_actions_adddup2(&files, far[i], i);
-    if (e == 0) e = posix_spawn_file_actions_addclosefrom_np(&files, 3);
-    if (e == 0) e = posix_spawnattr_setpgroup(&attr, 0);
-    if (e == 0) e = posix_spawnattr_setsigmask(&attr, &none);
-    if (e == 0) e = posix_spawnattr_setsigdefault(&attr, &all);
-    if (e == 0) e = posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    if (e == 0) e = posix_spawnp(&c->pid, c->opts.argv[0], &files, &attr, c->opts.argv, c->opts.envp != NULL ? c->opts.envp : environ);
-    if (e != 0) c->pid = 0;
-    posix_spawnattr_destroy(&attr);
-    posix_spawn_file_actions_destroy(&files);
-    return e;
-}
-
 /* A pipe whose ends are above 2, so that putting the far one in place in the child never lands on another. */
 static int high_pipe(int fds[2])
 {
@@ -144,7 +113,7 @@ mill_status stm_child_start(stm_child *c, mill_error *err)
     for (int i = 0; i < 3 && e == 0; i++) e = high_pipe(pipes[i]);
     if (e == 0) {
         const int far[3] = {pipes[0][0], pipes[1][1], pipes[2][1]};
-        e = spawn(c, far);
+        e = stm_spawn(c->opts.argv, c->opts.envp, c->opts.cwd, far, &c->pid); /* 0, 1 and 2 there; every other descriptor is closed */
     }
     close_fd(&pipes[0][0]);
     close_fd(&pipes[1][1]);
