@@ -20,9 +20,25 @@ char *stm_show_grouped(int64_t v, char *buf, size_t size)
     return buf;
 }
 
+/* Where the work is once all rows are made: the first step that has some left. NULL before, and after the end. */
+static const stm_picture_step *at_work(const stm_picture *p)
+{
+    const stm_picture_step *at = NULL;
+
+    if (p->state != STM_PICTURE_RUNNING) return NULL;
+    for (int32_t i = 0; i < p->n_steps; i++) {
+        const stm_picture_step *s = &p->steps[i];
+        if (s->phase == STM_PHASE_DONE || s->phase == STM_PHASE_FAILED) continue;
+        if (s->kind == MILL_GENERATOR) return NULL;
+        if (at == NULL) at = s;
+    }
+    return at;
+}
+
 static void headline(const stm_picture *p, stm_text *t)
 {
     const stm_picture_sums s = stm_picture_add_up(p);
+    const stm_picture_step *at = at_work(p);
     char a[32], b[32], c[48];
 
     stm_text_addf(t, "%s: ", stm_show_seconds(p->seconds, c, sizeof c));
@@ -35,10 +51,11 @@ static void headline(const stm_picture *p, stm_text *t)
     if (s.rows_total >= (double)s.rows_in && s.rows_total > 0)
         stm_text_addf(t, " of %s", stm_show_grouped((int64_t)(s.rows_total + 0.5), b, sizeof b));
     stm_text_addf(t, " rows in, %s out, ", stm_show_grouped(s.rows_out, a, sizeof a));
-    stm_text_addf(t, "%s rows/s", stm_show_grouped((int64_t)(s.rate + 0.5), b, sizeof b));
+    if (at != NULL) stm_text_addf(t, "%s at %s, ", at->name, stm_show_grouped(at->rows_in, a, sizeof a));
+    stm_text_addf(t, "%s rows/s", stm_show_grouped((int64_t)((at != NULL ? at->rate : s.rate) + 0.5), b, sizeof b));
     if (s.rows_failed > 0)
         stm_text_addf(t, ", %s row%s failed", stm_show_grouped(s.rows_failed, a, sizeof a), s.rows_failed == 1 ? "" : "s");
-    if (s.eta_s >= 0) stm_text_addf(t, ", %s%s left", s.more ? "at least " : "", stm_show_seconds(s.eta_s, c, sizeof c));
+    if (s.eta_s > 0 || (s.eta_s == 0 && !s.more)) stm_text_addf(t, ", %s%s left", s.more ? "at least " : "", stm_show_seconds(s.eta_s, c, sizeof c));
 }
 
 void stm_progress_line(const stm_picture *p, stm_text *t)

@@ -59,6 +59,25 @@ TEST(Progress, LineSaysRowsRateAndWhatIsLeft)
     EXPECT_EQ(line(x.p), "2 s: 2,000 of 10,000 rows in, 1,500 out, 1,000 rows/s, 3 rows failed\n");
 }
 
+/* The rate of a generator that has ended says nothing of the run. */
+TEST(Progress, LineSaysWhereTheWorkIsOnceAllRowsAreMade)
+{
+    Picture x;
+    moving(x);
+    x.step(0).rows_out = 10000;
+    x.step(0).phase = STM_PHASE_DONE;
+    x.step(0).eta_s = x.step(2).eta_s = -1;
+    x.step(1).rate = 250;
+    x.step(1).eta_s = 34;
+    const std::string name = x.step(1).name;
+    EXPECT_EQ(line(x.p), "2 s: 10,000 of 10,000 rows in, 1,500 out, " + name + " at 1,500, 250 rows/s, 3 rows failed, at least 34 s left\n");
+    x.step(1).eta_s = 0; /* before it has a rate: nothing is known */
+    EXPECT_EQ(line(x.p), "2 s: 10,000 of 10,000 rows in, 1,500 out, " + name + " at 1,500, 250 rows/s, 3 rows failed\n");
+    x.step(1).phase = STM_PHASE_DONE;
+    x.step(2).rate = 900;
+    EXPECT_EQ(line(x.p), "2 s: 10,000 of 10,000 rows in, 1,500 out, " + std::string(x.step(2).name) + " at 1,500, 900 rows/s, 3 rows failed\n");
+}
+
 TEST(Progress, UnknownTotalHasNoEnd)
 {
     Picture x;
