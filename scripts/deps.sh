@@ -11,25 +11,29 @@
 
 CORE_PACKAGES=(build-essential ca-certificates ccache cmake ninja-build pkg-config python3 python3-venv
     libcurl4-openssl-dev libfyaml-dev libhwloc-dev libjemalloc-dev libpcre2-dev libsimdjson-dev libutf8proc-dev libzstd-dev zlib1g-dev)
-TEST_PACKAGES=(clang clang-format clang-tidy git libclang-rt-14-dev libgtest-dev llvm shellcheck time
+TEST_PACKAGES=(clang clang-format clang-tidy git libclang-rt-14-dev libgtest-dev lld llvm shellcheck time
     munge slurm-client slurm-wlm-basic-plugins slurmctld slurmd) # a real scheduler for tests/e2e/slurm: 3 MB; not configured, so its services stay down (munge's starts where systemd runs)
 SLOW_PACKAGES=(chromium)
 BENCH_PACKAGES=(libbenchmark-dev libdnnl-dev libgstreamer1.0-dev libstarpu-dev libtbb-dev time)
 REQ=scripts/requirements
 
 debian_packages() {
-    local p missing=()
+    local p log missing=()
     for p in "$@"; do
         [ "$(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     say "Debian packages: ${missing[*]}"
-    as_root apt-get update -q
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+    log=$(mktemp)
+    if ! { as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+        tail -n 40 "$log" >&2
+        die "apt-get failed; $log has all that it said"
+    fi
+    rm "$log"
 }
 
 # python_packages ENV FILE...: an environment that holds the union of those lock files. A stamp of their hash says that
-# it does; each group adds to what is there.
+# it does; each group adds to what is there. Wheels only, and no bytecode: of most of these modules nobody imports one in ten.
 python_packages() {
     local env=$1 f stamp want
     shift
@@ -40,7 +44,7 @@ python_packages() {
         [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && continue
         say "Python packages of $f into ${env#"$ROOT"/}"
         rm -f "$stamp"
-        "$env/bin/python" -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r "$f"
+        "$env/bin/python" -m pip install -q --disable-pip-version-check --require-hashes --no-deps --only-binary :all: --no-compile -r "$f"
         echo "$want" >"$stamp"
     done
 }
@@ -70,11 +74,14 @@ group_core() {
     nanoarrow_source
 }
 group_test() {
+    local pid pids=() bad=0
     debian_packages "${CORE_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
-    group_core
-    python_packages "$ROOT/.venv" "$REQ/test.txt"
-    python_packages "$ROOT/.venv-ray" "$REQ/ray.txt"
-    python_packages "$ROOT/.venv-server" "$REQ/server.txt" # 118 packages, 600 MB: apart, since they pin much
+    # pip keeps one processor busy at most: the environments are filled beside each other.
+    (group_core; python_packages "$ROOT/.venv" "$REQ/test.txt") & pids+=($!)
+    python_packages "$ROOT/.venv-ray" "$REQ/ray.txt" & pids+=($!)
+    python_packages "$ROOT/.venv-server" "$REQ/server.txt" & pids+=($!) # 118 packages, 600 MB: apart, since they pin much
+    for pid in "${pids[@]}"; do wait "$pid" || bad=1; done
+    return $bad
 }
 group_slow() {
     group_test

@@ -4,7 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 scripts/deps.sh core
-say 'building (build/release)'
+say 'building (build/release), some minutes'
 build() {
     cmake --preset release && cmake --build --preset release -j "$(jobs_here)"
 }
