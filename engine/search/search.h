@@ -36,12 +36,12 @@ mill_status stm_pairs_team(stm_team *t, const mill_pairs_args *a, const stm_sear
 
 #define STM_SEARCH_TRIES 3
 
-/** Cut @p bytes, rounded up to 256, from *at. */
+/** Cut @p bytes, rounded up to 256, from *at; which begins at NULL where only the sum is wanted. */
 static inline void *stm_carve(char **at, size_t bytes)
 {
     void *p = *at;
 
-    *at += (bytes + 255) / 256 * 256;
+    *at = (char *)((uintptr_t)p + (bytes + 255) / 256 * 256); /* nothing may be added to a NULL pointer */
     return p;
 }
 /** Bytes that a search may take of each device: most of what is free on the fullest. */
