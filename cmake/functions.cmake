@@ -4,18 +4,57 @@ function(stm_sources)
   target_sources(stepmill_objects PRIVATE ${ARGN})
 endfunction()
 
-# stm_test(name LABELS unit SOURCES a.cc [LIBS ...] [TIMEOUT s] [ARGS ...]): one GoogleTest program over the engine's objects.
+# stm_googletest(target optimised): a program of GoogleTest. Assertions cost more to compile than to run, and headers most of all: tests are
+# compiled without optimisation, with the headers of GoogleTest and of the standard library compiled once for all of them
+# (-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON shows which test leaves an #include out). Optimised are those that calculate much themselves.
+function(stm_googletest target optimised)
+  target_link_libraries(${target} PRIVATE stepmill_flags GTest::gtest)
+  if(NOT optimised)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O0> $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>) # the last is for ccache
+    target_precompile_headers(${target} REUSE_FROM stepmill_test_headers)
+    get_target_property(c_sources ${target} SOURCES)
+    list(FILTER c_sources INCLUDE REGEX "\\.c$")
+    set_source_files_properties(${c_sources} PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
+  endif()
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL "EXECUTABLE")
+    target_link_libraries(${target} PRIVATE GTest::gtest_main)
+    # Plugins opened by the test find mill_* in it. No macro says so: compiled headers serve only those who define the same.
+    set_target_properties(${target} PROPERTIES ENABLE_EXPORTS ON DEFINE_SYMBOL "")
+  endif()
+endfunction()
+
+# stm_test(name LABELS unit SOURCES a.cc [LIBS ...] [TIMEOUT s] [ARGS ...] [OPTIMISED]): one GoogleTest program over the engine's objects.
 # One ctest entry per program keeps the suite's start-up cost low.
 function(stm_test name)
-  cmake_parse_arguments(T "" "TIMEOUT" "LABELS;SOURCES;LIBS;ARGS" ${ARGN})
+  cmake_parse_arguments(T "OPTIMISED" "TIMEOUT" "LABELS;SOURCES;LIBS;ARGS" ${ARGN})
   add_executable(${name} ${T_SOURCES})
-  target_link_libraries(${name} PRIVATE stepmill_objects stepmill_test_support ${T_LIBS} GTest::gtest GTest::gtest_main)
-  set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON) # plugins opened by the test find mill_* in it
+  target_link_libraries(${name} PRIVATE stepmill_objects stepmill_test_support ${T_LIBS})
+  stm_googletest(${name} ${T_OPTIMISED})
   add_test(NAME ${name} COMMAND ${name} ${T_ARGS})
   if(NOT T_TIMEOUT)
     set(T_TIMEOUT 300) # against hangs, not a measure: a loaded machine must not fail a test
   endif()
   set_tests_properties(${name} PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT} SKIP_REGULAR_EXPRESSION "ALL TESTS SKIPPED")
+endfunction()
+
+# stm_suite(name SOURCES ... [OPTIMISED]): a suite that several programs run, each for another backend, compiled once: they list
+# $<TARGET_OBJECTS:name> among their SOURCES, and say by stm_suite_for(program backend) what mt::suite_for() returns.
+function(stm_suite name)
+  cmake_parse_arguments(S "OPTIMISED" "" "SOURCES" ${ARGN})
+  add_library(${name} OBJECT ${S_SOURCES})
+  target_link_libraries(${name} PRIVATE stepmill_objects stepmill_test_support)
+  stm_as_program(${name})
+  stm_googletest(${name} ${S_OPTIMISED})
+endfunction()
+function(stm_suite_for program backend)
+  target_sources(${program} PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/suite_for.cc)
+  target_compile_definitions(${program} PRIVATE STM_SUITE_FOR="${backend}")
+endfunction()
+# Objects compiled as those of programs are, which differ from a library's.
+function(stm_as_program target)
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_compile_options(${target} PRIVATE -fPIE)
 endfunction()
 
 # stm_plugin(name SOURCES ...): a plugin for tests, examples or benches, built as a user would: public headers only.

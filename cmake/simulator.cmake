@@ -12,7 +12,7 @@ function(stm_sim_kernels target)
   target_link_libraries(${target} PRIVATE sim_device)
 endfunction()
 
-# stm_sim_test(name SOURCES a.cc [KERNELS target...] [LIBS ...] [MATRIX full|orders|once] [LABELS ...] [TIMEOUT s] [ENV A=B ...]):
+# stm_sim_test(name SOURCES a.cc [KERNELS target...] [LIBS ...] [MATRIX full|orders|once] [LABELS ...] [TIMEOUT s] [ENV A=B ...] [OPTIMISED]):
 # one GoogleTest program, entered into ctest once per mode: name.<order>[.lazy].
 #   full    fwd, rev and two random orders, each eager and lazy          (default; under TSan, which is slow, fwd and one lazy random)
 #   orders  the four orders, eager
@@ -21,12 +21,12 @@ function(stm_sim_test name)
   if(NOT TARGET sim_cudart)
     return()
   endif()
-  cmake_parse_arguments(T "" "MATRIX;TIMEOUT" "SOURCES;KERNELS;LIBS;LABELS;ENV" ${ARGN})
+  cmake_parse_arguments(T "OPTIMISED" "MATRIX;TIMEOUT" "SOURCES;KERNELS;LIBS;LABELS;ENV" ${ARGN})
   add_executable(${name} ${T_SOURCES})
-  target_link_libraries(${name} PRIVATE ${T_KERNELS} ${T_LIBS} stepmill_flags sim_cudart GTest::gtest GTest::gtest_main)
+  target_link_libraries(${name} PRIVATE ${T_KERNELS} ${T_LIBS} stepmill_flags sim_cudart)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests ${CMAKE_SOURCE_DIR}/tests/sim ${CMAKE_SOURCE_DIR}/include
                                              ${CMAKE_SOURCE_DIR}/engine ${CMAKE_SOURCE_DIR})
-  set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON)
+  stm_googletest(${name} ${T_OPTIMISED})
   if(NOT T_TIMEOUT)
     set(T_TIMEOUT 120)
   endif()

@@ -4,6 +4,7 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT"
 export STEPMILL_DEPS=${STEPMILL_DEPS:-$ROOT/.deps}
+export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS:-pch_defines,time_macros} # so that what includes compiled headers is cached, too
 # shellcheck disable=SC2034 # used by those who source this
 MODEL_LINK=models-cache/all-MiniLM-L6-v2
 

@@ -46,11 +46,11 @@ build() {
 
 # Every case of a GoogleTest program is counted, through the XML it writes; programs of other kinds count as one.
 check() {
-    local only=()
-    [ "$1" != fuzz ] || only=(--label-regex '^fuzz$')
+    local only=() at_once=$((jobs + 1)) # one more than processors: many a test waits for something
+    [ "$1" != fuzz ] || only=(--label-regex '^fuzz$') at_once=$jobs
     mkdir -p "$results/$1"
     ctest --preset "$1" --show-only=json-v1 >"$results/$1.tests"
-    GTEST_OUTPUT="xml:$results/$1/" ctest --preset "$1" -j "$jobs" "${exclude[@]}" "${only[@]}" --no-tests=error \
+    GTEST_OUTPUT="xml:$results/$1/" ctest --preset "$1" -j "$at_once" "${exclude[@]}" "${only[@]}" --no-tests=error \
         --output-junit "$results/$1.junit"
 }
 

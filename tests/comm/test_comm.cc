@@ -74,8 +74,8 @@ protected:
     void SetUp() override
     {
         std::string why;
-        ops = mt::comm_library(STM_TEST_COMM, &why);
-        if (ops == nullptr) GTEST_SKIP() << STM_TEST_COMM << ": " << why;
+        ops = mt::comm_library(mt::suite_for(), &why);
+        if (ops == nullptr) GTEST_SKIP() << mt::suite_for() << ": " << why;
         n = GetParam();
         if (strcmp(ops->backend, "cpu") != 0 && mt::devices_of(mt::backend(ops->backend, &why)) < n) GTEST_SKIP() << "fewer than " << n << " devices";
         before_ = mt::live();

@@ -13,6 +13,7 @@ extern "C" {
 #include "device/registry.h"
 #include "device/stream.h"
 }
+#include "support/suite_for.h"
 
 namespace mt {
 

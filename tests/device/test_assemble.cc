@@ -196,5 +196,5 @@ TEST_P(Assemble, FailsCleanlyAtEveryPoint)
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, Assemble, ::testing::Values(STM_TEST_BACKEND),
+INSTANTIATE_TEST_SUITE_P(Backends, Assemble, ::testing::Values(mt::suite_for()),
                          [](const auto &i) { return std::string(i.param); });

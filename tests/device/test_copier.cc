@@ -181,4 +181,4 @@ TEST_P(Copier, ClosingTellsWhatWasNotQueued)
     EXPECT_TRUE(stm_mark_done(c.mark)) << "what was queued of it is done";
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, Copier, ::testing::Values(STM_TEST_BACKEND), [](const auto &i) { return std::string(i.param); });
+INSTANTIATE_TEST_SUITE_P(Backends, Copier, ::testing::Values(mt::suite_for()), [](const auto &i) { return std::string(i.param); });

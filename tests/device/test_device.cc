@@ -473,5 +473,5 @@ TEST(Verdict, SortsEveryStatus)
     for (const auto &row : table) EXPECT_EQ(stm_device_verdict(row.status), row.want) << row.status;
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, Contract, ::testing::Values(STM_TEST_BACKEND),
+INSTANTIATE_TEST_SUITE_P(Backends, Contract, ::testing::Values(mt::suite_for()),
                          [](const auto &i) { return std::string(i.param); });

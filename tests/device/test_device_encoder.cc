@@ -395,5 +395,5 @@ TEST_P(DeviceEncoder, EmbedTextInARun)
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, DeviceEncoder, ::testing::Values(STM_TEST_BACKEND),
+INSTANTIATE_TEST_SUITE_P(Backends, DeviceEncoder, ::testing::Values(mt::suite_for()),
                          [](const auto &i) { return std::string(i.param); });

@@ -184,5 +184,5 @@ TEST_P(RowKernels, RefuseWhatTheContractExcludes)
     for (const auto &a : compact) EXPECT_EQ(kernels->compact(&a, native()), MILL_ERR_INVALID);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, RowKernels, ::testing::Values(STM_TEST_BACKEND),
+INSTANTIATE_TEST_SUITE_P(Backends, RowKernels, ::testing::Values(mt::suite_for()),
                          [](const auto &i) { return std::string(i.param); });

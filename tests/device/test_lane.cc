@@ -15,7 +15,7 @@
 #include "support/sim_watch.h"
 
 extern "C" {
-#include "lane_peek.h"
+#include "device/lane_peek.h"
 }
 
 using namespace mt;
@@ -755,4 +755,4 @@ TEST_P(Lane, EveryKthCallOfTheDriverFails)
     std::printf("%d runs done, %d with nulls, %d failed\n", ends[0], ends[1], ends[2]);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, Lane, ::testing::Values(STM_TEST_BACKEND), [](const auto &i) { return std::string(i.param); });
+INSTANTIATE_TEST_SUITE_P(Backends, Lane, ::testing::Values(mt::suite_for()), [](const auto &i) { return std::string(i.param); });

@@ -391,5 +391,5 @@ TEST_P(NearKernels, RefuseWhatTheContractExcludes)
         EXPECT_EQ(kernels->minhash(&a, native()), MILL_ERR_INVALID);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, NearKernels, ::testing::Values(STM_TEST_BACKEND),
+INSTANTIATE_TEST_SUITE_P(Backends, NearKernels, ::testing::Values(mt::suite_for()),
                          [](const auto &i) { return std::string(i.param); });

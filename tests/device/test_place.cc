@@ -312,4 +312,4 @@ TEST_P(Place, FailsCleanlyAtEveryPoint)
     EXPECT_GT(failures, 15);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, Place, ::testing::Values(STM_TEST_BACKEND), [](const auto &i) { return std::string(i.param); });
+INSTANTIATE_TEST_SUITE_P(Backends, Place, ::testing::Values(mt::suite_for()), [](const auto &i) { return std::string(i.param); });

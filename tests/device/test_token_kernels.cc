@@ -412,5 +412,5 @@ TEST_P(TokenKernels, RefuseWhatTheContractExcludes)
     for (const auto &a : convert) EXPECT_EQ(kernels->convert(&a, native()), MILL_ERR_INVALID);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, TokenKernels, ::testing::Values(STM_TEST_BACKEND),
+INSTANTIATE_TEST_SUITE_P(Backends, TokenKernels, ::testing::Values(mt::suite_for()),
                          [](const auto &i) { return std::string(i.param); });

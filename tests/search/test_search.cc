@@ -10,7 +10,7 @@ protected:
     void SetUp() override
     {
         std::string why;
-        comm = comm_library(STM_TEST_COMM, &why);
+        comm = comm_library(suite_for(), &why);
         if (comm == nullptr) GTEST_SKIP() << why;
         if (strcmp(comm->backend, "cpu") != 0 && devices_of(backend(comm->backend, &why)) < GetParam())
             GTEST_SKIP() << "too few devices";

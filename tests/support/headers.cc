@@ -1,0 +1,2 @@
+/* Nothing but the compiled headers. */
+#include "headers.h"
