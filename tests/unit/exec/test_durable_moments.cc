@@ -164,6 +164,11 @@ public:
             const mill_status st = inside(err);
             return st == MILL_OK ? emit_int64(r, out, v, err) : st;
         };
+        if (o.budget_tokens > 0)
+            b.cost = [](size_t, const mill_batch *in, int64_t *tokens, mill_error *) -> mill_status {
+                for (int64_t i = 0; i < in->rows; i++) tokens[i] = 1 + value(in, 0, i) % 3;
+                return MILL_OK;
+            };
         pipe.add(name, MILL_STEP, {{from}}, b, o);
     }
     /* A global that gives what came to it, `batch` rows at a time. */
@@ -305,6 +310,17 @@ const Case kCases[] = {
          p.global("all", {{"src"}}, 2);
          p.pipe.add("both", MILL_STEP, {{"long"}, {"all"}}, Behaviour(), join);
          p.sink("out", "both");
+         p.keep(false, {});
+     },
+     true},
+    {"budget", /* whose items are not those of the batches that come */
+     [](Process &p) {
+         Pipe::Opts o;
+         o.budget_tokens = 5;
+         p.pipe.source("src", 9, 2);
+         p.step("work", "src", true, o);
+         p.sink("out", "work");
+         p.sink("other", "src", [] { Pipe::Opts by_four; by_four.batch_rows = 4; return by_four; }());
          p.keep(false, {});
      },
      true},
