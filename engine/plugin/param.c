@@ -223,6 +223,11 @@ static mill_status read_list(const mill_param *p, const stm_value *v, const stm_
     mill_status st = MILL_OK;
 
     if (v->kind == STM_VALUE_MAP || stm_value_is_null(v)) return refuse(p, v, err);
+    if (n == 0 && p->type == MILL_PARAM_PATHS) {
+        mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\" names no file", p->name);
+        mill_error_place(err, v->place.file, v->place.line, v->place.column);
+        return MILL_ERR_INVALID;
+    }
     for (size_t i = 0; st == MILL_OK && i < n; i++) {
         const stm_value *item = &items[i];
         const bool path = p->type == MILL_PARAM_PATHS;

@@ -18,6 +18,7 @@ const Case kCases[] = {
      "p.yaml:3:31: r: DIR/fifo is a pipe, which cannot be read again (parameter \"path\"). Write what it gives to a file first, and name that"},
     {"input_with_columns", "steps:\n  r: {type: read_jsonl, columns: {id: int64}, path: [in.jsonl, FIFO]}\n" SINK,
      "p.yaml:3:64: r: DIR/fifo is a pipe, which cannot be read again"},
+    {"no_file", "steps:\n  r: {type: read_jsonl, path: []}\n" SINK, "p.yaml:3:31: r: parameter \"path\" names no file"},
     {"match_of_a_pattern", "steps:\n  r: {type: read_jsonl, path: 'f*o'}\n" SINK,
      "p.yaml:3:31: r: DIR/fifo is a pipe, which cannot be read again"},
     {"standard_input", "steps:\n  r: {type: read_jsonl, path: /dev/stdin}\n" SINK,

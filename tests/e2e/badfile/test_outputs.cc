@@ -92,6 +92,18 @@ TEST_P(Outputs, WhatMustNotBeWrittenIsRefused)
 
 INSTANTIATE_TEST_SUITE_P(Table, Outputs, testing::ValuesIn(kCases), [](const auto &i) { return std::string(i.param.name); });
 
+/* A step sees the path when there is a run directory: `run` says it, before anything is written. */
+TEST(RunDirectory, AnUnknownCompressionIsRefused)
+{
+    const mt::Folder f;
+    f.write("in.jsonl", "{\"id\":1}\n");
+    f.write("p.yaml", "stepmill: 1\nsteps:\n  r: {type: read_jsonl, path: in.jsonl}\n  o: {type: write_jsonl, from: r, path: out.jsonl.bz2}\n");
+    const mt::Result r = mt::run(f, {"run", "p.yaml"});
+    EXPECT_EQ(r.code, 65);
+    EXPECT_EQ(r.err, "error: p.yaml:4:41: o: parameter \"path\": .bz2 is not a compression that is written; use .gz or .zst\n");
+    EXPECT_FALSE(f.has("runs"));
+}
+
 /* Whatever a run leaves in its directory, no sink can have: the list of names is complete. */
 TEST(RunDirectory, EveryFileOfARunIsItsOwn)
 {
