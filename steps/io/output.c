@@ -26,6 +26,7 @@ struct stm_output {
     uint32_t crc;    /* of size bytes */
     bool named;      /* its name is durable */
     uint32_t slot;   /* of the last tail */
+    size_t n_tail;   /* bytes of the piece that its file has; 0 = this piece has none */
     bool tails[2];   /* there is a file of this slot */
     ZSTD_CCtx *zstd;
     uint8_t *piece; /* [PIECE_BYTES] waits to be compressed */
@@ -116,6 +117,17 @@ static mill_status find_before(const mill_replica *r, const stm_output *o, const
     return *name != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", o->path);
 }
 
+static mill_status put_at(int fd, const void *bytes, size_t n, uint64_t at, const char *path, mill_error *err)
+{
+    for (size_t put = 0; put < n;) {
+        const ssize_t w = pwrite(fd, (const char *)bytes + put, n - put, (off_t)(at + put));
+        if (w < 0 && errno == EINTR) continue;
+        if (w < 0) return mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", path, strerror(errno));
+        put += (size_t)w;
+    }
+    return MILL_OK;
+}
+
 static mill_status copy_bytes(int from, int to, uint64_t n, const char *path, mill_error *err)
 {
     uint8_t *buf = malloc(PIECE_BYTES);
@@ -128,17 +140,57 @@ static mill_status copy_bytes(int from, int to, uint64_t n, const char *path, mi
             st = mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", path, got < 0 ? strerror(errno) : "it ends early");
             break;
         }
-        for (ssize_t put = 0; put < got && st == MILL_OK;) {
-            const ssize_t w = pwrite(to, buf + put, (size_t)(got - put), (off_t)at + put);
-            if (w < 0 && errno == EINTR) continue;
-            if (w < 0)
-                st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", path, strerror(errno));
-            else
-                put += w;
-        }
+        st = put_at(to, buf, (size_t)got, at, path, err);
         at += (uint64_t)got;
     }
     free(buf);
+    return st;
+}
+
+/* Names must survive a power loss, too: that of a new file, and the rename. */
+static void sync_folder(const char *path)
+{
+    char *folder = strdup(path);
+    char *slash = folder != NULL ? strrchr(folder, '/') : NULL;
+
+    if (slash != NULL) {
+        slash[slash == folder] = 0;
+        const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0) {
+            (void)fsync(fd); /* some file systems cannot; the file itself is safe */
+            close(fd);
+        }
+    }
+    free(folder);
+}
+
+static mill_status sync_fd(int fd, const char *name, mill_error *err)
+{
+    if (fdatasync(fd) == 0 || errno == EINVAL || errno == EROFS) return MILL_OK;
+    return mill_fail(err, MILL_ERR_IO, "cannot sync %s: %s", name, strerror(errno));
+}
+
+/* ---- tails ---------------------------------------------------------------------------------------------------------- */
+
+/*
+ * What waits to be compressed at a place lies in a file of two in turn, one per piece. It grows with the piece, so that each place in the piece has the
+ * beginning of it, whichever of them will be gone on from; and when its turn comes again the piece has long been, compressed and durable, in the
+ * output itself.
+ */
+static mill_status put_tail(const stm_output *o, uint64_t opening, uint32_t slot, size_t from, mill_error *err)
+{
+    char *name = temporary_name(o->path, o->run, opening, (int)slot);
+    const int fd = name != NULL ? open(name, O_WRONLY | O_CREAT | O_CLOEXEC | (from == 0 ? O_TRUNC : 0), 0666) : -1;
+    mill_status st = MILL_OK;
+
+    if (name == NULL)
+        st = mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", o->path);
+    else if (fd < 0)
+        st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(errno));
+    else if ((st = put_at(fd, o->piece + from, o->n_piece - from, from, name, err)) == MILL_OK)
+        st = sync_fd(fd, name, err);
+    if (fd >= 0) close(fd);
+    free(name);
     return st;
 }
 
@@ -188,17 +240,25 @@ static void unpack_tail(stm_output *o, const stm_output_place *from, int fd)
     }
 }
 
-/* What waited to be compressed at the place. */
+/* What waited to be compressed at the place. Where it was in the output only, it gets its file back before anybody cuts the output. */
 static mill_status read_tail(stm_output *o, const stm_output_place *from, mill_error *err)
 {
     const int fd = open(o->before, O_RDONLY | O_CLOEXEC);
+    mill_status st;
 
     if (fd < 0) return mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", o->before, strerror(errno));
     read_tail_file(o, from);
-    if (!tail_is(o, from)) unpack_tail(o, from, fd);
+    if (tail_is(o, from)) {
+        close(fd);
+        return MILL_OK;
+    }
+    unpack_tail(o, from, fd);
     close(fd);
-    if (tail_is(o, from)) return MILL_OK;
-    return mill_fail(err, MILL_ERR_INVALID, "the end of %s, which was not compressed yet, is gone: it was changed", o->before);
+    if (!tail_is(o, from))
+        return mill_fail(err, MILL_ERR_INVALID, "the end of %s, which was not compressed yet, is gone: it was changed", o->before);
+    if (from->run != o->run) return MILL_OK; /* another run's, which is not cut */
+    if ((st = put_tail(o, from->opening, from->slot & 1, 0, err)) == MILL_OK) sync_folder(o->path);
+    return st;
 }
 
 /* The unfinished file becomes ours: renamed where nobody else can be writing to it, else copied up to the place. */
@@ -348,7 +408,7 @@ static mill_status pack(stm_output *o, mill_error *err)
         deflateEnd(&z);
         if (end != Z_STREAM_END) return mill_fail(err, MILL_ERR_INTERNAL, "%s: deflate failed", o->path);
     }
-    o->n_piece = 0;
+    o->n_piece = o->n_tail = 0;
     return write_all(o, o->packed, n, err);
 }
 
@@ -372,53 +432,14 @@ mill_status stm_output_write(stm_output *o, const void *bytes, size_t n, mill_er
 
 /* ---- sync --------------------------------------------------------------------------------------------------------- */
 
-/* Names must survive a power loss, too: that of a new file, and the rename. */
-static void sync_folder(const char *path)
-{
-    char *folder = strdup(path);
-    char *slash = folder != NULL ? strrchr(folder, '/') : NULL;
-
-    if (slash != NULL) {
-        slash[slash == folder] = 0;
-        const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd >= 0) {
-            (void)fsync(fd); /* some file systems cannot; the file itself is safe */
-            close(fd);
-        }
-    }
-    free(folder);
-}
-
-static mill_status sync_fd(int fd, const char *name, mill_error *err)
-{
-    if (fdatasync(fd) == 0 || errno == EINVAL || errno == EROFS) return MILL_OK;
-    return mill_fail(err, MILL_ERR_IO, "cannot sync %s: %s", name, strerror(errno));
-}
-
-/* What waits to be compressed goes beside the file, into the slot that the last place does not speak of. */
+/* What waits to be compressed goes beside the file. */
 static mill_status sync_tail(stm_output *o, mill_error *err)
 {
-    const uint32_t slot = o->slot ^ 1;
-    char *name = temporary_name(o->path, o->run, o->opening, (int)slot);
-    const int fd = name != NULL ? open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
-    mill_status st = MILL_OK;
+    const uint32_t slot = o->n_tail > 0 ? o->slot : o->slot ^ 1;
+    const mill_status st = put_tail(o, o->opening, slot, o->n_tail, err);
 
-    if (name == NULL)
-        st = mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", o->path);
-    else if (fd < 0)
-        st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(errno));
-    for (size_t at = 0; at < o->n_piece && st == MILL_OK;) {
-        const ssize_t w = write(fd, o->piece + at, o->n_piece - at);
-        if (w < 0 && errno == EINTR) continue;
-        if (w < 0)
-            st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(errno));
-        else
-            at += (size_t)w;
-    }
-    if (st == MILL_OK) st = sync_fd(fd, name, err);
-    if (fd >= 0) close(fd);
-    free(name);
     if (st != MILL_OK) return st;
+    o->n_tail = o->n_piece;
     o->named = o->named && o->tails[slot];
     o->tails[slot] = true;
     o->slot = slot;
@@ -434,8 +455,8 @@ mill_status stm_output_sync(stm_output *o, stm_output_place *place, mill_error *
     if (!o->named) sync_folder(o->temporary);
     o->named = true;
     o->synced = o->size;
-    *place =
-        (stm_output_place){.run = o->run, .opening = o->opening, .bytes = o->size, .crc = o->crc, .tail = (uint32_t)o->n_piece, .slot = o->slot};
+    *place = (stm_output_place){
+        .run = o->run, .opening = o->opening, .bytes = o->size, .crc = o->crc, .tail = (uint32_t)o->n_piece, .slot = o->slot};
     if (o->n_piece > 0) place->tail_crc = (uint32_t)crc32_z(0, o->piece, o->n_piece);
     return MILL_OK;
 }

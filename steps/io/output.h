@@ -20,7 +20,7 @@ typedef struct stm_output_place {
     uint64_t run, opening;         /* which run directory, which opening of it, had the file */
     uint64_t bytes;                /* in the file */
     uint32_t crc;                  /* CRC-32 of those */
-    uint32_t tail, tail_crc, slot; /* bytes that wait to be compressed lie in a file beside it, one of two in turn */
+    uint32_t tail, tail_crc, slot; /* bytes that wait to be compressed lie at the beginning of a file beside it, one of two in turn */
 } stm_output_place;
 
 /** A file that has its own name. */
@@ -37,7 +37,7 @@ mill_status stm_output_open(const mill_replica *r, const char *path, const stm_o
 const char *stm_output_name(const stm_output *o);
 /** Append. Plain bytes go to the file at once, so hand over large pieces. */
 mill_status stm_output_write(stm_output *o, const void *bytes, size_t n, mill_error *err);
-/** Make everything so far durable; *place = where to go on. It stays good until the sync after the next. */
+/** Make everything so far durable; *place = where to go on. Each place stays good until a later one was gone on from, or the output is complete. */
 mill_status stm_output_sync(stm_output *o, stm_output_place *place, mill_error *err);
 /** Complete: durable and under its own name. Closes it and sets *o to NULL, also on failure (then the unfinished file stays). */
 mill_status stm_output_commit(stm_output **o, stm_output_made *made, mill_error *err);

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <random>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -302,6 +303,57 @@ TEST_F(Files, OutputResumesBehindASync)
     place.bytes = 100;
     EXPECT_EQ(stm_output_open(nullptr, (dir + "/never").c_str(), &place, &o, &err), MILL_ERR_INVALID);
     EXPECT_EQ(o, nullptr);
+}
+
+/* Who syncs need not keep the place, and may die again before another one counts: any place since the one that was gone on from can be gone on from. */
+TEST_F(Files, OutputGoesOnFromAnyPlaceSinceTheLast)
+{
+    struct Known {
+        stm_output_place place;
+        size_t at;
+    };
+    std::string contents;
+    for (int i = 0; contents.size() < 6000000; i++) contents += "row " + std::to_string(i * 7919LL % 50021) + " of many\n";
+    for (const char *name : {"a.jsonl", "b.jsonl.gz", "c.jsonl.zst"}) {
+        SCOPED_TRACE(name);
+        const std::string path = dir + "/" + name;
+        std::minstd_rand random(7);
+        stm_output *o = nullptr;
+        stm_output_made made = {};
+        mill_error err = {};
+        std::vector<Known> known;
+        size_t at = 0, deaths = 0;
+        const auto write = [&](size_t from, size_t n) {
+            ASSERT_EQ(stm_output_write(o, contents.data() + from, n, &err), MILL_OK) << err.msg;
+        };
+        ASSERT_EQ(stm_output_open(nullptr, path.c_str(), nullptr, &o, &err), MILL_OK) << err.msg;
+        while (at < contents.size()) {
+            const size_t n = std::min<size_t>(random() % 400000, contents.size() - at);
+            Known now = {};
+            write(at, n);
+            at += n;
+            ASSERT_EQ(stm_output_sync(o, &now.place, &err), MILL_OK) << err.msg;
+            now.at = at;
+            known.push_back(now);
+            if (random() % 3 != 0 || deaths == 40) continue;
+            deaths++;
+            for (size_t k = random() % 8; k > 0; k--) { /* what comes of other bytes, synced or not, is forgotten */
+                stm_output_place lost;
+                write(random() % 1000000, random() % 500000);
+                if (random() % 2 == 0) {
+                    ASSERT_EQ(stm_output_sync(o, &lost, &err), MILL_OK) << err.msg;
+                }
+            }
+            stm_output_close(&o);
+            const Known from = known[random() % known.size()];
+            ASSERT_EQ(stm_output_open(nullptr, path.c_str(), &from.place, &o, &err), MILL_OK) << err.msg;
+            at = from.at;
+            known = {from};
+        }
+        EXPECT_GE(deaths, 10u);
+        ASSERT_EQ(stm_output_commit(&o, &made, &err), MILL_OK) << err.msg;
+        EXPECT_EQ(read_all(path, contents.size()), contents);
+    }
 }
 
 /* Syncs leave no trace in a file, wherever they come. */
