@@ -163,7 +163,8 @@ static mill_status read_step_keys(stm_graph_step *s, mill_error *err)
             mill_fail(err, MILL_ERR_INVALID, "%s: %s does not have this key (step type %s)", k->name, kind_text(s->type->kind),
                       s->type->name);
             if (strcmp(k->name, "batch_size") == 0) mill_error_remedy(err, "Use input_batch_size: rows per batch of this step");
-            if (strcmp(k->name, "input_batch_size") == 0) mill_error_remedy(err, "Use batch_size: rows per batch of a generator");
+            if (strcmp(k->name, "input_batch_size") == 0 && s->type->kind == MILL_GENERATOR)
+                mill_error_remedy(err, "Use batch_size: rows per batch of a generator");
             return place(err, v->key_place, MILL_ERR_INVALID);
         }
         if ((st = stm_key_read(k, v, k->name, &s->keys, err)) != MILL_OK) return st;

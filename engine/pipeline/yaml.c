@@ -36,7 +36,7 @@ struct reader {
     int depth;
     struct anchor *anchors;
     size_t n_anchors, cap_anchors;
-    bool have_root;
+    bool have_root, more; /* more: another document has begun */
     stm_value root;
     mill_error *err;
 };
@@ -292,6 +292,8 @@ static mill_status on_scalar(struct reader *r, struct fy_event *e)
 
         if (v.text == NULL || (!v.quoted && v.text[0] == '\0'))
             return fail_at(r, v.place.line > 0 ? v.place : top->value.place, MILL_ERR_PARSE, "expected a key before ':'");
+        if (!v.quoted && strcmp(v.text, "<<") == 0)
+            return fail_at(r, v.place, MILL_ERR_PARSE, "merge keys (<<) are not used in pipeline files: an alias stands for a whole value");
         if (anchor != NULL && (st = keep_anchor(r, anchor, &v, 1)) != MILL_OK) return st;
         top->key = v.text;
         top->key_place = v.place;
@@ -369,12 +371,13 @@ static mill_status on_close(struct reader *r)
 
 static mill_status on_event(struct reader *r, struct fy_event *e)
 {
+    /* A document may begin without a mark: then it is said at the first thing in it. */
+    r->more = r->more || (e->type == FYET_DOCUMENT_START && r->have_root);
+    if (r->more && place_of(r, e).line > 0)
+        return fail_at(r, place_of(r, e), MILL_ERR_PARSE, "a second document: a pipeline file holds one");
     if (fy_event_get_tag_token(e) != NULL && e->type != FYET_DOCUMENT_START)
         return fail_at(r, place_of(r, e), MILL_ERR_PARSE, "tags (!...) are not used in pipeline files");
     switch (e->type) {
-    case FYET_DOCUMENT_START:
-        if (r->have_root) return fail_at(r, place_of(r, e), MILL_ERR_PARSE, "a second document: a pipeline file holds one");
-        return MILL_OK;
     case FYET_SCALAR: return on_scalar(r, e);
     case FYET_ALIAS: return on_alias(r, e);
     case FYET_MAPPING_START: return on_open(r, e, STM_VALUE_MAP);

@@ -102,6 +102,9 @@ const Mistake kMistakes[] = {
     {"alias_of_nothing", kLine, "seed: 7", "seed: *x", 3, 7, "no anchor \"&x\" before this alias"},
     {"second_document", kLine, "    errors: true\n", "    errors: true\n---\na: b\n", 37, 1,
      "a second document: a pipeline file holds one"},
+    {"second_document_without_a_mark", kLine, "    errors: true\n", "    errors: true\n...\na: b\n", 38, 1,
+     "a second document: a pipeline file holds one"},
+    {"merge_key", kLine, "seed: 7", "<<: {seed: 7}", 3, 1, "merge keys (<<) are not used in pipeline files: an alias stands for a whole value"},
     {"map_as_key", kLine, "seed: 7", "{a: b}: 7", 3, 1, "a key must be a text"},
     /* steps and their keys */
     {"no_steps", kLine, kLine, "stepmill: 1\nsteps: {}\n", 2, 8, "steps: a pipeline needs at least one step"},
