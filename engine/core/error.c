@@ -86,6 +86,10 @@ int mill_error_format(const mill_error *err, char *buf, size_t size)
         else
             snprintf(who, sizeof who, "%s: ", err->step);
     }
-    return snprintf(buf, size, "%s%s%s%s%s%s%s%s", place, who, err->msg, err->context[0] ? " (" : "", err->context,
-                    err->context[0] ? ")" : "", err->remedy[0] ? ". " : "", err->remedy);
+    const int n = snprintf(buf, size, "%s%s%s%s%s%s%s%s", place, who, err->msg, err->context[0] ? " (" : "", err->context,
+                           err->context[0] ? ")" : "", err->remedy[0] ? ". " : "", err->remedy);
+    /* Names and what programs said are in it: neither breaks the line, nor does it move a terminal's cursor. */
+    for (char *c = buf; size > 0 && *c != '\0'; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = *c == '\n' || *c == '\t' ? ' ' : '?';
+    return n;
 }

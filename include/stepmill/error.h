@@ -57,7 +57,8 @@ MILL_API void mill_error_context(mill_error *err, const char *fmt, ...) MILL_PRI
 MILL_API void mill_error_remedy(mill_error *err, const char *fmt, ...) MILL_PRINTF(2, 3);
 /** Say which file, line and column (1-based, 0 = unknown) are at fault. Does not replace a place already set. */
 MILL_API void mill_error_place(mill_error *err, const char *file, int line, int column);
-/** One line of text: "file:line:column: step: message (context). Remedy". Returns the length it would need, as snprintf. */
+/** One line of text: "file:line:column: step: message (context). Remedy"; control characters in it are shown as spaces and question marks. Returns the
+ *  length it would need, as snprintf. */
 MILL_API int mill_error_format(const mill_error *err, char *buf, size_t size);
 
 MILL_END_DECLS

@@ -22,6 +22,18 @@ TEST(Error, FirstToKnowWins)
     EXPECT_STREQ(buf, "p.yaml:3:7: cannot open a (loading x; step y). Check the path");
 }
 
+TEST(Error, IsOneLineWhateverIsInIt)
+{
+    mill_error e = {};
+    char buf[64];
+    mill_fail(&e, MILL_ERR_INVALID, "column \"a\nb\t\033[2J\x7f\" \u00e9");
+    EXPECT_EQ(mill_error_format(&e, buf, sizeof buf), (int)strlen(buf));
+    EXPECT_STREQ(buf, "column \"a b ?[2J?\" \u00e9");
+    EXPECT_GT(mill_error_format(&e, buf, 12), 12);
+    EXPECT_STREQ(buf, "column \"a b");
+    EXPECT_GT(mill_error_format(&e, nullptr, 0), 12);
+}
+
 TEST(Error, LongTextIsCutVisibly)
 {
     mill_error e = {};
