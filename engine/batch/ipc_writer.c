@@ -60,9 +60,9 @@ static mill_status begin(const mill_type *schema, bool say_schema, stm_ipc_sink 
     ArrowArrayViewInitFromType(&w->view, NANOARROW_TYPE_UNINITIALIZED);
     if ((code = ArrowIpcEncoderInit(&w->encoder)) != NANOARROW_OK) st = failed(code, &why, err);
     else if ((st = mill_arrow_export_type(schema, &w->arrow_schema, err)) != MILL_OK) (void)0;
+    else if ((code = ArrowArrayViewInitFromSchema(&w->view, &w->arrow_schema, &why)) != NANOARROW_OK) st = failed(code, &why, err);
     else if (!say_schema) (void)0;
     else if ((code = ArrowIpcEncoderEncodeSchema(&w->encoder, &w->arrow_schema, &why)) != NANOARROW_OK) st = failed(code, &why, err);
-    else if ((code = ArrowArrayViewInitFromSchema(&w->view, &w->arrow_schema, &why)) != NANOARROW_OK) st = failed(code, &why, err);
     else st = send_head(w, err);
     if (st != MILL_OK) {
         stm_ipc_writer_destroy(&w);

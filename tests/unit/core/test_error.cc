@@ -27,7 +27,8 @@ TEST(Error, IsOneLineWhateverIsInIt)
     mill_error e = {};
     char buf[64];
     mill_fail(&e, MILL_ERR_INVALID, "column \"a\nb\t\033[2J\x7f\" \u00e9");
-    EXPECT_EQ(mill_error_format(&e, buf, sizeof buf), (int)strlen(buf));
+    const int n = mill_error_format(&e, buf, sizeof buf);
+    EXPECT_EQ(n, (int)strlen(buf));
     EXPECT_STREQ(buf, "column \"a b ?[2J?\" \u00e9");
     EXPECT_GT(mill_error_format(&e, buf, 12), 12);
     EXPECT_STREQ(buf, "column \"a b");

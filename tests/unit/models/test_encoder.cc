@@ -370,7 +370,7 @@ const Mistake kMistakes[] = {
      "config.json does not exist"},
     {"config_is_a_folder",
      [](auto &d, auto &) { std::filesystem::remove(d + "/config.json"), std::filesystem::create_directory(d + "/config.json"); },
-     MILL_ERR_IO, "config.json"},
+     MILL_ERR_INVALID, "config.json is a folder, not a file"},
     {"config_not_json", [](auto &d, auto &) { mt::write_file(d + "/config.json", "{\"hidden_size\": "); }, MILL_ERR_PARSE,
      "config.json is not valid JSON"},
     {"config_empty", [](auto &d, auto &) { mt::write_file(d + "/config.json", ""); }, MILL_ERR_PARSE,
