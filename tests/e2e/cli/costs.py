@@ -106,7 +106,7 @@ def idle():
 if what == "idle":
     idle()
 elif what == "copy":
-    allocations("  last: {type: select, from: in, keep: [id, text]}\n", 16000, 64000)
+    allocations("  last: {type: select, from: in, keep: [id, text]}\n", 100000, 400000)
 else:
     for precision in ("f32", "bf16"):
         allocations(f"  last: {{type: embed_text, from: in, model: '{model}', precision: {precision}, input_batch_size: {BATCH}, replicas: 2}}\n", 2000, 6000)
