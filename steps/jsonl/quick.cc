@@ -84,6 +84,7 @@ const char *value(stm_jsonl *p, Column &c, const char *s, int64_t r, unsigned *h
     bool whole;
     const char *e;
 
+    if (s >= p->end) return nullptr; /* white space led into the line behind this one */
     if (*s == 'n') {
         c.put_null(r); /* no column here has a builder, which could fail */
         return memcmp(s, "null", 4) == 0 ? s + 4 : nullptr;

@@ -28,6 +28,7 @@ struct Bytes {
     {
         if (cap - size >= more) return true;
         size_t bigger = cap < 4096 ? 4096 : cap;
+        if (more > SIZE_MAX / 4 - size) return false;
         while (bigger - size < more) bigger *= 2;
         char *p = static_cast<char *>(realloc(data, bigger));
         if (p == nullptr) return false;
