@@ -68,7 +68,7 @@ endfunction()
 
 # stm_fuzz(name SOURCES a.cc [LIBS ...] [MAX_BYTES n]): a program around LLVMFuzzerTestOneInput, with its corpus in
 # tests/fuzz/corpus/<name>/ (one file an input, kept; what a find teaches goes there as a file named after the fault).
-# Under STEPMILL_FUZZ libFuzzer drives it for STEPMILL_FUZZ_SECONDS (label fuzz, target `fuzzers`); in every other build it
+# Under STEPMILL_FUZZ libFuzzer drives it for STEPMILL_FUZZ_SECONDS (label fuzz), beginning with the corpus; in every other build it
 # runs the corpus once (label unit).
 function(stm_fuzz name)
   cmake_parse_arguments(F "" "MAX_BYTES" "SOURCES;LIBS" ${ARGN})
@@ -80,6 +80,7 @@ function(stm_fuzz name)
   target_link_libraries(${name} PRIVATE stepmill_objects ${F_LIBS})
   set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON)
   if(STEPMILL_FUZZ)
+    target_compile_options(${name} PRIVATE -fsanitize=fuzzer-no-link)
     target_link_options(${name} PRIVATE -fsanitize=fuzzer)
     set(found ${CMAKE_BINARY_DIR}/fuzz/${name})
     file(MAKE_DIRECTORY ${found})
@@ -87,7 +88,6 @@ function(stm_fuzz name)
     add_test(NAME ${name} COMMAND ${name} -max_total_time=${STEPMILL_FUZZ_SECONDS} -timeout=10 -rss_limit_mb=2048
                                   -max_len=${F_MAX_BYTES} -print_final_stats=1 -artifact_prefix=${found}- ${found} ${corpus})
     set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT ${limit})
-    add_dependencies(fuzzers ${name})
   else()
     target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/replay_corpus.cc)
     add_test(NAME ${name} COMMAND ${name} ${corpus})

@@ -347,6 +347,7 @@ static mill_status room(stm_child *c, mill_error *err)
 /* Hands over whole lines. At the end of its output a last line without newline counts, too. */
 static mill_status give_lines(stm_child *c, const stm_child_hooks *hooks, bool *done, mill_error *err)
 {
+    if (c->buf == NULL) return MILL_OK; /* nothing has come yet */
     while (!*done) {
         const char *text = c->buf + c->begin;
         const size_t there = c->end - c->begin;
