@@ -40,12 +40,6 @@ typedef struct sink {
 
 static void settings_free(void *p) { free(p); }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 static mill_status use_columns(settings *s, mill_field *fields, size_t n, mill_io *io, const mill_config *c, mill_error *err)
 {
     for (size_t i = 0; i < n; i++) {
@@ -76,7 +70,7 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     s->part_rows = mill_config_int(c, "part_rows");
     s->batch_rows = mill_config_int(c, "batch_rows");
     s->errors = mill_config_row_errors(c);
-    if (s->path != NULL && (ends_with(s->path, ".gz") || ends_with(s->path, ".zst")))
+    if (s->path != NULL && (stm_name_ends(s->path, ".gz") || stm_name_ends(s->path, ".zst")))
         st = mill_config_fail(c, "path", err, MILL_ERR_INVALID, "readers of Arrow files do not unpack them: end the name with .arrow");
     else
         st = use_columns(s, fields, n, io, c, err);
@@ -109,17 +103,11 @@ static void unload(mill_replica *r)
     mill_replica_set_state(r, NULL);
 }
 
-/* Name of the part in hand; the caller frees it. */
-static char *part_name(const sink *me, const settings *s)
-{
-    return s->part_rows == 0 ? strdup(s->path) : stm_part_name(s->path, me->part);
-}
-
 static mill_status put(void *user, const void *bytes, size_t n, mill_error *err) { return stm_output_write(((sink *)user)->file, bytes, n, err); }
 
 static mill_status open_part(mill_replica *r, sink *me, const settings *s, const stm_output_place *from, mill_error *err)
 {
-    char *name = part_name(me, s);
+    char *name = stm_part_path(s->path, s->part_rows, me->part);
     mill_status st;
 
     if (name == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
@@ -132,20 +120,12 @@ static mill_status open_part(mill_replica *r, sink *me, const settings *s, const
 }
 
 /* The part in hand is complete. */
-static mill_status end_part(mill_replica *r, sink *me, const settings *s, mill_error *err)
+static mill_status end_part(mill_replica *r, sink *me, mill_error *err)
 {
-    char *name = part_name(me, s);
-    stm_output_made made = {0};
-    mill_status st = name != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
+    mill_status st = mill_arrow_writer_end(me->writer, err);
 
-    if (st == MILL_OK) st = mill_arrow_writer_end(me->writer, err);
-    if (st == MILL_OK) st = stm_output_commit(&me->file, &made, err);
-    if (st == MILL_OK) {
-        const mill_part part = {sizeof part, name, me->rows, made.bytes, made.crc};
-        st = mill_replica_part(r, &part, err);
-    }
+    if (st == MILL_OK) st = stm_output_complete(r, &me->file, me->rows, err);
     mill_arrow_writer_destroy(&me->writer);
-    free(name);
     return st;
 }
 
@@ -189,7 +169,7 @@ static mill_status write_rows(mill_replica *r, sink *me, const settings *s, cons
         int64_t n = rows - at;
 
         if (s->part_rows > 0 && me->rows == s->part_rows) {
-            if ((st = end_part(r, me, s, err)) != MILL_OK) break;
+            if ((st = end_part(r, me, err)) != MILL_OK) break;
             me->part++;
             me->rows = 0;
             if ((st = open_part(r, me, s, NULL, err)) != MILL_OK) break;
@@ -274,7 +254,7 @@ static mill_status finalize(mill_replica *r, mill_error *err)
 
     if (mill_replica_dry_run(r)) return MILL_OK;
     if (me->broken) return broken(s, err);
-    if ((st = end_part(r, me, s, err)) != MILL_OK) return st;
+    if ((st = end_part(r, me, err)) != MILL_OK) return st;
     stm_output_tidy(r, s->path);
     return MILL_OK;
 }

@@ -101,34 +101,12 @@ static void unload(mill_replica *r)
     mill_replica_set_state(r, NULL);
 }
 
-/* Name of the part in hand; the caller frees it. */
-static char *part_name(const sink *me, const settings *s)
-{
-    return s->part_rows == 0 ? strdup(s->path) : stm_part_name(s->path, me->part);
-}
-
 static mill_status open_part(mill_replica *r, sink *me, const settings *s, const stm_output_place *from, mill_error *err)
 {
-    char *name = part_name(me, s);
+    char *name = stm_part_path(s->path, s->part_rows, me->part);
 
     if (name == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
     const mill_status st = stm_output_open(r, name, from, &me->file, err);
-    free(name);
-    return st;
-}
-
-/* The part in hand is complete. */
-static mill_status end_part(mill_replica *r, sink *me, const settings *s, mill_error *err)
-{
-    char *name = part_name(me, s);
-    stm_output_made made = {0};
-    mill_status st = name != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
-
-    if (st == MILL_OK) st = stm_output_commit(&me->file, &made, err);
-    if (st == MILL_OK) {
-        const mill_part part = {sizeof part, name, me->rows, made.bytes, made.crc};
-        st = mill_replica_part(r, &part, err);
-    }
     free(name);
     return st;
 }
@@ -168,7 +146,7 @@ static mill_status next_part(mill_replica *r, sink *me, const settings *s, mill_
     mill_status st;
 
     if ((st = push(me, 0, err)) != MILL_OK) return st;
-    if ((st = end_part(r, me, s, err)) == MILL_OK) {
+    if ((st = stm_output_complete(r, &me->file, me->rows, err)) == MILL_OK) {
         me->part++;
         me->rows = 0;
         st = open_part(r, me, s, NULL, err);
@@ -234,7 +212,7 @@ static mill_status finalize(mill_replica *r, mill_error *err)
 
     if (mill_replica_dry_run(r)) return MILL_OK;
     if (me->broken) return broken(s, err);
-    if ((st = push(me, 0, err)) != MILL_OK || (st = end_part(r, me, s, err)) != MILL_OK) return st;
+    if ((st = push(me, 0, err)) != MILL_OK || (st = stm_output_complete(r, &me->file, me->rows, err)) != MILL_OK) return st;
     stm_output_tidy(r, s->path);
     return MILL_OK;
 }

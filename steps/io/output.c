@@ -53,10 +53,10 @@ mill_status stm_make_folders(const char *path, mill_error *err)
     return st;
 }
 
-static bool ends_with(const char *text, const char *end)
+bool stm_name_ends(const char *name, const char *end)
 {
-    const size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
+    const size_t n = strlen(name), m = strlen(end);
+    return n >= m && strcmp(name + n - m, end) == 0;
 }
 
 /* A number for the run directory of @p r that another run has only by a chance of 2^-64, on another machine, too; 0 where none is needed: @p path lies
@@ -286,7 +286,7 @@ static mill_status take_over(stm_output *o, const stm_output_place *from, bool o
     else if (!over)
         st = copy_bytes(fd, o->fd, from->bytes, o->temporary, err);
     if (fd >= 0) close(fd);
-    if (st == MILL_OK && (ftruncate(o->fd, (off_t)from->bytes) != 0 || lseek(o->fd, (off_t)from->bytes, SEEK_SET) < 0))
+    if (st == MILL_OK && ftruncate(o->fd, (off_t)from->bytes) != 0)
         st = mill_fail(err, MILL_ERR_IO, "cannot cut %s: %s", o->temporary, strerror(errno));
     o->size = o->begun = from->bytes;
     o->crc = from->crc;
@@ -318,7 +318,7 @@ mill_status stm_output_open(const mill_replica *r, const char *path, const stm_o
 
     if (o == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory to write %s", path);
     o->fd = -1;
-    o->kind = ends_with(path, ".gz") ? GZIP : ends_with(path, ".zst") ? ZSTD : PLAIN;
+    o->kind = stm_name_ends(path, ".gz") ? GZIP : stm_name_ends(path, ".zst") ? ZSTD : PLAIN;
     o->opening = r != NULL ? mill_replica_opening(r) : 0;
     o->synced = UINT64_MAX;
     o->path = strdup(path);
@@ -372,17 +372,11 @@ void stm_output_close(stm_output **op)
 
 static mill_status write_all(stm_output *o, const void *bytes, size_t n, mill_error *err)
 {
-    const char *p = bytes;
+    const mill_status st = put_at(o->fd, bytes, n, o->size, o->temporary, err);
 
+    if (st != MILL_OK) return st;
     o->crc = (uint32_t)crc32_z(o->crc, bytes, n);
-    while (n > 0) {
-        const ssize_t w = write(o->fd, p, n);
-        if (w < 0 && errno == EINTR) continue;
-        if (w < 0) return mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", o->temporary, strerror(errno));
-        p += w;
-        n -= (size_t)w;
-        o->size += (uint64_t)w;
-    }
+    o->size += n;
     /* The device works while rows are still made: the wait at the next sync is short. A hint; durability comes from the sync alone. */
     if (o->size - o->begun >= WRITEBACK_BYTES) {
         (void)sync_file_range(o->fd, (off64_t)o->begun, (off64_t)(o->size - o->begun), SYNC_FILE_RANGE_WRITE);
@@ -489,6 +483,20 @@ mill_status stm_output_commit(stm_output **op, stm_output_made *made, mill_error
     }
     *made = (stm_output_made){o->size, o->crc};
     stm_output_close(op);
+    return st;
+}
+
+mill_status stm_output_complete(mill_replica *r, stm_output **o, int64_t rows, mill_error *err)
+{
+    char *path = strdup((*o)->path);
+    stm_output_made made = {0};
+    mill_status st = path != NULL ? stm_output_commit(o, &made, err) : mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
+
+    if (st == MILL_OK) {
+        const mill_part part = {sizeof part, path, rows, made.bytes, made.crc};
+        st = mill_replica_part(r, &part, err);
+    }
+    free(path);
     return st;
 }
 

@@ -6,6 +6,7 @@
 #ifndef STM_STEPS_IO_OUTPUT_H
 #define STM_STEPS_IO_OUTPUT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,10 +42,14 @@ mill_status stm_output_write(stm_output *o, const void *bytes, size_t n, mill_er
 mill_status stm_output_sync(stm_output *o, stm_output_place *place, mill_error *err);
 /** Complete: durable and under its own name. Closes it and sets *o to NULL, also on failure (then the unfinished file stays). */
 mill_status stm_output_commit(stm_output **o, stm_output_made *made, mill_error *err);
+/** The same for a part of @p rows rows of the sink @p r, which is told to the run. */
+mill_status stm_output_complete(mill_replica *r, stm_output **o, int64_t rows, mill_error *err);
 /** Close without completing; the unfinished file stays, to be resumed or looked at. Accepts NULL, sets *o to NULL. */
 void stm_output_close(stm_output **o);
 /** The output @p path is complete: whatever unfinished files of it or of its parts earlier openings of @p r's run left is removed. */
 void stm_output_tidy(const mill_replica *r, const char *path);
+/** Whether @p name ends with @p end. */
+bool stm_name_ends(const char *name, const char *end);
 /** Make the folders above @p path that are missing. */
 mill_status stm_make_folders(const char *path, mill_error *err);
 

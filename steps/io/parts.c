@@ -25,3 +25,5 @@ char *stm_part_name(const char *path, uint32_t part)
     if (name != NULL) snprintf(name, n + 16, "%.*s-%05u%s", (int)cut, path, part, path + cut);
     return name;
 }
+
+char *stm_part_path(const char *path, int64_t part_rows, uint32_t part) { return part_rows == 0 ? strdup(path) : stm_part_name(path, part); }

@@ -67,11 +67,6 @@ struct Sink {
     bool marked = false, broken = false;
 };
 
-bool ends_with(const std::string &text, const std::string &end)
-{
-    return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
 void destroy_settings(void *p) { delete static_cast<Settings *>(p); }
 
 mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_error *err)
@@ -81,7 +76,7 @@ mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_e
         mill_step_set_state(step, s, destroy_settings);
         const std::string packing = mill_config_text(c, "compression");
         s->path = mill_config_text(c, "path");
-        if (s->path != nullptr && (ends_with(s->path, ".gz") || ends_with(s->path, ".zst")))
+        if (s->path != nullptr && (stm_name_ends(s->path, ".gz") || stm_name_ends(s->path, ".zst")))
             return mill_config_fail(c, "path", err, MILL_ERR_INVALID, "Parquet packs its own pages: set `compression`, and end the name with .parquet");
         s->group_rows = mill_config_int(c, "row_group_rows");
         s->part_rows = mill_config_int(c, "part_rows");
@@ -124,13 +119,10 @@ void unload(mill_replica *r)
 mill_status open_part(mill_replica *r, Sink *me, mill_error *err)
 {
     const Settings *s = me->s;
-    me->name = s->path;
-    if (s->part_rows > 0) {
-        char *name = stm_part_name(s->path, me->at.part);
-        if (name == nullptr) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
-        me->name = name;
-        free(name);
-    }
+    char *name = stm_part_path(s->path, s->part_rows, me->at.part);
+    if (name == nullptr) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
+    me->name = name;
+    free(name);
     me->file = std::make_shared<Stream>();
     const mill_status st = stm_output_open(r, me->name.c_str(), nullptr, &me->file->file, err);
     if (st != MILL_OK) return st;
@@ -154,14 +146,11 @@ mill_status cannot_write(Sink *me, const arrow::Status &why, mill_error *err)
 mill_status commit_part(mill_replica *r, Sink *me, mill_error *err)
 {
     const arrow::Status closed = me->writer->Close();
-    stm_output_made made = {};
     me->writer.reset();
     if (!closed.ok()) return cannot_write(me, closed, err);
-    mill_status st = stm_output_commit(&me->file->file, &made, err);
+    const mill_status st = stm_output_complete(r, &me->file->file, me->rows, err);
     me->file.reset();
-    if (st != MILL_OK) return st;
-    const mill_part part = {sizeof part, me->name.c_str(), me->rows, made.bytes, made.crc};
-    return mill_replica_part(r, &part, err);
+    return st;
 }
 
 mill_status open_sink(mill_replica *r, const mill_cursor *cursor, mill_error *err)
