@@ -12,7 +12,7 @@
 #include <sstream>
 #include <string>
 
-#include "stepmill/run.h"
+#include "endpoint_run.h"
 #include "support/bad_server.h"
 
 namespace fs = std::filesystem;
@@ -23,15 +23,8 @@ using mt::BadServer;
 using Reply = BadServer::Reply;
 using Request = BadServer::Request;
 
-const char kKey[] = "sk-test-0123456789abcdef";
-
-std::string slurp(const fs::path &p)
-{
-    std::ifstream in(p);
-    std::ostringstream s;
-    s << in.rdbuf();
-    return s.str();
-}
+using mt::kKey;
+using mt::slurp;
 
 double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -59,33 +52,13 @@ Reply raw(const std::string &bytes, bool close)
     return r;
 }
 
-struct Result {
-    mill_run_state state;
-    std::string out;
-    std::vector<mill_run_error> errors;
-    std::vector<std::string> keys;
+struct Result : mt::EndpointResult {
     double seconds;
-    mill_error error;
 };
 
-class Endpoint : public testing::Test {
+class Endpoint : public mt::EndpointRun {
 protected:
-    void SetUp() override
-    {
-        char name[] = "/tmp/stepmill-endpoint-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        dir_ = name;
-        setenv("STEPMILL_MODULES", MODULES, 1);
-        setenv("STEPMILL_TEST_KEY", kKey, 1);
-        for (const char *p : {"http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"}) unsetenv(p);
-    }
-    void TearDown() override { fs::remove_all(dir_); }
-
-    void rows(int n)
-    {
-        std::ofstream f(dir_ / "rows.jsonl", std::ios::trunc);
-        for (int i = 0; i < n; i++) f << "{\"id\":" << i << ",\"q\":\"row " << i << "\"}\n";
-    }
+    using EndpointRun::rows;
     void rows(const std::string &text) { std::ofstream(dir_ / "rows.jsonl", std::ios::trunc) << text; }
 
     std::string pipeline(const std::string &url, const std::string &more, const std::string &type = "chat", const std::string &input = "prompt")
@@ -99,41 +72,9 @@ protected:
 
     Result run(const std::string &yaml, double stop_after_s = -1)
     {
-        Result r = {};
-        mill_pipeline *p = nullptr;
-        mill_run *run = nullptr;
-        mill_run_options options = MILL_RUN_OPTIONS_INIT;
-        const std::string to = (dir_ / "run").string();
         const double begin = now_s();
-        fs::remove_all(to);
-        std::ofstream(dir_ / "p.yaml", std::ios::trunc) << yaml;
-        options.dir = to.c_str();
-        options.threads = 2;
-        mill_status st = mill_pipeline_open((dir_ / "p.yaml").c_str(), &p, &r.error);
-        if (st == MILL_OK) st = mill_run_start(p, &options, &run, &r.error);
-        if (st != MILL_OK) {
-            r.state = MILL_RUN_FAILED;
-            mill_pipeline_destroy(&p);
-            return r;
-        }
-        if (stop_after_s >= 0) {
-            usleep(static_cast<useconds_t>(stop_after_s * 1e6));
-            mill_run_stop(run, false);
-        }
-        r.state = mill_run_wait(run, 30, &r.error);
-        EXPECT_NE(r.state, MILL_RUN_RUNNING);
-        mill_error ignored = {};
-        mill_run_finish(run, &ignored);
-        for (int64_t i = 0;; i++) {
-            mill_run_error e = {};
-            e.struct_size = sizeof e;
-            if (!mill_run_get_error(run, i, &e)) break;
-            r.keys.push_back(e.first_key);
-            r.errors.push_back(e);
-        }
-        mill_run_destroy(&run);
-        mill_pipeline_destroy(&p);
-        r.out = slurp(dir_ / "run" / "out.jsonl");
+        fs::remove_all(dir_ / "run");
+        Result r = {run_yaml(yaml, false, 30, stop_after_s), 0};
         const std::string extra = "\"extra\":null,"; /* keys of the input beside those named: there are none */
         for (size_t at; (at = r.out.find(extra)) != std::string::npos;) r.out.erase(at, extra.size());
         r.seconds = now_s() - begin;
@@ -141,13 +82,10 @@ protected:
         return r;
     }
 
-    /* Not in outputs, journal, error records or anything else that the run wrote. */
+    /* Nor in error records. */
     void no_key_anywhere(const Result &r)
     {
-        for (const auto &e : fs::recursive_directory_iterator(dir_))
-            if (e.is_regular_file() && e.path().filename() != "key") {
-                EXPECT_EQ(slurp(e.path()).find(kKey), std::string::npos) << e.path();
-            }
+        no_key_in_files();
         for (const mill_run_error &e : r.errors) {
             char text[2048];
             mill_error_format(&e.error, text, sizeof text);
@@ -156,7 +94,6 @@ protected:
     }
 
     std::string url(const BadServer &s) { return "http://127.0.0.1:" + std::to_string(s.port()) + "/v1"; }
-    fs::path dir_;
 };
 
 std::string right_rows(int n)

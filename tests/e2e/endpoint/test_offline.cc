@@ -11,7 +11,7 @@
 #include <sstream>
 #include <string>
 
-#include "stepmill/run.h"
+#include "endpoint_run.h"
 #include "support/bad_server.h"
 
 namespace fs = std::filesystem;
@@ -22,15 +22,9 @@ using mt::BadServer;
 using Reply = BadServer::Reply;
 using Request = BadServer::Request;
 
-const char kKey[] = "sk-test-0123456789abcdef";
-
-std::string slurp(const fs::path &p)
-{
-    std::ifstream in(p);
-    std::ostringstream s;
-    s << in.rdbuf();
-    return s.str();
-}
+using mt::kKey;
+using mt::slurp;
+using Result = mt::EndpointResult;
 
 /* Text behind a key of JSON that this test wrote, or the client in a form that it knows. */
 std::string member(const std::string &json, const std::string &key)
@@ -154,72 +148,17 @@ private:
     }
 };
 
-struct Result {
-    mill_run_state state;
-    std::string out;
-    std::vector<mill_run_error> errors;
-    std::vector<std::string> keys;
-    mill_error error;
-};
-
-class Offline : public testing::Test {
+class Offline : public mt::EndpointRun {
 protected:
-    void SetUp() override
-    {
-        char name[] = "/tmp/stepmill-offline-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        dir_ = name;
-        setenv("STEPMILL_MODULES", MODULES, 1);
-        setenv("STEPMILL_TEST_KEY", kKey, 1);
-        for (const char *p : {"http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"}) unsetenv(p);
-    }
-    void TearDown() override
-    {
-        for (const auto &e : fs::recursive_directory_iterator(dir_))
-            if (e.is_regular_file()) {
-                EXPECT_EQ(slurp(e.path()).find(kKey), std::string::npos) << e.path();
-            }
-        fs::remove_all(dir_);
-    }
-
-    void rows(int n, const std::string &text = "row ")
-    {
-        std::ofstream f(dir_ / "rows.jsonl", std::ios::trunc);
-        for (int i = 0; i < n; i++) f << "{\"id\":" << i << ",\"q\":\"" << text << i << "\"}\n";
-    }
     Result run(const Service &s, const std::string &more = "", bool fresh = false)
     {
-        Result r = {};
-        mill_pipeline *p = nullptr;
-        mill_run *run = nullptr;
-        mill_run_options options = MILL_RUN_OPTIONS_INIT;
-        const std::string to = (dir_ / "run").string();
-        std::ofstream(dir_ / "p.yaml", std::ios::trunc)
-            << "stepmill: 1\nname: p\nmax_errors: 1000000\nsteps:\n"
+        std::ostringstream yaml;
+        yaml << "stepmill: 1\nname: p\nmax_errors: 1000000\nsteps:\n"
                "  rows: {type: read_jsonl, path: rows.jsonl, columns: {id: int64, q: utf8}, extra: '', batch_size: 8}\n"
                "  ask: {type: chat, from: rows, url: \"" << s.url() << "\", model: m, inputs: {prompt: q}, offline: true, input_batch_size: 10, api_key_env: STEPMILL_TEST_KEY,\n"
                "    batch_poll: 20ms, backoff: 5ms, attempts: 3" << more << "}\n"
                "  out: {type: write_jsonl, from: ask, path: out.jsonl, errors: true}\n";
-        options.dir = to.c_str();
-        options.threads = 2;
-        options.fresh = fresh;
-        mill_status st = mill_pipeline_open((dir_ / "p.yaml").c_str(), &p, &r.error);
-        if (st == MILL_OK) st = mill_run_start(p, &options, &run, &r.error);
-        r.state = st == MILL_OK ? mill_run_wait(run, 60, &r.error) : MILL_RUN_FAILED;
-        EXPECT_NE(r.state, MILL_RUN_RUNNING);
-        mill_error ignored = {};
-        if (run != nullptr) mill_run_finish(run, &ignored);
-        for (int64_t i = 0; run != nullptr; i++) {
-            mill_run_error e = {};
-            e.struct_size = sizeof e;
-            if (!mill_run_get_error(run, i, &e)) break;
-            r.keys.push_back(e.first_key);
-            r.errors.push_back(e);
-        }
-        mill_run_destroy(&run);
-        mill_pipeline_destroy(&p);
-        r.out = slurp(dir_ / "run" / "out.jsonl");
-        return r;
+        return run_yaml(yaml.str(), fresh, 60);
     }
     /* Runs until it does not end as stopped; at most @p most times. */
     Result run_on(const Service &s, int most, int *times, const std::string &more = "")
@@ -245,7 +184,6 @@ protected:
         for (const auto &e : fs::directory_iterator(dir_ / "run" / "batches")) n += e.is_regular_file();
         return n;
     }
-    fs::path dir_;
 };
 
 std::string right_rows(int n, const std::string &text = "row ")
