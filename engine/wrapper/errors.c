@@ -86,6 +86,25 @@ static const stm_error_record *known(const stm_errors *log, const mill_error *er
     return NULL;
 }
 
+static void clear_rest(char *text, size_t size)
+{
+    const size_t n = strnlen(text, size);
+
+    memset(text + n, 0, size - n);
+}
+
+/* Records go to the disk whole, so nothing that the memory held before may stand behind the end of a text: it may be a key. */
+static void clear_rests(mill_error *e)
+{
+    clear_rest(e->msg, sizeof e->msg);
+    clear_rest(e->context, sizeof e->context);
+    clear_rest(e->remedy, sizeof e->remedy);
+    clear_rest(e->file, sizeof e->file);
+    clear_rest(e->field, sizeof e->field);
+    clear_rest(e->step, sizeof e->step);
+    clear_rest(e->origin, sizeof e->origin);
+}
+
 int64_t stm_errors_add(stm_errors *log, const mill_error *error, int64_t rows, const char *first_key, const char *last_key)
 {
     stm_error_record local, *rec = NULL;
@@ -97,11 +116,12 @@ int64_t stm_errors_add(stm_errors *log, const mill_error *error, int64_t rows, c
     atomic_fetch_add_explicit(&log->total, 1, memory_order_relaxed);
     pthread_mutex_lock(&log->lock);
     n = atomic_load_explicit(&log->count, memory_order_relaxed);
-    if (n < STM_ERRORS_KEPT) rec = stm_malloc(sizeof *rec);
+    if (n < STM_ERRORS_KEPT) rec = stm_calloc(sizeof *rec);
     if (rec == NULL) rec = &local;
     id = rec == &local ? n : n + 1;
     rec->id = id;
     rec->error = *error;
+    clear_rests(&rec->error);
     rec->rows = rows;
     snprintf(rec->first_key, sizeof rec->first_key, "%s", first_key != NULL ? first_key : "");
     snprintf(rec->last_key, sizeof rec->last_key, "%s", last_key != NULL ? last_key : "");
