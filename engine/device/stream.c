@@ -7,12 +7,20 @@
 
 enum { SEEN = 16 }; /* other timelines that a stream remembers having waited for */
 
+/* By number, not by address: a timeline of a device that was opened later may stand where one stood. */
+typedef struct seen {
+    uint64_t number, tick;
+} seen;
+
 struct stm_stream {
     stm_device *device; /* a reference */
     stm_hw_stream *hw;
     stm_timeline *line;
-    stm_mark seen[SEEN]; /* by place: what is queued from now on is behind these anyway */
+    int32_t n_seen, oldest; /* the first are in use; once all are, the next to be given up */
+    seen seen[SEEN];        /* what is queued from now on is behind these anyway */
 };
+
+static uint64_t timelines; /* atomic: made so far in this process */
 
 /* ---- timelines -------------------------------------------------------------------------------------------------- */
 
@@ -22,7 +30,7 @@ static mill_status line_make(stm_device *dev, stm_timeline **out, mill_error *er
     mill_status st = MILL_OK;
 
     if (line == NULL) return mill_fail(err, MILL_ERR_NOMEM, "out of memory for a timeline");
-    *line = (stm_timeline){.device = dev};
+    *line = (stm_timeline){.device = dev, .number = __atomic_add_fetch(&timelines, 1, __ATOMIC_RELAXED)};
     for (int32_t i = 0; i < STM_TICKS && st == MILL_OK; i++) {
         st = stm_device_gate(dev, "event creation", err);
         if (st == MILL_OK) st = stm_device_note(dev, dev->ops->event_open(dev->hw, &line->events[i], err));
@@ -170,14 +178,33 @@ mill_status stm_stream_poll(stm_stream *s, mill_error *err)
     return st == MILL_ERR_AGAIN ? MILL_OK : stm_device_note(s->device, st);
 }
 
+static bool is_behind(const stm_stream *s, seen at)
+{
+    for (int32_t i = 0; i < s->n_seen; i++)
+        if (s->seen[i].number == at.number) return s->seen[i].tick >= at.tick;
+    return false;
+}
+
+static void remember(stm_stream *s, seen at)
+{
+    int32_t i = 0;
+
+    while (i < s->n_seen && s->seen[i].number != at.number) i++;
+    if (i == SEEN)
+        i = s->oldest++ % SEEN;
+    else if (i == s->n_seen)
+        s->n_seen++;
+    s->seen[i] = at;
+}
+
 mill_status stm_stream_after(stm_stream *s, stm_mark mark, mill_error *err)
 {
-    stm_mark *seen;
+    seen at;
     mill_status st;
 
     if (mark.line == NULL || mark.line == s->line || stm_mark_done(mark)) return MILL_OK;
-    seen = &s->seen[((uintptr_t)mark.line / sizeof *mark.line) % SEEN];
-    if (seen->line == mark.line && seen->tick >= mark.tick) return MILL_OK;
+    at = (seen){mark.line->number, mark.tick};
+    if (is_behind(s, at)) return MILL_OK;
     st = stm_device_gate(s->device, "stream wait", err);
     if (st != MILL_OK) return st;
     if (mark.line->device->ops !=
@@ -186,7 +213,7 @@ mill_status stm_stream_after(stm_stream *s, stm_mark mark, mill_error *err)
                          mark.line->device->ops->name);
     st = stm_device_note(s->device, s->device->ops->stream_wait(s->hw, mark.line->events[mark.tick % STM_TICKS], err));
     if (st != MILL_OK) return st;
-    *seen = mark;
+    remember(s, at);
     stm_device_count(&s->device->waits, 1);
     return MILL_OK;
 }
@@ -195,10 +222,8 @@ mill_status stm_stream_follow(stm_stream *s, const stm_stream *of, stm_mark mark
 {
     const mill_status st = stm_stream_after(s, mark, err);
 
-    for (int i = 0; i < SEEN && st == MILL_OK; i++)
-        if (of->seen[i].line != NULL && of->seen[i].line != s->line &&
-            (s->seen[i].line != of->seen[i].line || s->seen[i].tick < of->seen[i].tick))
-            s->seen[i] = of->seen[i];
+    for (int32_t i = 0; i < of->n_seen && st == MILL_OK; i++)
+        if (of->seen[i].number != s->line->number && !is_behind(s, of->seen[i])) remember(s, of->seen[i]);
     return st;
 }
 

@@ -29,6 +29,7 @@ struct stm_timeline {
     uint64_t done __attribute__((aligned(64))); /* atomic; release by the stream's owner, acquire by anybody */
     uint64_t raised;                            /* atomic; as done */
     stm_device *device;                         /* constant */
+    uint64_t number;                            /* constant: its own in this process, from 1 */
     int32_t index;                              /* constant: 0 .. STM_MAX_STREAMS-1 within the device */
     bool taken;                                 /* the device's lock */
     stm_hw_event *events[STM_TICKS];            /* constant once the first stream had it */

@@ -226,6 +226,34 @@ TEST_P(Contract, AWaitIsQueuedOncePerProducerAndBatch)
     EXPECT_EQ(stm_device_counts_of(dev).waits - before, 1);
 }
 
+/* Also with many producers, and through a stream that waited for them all: none is forgotten for another. */
+TEST_P(Contract, WaitsForSeveralProducersAreRemembered)
+{
+    constexpr int producers = 15;
+    mt::Device dev(ops);
+    std::vector<std::unique_ptr<mt::Stream>> of;
+    mt::Stream step(dev), down(dev);
+    stm_mark marks[producers] = {}, done = {};
+    mill_error err = {};
+    for (int i = 0; i < producers; i++) {
+        of.push_back(std::make_unique<mt::Stream>(dev));
+        ASSERT_EQ(stm_stream_raise(*of.back(), &marks[i], &err), MILL_OK);
+        ASSERT_FALSE(stm_mark_done(marks[i])) << "nobody has asked";
+    }
+    const int64_t before = stm_device_counts_of(dev).waits;
+    for (int column = 0; column < 3; column++)
+        for (const stm_mark mark : marks) ASSERT_EQ(stm_stream_after(step, mark, &err), MILL_OK);
+    EXPECT_EQ(stm_device_counts_of(dev).waits - before, producers);
+    ASSERT_EQ(stm_stream_raise(step, &done, &err), MILL_OK);
+    for (int column = 0; column < 3; column++) {
+        ASSERT_EQ(stm_stream_follow(down, step, done, &err), MILL_OK);
+        ASSERT_EQ(stm_stream_after(down, done, &err), MILL_OK);
+        for (const stm_mark mark : marks) ASSERT_EQ(stm_stream_after(down, mark, &err), MILL_OK);
+    }
+    EXPECT_EQ(stm_device_counts_of(dev).waits - before, producers + 1);
+    ASSERT_EQ(stm_stream_sync(down, &err), MILL_OK);
+}
+
 TEST_P(Contract, MarksOutliveTheirStream)
 {
     mt::Device dev(ops);
