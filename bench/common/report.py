@@ -75,7 +75,7 @@ def number(value):
 class Report:
     def __init__(self, name, out, root):
         self.name, self.out, self.root = name, pathlib.Path(out), root
-        self.rows = []
+        self.rows, self.origin = [], {"machine": machine(), "commit": commit(root)}
 
     @classmethod
     def from_command_line(cls, name, text, **options):
@@ -109,6 +109,8 @@ class Report:
             sign, bound = goal.split()
             row["met"] = all(COMPARE[sign](v, float(bound)) for v in judged[1:])
         self.rows.append(row)
+        print(f"{name}: {number(value)} {unit}", file=sys.stderr, flush=True)
+        self.write()
         return row
 
     def table(self):
@@ -122,10 +124,13 @@ class Report:
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
-    def finish(self):
-        """Print the table, write the JSON. Never a pass or fail: exit status 0."""
+    def write(self):
+        """The JSON, of the rows so far: what was measured stays when a long bench is cut short."""
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        result = {"machine": machine(), "commit": commit(self.root), "rows": self.rows}
-        self.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        self.out.write_text(json.dumps({**self.origin, "rows": self.rows}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def finish(self):
+        """Print the table. Never a pass or fail: exit status 0."""
+        self.write()
         print(self.table())
         print(f"written to {self.out}", file=sys.stderr)

@@ -21,8 +21,8 @@ CASES = [
 class Rows(unittest.TestCase):
     def test_rows(self):
         for name, values, over, goal, ratio, met in CASES:
-            with self.subTest(name):
-                r = report.Report("x", "/nowhere", pathlib.Path("."))
+            with self.subTest(name), tempfile.TemporaryDirectory() as folder:
+                r = report.Report("x", pathlib.Path(folder) / "x.json", pathlib.Path("."))
                 row = r.row(name, values, "s", ("peer", over) if over is not None else None, goal)
                 self.assertEqual(row["ratio"] and round(row["ratio"], 9), ratio)
                 self.assertEqual(row["met"], met)

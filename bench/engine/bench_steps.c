@@ -251,7 +251,8 @@ static mill_status sink_finalize(mill_replica *r, mill_error *err)
     (void)r;
     getrusage(RUSAGE_SELF, &end);
     if (path == NULL) return MILL_OK;
-    if (all.batches > 0 && all.taken < skip + 1) return mill_fail(err, MILL_ERR_INVALID, "only %lld of %lld batches came", (long long)all.taken, (long long)all.batches);
+    if (atomic_load(&all.rows_taken) != atomic_load(&all.rows_made))
+        return mill_fail(err, MILL_ERR_INVALID, "only %lld of %lld rows came", (long long)atomic_load(&all.rows_taken), (long long)atomic_load(&all.rows_made));
     if ((f = fopen(path, "w")) == NULL) return mill_fail(err, MILL_ERR_IO, "cannot write %s", path);
     if (all.timed) qsort(all.times + skip, (size_t)n, sizeof *all.times, by_size);
     fprintf(f,
