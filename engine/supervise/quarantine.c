@@ -19,6 +19,8 @@ static bool is_open(const stm_suspect *s)
     return v == STM_SUSPECTED || v == STM_GUILTY;
 }
 
+static bool is_of_rows(const stm_suspect *s) { return s->doing == STM_DOING_PROCESS || s->doing == STM_DOING_SUBMIT; }
+
 static void look(stm_quarantine *q)
 {
     bool any = false;
@@ -95,7 +97,7 @@ int32_t stm_quarantine_row(const stm_quarantine *q, const char *step, const int6
         const stm_suspect *s = &q->recorder->suspects[i];
         const int32_t v = atomic_load_explicit(&s->verdict, memory_order_relaxed);
 
-        if ((v != STM_BLAMED && v != STM_GUILTY) || s->doing != STM_DOING_PROCESS || strcmp(s->step, step) != 0) continue;
+        if ((v != STM_BLAMED && v != STM_GUILTY) || !is_of_rows(s) || strcmp(s->step, step) != 0) continue;
         if (stm_key_compare(s->keys.low, key) > 0 || stm_key_compare(key, s->keys.high) > 0) continue;
         if (v == STM_BLAMED) return i;
         found = i;
@@ -103,13 +105,14 @@ int32_t stm_quarantine_row(const stm_quarantine *q, const char *step, const int6
     return found;
 }
 
-bool stm_quarantine_meets(const stm_quarantine *q, const char *step, const stm_key_range *keys)
+bool stm_quarantine_meets(const stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys)
 {
     for (int32_t i = 0; i < q->recorder->n_suspects; i++) {
         const stm_suspect *s = &q->recorder->suspects[i];
         const int32_t v = atomic_load_explicit(&s->verdict, memory_order_relaxed);
 
-        if ((v == STM_BLAMED || v == STM_GUILTY) && s->doing == STM_DOING_PROCESS && stm_suspect_meets(s, step, keys)) return true;
+        if (!is_of_rows(s) || !stm_suspect_meets(s, step, keys)) continue;
+        if (v == STM_BLAMED || v == STM_GUILTY || (v == STM_SUSPECTED && doing == STM_DOING_SUBMIT)) return true;
     }
     return false;
 }

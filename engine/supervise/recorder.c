@@ -36,6 +36,8 @@ void stm_recorder_reset(stm_recorder *r)
 
     for (int32_t i = 0; i < n && i < STM_RECORDS; i++) memset(&r->records[i], 0, sizeof r->records[i]);
     atomic_store(&r->n_records, 0);
+    for (int32_t i = 0; i < STM_HELD && atomic_load(&r->next_held) != 0; i++) atomic_store(&r->held[i].record, 0);
+    atomic_store(&r->next_held, 0);
     atomic_store(&r->ended, 0);
     atomic_store(&r->lost, 0);
     atomic_store(&r->now_ns, 0);
@@ -83,6 +85,32 @@ void stm_key_of(const mill_batch *b, int64_t row, int64_t key[STM_RECORD_KEY])
     if (t == NULL) key[0] = b->keys.first + row;
 }
 
+void stm_keys_of(const mill_batch *b, stm_key_range *out)
+{
+    stm_key_of(b, 0, out->low);
+    stm_key_of(b, b->rows - 1, out->high);
+}
+
+int32_t stm_recorder_hold(stm_recorder *r, const stm_record *rec, const mill_batch *b)
+{
+    if (r == NULL || rec < r->records || rec >= r->records + STM_RECORDS || b->rows == 0) return -1;
+    for (int32_t i = 0; i < STM_HELD; i++) {
+        const uint32_t at = atomic_fetch_add_explicit(&r->next_held, 1, memory_order_relaxed) % STM_HELD;
+        int32_t nobody = 0;
+
+        if (!atomic_compare_exchange_strong_explicit(&r->held[at].record, &nobody, -1, memory_order_acquire, memory_order_relaxed)) continue;
+        stm_keys_of(b, &r->held[at].keys);
+        atomic_store_explicit(&r->held[at].record, 1 + (int32_t)(rec - r->records), memory_order_release);
+        return (int32_t)at;
+    }
+    return -1;
+}
+
+void stm_recorder_release(stm_recorder *r, int32_t held)
+{
+    if (held >= 0) atomic_store_explicit(&r->held[held].record, 0, memory_order_release);
+}
+
 int stm_key_compare(const int64_t *a, const int64_t *b)
 {
     for (int32_t i = 0; i < STM_RECORD_KEY; i++)
@@ -92,22 +120,21 @@ int stm_key_compare(const int64_t *a, const int64_t *b)
 
 void stm_record_tuples(stm_record *r, const mill_batch *b)
 {
-    int64_t low[STM_RECORD_KEY], high[STM_RECORD_KEY];
+    stm_key_range keys;
 
-    stm_key_of(b, 0, low);
-    stm_key_of(b, b->rows - 1, high);
+    stm_keys_of(b, &keys);
     for (int32_t i = 0; i < STM_RECORD_KEY; i++) {
-        atomic_store_explicit(&r->low[i], low[i], memory_order_relaxed);
-        atomic_store_explicit(&r->high[i], high[i], memory_order_relaxed);
+        atomic_store_explicit(&r->low[i], keys.low[i], memory_order_relaxed);
+        atomic_store_explicit(&r->high[i], keys.high[i], memory_order_relaxed);
     }
-    atomic_store_explicit(&r->width, b->keys.width, memory_order_relaxed);
+    atomic_store_explicit(&r->in_tuples, 1, memory_order_relaxed);
 }
 
 bool stm_record_keys(const stm_record *r, stm_key_range *out)
 {
     const int64_t rows = atomic_load_explicit(&r->rows, memory_order_relaxed),
                   first = atomic_load_explicit(&r->first, memory_order_relaxed);
-    const bool wide = atomic_load_explicit(&r->width, memory_order_relaxed) > 1;
+    const bool wide = atomic_load_explicit(&r->in_tuples, memory_order_relaxed) != 0;
 
     for (int32_t i = 0; i < STM_RECORD_KEY; i++) {
         out->low[i] = wide ? atomic_load_explicit(&r->low[i], memory_order_relaxed) : -1;

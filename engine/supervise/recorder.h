@@ -4,6 +4,9 @@
  * stores into a cache line of the replica's own; no lock, no system call, nothing allocated. When the worker dies, hangs or is stopped, the
  * supervisor reads there who was at work.
  *
+ * A step with submit and poll has rows for longer than a call lasts: each batch that one holds has a place of its own, from before it is submitted
+ * until its last answer.
+ *
  * The supervisor writes the table of suspects between two workers, the worker reads it: rows that were in a replica when one died.
  *
  * Threads: a record is written by whoever has claimed its replica; anybody reads. The rest says who writes it.
@@ -18,6 +21,7 @@
 #define STM_RECORDS 8192      /* replicas that are recorded; others work without */
 #define STM_RECORD_KEY 8      /* elements of a key that are told apart */
 #define STM_SUSPECTS 1024     /* entries of the table */
+#define STM_HELD 1024         /* batches that steps with submit hold and that are told apart; of others nothing is known */
 #define STM_RECORDER_DIR 4096 /* bytes of the run directory's path */
 
 /** What a replica is doing. Names: stm_doing_name. */
@@ -41,11 +45,11 @@ typedef enum stm_doing {
 typedef struct stm_record {
     _Alignas(64) _Atomic int32_t doing; /* release: the rest of the line is of this call */
     _Atomic int32_t alone;              /* nothing else was allowed to be at work */
-    _Atomic int32_t width;              /* 1: keys first .. first + rows - 1; else of the tuples below */
+    _Atomic int32_t in_tuples;          /* 0: keys first .. first + rows - 1; else those below: rows with children, and rows with gaps between them */
     _Atomic int64_t since_ns;           /* by the recorder's clock, which goes in steps of a quarter of a second */
     _Atomic int64_t first, rows;        /* rows 0: the call is for none */
     const _Atomic int64_t *clock;       /* constant; the worker's address */
-    _Alignas(64) _Atomic int64_t low[STM_RECORD_KEY], high[STM_RECORD_KEY]; /* width > 1: keys of the first and the last row */
+    _Alignas(64) _Atomic int64_t low[STM_RECORD_KEY], high[STM_RECORD_KEY]; /* in_tuples: keys of the first and the last row */
     char step[64], root[64];                                                /* constant */
     int32_t replica;                                                        /* constant */
 } stm_record;
@@ -54,6 +58,12 @@ typedef struct stm_record {
 typedef struct stm_key_range {
     int64_t low[STM_RECORD_KEY], high[STM_RECORD_KEY];
 } stm_key_range;
+
+/** A batch that a step with submit holds, whether a call is under way or not. */
+typedef struct stm_held {
+    _Atomic int32_t record; /* release: 1 + its replica's place among the records; 0 = free, -1 = being filled */
+    stm_key_range keys;
+} stm_held;
 
 typedef enum stm_suspicion {
     STM_CLEARED,   /* came through since; written by the worker */
@@ -64,7 +74,7 @@ typedef enum stm_suspicion {
 
 typedef struct stm_suspect {
     _Atomic int32_t verdict; /* stm_suspicion */
-    int32_t doing;           /* of which call; rows of blamed and guilty ones are always of process or submit */
+    int32_t doing;           /* of which call; of rows that a step with submit holds: submit. Blamed and guilty ones are of process or submit */
     int32_t status;          /* mill_status of the failure: MILL_ERR_STEP, _TIMEOUT, _DEVICE */
     stm_key_range keys;
     char step[64], cause[160]; /* cause: "signal 11 (SIGSEGV)" */
@@ -86,6 +96,8 @@ typedef struct stm_recorder {
     int32_t halvings;   /* how often what is in flight is halved */
     int32_t n_suspects;
     stm_suspect suspects[STM_SUSPECTS];
+    _Atomic uint32_t next_held; /* where to look for a free place; the worker writes it and these */
+    stm_held held[STM_HELD];
     stm_record records[STM_RECORDS]; /* pages that nobody uses take no memory */
 } stm_recorder;
 
@@ -104,8 +116,14 @@ const char *stm_doing_name(int32_t doing);
 char *stm_record_show(const stm_record *r, char *buf, size_t size);
 /** Keys that the record's call is for. false: for none. */
 bool stm_record_keys(const stm_record *r, stm_key_range *out);
+/** The replica of @p rec, a record of @p r, holds the rows of @p b from now on: their place; -1 = there is none. Threads: any. */
+int32_t stm_recorder_hold(stm_recorder *r, const stm_record *rec, const mill_batch *b);
+/** It does so no longer. Accepts -1. Threads: any. */
+void stm_recorder_release(stm_recorder *r, int32_t held);
 /** Key of row @p row of @p b, padded. */
 void stm_key_of(const mill_batch *b, int64_t row, int64_t key[STM_RECORD_KEY]);
+/** Keys of all rows of @p b, which has some. */
+void stm_keys_of(const mill_batch *b, stm_key_range *out);
 /** Less than, equal to, greater than 0. */
 int stm_key_compare(const int64_t *a, const int64_t *b);
 
@@ -117,7 +135,7 @@ static inline void stm_record_begin(stm_record *r, stm_doing doing, const mill_b
 {
     atomic_store_explicit(&r->since_ns, atomic_load_explicit(r->clock, memory_order_relaxed), memory_order_relaxed);
     atomic_store_explicit(&r->rows, b != NULL ? b->rows : rows, memory_order_relaxed);
-    atomic_store_explicit(&r->width, 1, memory_order_relaxed);
+    atomic_store_explicit(&r->in_tuples, 0, memory_order_relaxed);
     atomic_store_explicit(&r->first, b != NULL ? b->keys.first : first, memory_order_relaxed);
     if (__builtin_expect(b != NULL && b->keys.tuples != NULL && b->rows > 0, 0)) stm_record_tuples(r, b);
     atomic_store_explicit(&r->doing, (int32_t)doing, memory_order_release);

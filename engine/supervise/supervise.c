@@ -225,7 +225,10 @@ static int watch(parent *p)
         if (p->o.silence_s < 2.0) ms = 100;
         if (p->deadline_ns != 0) ms = until(p->deadline_ns, now, ms);
         if (p->ask_ns != 0) ms = until(p->ask_ns, now, ms);
-        if (waitpid(p->pid, &status, WNOHANG) == p->pid) return status;
+        const pid_t gone = waitpid(p->pid, &status, WNOHANG);
+
+        if (gone == p->pid) return status;
+        if (gone < 0) ms = 10; /* its SIGCHLD may have been taken already, and does not come again */
         if (poll(&f, 1, ms) > 0)
             while (read(p->signals, &s, sizeof s) == (ssize_t)sizeof s) take_signal(p, (int)s.ssi_signo);
         if (p->deadline_ns != 0 && stm_now_ns() >= p->deadline_ns && !p->overdue) {
@@ -366,6 +369,7 @@ static bool prepare(parent *p)
     static const int forwarded[] = {SIGINT, SIGTERM, SIGUSR1};
     struct sigaction a;
 
+    if (signal(SIGCHLD, SIG_DFL) == SIG_ERR) return false; /* ignored, as whoever started us may have left it, children would vanish without a status */
     sigemptyset(&p->ours);
     for (size_t i = 0; i < sizeof forwarded / sizeof *forwarded; i++) sigaddset(&p->ours, forwarded[i]);
     if (sigaction(SIGHUP, NULL, &a) == 0 && a.sa_handler != SIG_IGN) sigaddset(&p->ours, SIGHUP);

@@ -30,7 +30,17 @@ bool stm_suspect_meets(const stm_suspect *s, const char *step, const stm_key_ran
 
 /* ---- lessons ----------------------------------------------------------------------------------------------------- */
 
-static stm_suspect *enter(stm_recorder *r, const stm_record *rec, stm_suspicion verdict, mill_status status, const char *cause)
+static bool is_of_held(int32_t doing) { return doing == STM_DOING_SUBMIT || doing == STM_DOING_POLL; }
+
+/* Keys of an entry: a call for no rows has all there are, so that it is met again whatever comes. */
+static void keys_of(const stm_record *rec, stm_key_range *out)
+{
+    if (stm_record_keys(rec, out)) return;
+    for (int32_t i = 0; i < STM_RECORD_KEY; i++) out->low[i] = INT64_MIN, out->high[i] = INT64_MAX;
+}
+
+static stm_suspect *enter(stm_recorder *r, const char *step, int32_t doing, const stm_key_range *keys, stm_suspicion verdict, mill_status status,
+                          const char *cause)
 {
     stm_suspect *s;
 
@@ -38,19 +48,17 @@ static stm_suspect *enter(stm_recorder *r, const stm_record *rec, stm_suspicion 
     s = &r->suspects[r->n_suspects++];
     memset(s, 0, sizeof *s);
     atomic_store(&s->verdict, (int32_t)verdict);
-    s->doing = atomic_load(&rec->doing);
-    if (s->doing == STM_DOING_NOTHING) s->doing = STM_DOING_PROCESS; /* a lost device: told after the call */
+    s->doing = doing;
     s->status = status;
-    memcpy(s->step, rec->step, sizeof s->step);
+    s->keys = *keys;
+    snprintf(s->step, sizeof s->step, "%s", step);
     snprintf(s->cause, sizeof s->cause, "%s", cause);
     for (char *p = s->cause; *p != '\0'; p++)
         if (*p == '\n') *p = ' ';
-    if (!stm_record_keys(rec, &s->keys)) /* a call for no rows: all keys there are, so that it is met again whatever comes */
-        for (int32_t i = 0; i < STM_RECORD_KEY; i++) s->keys.low[i] = INT64_MIN, s->keys.high[i] = INT64_MAX;
     return s;
 }
 
-/* What is suspected or guilty and lies within the rows of @p rec, or has them within, is superseded by a narrower verdict. */
+/* What is suspected or guilty and lies within @p keys, or has them within, is superseded by a narrower verdict. */
 static void supersede(stm_recorder *r, const stm_record *rec, const stm_key_range *keys)
 {
     for (int32_t i = 0; i < r->n_suspects; i++) {
@@ -66,32 +74,68 @@ static void supersede(stm_recorder *r, const stm_record *rec, const stm_key_rang
 
 static stm_lesson convict(stm_recorder *r, const stm_record *rec, mill_status status, const char *cause)
 {
-    const int32_t doing = atomic_load(&rec->doing);
+    int32_t doing = atomic_load(&rec->doing);
     stm_key_range keys;
     bool one;
 
-    if (doing != STM_DOING_PROCESS && doing != STM_DOING_NOTHING) return STM_LESSON_END;
-    if (!stm_record_keys(rec, &keys)) return STM_LESSON_END;
+    if (doing == STM_DOING_NOTHING) doing = STM_DOING_PROCESS; /* a lost device: told after the call */
+    if (is_of_held(doing)) doing = STM_DOING_SUBMIT;
+    if ((doing != STM_DOING_PROCESS && doing != STM_DOING_SUBMIT) || !stm_record_keys(rec, &keys)) return STM_LESSON_END;
     one = stm_key_compare(keys.low, keys.high) == 0;
     supersede(r, rec, &keys);
-    return enter(r, rec, one ? STM_BLAMED : STM_GUILTY, status, cause) != NULL ? STM_LESSON_NARROW : STM_LESSON_END;
+    return enter(r, rec->step, doing, &keys, one ? STM_BLAMED : STM_GUILTY, status, cause) != NULL ? STM_LESSON_NARROW : STM_LESSON_END;
 }
 
 /* Already to be run alone: told again it would only fill the table. */
-static bool is_known(const stm_recorder *r, const stm_record *rec)
+static bool is_known(const stm_recorder *r, const char *step, int32_t doing, const stm_key_range *keys)
 {
-    stm_key_range keys;
-
-    if (!stm_record_keys(rec, &keys)) memset(&keys, 0, sizeof keys);
     for (int32_t i = 0; i < r->n_suspects; i++) {
         const stm_suspect *s = &r->suspects[i];
         const int32_t v = atomic_load(&s->verdict);
 
-        if ((v == STM_SUSPECTED || v == STM_GUILTY) && s->doing == atomic_load(&rec->doing) && strcmp(s->step, rec->step) == 0 &&
-            is_within(&keys, &s->keys))
-            return true;
+        if ((v == STM_SUSPECTED || v == STM_GUILTY) && s->doing == doing && strcmp(s->step, step) == 0 && is_within(keys, &s->keys)) return true;
     }
     return false;
+}
+
+static bool suspect(stm_recorder *r, const char *step, int32_t doing, const stm_key_range *keys, mill_status status, const char *cause)
+{
+    return is_known(r, step, doing, keys) || enter(r, step, doing, keys, STM_SUSPECTED, status, cause) != NULL;
+}
+
+/* Each batch that the replica of @p rec holds (NULL: that anybody holds). STM_LESSON_NONE: it holds none. */
+static stm_lesson suspect_held(stm_recorder *r, const stm_record *rec, mill_status status, const char *cause)
+{
+    stm_lesson lesson = STM_LESSON_NONE;
+
+    for (int32_t i = 0; i < STM_HELD && lesson != STM_LESSON_END; i++) {
+        const int32_t of = atomic_load(&r->held[i].record);
+
+        if (of <= 0 || of > STM_RECORDS || (rec != NULL && rec != &r->records[of - 1])) continue;
+        lesson = suspect(r, r->records[of - 1].step, STM_DOING_SUBMIT, &r->held[i].keys, status, cause) ? STM_LESSON_AGAIN : STM_LESSON_END;
+    }
+    return lesson;
+}
+
+/* A replica was at work among others: so was all that it holds. */
+static stm_lesson suspect_record(stm_recorder *r, const stm_record *rec, mill_status status, const char *cause)
+{
+    const int32_t doing = atomic_load(&rec->doing);
+    stm_lesson lesson = is_of_held(doing) ? suspect_held(r, rec, status, cause) : STM_LESSON_NONE;
+    stm_key_range keys;
+
+    if (lesson != STM_LESSON_NONE) return lesson;
+    keys_of(rec, &keys);
+    return suspect(r, rec->step, doing, &keys, status, cause) ? STM_LESSON_AGAIN : STM_LESSON_END;
+}
+
+/* Who is known to be at fault: its rows; of a step with submit that holds others, too, which of them is still to be seen. */
+static stm_lesson learn_of(stm_recorder *r, const stm_record *culprit, mill_status status, const char *cause)
+{
+    stm_lesson lesson = STM_LESSON_NONE;
+
+    if (is_of_held(atomic_load(&culprit->doing)) && atomic_load(&culprit->alone) == 0) lesson = suspect_held(r, culprit, status, cause);
+    return lesson != STM_LESSON_NONE ? lesson : convict(r, culprit, status, cause);
 }
 
 stm_lesson stm_suspects_learn(stm_recorder *r, const stm_record *culprit, mill_status status, const char *cause,
@@ -103,7 +147,7 @@ stm_lesson stm_suspects_learn(stm_recorder *r, const stm_record *culprit, mill_s
     stm_lesson lesson = STM_LESSON_NONE;
 
     *who = culprit;
-    if (culprit != NULL) return convict(r, culprit, status, cause);
+    if (culprit != NULL) return learn_of(r, culprit, status, cause);
     for (int32_t i = 0; i < n; i++) {
         const stm_record *rec = &r->records[i];
 
@@ -115,17 +159,13 @@ stm_lesson stm_suspects_learn(stm_recorder *r, const stm_record *culprit, mill_s
     if (alone != NULL) *who = alone;
     if (alone != NULL && busy == 1)
         return convict(r, alone, status, cause); /* a commit may sync a sink meanwhile: then it was not alone */
-    for (int32_t i = 0; i < n; i++) {
+    if (busy == 0) return suspect_held(r, NULL, status, cause); /* in no call: a thread of a step that holds rows */
+    for (int32_t i = 0; i < n && lesson != STM_LESSON_END; i++) {
         const stm_record *rec = &r->records[i];
         const int32_t doing = atomic_load(&rec->doing);
 
         if (doing == STM_DOING_NOTHING || doing == STM_DOING_LOAD || doing == STM_DOING_UNLOAD) continue;
-        if (is_known(r, rec)) {
-            if (lesson == STM_LESSON_NONE) lesson = STM_LESSON_AGAIN;
-            continue;
-        }
-        lesson = STM_LESSON_AGAIN;
-        if (enter(r, rec, STM_SUSPECTED, status, cause) == NULL) return STM_LESSON_END;
+        lesson = suspect_record(r, rec, status, cause);
     }
     return lesson;
 }

@@ -23,8 +23,8 @@ typedef enum stm_lesson {
     STM_LESSON_END     /* who was alone cannot do without what it was doing (generator, global, sink, router): the run ends */
 } stm_lesson;
 /**
- * A worker has died; @p culprit: the record known to be at fault (a deadline, a lost device), NULL = whoever was at work. @p cause and @p status
- * go into the entries. *who: the record that was alone, or the first of those at work; NULL = nobody was. When the table is full the
+ * A worker has died; @p culprit: the record known to be at fault (a deadline, a lost device), NULL = whoever was at work; a step with submit is at
+ * work with all that it holds, and when nobody is in a call, whoever holds something was. @p cause and @p status go into the entries. *who: the record that was alone, or the first of those at work; NULL = nobody was. When the table is full the
  * lesson is STM_LESSON_END.
  */
 stm_lesson stm_suspects_learn(stm_recorder *r, const stm_record *culprit, mill_status status, const char *cause,

@@ -10,42 +10,56 @@
 #include "wrapper/lane.h"
 #include "wrapper/replica.h"
 
+/* What the quarantine is told of the call in the record: one of submit is by itself like one of poll (supervise/quarantine.h). */
+static stm_doing told(const stm_wrapper *w, stm_doing doing, stm_key_range *keys, const stm_key_range **rows)
+{
+    const bool any = stm_record_keys(w->record, keys);
+
+    *rows = any && doing != STM_DOING_SUBMIT ? keys : NULL;
+    return doing == STM_DOING_SUBMIT ? STM_DOING_POLL : doing;
+}
+
 static void hold(stm_wrapper *w, stm_doing doing)
 {
     stm_key_range keys;
+    const stm_key_range *rows;
+    const stm_doing as = told(w, doing, &keys, &rows);
 
     w->hold = STM_HOLD_NONE;
     if (doing == STM_DOING_SYNC) return; /* by the coordinator, which must not wait for a suspect */
-    w->hold = stm_quarantine_enter(w->env->quarantine, w->step->name, doing, stm_record_keys(w->record, &keys) ? &keys : NULL);
+    w->hold = stm_quarantine_enter(w->env->quarantine, w->step->name, as, rows);
     atomic_store_explicit(&w->record->alone, w->hold == STM_HOLD_ALONE, memory_order_relaxed);
 }
 
 static void let_go(stm_wrapper *w)
 {
     stm_key_range keys;
-    const bool rows = stm_record_keys(w->record, &keys);
-    const stm_doing doing = (stm_doing)atomic_load_explicit(&w->record->doing, memory_order_relaxed);
+    const stm_key_range *rows;
+    const stm_doing as = told(w, (stm_doing)atomic_load_explicit(&w->record->doing, memory_order_relaxed), &keys, &rows);
 
     if (w->hold == STM_HOLD_ALONE && w->lane != NULL) stm_lane_settle(w->lane); /* what it queued is part of it */
     stm_record_end(w->record); /* before others may begin: or it would not look alone */
-    stm_quarantine_leave(w->env->quarantine, w->step->name, doing, rows ? &keys : NULL, w->hold);
+    stm_quarantine_leave(w->env->quarantine, w->step->name, as, rows, w->hold);
     w->hold = STM_HOLD_NONE;
 }
 
 void stm_call_enter_watched(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows)
 {
-    if (w->env->quarantine != NULL) {
+    if (w->env->quarantine != NULL && !w->apart) {
         stm_record_begin(w->record, STM_DOING_NOTHING, b, first, rows); /* it waits: at work it is not */
         hold(w, doing);
     }
-    stm_record_begin(w->record, doing, b, first, rows);
+    if (w->apart)
+        stm_apart_call(w, doing);
+    else
+        stm_record_begin(w->record, doing, b, first, rows);
     if (w->step->policy.batch_timeout_s >= 0.0) atomic_store_explicit(&w->call_since, stm_now_ns(), memory_order_release);
 }
 
 void stm_call_leave_watched(stm_wrapper *w)
 {
-    if (w->hold != STM_HOLD_NONE) let_go(w);
-    stm_record_end(w->record);
+    if (w->hold != STM_HOLD_NONE && !w->apart) let_go(w);
+    if (!w->apart) stm_record_end(w->record);
     if (w->step->policy.batch_timeout_s >= 0.0) atomic_store_explicit(&w->call_since, 0, memory_order_release);
 }
 

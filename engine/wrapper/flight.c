@@ -12,6 +12,7 @@
 
 void stm_flight_free(stm_wrapper *w, stm_flight *f)
 {
+    stm_recorder_release(w->env->recorder, f->held);
     for (int32_t i = 0; i < w->step->n_inputs; i++) {
         if (f->in != NULL) mill_batch_destroy(&f->in[i]);
         if (f->view != NULL) mill_batch_destroy(&f->view[i]);
@@ -95,8 +96,7 @@ mill_status stm_ticket_add(stm_wrapper *w, stm_flight *f, const int64_t *rows, i
 
 /* ---- failures ---------------------------------------------------------------------------------------------------- */
 
-/* Null by imputation, for good: a record for each run of neighbours. */
-static mill_status give_up(stm_wrapper *w, stm_flight *f, const int64_t *rows, int64_t n, const mill_error *e, mill_error *err)
+mill_status stm_flight_give_up(stm_wrapper *w, stm_flight *f, const int64_t *rows, int64_t n, const mill_error *e, mill_error *err)
 {
     for (int64_t i = 0, end; i < n; i = end) {
         int64_t id;
@@ -131,7 +131,7 @@ static mill_status rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t *row
         return MILL_OK;
     }
     if (p->on_error == STM_ON_ERROR_STOP) return stm_call_stop(w, e, f->view[0], rows[0], rows[n - 1], err);
-    if (p->on_error != STM_ON_ERROR_ISOLATE || n == 1) return give_up(w, f, rows, n, e, err);
+    if (p->on_error != STM_ON_ERROR_ISOLATE || n == 1) return stm_flight_give_up(w, f, rows, n, e, err);
     st = stm_ticket_add(w, f, rows, half, 0, 0);
     if (st == MILL_OK) st = stm_ticket_add(w, f, rows + half, n - half, 0, 0);
     return st == MILL_OK ? st : mill_fail(err, st, "rows of step %s to be tried apart", w->step->name);

@@ -17,10 +17,12 @@ mill_status stm_wrapper_submit(stm_wrapper *w, stm_ready *in, mill_error *err)
     stm_flight *f, **tail = &w->flights;
     mill_status st;
     int64_t n;
+    bool apart;
 
     if ((st = stm_wrapper_inputs(w, in, err)) != MILL_OK) return st;
     f = stm_calloc(sizeof *f);
     if (f == NULL) goto no_memory;
+    f->held = -1;
     f->in = stm_calloc((size_t)n_in * sizeof *f->in);
     f->view = stm_calloc((size_t)n_in * sizeof *f->view);
     if (f->in == NULL || f->view == NULL) goto no_memory;
@@ -31,7 +33,9 @@ mill_status stm_wrapper_submit(stm_wrapper *w, stm_ready *in, mill_error *err)
     for (int64_t i = 0; i < n; i++)
         if (stm_outcome_add(&f->outcome, -1, f->visible != NULL ? f->visible[i] : i, 0) != MILL_OK) goto no_memory;
     f->rows = f->left = n;
-    if (n > 0 && stm_ticket_add(w, f, NULL, n, 0, 0) != MILL_OK) goto no_memory;
+    f->held = stm_recorder_hold(w->env->recorder, w->record, f->view[0]);
+    apart = n > 0 && w->env->quarantine != NULL && stm_apart_wanted_flight(w, f);
+    if (n > 0 && !apart && stm_ticket_add(w, f, NULL, n, 0, 0) != MILL_OK) goto no_memory;
     for (int32_t i = 0; i < n_in; i++) {
         f->in[i] = w->inputs[i];
         w->inputs[i] = NULL;
@@ -39,6 +43,7 @@ mill_status stm_wrapper_submit(stm_wrapper *w, stm_ready *in, mill_error *err)
     while (*tail != NULL) tail = &(*tail)->next;
     *tail = f;
     atomic_fetch_add_explicit(&w->n_flights, 1, memory_order_release);
+    if (apart) return stm_apart_submit(w, f, err);
     return n > 0 ? stm_tickets_offer(w, err) : MILL_OK;
 no_memory:
     if (f != NULL) stm_flight_free(w, f);
@@ -162,6 +167,14 @@ static mill_status ask(stm_wrapper *w, mill_error *err)
     return st != MILL_OK && st != MILL_ERR_AGAIN ? fail_all(w, &e, st, err) : MILL_OK;
 }
 
+mill_status stm_tickets_turn(stm_wrapper *w, mill_error *err)
+{
+    mill_status st = ask(w, err);
+
+    if (st == MILL_OK) st = stm_tickets_expire(w, err);
+    return st == MILL_OK ? stm_tickets_offer(w, err) : st;
+}
+
 /* The outgoing batch of a flight that has all its answers. */
 static mill_status land(stm_wrapper *w, stm_flight *f, mill_batch **out, mill_error *err)
 {
@@ -185,9 +198,7 @@ mill_status stm_wrapper_poll(stm_wrapper *w, mill_batch **out, int32_t max, int3
     mill_status st;
 
     *n = 0;
-    st = ask(w, err);
-    if (st == MILL_OK) st = stm_tickets_expire(w, err);
-    if (st == MILL_OK) st = stm_tickets_offer(w, err);
+    st = stm_tickets_turn(w, err);
     for (stm_flight **fp = &w->flights; *fp != NULL && *n < max && st == MILL_OK;) {
         stm_flight *f = *fp;
         if (f->left > 0) {

@@ -52,6 +52,7 @@ typedef struct stm_flight {
     int64_t *visible;   /* [rows] input row of each; NULL = all */
     uint64_t *owner;    /* [rows] ticket that may answer for the row; 0 = settled; or one of: */
     stm_outcome outcome; /* [rows] */
+    int32_t held;        /* its place in the recorder, -1 = none */
     struct stm_flight *next;
 } stm_flight;
 #define STM_ROW_AGAIN UINT64_MAX         /* failed, to be tried again */
@@ -96,6 +97,7 @@ struct stm_wrapper {
     stm_record *record; /* in the recorder, or `unseen` */
     stm_record unseen;
     stm_hold hold; /* quarantine: of the call under way; driving thread */
+    bool apart;    /* what is with the step, and so in the record, runs alone until its last answer; driving thread */
     const char *root_name;
     int32_t root, key_width, n_roots;
     bool plain;                 /* map: what goes out are the columns that came in, same places, no outputs */
@@ -238,8 +240,19 @@ mill_status stm_tickets_offer(stm_wrapper *w, mill_error *err);
 mill_status stm_tickets_expire(stm_wrapper *w, mill_error *err);
 /** Cancel and release everything in flight. */
 void stm_tickets_drop(stm_wrapper *w);
+/** Null by imputation, for good: the @p n rows @p rows of @p f, ascending, and a record for each run of neighbours. */
+mill_status stm_flight_give_up(stm_wrapper *w, stm_flight *f, const int64_t *rows, int64_t n, const mill_error *e, mill_error *err);
+/** One look at what is with the step: answers, deadlines, what waits to be submitted. (inflight.c) */
+mill_status stm_tickets_turn(stm_wrapper *w, mill_error *err);
 
 /* apart.c */
+/** Whether what supervision knows of rows of @p f keeps the step from being given them as one batch, among others. */
+bool stm_apart_wanted_flight(const stm_wrapper *w, const stm_flight *f);
+/** The same as stm_apart_map for a batch on its way through a step with submit. Rows under suspicion have been answered when it returns,
+ *  unless the run is being stopped or the step waits for something that may take hours. Blocks: as long as calls of process would. */
+mill_status stm_apart_submit(stm_wrapper *w, stm_flight *f, mill_error *err);
+/** A call of the step while w->apart: the record keeps the rows that run alone. */
+void stm_apart_call(stm_wrapper *w, stm_doing doing);
 /** Whether what supervision knows of rows in w->inputs keeps the step from running them as one batch. */
 bool stm_apart_wanted(const stm_wrapper *w);
 /** The rows of w->inputs that the step may see, without those that ended a process before, which become null with a record; those that may yet

@@ -1,4 +1,5 @@
 /* Step types for tests of the command: rows that come slowly, steps that fail in every way. */
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,15 +106,35 @@ static const mill_param work_params[] = {
      "what it does"},
     {"at", MILL_PARAM_INT, 0, "0", 0, 1e9, NULL,
      "fail, hang, crash, exit, lose: the row at which it does; unload_hang: the replica"},
-    {"at2", MILL_PARAM_INT, 0, "-1", -1, 1e9, NULL, "and a second such row"},
+    {"more", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, NULL, 0, 0, NULL, "further such rows"},
     {"pause", MILL_PARAM_DURATION, 0, "0s", 0, 60, NULL, "per batch"},
 };
 static const mill_column_decl id_in[] = {{"id", "int64", "row number"}};
 static const mill_column_decl double_out[] = {{"doubled", "int64", "twice the number"}};
 
+/* The rows at which something happens. */
+struct rows {
+    int64_t at[16];
+    size_t n;
+};
+
+static void rows_of(const mill_config *c, struct rows *out)
+{
+    out->at[out->n++] = mill_config_int(c, "at");
+    for (size_t i = 0; i < mill_config_count(c, "more") && out->n < 16; i++) out->at[out->n++] = strtoll(mill_config_item(c, "more", i), NULL, 10);
+}
+
+static bool is_of(const struct rows *r, int64_t id)
+{
+    for (size_t i = 0; i < r->n; i++)
+        if (r->at[i] == id) return true;
+    return false;
+}
+
 struct work {
     int mode;
-    int64_t at, at2;
+    int64_t at;
+    struct rows bad;
     double pause;
 };
 
@@ -127,7 +148,7 @@ static mill_status work_configure(mill_step *s, const mill_config *c, mill_io *i
     if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "e2e_work");
     while (strcmp(modes[w->mode], mill_config_text(c, "mode")) != 0) w->mode++;
     w->at = mill_config_int(c, "at");
-    w->at2 = mill_config_int(c, "at2");
+    rows_of(c, &w->bad);
     w->pause = mill_config_float(c, "pause");
     mill_step_set_state(s, w, free);
     return MILL_OK;
@@ -165,7 +186,7 @@ static mill_status work_process(mill_replica *r, mill_batch *const *in, size_t n
     if (w->pause > 0) pause_for(w->pause);
     for (int64_t i = 0; i < v.rows; i++) {
         if (w->mode == FAIL && id[i] == w->at) return mill_fail(err, MILL_ERR_STEP, "row %lld is bad", (long long)id[i]);
-        if (id[i] != w->at && id[i] != w->at2) continue;
+        if (!is_of(&w->bad, id[i])) continue;
         while (w->mode == HANG) pause_for(0.1);
         if (w->mode == CRASH) crash();
         if (w->mode == EXIT) _exit(0);
@@ -200,6 +221,182 @@ static const mill_step_type work_type = {
     .load = work_load,
     .unload = work_unload,
     .process = work_process,
+};
+
+/* ---- e2e_ask: the same through tickets, of which it holds some before it answers the first ------------------------------------- */
+
+enum { ASK_FINE, ASK_SUBMIT, ASK_POLL, ASK_HANG, ASK_THREAD };
+static const mill_param ask_params[] = {
+    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|submit|poll|hang|thread", "in which call it ends the process, or does not return (hang: poll)"},
+    {"at", MILL_PARAM_INT, 0, "-1", -1, 1e9, NULL, "row at which it does"},
+    {"more", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, NULL, 0, 0, NULL, "further such rows"},
+    {"holds", MILL_PARAM_INT, 0, "4", 1, 16, NULL, "tickets that it holds at a time"},
+};
+
+struct ask {
+    int mode;
+    int64_t holds;
+    struct rows bad;
+};
+
+struct asked {
+    struct {
+        uint64_t ticket;
+        const int64_t *id; /* of a batch that lives as long as the ticket */
+        int64_t rows;
+    } held[16];
+    int64_t n;
+    bool flushed;
+};
+
+static mill_status ask_configure(mill_step *s, const mill_config *c, mill_io *io, mill_error *err)
+{
+    static const char *const modes[] = {"fine", "submit", "poll", "hang", "thread"};
+    struct ask *a = calloc(1, sizeof *a);
+
+    (void)io;
+    if (a == NULL) return mill_fail(err, MILL_ERR_NOMEM, "e2e_ask");
+    while (strcmp(modes[a->mode], mill_config_text(c, "mode")) != 0) a->mode++;
+    rows_of(c, &a->bad);
+    a->holds = mill_config_int(c, "holds");
+    mill_step_set_state(s, a, free);
+    return MILL_OK;
+}
+
+static mill_status ask_load(mill_replica *r, mill_error *err)
+{
+    struct asked *k = calloc(1, sizeof *k);
+
+    if (k == NULL) return mill_fail(err, MILL_ERR_NOMEM, "e2e_ask");
+    mill_replica_set_state(r, k);
+    return MILL_OK;
+}
+
+static void ask_unload(mill_replica *r) { free(mill_replica_state(r)); }
+
+static void *crash_soon(void *unused)
+{
+    (void)unused;
+    pause_for(0.002);
+    crash();
+    return NULL;
+}
+
+static void ask_meets(const struct ask *a, int mode, const int64_t *id, int64_t rows)
+{
+    pthread_t t;
+
+    for (int64_t i = 0; i < rows; i++) {
+        if (a->mode != mode || !is_of(&a->bad, id[i])) continue;
+        while (mode == ASK_HANG) pause_for(0.1);
+        if (mode != ASK_THREAD) crash();
+        pthread_create(&t, NULL, crash_soon, NULL);
+        pthread_detach(t);
+    }
+}
+
+static mill_status ask_submit(mill_replica *r, uint64_t ticket, mill_batch *const *in, size_t n_in, mill_error *err)
+{
+    const struct ask *a = mill_step_state(mill_replica_step(r));
+    struct asked *k = mill_replica_state(r);
+    const mill_view v = mill_column_view(mill_batch_column(in[0], 0));
+    const int64_t *id = (const int64_t *)v.data + v.offset;
+
+    (void)n_in;
+    (void)err;
+    if (k->n == a->holds) return MILL_ERR_AGAIN;
+    ask_meets(a, ASK_SUBMIT, id, v.rows);
+    ask_meets(a, ASK_THREAD, id, v.rows);
+    k->held[k->n].ticket = ticket;
+    k->held[k->n].id = id;
+    k->held[k->n++].rows = v.rows;
+    k->flushed = false;
+    if (k->n == a->holds) mill_replica_wake(r);
+    return MILL_OK;
+}
+
+static mill_status ask_answer(mill_replica *r, mill_results *out, uint64_t ticket, const int64_t *id, int64_t n, mill_error *err)
+{
+    int64_t *place = malloc((size_t)n * sizeof *place);
+    mill_builder *b = NULL;
+    mill_batch *batch = NULL;
+    mill_column *col = NULL;
+    mill_status st = place != NULL ? mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), &b) : MILL_ERR_NOMEM;
+
+    for (int64_t i = 0; i < n && st == MILL_OK; i++) {
+        place[i] = i;
+        st = mill_builder_int(b, 2 * id[i]);
+    }
+    if (st == MILL_OK) st = mill_builder_finish(b, &col);
+    if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), n, 1, &batch);
+    if (st == MILL_OK) st = mill_batch_set_column(batch, 0, &col);
+    if (st == MILL_OK) st = mill_results_rows(out, ticket, place, n, &batch, err);
+    mill_column_unref(&col);
+    mill_batch_destroy(&batch);
+    mill_builder_destroy(&b);
+    free(place);
+    return st;
+}
+
+static mill_status ask_poll(mill_replica *r, mill_results *out, mill_error *err)
+{
+    const struct ask *a = mill_step_state(mill_replica_step(r));
+    struct asked *k = mill_replica_state(r);
+    mill_status st = MILL_OK;
+
+    if (k->n < a->holds && !k->flushed) return MILL_OK; /* waits for company */
+    if (a->mode == ASK_THREAD) pause_for(0.001);
+    for (int64_t i = 0; i < k->n && st == MILL_OK; i++) {
+        ask_meets(a, ASK_POLL, k->held[i].id, k->held[i].rows);
+        ask_meets(a, ASK_HANG, k->held[i].id, k->held[i].rows);
+        for (int64_t j = 0; a->mode == ASK_THREAD && j < k->held[i].rows; j++)
+            if (is_of(&a->bad, k->held[i].id[j])) return MILL_OK; /* never answered: its thread is about to end all */
+    }
+    for (int64_t i = 0; i < k->n && st == MILL_OK; i++) st = ask_answer(r, out, k->held[i].ticket, k->held[i].id, k->held[i].rows, err);
+    if (st == MILL_OK) k->n = 0;
+    return st;
+}
+
+static void ask_cancel(mill_replica *r, uint64_t ticket)
+{
+    struct asked *k = mill_replica_state(r);
+    int64_t n = 0;
+
+    for (int64_t i = 0; i < k->n; i++)
+        if (k->held[i].ticket != ticket) k->held[n++] = k->held[i];
+    k->n = n;
+}
+
+static mill_status ask_flush(mill_replica *r, mill_error *err)
+{
+    struct asked *k = mill_replica_state(r);
+
+    (void)err;
+    k->flushed = true;
+    mill_replica_wake(r);
+    return MILL_OK;
+}
+
+static const mill_step_type ask_type = {
+    .struct_size = sizeof ask_type,
+    .abi = MILL_ABI_1,
+    .kind = MILL_STEP,
+    .flags = MILL_PER_ROW,
+    .name = "e2e_ask",
+    .summary = "doubles, by tickets; ends the process",
+    .params = ask_params,
+    .n_params = sizeof ask_params / sizeof *ask_params,
+    .inputs = id_in,
+    .n_inputs = 1,
+    .outputs = double_out,
+    .n_outputs = 1,
+    .configure = ask_configure,
+    .load = ask_load,
+    .unload = ask_unload,
+    .submit = ask_submit,
+    .poll = ask_poll,
+    .cancel = ask_cancel,
+    .flush = ask_flush,
 };
 
 /* ---- e2e_total: every row gets the sum of its batch, so it shows how rows are cut ----------------------------------------- */
@@ -245,7 +442,7 @@ static const mill_step_type total_type = {
     .process = total_process,
 };
 
-static const mill_step_type *const types[] = {&count_type, &work_type, &total_type};
+static const mill_step_type *const types[] = {&count_type, &work_type, &ask_type, &total_type};
 static const mill_plugin plugin = {sizeof plugin, MILL_ABI_1, "e2e", "1", types, sizeof types / sizeof *types};
 
 MILL_PLUGIN_EXPORT const mill_plugin *mill_plugin_v1(void);

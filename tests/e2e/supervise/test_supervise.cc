@@ -14,11 +14,11 @@ using mt::Command;
 using mt::Folder;
 using mt::Result;
 
-std::string pipeline(const std::string &count, const std::string &work, const std::string &between = "")
+std::string pipeline(const std::string &count, const std::string &work, const std::string &between = "", const std::string &type = "e2e_work")
 {
     return "stepmill: 1\nname: t\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, " + count + "}\n" +
            (between.empty() ? "" : "  total: {type: e2e_total, from: count, " + between + "}\n") +
-           "  work: {type: e2e_work, from: " + (between.empty() ? "count" : "total") + ", " + work +
+           "  work: {type: " + type + ", from: " + (between.empty() ? "count" : "total") + ", " + work +
            "}\n  out: {type: write_jsonl, from: work, path: out.jsonl}\n";
 }
 
@@ -62,7 +62,7 @@ TEST(Supervise, TwoRowsAndANeighbourThatMinds)
 {
     Folder f;
     f.write("t.yaml",
-            pipeline("rows: 20000, batch_size: 64", "mode: crash, at: 12340, at2: 12350, replicas: 8", "input_batch_size: 50"));
+            pipeline("rows: 20000, batch_size: 64", "mode: crash, at: 12340, more: 12350, replicas: 8", "input_batch_size: 50"));
     const Result r = mt::run(f, {"run", "t.yaml"});
     EXPECT_EQ(r.code, 3) << r.err;
     std::string want;
@@ -74,6 +74,60 @@ TEST(Supervise, TwoRowsAndANeighbourThatMinds)
     EXPECT_EQ(f.read("runs/t/out.jsonl"), want);
     EXPECT_EQ(times(f.read("runs/t/errors.jsonl"), "\n"), 2);
     EXPECT_LE(deaths(r), 2 * (2 + (int)std::ceil(std::log2(50)))) << r.err;
+}
+
+/* Restarts by the number of bad rows, the size of a batch and the kind of call: two deaths for a row (in company, alone) and one for each halving. */
+struct Many {
+    const char *name, *type, *mode;
+    int batch;
+    std::set<int64_t> bad;
+};
+const Many kMany[] = {
+    {"process_2_of_16", "e2e_work", "crash", 16, {403, 845}},
+    {"process_4_of_8", "e2e_work", "crash", 8, {70, 71, 100, 845}},
+    {"submit_1_of_64", "e2e_ask", "submit", 64, {845}},
+    {"submit_4_of_4", "e2e_ask", "submit", 4, {68, 71, 100, 845}},
+    {"poll_2_of_16", "e2e_ask", "poll", 16, {833, 836}},
+    {"poll_4_of_4", "e2e_ask", "poll", 4, {68, 71, 100, 845}},
+    {"thread_1_of_8", "e2e_ask", "thread", 8, {845}}, /* of the step's own, while no call is under way */
+};
+class Restarts : public testing::TestWithParam<Many> {};
+TEST_P(Restarts, GrowWithTheLogarithmOfTheBatchOnly)
+{
+    const Many &m = GetParam();
+    Folder f;
+    std::string more;
+    for (int64_t row : m.bad)
+        if (row != *m.bad.begin()) more += (more.empty() ? "" : ", ") + std::to_string(row);
+    f.write("t.yaml", pipeline("rows: 1000, batch_size: 64", std::string("mode: ") + m.mode + ", at: " + std::to_string(*m.bad.begin()) + ", more: [" + more + "], replicas: 4, input_batch_size: " + std::to_string(m.batch), "input_batch_size: 50", m.type));
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, 3) << r.err;
+    std::string want;
+    for (int64_t i = 0; i < 1000; i++)
+        want += "{\"id\":" + std::to_string(i) + ",\"total\":" + std::to_string(50 * (i / 50 * 50) + 49 * 50 / 2) + ",\"doubled\":" + (m.bad.count(i) ? "null" : std::to_string(2 * i)) + "}\n";
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), want) << "exactly those rows";
+    const std::string errors = f.read("runs/t/errors.jsonl");
+    EXPECT_EQ(times(errors, "\n"), (int)m.bad.size()) << errors;
+    for (int64_t row : m.bad)
+        EXPECT_NE(errors.find("\"rows\":1,\"first_key\":\"count:" + std::to_string(row) + "\""), std::string::npos) << errors;
+    const int most = (int)m.bad.size() * (2 + (int)std::log2(m.batch)) + 3; /* a sink that is synced at that moment makes one alone look as if it were not */
+    printf("%s: %d deaths for %zu rows, at most %d\n", m.name, deaths(r), m.bad.size(), most);
+    EXPECT_GE(deaths(r), (int)m.bad.size() + 1);
+    EXPECT_LE(deaths(r), most) << r.err;
+}
+INSTANTIATE_TEST_SUITE_P(Table, Restarts, testing::ValuesIn(kMany), [](const auto &i) { return std::string(i.param.name); });
+
+TEST(Supervise, APollThatNeverReturnsCostsItsRow)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 16, batch_size: 2", "mode: hang, at: 5, timeout: {batch: 0.2s}, replicas: 2", "", "e2e_ask"));
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, 3) << r.err;
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(16, {5}));
+    const std::string errors = f.read("runs/t/errors.jsonl");
+    EXPECT_EQ(times(errors, "\n"), 1) << errors;
+    EXPECT_NE(errors.find("this row, alone in the step, ends the process: a call that did not return by its deadline"), std::string::npos) << errors;
+    EXPECT_LE(deaths(r), 2 + 1) << r.err;
 }
 
 /* Called again after each death, without a restart of its own: what was learnt is in the run directory. */

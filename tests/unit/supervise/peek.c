@@ -4,7 +4,8 @@
 #include "supervise/suspects.h"
 
 static const stm_doing doings[] = {STM_DOING_GENERATE, STM_DOING_PROCESS, STM_DOING_ROUTE, STM_DOING_ACCEPT,
-                                   STM_DOING_FINISH,   STM_DOING_WRITE,   STM_DOING_SYNC,  STM_DOING_UNLOAD};
+                                   STM_DOING_FINISH,   STM_DOING_WRITE,   STM_DOING_SYNC,  STM_DOING_UNLOAD,
+                                   STM_DOING_SUBMIT,   STM_DOING_POLL,    STM_DOING_NOTHING};
 
 stm_recorder *peek_recorder(void)
 {
@@ -21,6 +22,13 @@ stm_record *peek_at_work(stm_recorder *r, const char *step, int doing, int64_t f
     stm_record_begin(rec, doings[doing], NULL, first, rows);
     atomic_store(&rec->alone, alone);
     return rec;
+}
+
+void peek_hold(stm_recorder *r, const stm_record *rec, int64_t first, int64_t rows)
+{
+    const mill_batch b = {.rows = rows, .keys = {.first = first, .width = 1}};
+
+    stm_recorder_hold(r, rec, &b);
 }
 
 int peek_die(stm_recorder *r, const stm_record *culprit)

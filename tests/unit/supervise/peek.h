@@ -12,7 +12,7 @@ extern "C" {
 typedef struct stm_recorder stm_recorder;
 typedef struct stm_record stm_record;
 typedef struct stm_quarantine stm_quarantine;
-enum peek_doing { GENERATE, PROCESS, ROUTE, ACCEPT, FINISH, WRITE, SYNC, UNLOAD };
+enum peek_doing { GENERATE, PROCESS, ROUTE, ACCEPT, FINISH, WRITE, SYNC, UNLOAD, SUBMIT, POLL, NOTHING };
 enum peek_lesson { LESSON_NONE, LESSON_AGAIN, LESSON_NARROW, LESSON_END };
 enum peek_verdict { CLEARED, SUSPECTED, GUILTY, BLAMED };
 enum peek_hold { HOLD_NONE, HOLD_SHARED, HOLD_ALONE };
@@ -20,6 +20,8 @@ enum peek_hold { HOLD_NONE, HOLD_SHARED, HOLD_ALONE };
 stm_recorder *peek_recorder(void);
 void peek_recorder_free(stm_recorder **r);
 stm_record *peek_at_work(stm_recorder *r, const char *step, int doing, int64_t first, int64_t rows, bool alone);
+/** The replica holds these rows, until the next death. */
+void peek_hold(stm_recorder *r, const stm_record *rec, int64_t first, int64_t rows);
 /** A death; the recorder is reset. */
 int peek_die(stm_recorder *r, const stm_record *culprit);
 int peek_table(const stm_recorder *r); /* entries */

@@ -83,6 +83,17 @@ TEST(Silence, ADeathForNoStepEndsAfterTheRestarts)
     EXPECT_EQ(n, 3) << said;
 }
 
+TEST(Silence, WhoeverIgnoresDeadChildrenDoesNotMakeItWaitForEver)
+{
+    mill_error err = {};
+    struct sigaction before, ignored = {};
+    ignored.sa_handler = SIG_IGN;
+    ASSERT_EQ(sigaction(SIGCHLD, &ignored, &before), 0);
+    const int code = supervise([](mill_child *c, void *) { return 20 + mill_child_number(c); }, quick(), &err);
+    ASSERT_EQ(sigaction(SIGCHLD, &before, nullptr), 0);
+    EXPECT_EQ(code, 20) << err.msg;
+}
+
 TEST(Silence, WhereNoProcessCanBeMadeTheWorkIsDoneHere)
 {
     mill_error err = {};

@@ -98,6 +98,40 @@ TEST_F(Suspects, ACulpritThatIsKnownNeedsNotBeAlone)
     EXPECT_EQ(verdict(0), GUILTY);
 }
 
+/* A step with submit is at work with all that it holds, whatever the call. */
+TEST_F(Suspects, WhatIsHeldIsSuspectedBatchByBatch)
+{
+    for (int doing : {SUBMIT, POLL}) {
+        stm_record *a = at_work("a", doing, 0, doing == SUBMIT ? 4 : 0), *idle = at_work("b", NOTHING, 0, 0);
+        peek_hold(r, a, 0, 4);
+        peek_hold(r, a, 8, 4);
+        peek_hold(r, idle, 100, 4);
+        EXPECT_EQ(die(), LESSON_AGAIN);
+        ASSERT_EQ(peek_table(r), 2) << "not what another replica holds, which was in no call";
+        EXPECT_EQ(peek_high(r, 0), 3);
+        EXPECT_EQ(peek_high(r, 1), 11);
+        peek_hold(r, at_work("a", POLL, 8, 4, true), 8, 4); /* alone from its submit to its last answer: the calls are for its rows */
+        EXPECT_EQ(die(), LESSON_NARROW);
+        ASSERT_EQ(peek_table(r), 2);
+        EXPECT_EQ(verdict(1), GUILTY);
+        at_work("a", SUBMIT, 9, 1, true);
+        EXPECT_EQ(die(), LESSON_NARROW);
+        EXPECT_EQ(verdict(1), BLAMED);
+        peek_table_empty(r);
+    }
+    peek_hold(r, at_work("a", NOTHING, 0, 0), 0, 4); /* a thread of its own: nobody was in a call */
+    EXPECT_EQ(die(), LESSON_AGAIN);
+    EXPECT_EQ(peek_table(r), 1);
+    peek_table_empty(r);
+    stm_record *late = at_work("a", POLL, 0, 0); /* a deadline says whose call it was, not which of its rows */
+    peek_hold(r, late, 0, 4);
+    EXPECT_EQ(die(late), LESSON_AGAIN);
+    EXPECT_EQ(verdict(0), SUSPECTED);
+    peek_table_empty(r);
+    at_work("a", POLL, 0, 0, true); /* and when it holds nothing that is told apart, the run ends */
+    EXPECT_EQ(die(), LESSON_END);
+}
+
 TEST_F(Suspects, AFullTableEndsTheRun)
 {
     for (int i = 0; i < peek_table_room(); i++) {
