@@ -1,6 +1,7 @@
 /*
  * Steps that measure the engine, through the public plugin interface. What they see is written as one line of JSON to the
- * file BENCH_REPORT when the sink's output is complete.
+ * file BENCH_REPORT when the sink's output is complete. Into BENCH_FIRST go the batch that bench_source makes first in this process, and when (ns, of the
+ * monotonic clock) bench_work has its first one.
  *
  *   bench_source  batches of one int64 column whose first value is the batch's number; timed: notes when it made a batch, for the
  *                 latency of a pipeline whose credit lets one batch in at a time
@@ -12,6 +13,7 @@
  */
 #include <dlfcn.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,7 @@ static struct {
     _Atomic int64_t sleeps, first_sleep_ns, last_sleep_ns;
     int64_t taken, taken_at_mark;           /* sink */
     int64_t *times;                         /* [batches] */
+    _Atomic bool noted_source, noted_work;
 } all;
 
 static int64_t now_ns(void)
@@ -40,6 +43,17 @@ static int64_t now_ns(void)
 
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Once per process: a line for the file BENCH_FIRST. */
+static void note_first(_Atomic bool *noted, const char *who, int64_t number)
+{
+    const char *path = getenv("BENCH_FIRST");
+    FILE *f = path != NULL && !atomic_exchange(noted, true) ? fopen(path, "a") : NULL;
+
+    if (f == NULL) return;
+    fprintf(f, "%s %lld %lld\n", who, (long long)number, (long long)now_ns());
+    fclose(f);
 }
 
 /* Counted by the preloaded count_malloc.so; 0 without it. */
@@ -126,6 +140,7 @@ static mill_status source_generate(mill_replica *r, int64_t max_rows, mill_curso
     const int64_t ahead = made - atomic_load_explicit(&all.rows_taken, memory_order_acquire);
     mill_status st;
 
+    if (!atomic_load_explicit(&all.noted_source, memory_order_relaxed)) note_first(&all.noted_source, "source", number);
     if (s->timed && ahead > 0) return mill_fail(err, MILL_ERR_INVALID, "a batch is still under way: set credit to batch_size");
     if (ahead > atomic_load_explicit(&all.most_rows, memory_order_relaxed))
         atomic_store_explicit(&all.most_rows, ahead, memory_order_relaxed);
@@ -190,6 +205,7 @@ static mill_status work(mill_replica *r, mill_batch *const *in, size_t n_in, mil
     uint64_t x = (uint64_t)(uintptr_t)in;
 
     (void)n_in;
+    if (!atomic_load_explicit(&all.noted_work, memory_order_relaxed)) note_first(&all.noted_work, "work", 0);
     for (int64_t i = 0; i < s->steps; i++) {
         x = x * 6364136223846793005u + 1442695040888963407u;
         __asm__ volatile("" : "+r"(x));
