@@ -71,6 +71,7 @@ int cmd_errors(const cli_args *a);
 int cmd_status(const cli_args *a);
 int cmd_logs(const cli_args *a);
 int cmd_report(const cli_args *a);
+int cmd_trace(const cli_args *a);
 int cmd_steps(const cli_args *a);
 int cmd_devices(const cli_args *a);
 int cmd_doctor(const cli_args *a);

@@ -10,7 +10,7 @@ static const struct {
     int (*run)(const cli_args *a);
 } commands[] = {
     {"run", cmd_run},         {"resume", cmd_resume}, {"merge", cmd_merge}, {"check", cmd_check},   {"plan", cmd_plan},     {"errors", cmd_errors},
-    {"steps", cmd_steps},     {"status", cmd_status}, {"logs", cmd_logs},     {"report", cmd_report},
+    {"steps", cmd_steps},     {"status", cmd_status}, {"logs", cmd_logs},     {"report", cmd_report}, {"trace", cmd_trace},
     {"devices", cmd_devices}, {"doctor", cmd_doctor}, {"schema", cmd_schema}, {"version", cmd_version},
 };
 

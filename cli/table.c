@@ -85,6 +85,10 @@ const cli_verb cli_verbs[] = {
      "Writes RUN/report.html, one file that needs nothing else, and prints where it is. A run writes it at its end; this makes it "
      "for one that goes "
      "on or was killed."},
+    {"trace", "RUN KEY", 2, 2, B(CLI_JSON), "dir", "say what became of one row",
+     "RUN is a run directory; KEY names a row as errors.jsonl does: STEP:ROW, then .CHILD for each expansion (packages:12, packages:12.0). For each step: whether the row came and left, "
+     "in which batch, its values there, why it failed; then the rows that came of it. It is found in what the run keeps: rows in front of sinks and globals, and outputs "
+     "of steps with `cache: true`. With --json one object, values uncut."},
     {"steps", "list | describe TYPE | check PLUGIN.so", 1, 2,
      B(CLI_PLUGIN) | B(CLI_SET) | B(CLI_COLUMN) | B(CLI_TIMEOUT) | B(CLI_JSON), "list describe check",
      "step types there are, and what they take",

@@ -75,6 +75,10 @@ struct stm_lasting {
 /** Open the run directory and put everything where the last run left it. After stm_run_build, before anything is loaded.
  *  @retval MILL_ERR_BUSY  another run writes there. Blocks: on the disk. */
 mill_status stm_durable_open(stm_run *run, mill_error *err);
+/** Look at what is kept instead: stations and lanes get the numbers of their streams as they were found (-1 = none), error records are read. Nothing is
+ *  changed, and somebody may write there. @p changed: what the results depend on and is not as it was then, as text.
+ *  @retval MILL_ERR_INVALID  nothing is kept, or steps are connected otherwise than when it was. */
+mill_status stm_durable_look(stm_run *run, stm_text *changed, mill_error *err);
 /** Closes the directory; what was not committed is done again by the next run. */
 void stm_durable_close(stm_run *run);
 /** Every tick of the coordinator: commits when it is time, shows that this process lives. */

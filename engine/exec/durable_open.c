@@ -624,6 +624,60 @@ fail:
     return st; /* stm_durable_close takes what there is */
 }
 
+static mill_status look_at_part(stm_run *run, const opening *o, int32_t p, stm_text *changed, mill_error *err)
+{
+    const stm_vault *v = run->durable->vault;
+    const int32_t k = stm_vault_find_part(v, o->part_names[p]);
+    const stm_vault_part old = k >= 0 ? stm_vault_part_at(v, (size_t)k) : (stm_vault_part){0};
+    const char *was = k >= 0 ? stm_signature_value(old.fields, old.n_fields, "how steps are connected") : NULL, *is;
+    mill_status st = sign_part(run, p, run->opts.shard, &o->signatures[p], err);
+
+    if (st != MILL_OK) return st;
+    is = stm_signature_value(o->signatures[p].fields.data, o->signatures[p].fields.bytes, "how steps are connected");
+    if (was == NULL || is == NULL || strcmp(was, is) != 0) {
+        mill_fail(err, MILL_ERR_INVALID, "steps of the pipeline are connected otherwise than when the run in %s was made", run->run_dir);
+        mill_error_remedy(err, "Put the pipeline back as it was, or run it again");
+        return err->status;
+    }
+    if (changed->bytes == 0 && !stm_signature_same_but_times(old.fields, old.n_fields, o->signatures[p].fields.data, o->signatures[p].fields.bytes))
+        (void)stm_signature_changes(old.fields, old.n_fields, o->signatures[p].fields.data, o->signatures[p].fields.bytes, 3, changed);
+    return MILL_OK;
+}
+
+/* Numbers of streams of ours become those of the directory. */
+static void find_streams(stm_run *run, const opening *o)
+{
+    const stm_vault *v = run->durable->vault;
+
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        struct stm_lasting *l = run->stations[i].lasting;
+
+        if (l->stream >= 0) l->stream = stm_vault_find_stream(v, o->stream_names[l->stream]);
+        for (int32_t k = 0; l->lanes != NULL && k < run->stations[i].n_inputs; k++) l->lanes[k].stream = stm_vault_find_stream(v, o->stream_names[l->lanes[k].stream]);
+    }
+}
+
+mill_status stm_durable_look(stm_run *run, stm_text *changed, mill_error *err)
+{
+    stm_durable *d = run->durable = stm_calloc(sizeof *d);
+    opening o = {0};
+    mill_status st;
+
+    if (d == NULL) return no_memory(err);
+    if ((st = stm_files_open(run->run_dir, &d->files, err)) != MILL_OK) goto fail;
+    const stm_vault_opts vo = {.files = &d->files};
+    if ((st = stm_vault_open(&vo, &d->vault, err)) != MILL_OK || (st = make_lasting(run, err)) != MILL_OK || (st = name_all(run, &o, err)) != MILL_OK) goto fail;
+    if (stm_vault_parts(d->vault) == 0) st = mill_fail(err, MILL_ERR_INVALID, "%s keeps nothing of a run yet", run->run_dir);
+    for (int32_t p = 0; p < o.n_parts && st == MILL_OK; p++) st = look_at_part(run, &o, p, changed, err);
+    if (st != MILL_OK) goto fail;
+    find_streams(run, &o);
+    d->errors_stream = stm_vault_find_stream(d->vault, "errors");
+    if (d->errors_stream >= 0) st = stm_durable_errors_read(run, d->vault, (size_t)d->errors_stream, &d->errors_written, err);
+fail:
+    opening_fini(&o);
+    return st; /* stm_durable_close takes what there is */
+}
+
 void stm_durable_close(stm_run *run)
 {
     stm_durable *d = run->durable;

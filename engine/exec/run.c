@@ -130,7 +130,7 @@ mill_status stm_run_make(stm_plan **plan, const stm_run_opts *opts, stm_run **ou
     }
     if (opts->recorder != NULL) run->memory_limit >>= opts->recorder->halvings < 16 ? opts->recorder->halvings : 16;
     atomic_store(&run->ceiling, run->memory_limit > 0 ? run->memory_limit : INT64_MAX);
-    if ((st = stm_spill_create(run->run_dir, &run->spill, err)) != MILL_OK) goto fail;
+    if ((st = stm_spill_create(opts->look ? NULL : run->run_dir, &run->spill, err)) != MILL_OK) goto fail;
     if ((st = stm_pool_create(0, &run->pool)) != MILL_OK ||
         (st = stm_errors_create(opts->on_error, opts->user, &run->errors)) != MILL_OK) {
         st = mill_fail(err, st, "run");
@@ -153,7 +153,7 @@ mill_status stm_run_make(stm_plan **plan, const stm_run_opts *opts, stm_run **ou
             st = mill_fail(err, MILL_ERR_NOMEM, "trace");
             goto fail;
         }
-    if (run->opts.durable && (st = stm_durable_open(run, err)) != MILL_OK) goto fail;
+    if (run->opts.durable && !opts->look && (st = stm_durable_open(run, err)) != MILL_OK) goto fail;
     if ((st = stm_quarantine_create(opts->recorder, &run->env.quarantine, err)) != MILL_OK) goto fail;
     *out = run;
     return MILL_OK;

@@ -26,6 +26,7 @@ typedef struct stm_run_opts {
     bool fresh;            /* durable: forget what is kept */
     int32_t shard, shards; /* durable: shard number `shard` (1 ..) of `shards`; 0, 0 = no shards. merge: 0 of so many */
     const char *const *merge; /* durable: [shards] run directories, absolute, of the shards, in order: their rows are what sinks get; NULL = no merge */
+    bool look;             /* durable: built to look at what is kept (exec/history.h), not to be started: run_dir stays as it is */
     bool resume;           /* durable: nothing that is kept may run again for what changed; MILL_ERR_INVALID says what it is */
     double commit_interval_s; /* durable; 0 = 1 s */
     struct stm_recorder *recorder; /* shared with a supervising process; NULL = none; outlives the run */

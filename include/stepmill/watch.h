@@ -33,6 +33,16 @@ MILL_API int mill_watch_exit_code(const mill_watch *w);
 /** Working directory that it was started in; "" = not known. */
 MILL_API const char *mill_watch_folder(const mill_watch *w);
 
+/**
+ * What became of the row @p key ("packages:12", "packages:12.0"; as errors.jsonl and the column _error's records name them) of the run in @p dir: per step
+ * whether it came and left, what it was read and written there as far as the run keeps that, failures, and which rows it came of and came of it. The
+ * run may go on meanwhile. Values are cut for people, whole as JSON. *out: mill_text_free.
+ * @retval MILL_ERR_NOT_FOUND  there never was such a row, or @p dir is no run directory.
+ * @retval MILL_ERR_INVALID    @p key is no key, or the pipeline is not the one of the run any more.
+ * Threads: any. Blocks: reads what is kept up to the row.
+ */
+MILL_API mill_status mill_row_trace(const char *dir, const char *key, mill_format format, char **out, mill_error *err);
+
 /** Add a failure that ended a run to DIR/errors.jsonl, for a process that ends by it. A run that goes on after all writes the file anew. */
 MILL_API mill_status mill_errors_add(const char *dir, const mill_error *cause, mill_error *err);
 /** Write the report of the run in @p dir, one HTML file, to @p path (NULL = DIR/report.html). */
