@@ -165,7 +165,7 @@ bool cli_number(const cli_args *a, cli_flag_id flag, int64_t least, int64_t othe
     if (!a->given[flag]) return true;
     v = strtoll(a->value[flag], &end, 10);
     if (end == a->value[flag] || *end != '\0' || v < least || v > INT64_MAX / 2)
-        return bad_value(a, flag, "a whole number of at least 1");
+        return bad_value(a, flag, least > 0 ? "a whole number of at least 1" : "a whole number, or 0");
     *out = v;
     return true;
 }

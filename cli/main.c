@@ -41,7 +41,8 @@ int main(int argc, char **argv)
 
     if (argc > 1 && (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "resume") == 0 || strcmp(argv[1], "merge") == 0))
         signals_block(); /* before anything: one that comes now counts */
-    signal(SIGPIPE, SIG_IGN);                                     /* a reader that goes away is a failed write, told below */
+    signal(SIGPIPE, SIG_IGN); /* a reader that goes away is a failed write, told below */
+    signal(SIGCHLD, SIG_DFL); /* inherited as ignored, the kernel would take the ends of our children from us */
     if (!cli_parse(argc, argv, &a)) return MILL_EXIT_USAGE;
     if (a.given[CLI_HELP]) {
         cli_help(a.verb);

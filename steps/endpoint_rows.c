@@ -200,7 +200,7 @@ mill_status stm_endpoint_submit(mill_replica *r, uint64_t ticket, mill_batch *co
         if (!row_text(s, me, col, row, &text, &bytes, &wrong)) goto fail;
         if (bytes == 0 || wrong) { /* answered without the server: nulls; wrong ones, each for itself, as errors */
             if (none == NULL || wrong || none->outcome.too_big) {
-                if ((none = *end = new_job(ticket, rows - row)) == NULL) goto fail;
+                if ((none = *end = new_job(ticket, wrong ? 1 : rows - row)) == NULL) goto fail;
                 end = &none->next;
                 none->empty = true;
             }

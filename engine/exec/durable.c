@@ -56,7 +56,7 @@ void stm_lasting_wrote(stm_station *s, bool marked)
 
 bool stm_lasting_accepted(stm_station *s, int32_t input)
 {
-    stm_lane *lane = &s->lasting->lanes[input];
+    stm_kept_input *lane = &s->lasting->lanes[input];
 
     if (lane->skip == 0) return false;
     lane->skip--;
@@ -65,7 +65,7 @@ bool stm_lasting_accepted(stm_station *s, int32_t input)
 
 mill_status stm_lasting_keep(stm_station *s, int32_t input, const mill_batch *b, mill_error *err)
 {
-    stm_lane *lane = &s->lasting->lanes[input];
+    stm_kept_input *lane = &s->lasting->lanes[input];
     const mill_status st = stm_batch_sink_put(lane->out, b, lane->items, err);
 
     lane->items += st == MILL_OK;

@@ -28,11 +28,11 @@ typedef struct stm_root_place {
 #define STM_ROOT_PLACES 64
 
 /* One input of a global: what it has accepted is a stream of its own, so that what stands in front need not run again. */
-typedef struct stm_lane {
+typedef struct stm_kept_input {
     int32_t stream;
     uint64_t items, skip; /* as below */
     stm_batch_sink *out;
-} stm_lane;
+} stm_kept_input;
 
 /* How far a terminal is. */
 typedef struct stm_reached {
@@ -48,14 +48,14 @@ typedef struct stm_reached {
 struct stm_lasting {
     int32_t part;
     int32_t stream;    /* stores, globals: of the vault; -1 = none */
-    bool finished;     /* nothing of it is to be done in this run any more; set before it starts, terminals: by the claimant */
+    _Atomic bool finished; /* nothing of it is to be done in this run any more; set before it starts, terminals: by the claimant */
     uint64_t items;    /* terminals: items done, those of earlier runs included; claimant */
     uint64_t skip;     /* terminals: so many items come again and are dropped; claimant */
     bool marks;        /* sinks: the next sync is about the place of the last mark, before `marked` items; claimant */
     uint64_t marked;
     int64_t *marked_covered; /* [n_roots] */
     stm_batch_sink *out; /* where a store writes */
-    stm_lane *lanes;     /* globals: [n_inputs]; claimant */
+    stm_kept_input *lanes;     /* globals: [n_inputs]; claimant */
     bool replayed;       /* globals: what an earlier run accepted has been given to it; claimant */
     /* terminals; coordinator */
     stm_reached said;  /* what commits say of it */

@@ -143,7 +143,7 @@ static mill_status place_inlet(stm_station *s, uint64_t item, const void *bytes,
 {
     if (n > 0) return stm_inlet_restore(s->inlet, bytes, n, err);
     for (int32_t i = 0; i < s->n_inputs; i++) {
-        stm_lane *lane = s->lasting->lanes != NULL ? &s->lasting->lanes[i] : NULL;
+        stm_kept_input *lane = s->lasting->lanes != NULL ? &s->lasting->lanes[i] : NULL;
         if (lane != NULL) item = lane->items > 0 ? lane->items - 1 : 0; /* the last one comes again: it may be the end */
         if (lane != NULL) lane->skip = lane->items - item;
         stm_inlet_begin_at(s->inlet, i, item);
@@ -177,7 +177,7 @@ static mill_status decode_station(stm_station *s, stm_wire *w, uint32_t roots, m
         l->items = l->said.items = item == FINISHED ? 0 : item + skip;
     }
     for (int32_t k = 0; s->kind == STM_AT_GLOBAL && k < s->n_inputs; k++) {
-        stm_lane *lane = &l->lanes[k];
+        stm_kept_input *lane = &l->lanes[k];
         lane->items = l->said.lanes[k] = stm_wire_get_u64(w);
         if (lane->items > INT64_MAX) return malformed(err);
     }

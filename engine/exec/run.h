@@ -76,7 +76,7 @@ void stm_run_stop(stm_run *run, bool drain);
 int32_t stm_run_steps(const stm_run *run);
 const mill_step *stm_run_step(const stm_run *run, int32_t step);
 void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out);
-/** Threads: any. Takes no lock. */
+/** Threads: any. Blocks: a short lock of a station at most. */
 void stm_run_replica(const stm_run *run, int32_t step, int32_t replica, stm_replica_stats *out);
 /** The inputs of a step: *n of them, indices of steps. */
 int32_t stm_run_inputs(const stm_run *run, int32_t step);

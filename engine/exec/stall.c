@@ -16,12 +16,39 @@ static void cut_readers_of(stm_run *run, const stm_station *s, bool *closed)
     }
 }
 
-/* A failed station closes its descendants, through globals and stores, too; a station all of whose readers are dead has nothing to
- * work for. */
-static bool spread_failures(stm_run *run)
+/* All stations at once, in order: nobody else holds two. No driver is at work, but whoever watches the run looks into inlets. */
+static void lock_all(stm_run *run)
 {
-    bool any = false, closed[STM_MAX_STATIONS] = {0}, changed = true;
+    for (int32_t i = 0; i < run->n_stations; i++) stm_lock_take(&run->stations[i].lock);
+}
 
+static void unlock_all(stm_run *run)
+{
+    for (int32_t i = 0; i < run->n_stations; i++) stm_lock_give(&run->stations[i].lock);
+}
+
+/* What was complete at a sink before a failure in front of it stays, and is readable. The sink counts as claimed meanwhile, so that a call that
+ * does not return is found as any other. */
+static void complete(stm_run *run, stm_station *s)
+{
+    stm_replica_slot *slot = &s->slots[0];
+    mill_error err = {0};
+
+    if (s->kind != STM_AT_SINK || s->finalized || !atomic_load(&s->active) || atomic_load(&s->done) || slot->wrapper == NULL ||
+        stm_wrapper_state_of(slot->wrapper) != STM_RUNNING)
+        return;
+    s->finalized = true;
+    atomic_store(&slot->claimed, 1);
+    if (stm_wrapper_finalize(slot->wrapper, &err) != MILL_OK) stm_errors_add(run->errors, &err, 0, "", "");
+    atomic_store(&slot->claimed, 0);
+}
+
+/* Which stations a failure reaches for the first time, and their inlets are closed. */
+static bool cut_failed(stm_run *run, bool *closed)
+{
+    bool any = false;
+
+    lock_all(run);
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
         if (!s->failed || s->cut) continue;
@@ -29,20 +56,25 @@ static bool spread_failures(stm_run *run)
         stm_flow_cut(run->flow, s->node, closed);
         any = true;
     }
-    if (!any) return false;
-    for (int32_t i = 0; i < run->n_stations; i++) { /* in topological order: what this closes comes later */
+    for (int32_t i = 0; i < run->n_stations && any; i++) { /* in topological order: what this closes comes later */
         const stm_station *s = &run->stations[i];
         if (closed[i] && s->kind != STM_AT_READER) cut_readers_of(run, s, closed);
     }
+    unlock_all(run);
+    return any;
+}
+
+/* A failed station closes its descendants, through globals and stores, too; a station all of whose readers are dead has nothing to
+ * work for. */
+static bool spread_failures(stm_run *run)
+{
+    bool closed[STM_MAX_STATIONS] = {0}, changed = true;
+
+    if (!cut_failed(run, closed)) return false;
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
         if (!closed[i] || atomic_load(&s->dead)) continue;
-        if (s->kind == STM_AT_SINK && !s->finalized && atomic_load(&s->active) && !atomic_load(&s->done) && s->slots[0].wrapper != NULL &&
-            stm_wrapper_state_of(s->slots[0].wrapper) == STM_RUNNING) {
-            mill_error err = {0}; /* what was complete before the failure stays, and is readable */
-            s->finalized = true;
-            if (stm_wrapper_finalize(s->slots[0].wrapper, &err) != MILL_OK) stm_errors_add(run->errors, &err, 0, "", "");
-        }
+        complete(run, s);
         atomic_store(&s->dead, true);
     }
     while (changed) {

@@ -135,7 +135,7 @@ struct stm_station {
     _Atomic int64_t cost_ns; /* of an item, moving average */
     _Atomic int64_t stalls;
     _Atomic int32_t pass;    /* roots: the pass it has used; written by the claimant */
-    uint32_t bursts;         /* racy on purpose: decides when to read the clock */
+    _Atomic uint32_t bursts; /* relaxed: decides when to read the clock */
     uint64_t next_seq;       /* roots: claimant */
     int64_t sent_rows;       /* readers: claimant */
     bool failed;             /* run->mutex: it failed itself */

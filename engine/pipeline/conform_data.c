@@ -58,22 +58,34 @@ static bool was_write(void *context)
 #endif
 }
 
+/* In a signal handler: no function of the library formats there. */
+static void put(char **at, const char *end, const char *text)
+{
+    while (*text != '\0' && *at < end) *(*at)++ = *text++;
+}
+
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
     const uint8_t *at = info->si_addr;
 
     for (int32_t i = 0; i < n_runs; i++) {
         const page_run *p = &runs[i];
-        const char *column = p->column != NULL ? p->column : "?";
+        const char *before, *behind;
+        char *to = note->fault;
 
         if (at < p->base || at >= p->base + p->bytes) continue;
         if (p->released)
-            snprintf(note->fault, sizeof note->fault, "used memory of input column \"%s\" after the input was released; keep a column with mill_column_ref",
-                     column);
+            before = "used memory of input column \"", behind = "\" after the input was released; keep a column with mill_column_ref";
         else if (at >= p->base + p->bytes - p->guard)
-            snprintf(note->fault, sizeof note->fault, "went past the end of input column \"%s\"", column);
+            before = "went past the end of input column \"", behind = "\"";
         else if (was_write(context))
-            snprintf(note->fault, sizeof note->fault, "wrote to its input (column \"%s\"); inputs are immutable", column);
+            before = "wrote to its input (column \"", behind = "\"); inputs are immutable";
+        else
+            continue;
+        put(&to, note->fault + sizeof note->fault - 1, before);
+        put(&to, note->fault + sizeof note->fault - 1, p->column != NULL ? p->column : "?");
+        put(&to, note->fault + sizeof note->fault - 1, behind);
+        *to = '\0';
     }
     signal(sig, SIG_DFL); /* the fault comes again and ends the process */
 }

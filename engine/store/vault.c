@@ -108,7 +108,7 @@ static mill_status find(stm_vault *v, bool fresh, mill_error *err)
         mill_error why = {0};
         st = read_epoch(v, l.journals[i], &why);
         if (st == MILL_OK) break;
-        if (st == MILL_ERR_NOT_FOUND || (fresh && st == MILL_ERR_DATA)) { /* its writer was gone before it had begun; the epoch before it counts */
+        if (st == MILL_ERR_NOT_FOUND || (fresh && (st == MILL_ERR_DATA || st == MILL_ERR_UNSUPPORTED))) { /* its writer was gone before it had begun; the epoch before it counts */
             st = MILL_OK;
             continue;
         }

@@ -42,7 +42,7 @@ typedef struct stm_vault_stream {
 typedef struct stm_vault_opts {
     const stm_files *files; /* copied; its `user` must outlive the vault */
     uint64_t nonce;         /* of the next epoch; 0 = drawn */
-    bool fresh;             /* take over nothing, not even a damaged journal's complaint */
+    bool fresh;             /* take over nothing, not even the complaint about a damaged journal, or one of another version */
 } stm_vault_opts;
 
 /** Find out what is there. Changes nothing. @retval MILL_ERR_DATA  the journal is damaged beyond what a crash can do. Blocks: on the disk. */

@@ -223,11 +223,12 @@ static int watch(parent *p)
         int ms = 1000;
 
         if (p->o.silence_s < 2.0) ms = 100;
-        if (p->deadline_ns != 0) ms = until(p->deadline_ns, now, ms);
+        if (p->deadline_ns != 0 && !p->overdue) ms = until(p->deadline_ns, now, ms);
         if (p->ask_ns != 0) ms = until(p->ask_ns, now, ms);
         const pid_t gone = waitpid(p->pid, &status, WNOHANG);
 
         if (gone == p->pid) return status;
+        if (gone < 0 && errno == ECHILD) return SIGKILL; /* somebody else has waited for it: how it ended is not known */
         if (gone < 0) ms = 10; /* its SIGCHLD may have been taken already, and does not come again */
         if (poll(&f, 1, ms) > 0)
             while (read(p->signals, &s, sizeof s) == (ssize_t)sizeof s) take_signal(p, (int)s.ssi_signo);

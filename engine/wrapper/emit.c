@@ -107,7 +107,7 @@ mill_status mill_emit_batch(mill_emit *e, mill_batch **batch, mill_buffer **pare
         return mill_fail(err, MILL_ERR_INVALID, "emitted %lld rows; at most %lld were asked for", (long long)b->rows,
                          (long long)e->max_rows);
     }
-    for (size_t i = 0; i < e->n_row_errors; i++)
+    for (size_t i = 0; i < e->n_row_errors && e->n_parts == 0; i++) /* marks are of the call's first batch */
         if (e->row_errors[i].row >= b->rows)
             return mill_fail(err, MILL_ERR_INVALID, "error mark on row %lld of a batch of %lld", (long long)e->row_errors[i].row,
                              (long long)b->rows);

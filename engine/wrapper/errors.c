@@ -6,12 +6,16 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/text.h"
+
+enum { PLACES = 1 << 16 }; /* a third is used at most */
 
 struct stm_errors {
     pthread_mutex_t lock; /* innermost: only notify runs under it */
     stm_error_record *kept[STM_ERRORS_KEPT]; /* lock to write; entries below count are constant */
     _Atomic int64_t count; /* release by add, acquire by readers */
     _Atomic int64_t rows, total; /* relaxed */
+    int32_t *places; /* [PLACES] ids of restored records by the hash of what they are about, newer before older; 0 = none. Constant while anything runs */
     int64_t restored, dead; /* constant while anything runs: the first so many are of an earlier run; so many of them are void */
     void (*notify)(const stm_error_record *, void *);
     void *user;
@@ -36,9 +40,37 @@ void stm_errors_destroy(stm_errors **log)
     if (*log == NULL) return;
     n = atomic_load(&(*log)->count);
     for (int64_t i = 0; i < n; i++) stm_free((*log)->kept[i]);
+    stm_free((*log)->places);
     pthread_mutex_destroy(&(*log)->lock);
     stm_free(*log);
     *log = NULL;
+}
+
+static bool is_about(const stm_error_record *r, const char *step, int64_t rows, const char *first_key, const char *last_key)
+{
+    return r->rows == rows && strcmp(r->first_key, first_key) == 0 && strcmp(r->last_key, last_key) == 0 && strcmp(r->error.step, step) == 0;
+}
+
+static size_t place_of(const char *step, const char *first_key, const char *last_key)
+{
+    uint64_t h = stm_hash64(step, strlen(step), 0);
+
+    h = stm_hash64(first_key, strlen(first_key), h);
+    return (size_t)stm_hash64(last_key, strlen(last_key), h) % PLACES;
+}
+
+static void put_in_place(stm_errors *log, int32_t id)
+{
+    const stm_error_record *rec = log->kept[id - 1];
+    size_t at = place_of(rec->error.step, rec->first_key, rec->last_key);
+
+    for (; log->places[at] != 0; at = (at + 1) % PLACES) { /* an older one for the same rows moves on */
+        const int32_t there = log->places[at];
+        if (!is_about(log->kept[there - 1], rec->error.step, rec->rows, rec->first_key, rec->last_key)) continue;
+        log->places[at] = id;
+        id = there;
+    }
+    log->places[at] = id;
 }
 
 mill_status stm_errors_restore(stm_errors *log, const stm_error_record *rec)
@@ -51,11 +83,16 @@ mill_status stm_errors_restore(stm_errors *log, const stm_error_record *rec)
         atomic_fetch_add_explicit(&log->total, 1, memory_order_relaxed);
         return MILL_OK;
     }
-    if (mine == NULL) return MILL_ERR_NOMEM;
+    if (mine != NULL && log->places == NULL) log->places = stm_calloc(PLACES * sizeof *log->places);
+    if (mine == NULL || log->places == NULL) {
+        stm_free(mine);
+        return MILL_ERR_NOMEM;
+    }
     *mine = *rec;
     mine->id = n + 1;
     log->kept[n] = mine;
     log->restored = n + 1;
+    put_in_place(log, (int32_t)(n + 1));
     atomic_store_explicit(&log->count, n + 1, memory_order_release);
     atomic_fetch_add_explicit(&log->rows, rec->rows, memory_order_relaxed);
     atomic_fetch_add_explicit(&log->total, 1, memory_order_relaxed);
@@ -79,9 +116,9 @@ void stm_errors_void(stm_errors *log, int64_t id)
 static const stm_error_record *known(const stm_errors *log, const mill_error *error, int64_t rows, const char *first_key, const char *last_key)
 {
     if (rows == 0 || first_key == NULL || last_key == NULL) return NULL;
-    for (int64_t i = log->restored; i > 0; i--) {
-        const stm_error_record *r = log->kept[i - 1];
-        if (r->error.status != MILL_OK && r->rows == rows && strcmp(r->first_key, first_key) == 0 && strcmp(r->last_key, last_key) == 0 && strcmp(r->error.step, error->step) == 0) return r;
+    for (size_t at = place_of(error->step, first_key, last_key); log->places[at] != 0; at = (at + 1) % PLACES) {
+        const stm_error_record *r = log->kept[log->places[at] - 1];
+        if (r->error.status != MILL_OK && is_about(r, error->step, rows, first_key, last_key)) return r;
     }
     return NULL;
 }

@@ -37,7 +37,7 @@ mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken,
         else {
             stm_call_enter(w, STM_DOING_ROUTE, in);
             st = w->step->type->route(&w->replica, w->views[0], &route, &e);
-            stm_call_leave(w);
+            st = stm_call_over(w, st, &e);
         }
         if (st == MILL_OK && route.chosen == 0) st = mill_fail(&e, MILL_ERR_STEP, "the router chose no branch");
         if (st == MILL_OK) {
@@ -46,6 +46,10 @@ mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken,
             return w->step->policy.stop_of > 0 ? stm_call_window(w, in->rows, 0, err) : MILL_OK;
         }
         stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, attempt);
+        if (stm_call_told_to_stop(w, st)) { /* no fault of the rows: the next run routes them */
+            if (err != NULL) *err = e;
+            return st;
+        }
         if (!stm_call_retry(w, &e, attempt)) break;
     }
     if (w->step->policy.on_error == STM_ON_ERROR_STOP) return stm_call_stop(w, &e, in, 0, in->rows - 1, err);
@@ -75,7 +79,7 @@ mill_status stm_wrapper_accept(stm_wrapper *w, int32_t input, const mill_batch *
     else {
         stm_call_enter(w, STM_DOING_ACCEPT, in);
         st = w->step->type->accept(&w->replica, (size_t)input, w->views[input], err);
-        stm_call_leave(w);
+        st = stm_call_over(w, st, err);
     }
     return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
 }
@@ -124,7 +128,7 @@ mill_status stm_wrapper_finish(stm_wrapper *w, stm_wrapper_send send, void *user
     else {
         stm_call_enter(w, STM_DOING_FINISH, NULL);
         st = w->step->type->finish(&w->replica, &w->emit, err);
-        stm_call_leave(w);
+        st = stm_call_over(w, st, err);
     }
     w->emit.send = NULL;
     stm_emit_drop(&w->emit);
@@ -148,7 +152,7 @@ mill_status stm_wrapper_write(stm_wrapper *w, const mill_batch *in, mill_error *
     else {
         stm_call_enter(w, STM_DOING_WRITE, in);
         st = w->step->type->write(&w->replica, w->views[0], err);
-        stm_call_leave(w);
+        st = stm_call_over(w, st, err);
     }
     return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
 }
@@ -163,7 +167,7 @@ mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err)
     else {
         stm_call_enter(w, STM_DOING_FINALIZE, NULL);
         if (w->step->type->finalize != NULL) st = w->step->type->finalize(&w->replica, err);
-        stm_call_leave(w);
+        st = stm_call_over(w, st, err);
     }
     return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
 }
@@ -187,7 +191,7 @@ mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *er
     else {
         stm_call_enter(w, STM_DOING_SYNC, NULL);
         st = w->step->type->sync(&w->replica, cursor, err);
-        stm_call_leave(w);
+        st = stm_call_over(w, st, err);
     }
     if (st == MILL_ERR_AGAIN) return st;
     if (st == MILL_OK && cursor->size > sizeof cursor->bytes) st = mill_fail(err, MILL_ERR_STEP, "sync gave a cursor of %u bytes", cursor->size);

@@ -323,6 +323,7 @@ mill_status stm_rows_run(stm_wrapper *w, mill_batch **view, const int64_t *visib
     mill_status st = MILL_OK;
     int32_t attempt = 0, made = 0;
     int64_t id, good = 0;
+    bool less;
 
     if (rows == 0) return MILL_OK;
     if (w->most_rows > 0 && failed == NULL && rows > w->most_rows) { /* in parts that may fit */
@@ -365,12 +366,13 @@ mill_status stm_rows_run(stm_wrapper *w, mill_batch **view, const int64_t *visib
         if (st == MILL_ERR_DEVICE) atomic_store(&w->record->doing, STM_DOING_PROCESS); /* for the recorder it is still in there */
         goto done;
     }
-    if (w->step->policy.on_error == STM_ON_ERROR_STOP) {
+    less = st == MILL_ERR_DEVICE_MEM && rows > 1; /* may fit, whatever on_error says */
+    if (w->step->policy.on_error == STM_ON_ERROR_STOP && !less) {
         st = stm_call_stop(w, &e, in[0], 0, rows - 1, err);
         goto done;
     }
     if (st == MILL_ERR_DEVICE_MEM) did_not_fit(w, rows);
-    if ((w->step->policy.on_error == STM_ON_ERROR_ISOLATE || st == MILL_ERR_DEVICE_MEM) && rows > 1) { /* less at once may fit */
+    if (less || (w->step->policy.on_error == STM_ON_ERROR_ISOLATE && rows > 1)) {
         const int64_t half = st == MILL_ERR_DEVICE_MEM ? w->most_rows : rows / 2;
         st = stm_rows_run(w, view, visible, first, half, NULL, o, err);
         if (st == MILL_OK) st = stm_rows_run(w, view, visible, first + half, rows - half, NULL, o, err);
@@ -628,10 +630,8 @@ mill_status stm_mark_rows(stm_wrapper *w, mill_batch *b, mill_error *err)
 /* Only what is used: 256 bytes twice per batch would show, and so does a copy of unknown length (30 cycles). Small ones are the rule. */
 static void copy_cursor(mill_cursor *to, const mill_cursor *from)
 {
-    const uint32_t n = from->size <= sizeof from->bytes ? from->size : (uint32_t)sizeof from->bytes;
-
-    to->size = n;
-    if (n <= 32)
+    to->size = from->size;
+    if (from->size <= 32)
         memcpy(to->bytes, from->bytes, 32);
     else
         memcpy(to->bytes, from->bytes, sizeof to->bytes);
@@ -663,7 +663,9 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
             else {
                 stm_call_enter_rows(w, STM_DOING_GENERATE, NULL, w->next_row, max_rows);
                 st = s->type->generate(&w->replica, max_rows, &cursor, &last, &w->emit, &w->error);
-                stm_call_leave(w);
+                st = stm_call_over(w, st, &w->error);
+                if (__builtin_expect(st == MILL_OK && cursor.size > sizeof cursor.bytes, 0))
+                    st = mill_fail(&w->error, MILL_ERR_STEP, "generate gave a cursor of %u bytes; %zu are the most", cursor.size, sizeof cursor.bytes);
             }
         }
         if (__builtin_expect(st == MILL_OK && w->error.status == MILL_OK, 1)) break;

@@ -19,6 +19,7 @@
 #include "steps/http/offline_json.h"
 
 #define ANSWER_BYTES ((size_t)4 << 20) /* of anything but results */
+enum { MOST_PAGES = 10000 };           /* of a list: a million batches */
 
 /* One batch. The thread's while `busy`; else under the lock. */
 typedef struct unit {
@@ -302,18 +303,23 @@ static step upload(stm_offline *o, unit *u, answer *a, char id[STM_OFFLINE_ID])
     return to;
 }
 
-/* A batch with our word may be there: a process ended, or an answer was lost, before its id was written down. */
+/* A batch with our word may be there: a process ended, or an answer was lost, before its id was written down. A service that gives the same pages
+ * for ever cannot tell us, and to create one all the same might be to pay twice. */
 static step look_for(stm_offline *o, unit *u, answer *a)
 {
-    char what[STM_OFFLINE_ID + 64], last[STM_OFFLINE_ID] = "";
+    char what[STM_OFFLINE_ID + 64], last[STM_OFFLINE_ID] = "", before[STM_OFFLINE_ID];
+    int pages = 0;
     stm_offline_object found;
     mill_error err = {0};
 
     do {
+        strcpy(before, last);
         snprintf(what, sizeof what, "/batches?limit=100%s%s", last[0] != 0 ? "&after=" : "", last);
         ask(o, what, NULL, NULL, ANSWER_BYTES * 16, a);
         if (!is_ok(a)) return failed(o, u, "list of batches, to know whether one was created", a);
         if (stm_offline_find(o->answers, a->bytes, a->n, u->token, &found, last, &err) != MILL_OK) return give_up(u, 400, err.msg);
+        if (last[0] != 0 && (strcmp(last, before) == 0 || ++pages == MOST_PAGES))
+            return give_up(u, 400, "list of batches, to know whether one was created: the service gives the same page again and again (it does not know \"after\")");
     } while (last[0] != 0 && !o->quit);
     u->clean = found.id[0] == 0;
     strcpy(u->id, found.id);

@@ -147,21 +147,25 @@ static mill_status copy_bytes(int from, int to, uint64_t n, const char *path, mi
     return st;
 }
 
-/* Names must survive a power loss, too: that of a new file, and the rename. */
-static void sync_folder(const char *path)
+/* Names must survive a power loss, too: that of a new file, and the rename. Some file systems keep them without being asked, and cannot be; a
+ * folder that may be written to but not read cannot be asked either. */
+static mill_status sync_folder(const char *path, mill_error *err)
 {
     char *folder = strdup(path);
     char *slash = folder != NULL ? strrchr(folder, '/') : NULL;
+    mill_status st = MILL_OK;
+    int fd;
 
+    if (folder == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory to sync the folder of %s", path);
     if (slash != NULL) {
         slash[slash == folder] = 0;
-        const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd >= 0) {
-            (void)fsync(fd); /* some file systems cannot; the file itself is safe */
-            close(fd);
-        }
+        fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0 ? errno != EACCES : fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP && errno != EROFS)
+            st = mill_fail(err, MILL_ERR_IO, "cannot sync the folder %s: %s", folder, strerror(errno));
+        if (fd >= 0) close(fd);
     }
     free(folder);
+    return st;
 }
 
 static mill_status sync_fd(int fd, const char *name, mill_error *err)
@@ -257,7 +261,7 @@ static mill_status read_tail(stm_output *o, const stm_output_place *from, mill_e
     if (!tail_is(o, from))
         return mill_fail(err, MILL_ERR_INVALID, "the end of %s, which was not compressed yet, is gone: it was changed", o->before);
     if (from->run != o->run) return MILL_OK; /* another run's, which is not cut */
-    if ((st = put_tail(o, from->opening, from->slot & 1, 0, err)) == MILL_OK) sync_folder(o->path);
+    if ((st = put_tail(o, from->opening, from->slot & 1, 0, err)) == MILL_OK) st = sync_folder(o->path, err);
     return st;
 }
 
@@ -446,7 +450,7 @@ mill_status stm_output_sync(stm_output *o, stm_output_place *place, mill_error *
 
     if (o->synced != o->size && (st = sync_fd(o->fd, o->temporary, err)) != MILL_OK) return st;
     if (o->n_piece > 0 && (st = sync_tail(o, err)) != MILL_OK) return st;
-    if (!o->named) sync_folder(o->temporary);
+    if (!o->named && (st = sync_folder(o->temporary, err)) != MILL_OK) return st;
     o->named = true;
     o->synced = o->size;
     *place = (stm_output_place){
@@ -473,7 +477,7 @@ mill_status stm_output_commit(stm_output **op, stm_output_made *made, mill_error
         else if (rename(o->temporary, o->path) != 0)
             st = mill_fail(err, MILL_ERR_IO, "cannot rename %s to %s: %s", o->temporary, o->path, strerror(errno));
         else
-            sync_folder(o->path);
+            st = sync_folder(o->path, err);
     }
     if (st == MILL_OK && o->before != NULL) (void)unlink(o->before);
     for (int slot = 0; slot < 2 && st == MILL_OK; slot++) {

@@ -59,6 +59,7 @@ public:
     int unavailable = 0;             /* so many requests are answered by 503 */
     int refuse = 0;                  /* status of every upload */
     size_t page = 100;               /* batches on a page of the list */
+    bool knows_after = true;         /* or the first page comes whatever is asked for */
     std::string only;                /* answers rows whose text holds it; "" = all */
     bool has_list = true;
     int lists = 0;
@@ -109,7 +110,7 @@ private:
         lists++;
         if (!has_list) return BadServer::reply(404, R"({"error":{"message":"no list"}})");
         const size_t at = line.find("after=");
-        if (at != std::string::npos) after = line.substr(at + 6, line.find(' ', at) - at - 6);
+        if (at != std::string::npos && knows_after) after = line.substr(at + 6, line.find(' ', at) - at - 6);
         auto b = after.empty() ? batches.begin() : ++batches.find(after);
         for (; b != batches.end() && n < page; b++, n++) all += (n > 0 ? "," : "") + said(b->first, "in_progress");
         return BadServer::reply(200, "{\"object\":\"list\",\"data\":[" + all + "],\"has_more\":" + (b != batches.end() ? "true" : "false") + "}");
@@ -244,6 +245,26 @@ TEST_F(Offline, ABatchIsCreatedOnceWhateverIsLost)
     EXPECT_EQ(r.state, MILL_RUN_DONE) << r.error.msg;
     EXPECT_EQ(r.out, right_rows(35));
     EXPECT_EQ(s.batches.size(), 4u);
+}
+
+/* A list that never ends tells nothing either: the rows fail, and nobody asks for ever. */
+TEST_F(Offline, AListThatNeverEndsIsGivenUp)
+{
+    Service s;
+    s.lose_create = true;
+    s.page = 2;
+    s.ready(false);
+    rows(35);
+    EXPECT_EQ(run(s).state, MILL_RUN_STOPPED);
+    forget_numbers();
+    s.knows_after = false;
+    s.ready(true);
+    int times;
+    const Result r = run_on(s, 8, &times);
+    EXPECT_EQ(r.state, MILL_RUN_DONE) << r.error.msg;
+    EXPECT_EQ(s.batches.size(), 4u) << "none is created again";
+    EXPECT_LE(s.lists, 40);
+    EXPECT_NE(r.out.find("gives the same page again and again"), std::string::npos) << r.out;
 }
 
 /* Without a list nobody can know; it is not created again. */

@@ -309,6 +309,128 @@ TEST(FailureTable, ABatchPastItsDeadlineDoesNotSpoilTheNext)
     EXPECT_EQ(p.errors[0].rows, 5);
 }
 
+/* The timeout is for every kind of step, and its error says so: a call that was told to return did not stop of itself. */
+TEST(FailureTable, CallsOfEveryKindPastTheirDeadlineAreNamed)
+{
+    const auto waits = [](mill_replica *r, mill_error *e) -> mill_status {
+        while (!mill_replica_cancelled(r)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return mill_fail(e, MILL_ERR_STOPPED, "told to stop");
+    };
+    for (const char *kind : {"generate", "route", "accept", "finish", "write", "finalize"}) {
+        SCOPED_TRACE(kind);
+        const std::string what = kind;
+        Pipe p;
+        Behaviour all, sink, made = maps([](int64_t x) { return x; });
+        Pipe::Opts late = rows_per_batch(5), router = late;
+        late.policy = [](stm_policy *pol) { pol->batch_timeout_s = 0.05; };
+        if (what == "generate") {
+            Behaviour g;
+            g.adds = {{"x", "int64"}};
+            g.generate = [&](mill_replica *r, int64_t, mill_cursor *, bool *, mill_emit *, mill_error *e) -> mill_status { return waits(r, e); };
+            p.add("late", MILL_GENERATOR, {}, g, late);
+            p.sink("out", "late");
+        } else {
+            p.source("src", 10, 5);
+        }
+        if (what == "route") {
+            router.branches = {"a"};
+            router.policy = late.policy;
+            Behaviour b = routes([](int64_t) { return std::vector<size_t>{0}; });
+            b.route = [&](mill_replica *r, const mill_batch *, mill_route *, mill_error *e) -> mill_status { return waits(r, e); };
+            p.add("late", MILL_ROUTER, {{"src"}}, b, router);
+            p.sink("out", "late", Pipe::Opts(), 0);
+        }
+        if (what == "accept" || what == "finish") {
+            all.adds = {{"n", "int64"}};
+            if (what == "accept") all.accept = [&](mill_replica *r, size_t, const mill_batch *, mill_error *e) -> mill_status { return waits(r, e); };
+            all.finish = [&](mill_replica *r, mill_emit *, mill_error *e) -> mill_status { return what == "finish" ? waits(r, e) : (mill_status)MILL_OK; };
+            p.add("late", MILL_GLOBAL, {{"src"}}, all, late);
+            p.sink("out", "late");
+        }
+        if (what == "write" || what == "finalize") {
+            if (what == "write") sink.write = [&](mill_replica *r, const mill_batch *, mill_error *e) -> mill_status { return waits(r, e); };
+            else sink.finalize = [&](mill_replica *r, mill_error *e) -> mill_status { return waits(r, e); };
+            p.add("late", MILL_SINK, {{"src"}}, sink, late);
+        }
+        p.run(10);
+        ASSERT_FALSE(p.errors.empty());
+        EXPECT_EQ(p.errors[0].error.status, MILL_ERR_TIMEOUT) << p.errors[0].error.msg;
+        EXPECT_NE(strstr(p.errors[0].error.msg, "within the timeout of 0.05 s"), nullptr) << p.errors[0].error.msg;
+        EXPECT_STREQ(p.errors[0].error.step, "late");
+    }
+}
+
+/* A router that returns because the run is being stopped has failed nobody. */
+TEST(FailureTable, StopThatARouterObeysIsNoFailure)
+{
+    Pipe p;
+    std::atomic<bool> there{false};
+    Pipe::Opts o = rows_per_batch(5);
+    o.branches = {"a"};
+    Behaviour b = routes([](int64_t) { return std::vector<size_t>{0}; });
+    b.route = [&](mill_replica *r, const mill_batch *, mill_route *, mill_error *) -> mill_status {
+        there = true;
+        while (!mill_replica_cancelled(r)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return MILL_ERR_STOPPED;
+    };
+    p.source("src", 10, 5);
+    p.add("router", MILL_ROUTER, {{"src"}}, b, o);
+    p.sink("out", "router", Pipe::Opts(), 0);
+    ASSERT_EQ(p.start(), MILL_OK);
+    while (!there) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    stm_run_stop(p.handle(), false);
+    EXPECT_EQ(p.wait(10), STM_END_STOPPED);
+    EXPECT_TRUE(p.errors.empty()) << p.errors[0].error.msg;
+    EXPECT_TRUE(p.rows("out").empty());
+}
+
+/* A place that does not fit would be cut, and a run that goes on would begin somewhere else. */
+TEST(FailureTable, AGeneratorWhosePlaceDoesNotFitIsNamed)
+{
+    Pipe p;
+    Behaviour g;
+    g.adds = {{"x", "int64"}};
+    g.generate = [](mill_replica *r, int64_t, mill_cursor *c, bool *, mill_emit *out, mill_error *e) -> mill_status {
+        c->size = sizeof c->bytes + 1;
+        return emit_int64(r, out, {1}, e);
+    };
+    p.add("src", MILL_GENERATOR, {}, g, rows_per_batch(1));
+    p.sink("out", "src");
+    EXPECT_EQ(p.run(), STM_END_FAILED);
+    EXPECT_EQ(p.error.msg, "generate gave a cursor of " + std::to_string(sizeof(mill_cursor::bytes) + 1) + " bytes; " + std::to_string(sizeof(mill_cursor::bytes)) + " are the most");
+    EXPECT_STREQ(p.error.step, "src");
+    EXPECT_TRUE(p.rows("out").empty());
+}
+
+/* Marks are of the first batch of a call, which may be larger than those that follow. */
+TEST(FailureTable, MarksOfTheFirstBatchOfACallStand)
+{
+    Pipe p;
+    Behaviour b = maps([](int64_t x) { return x; });
+    b.process = [](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
+        const int64_t rows = mill_batch_rows(in[0]);
+        mill_error why = {};
+        mill_fail(&why, MILL_ERR_DATA, "not this one");
+        if (mill_status st = mill_emit_row_error(out, 3, &why)) return st;
+        std::vector<int64_t> first(static_cast<size_t>(rows - 1), 7), rest(1, 8);
+        if (mill_status st = emit_int64(r, out, first, e)) return st;
+        return emit_int64(r, out, rest, e);
+    };
+    p.source("src", 5, 5);
+    p.add("a", MILL_STEP, {{"src"}}, b);
+    p.sink("out", "a");
+    ASSERT_EQ(p.run(), STM_END_DONE) << p.error.msg;
+    ASSERT_EQ(p.rows("out").size(), 5u);
+    ASSERT_EQ(p.errors.size(), 1u);
+    EXPECT_STREQ(p.errors[0].error.msg, "not this one");
+    for (size_t i = 0; i < 5; i++) {
+        EXPECT_EQ(p.rows("out")[i].error != 0, i == 3);
+        if (i != 3) {
+            EXPECT_EQ(p.rows("out")[i].values.at("y"), i == 4 ? 8 : 7);
+        }
+    }
+}
+
 TEST(FailureTable, RetriesAreCountedAndNoCallIsMadeTwice)
 {
     for (int times : {0, 1, 3})

@@ -87,6 +87,28 @@ TEST(OnErrorStop, AFailedBatchNamesItsRows)
     EXPECT_STREQ(p.error.context, "on_error: stop, rows src:0 to src:4");
 }
 
+/* Memory of a device that is short is no fault of the rows: less at once is tried before anything stops. */
+TEST(OnErrorStop, WhatDoesNotFitIsHalvedFirst)
+{
+    for (const bool ever_fits : {true, false}) {
+        Pipe p;
+        Pipe::Opts o = rows_per_batch(20);
+        o.policy = [](stm_policy *pol) { pol->on_error = STM_ON_ERROR_STOP; };
+        Behaviour b = maps([](int64_t x) { return 10 * x; });
+        const auto plain = b.process;
+        b.process = [plain, ever_fits](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+            return mill_batch_rows(in[0]) > (ever_fits ? 4 : 0) ? mill_fail(e, MILL_ERR_DEVICE_MEM, "too much") : plain(r, in, n, out, e);
+        };
+        p.source("src", 20, 20);
+        p.add("tight", MILL_STEP, {{"src"}}, b, o);
+        p.sink("out", "tight");
+        const stm_run_end end = p.run();
+        EXPECT_EQ(end == STM_END_DONE, ever_fits) << p.error.msg;
+        EXPECT_EQ(p.rows("out").size(), ever_fits ? 20u : 0u);
+        EXPECT_EQ(p.errors.empty(), ever_fits);
+    }
+}
+
 TEST(OnErrorStop, AMessageThatLooksLikeStopIfStopsNothing)
 {
     Pipe p;

@@ -42,4 +42,44 @@ TEST(Errors, RecordsHoldNothingBehindTheirTexts)
     stm_errors_destroy(&log);
 }
 
+/* A failure that comes again after a resume keeps the number of its record, the newest one if there are several; what is void is not it. */
+TEST(Errors, TheSameFailureOfTheSameRowsKeepsItsNumber)
+{
+    constexpr int64_t n = STM_ERRORS_KEPT - 10;
+    stm_errors *log = nullptr;
+    ASSERT_EQ(stm_errors_create(nullptr, nullptr, &log), MILL_OK);
+    const auto about = [](int64_t row) {
+        stm_error_record rec = {};
+        rec.rows = 1;
+        rec.error.status = MILL_ERR_STEP;
+        strcpy(rec.error.step, row % 2 != 0 ? "odd" : "even");
+        snprintf(rec.first_key, sizeof rec.first_key, "src:%lld", static_cast<long long>(row));
+        strcpy(rec.last_key, rec.first_key);
+        return rec;
+    };
+    const auto add = [&](int64_t row) {
+        const stm_error_record rec = about(row);
+        return stm_errors_add(log, &rec.error, 1, rec.first_key, rec.last_key);
+    };
+    for (int64_t row = 0; row < n - 2; row++) {
+        const stm_error_record rec = about(row);
+        ASSERT_EQ(stm_errors_restore(log, &rec), MILL_OK);
+    }
+    for (int again = 0; again < 2; again++) { /* ids n - 1 and n: row 5, twice more */
+        const stm_error_record rec = about(5);
+        ASSERT_EQ(stm_errors_restore(log, &rec), MILL_OK);
+    }
+    for (int64_t row = 0; row < n - 2; row++) ASSERT_EQ(add(row), row == 5 ? n : row + 1);
+    EXPECT_EQ(stm_errors_count(log), n);
+    stm_errors_void(log, n);
+    EXPECT_EQ(add(5), n - 1);
+    stm_errors_void(log, n - 1);
+    EXPECT_EQ(add(5), 6);
+    stm_errors_void(log, 6);
+    EXPECT_EQ(add(5), n + 1) << "none of them stands: it is a new one";
+    stm_error_record other = about(7);
+    EXPECT_EQ(stm_errors_add(log, &other.error, 2, other.first_key, other.last_key), n + 2) << "more rows";
+    stm_errors_destroy(&log);
+}
+
 } // namespace
