@@ -85,13 +85,7 @@ static bool spread_failures(stm_run *run)
             if (atomic_load(&s->dead) || s->n_outs == 0) continue;
             for (int32_t o = 0; o < s->n_outs; o++) wanted = wanted || !atomic_load(&s->outs[o].to->dead);
             if (!wanted) {
-                atomic_store(&s->dead, true);
-                if (s->inlet != NULL) {
-                    stm_lock_take(&s->lock);
-                    stm_inlet_close(s->inlet);
-                    atomic_store(&s->ready, stm_inlet_ready(s->inlet));
-                    stm_lock_give(&s->lock);
-                }
+                stm_station_die(s);
                 changed = true;
             }
         }

@@ -227,8 +227,6 @@ typedef struct stm_carry {
 int32_t stm_station_run(stm_station *s, stm_carry *c);
 /** Put what is carried where others find it. */
 void stm_carry_drop(stm_carry *c);
-/** No new claims from now on; returns when nobody is at work here. */
-void stm_station_close(stm_station *s);
 /** A wrapper of a station for somebody else than a driver; NULL = all are at work, or the station is closing. Tell the drivers afterwards. */
 stm_replica_slot *stm_station_claim(stm_station *s);
 /** The same for a station whose bursts are short: waits for the end of the one that is under way. NULL = the station is closing. */
@@ -236,10 +234,14 @@ stm_replica_slot *stm_station_await(stm_station *s);
 void stm_station_release(stm_station *s, stm_replica_slot *slot);
 /** Whether a thread could do something here now. */
 bool stm_station_runnable(const stm_station *s);
-/** A fatal failure of the station: kept as the run's error if it is the first. */
+/* end.c: a fatal failure of the station: kept as the run's error if it is the first. */
 void stm_station_fail(stm_station *s, const mill_error *err);
+/** Nothing more is done here: what waits is dropped, nothing is taken. Blocks: a short lock. */
+void stm_station_die(stm_station *s);
 /** If everything it will ever do is done: mark done, once. */
 void stm_station_check_done(stm_station *s);
+/** No new claims from now on; returns when nobody is at work here. */
+void stm_station_close(stm_station *s);
 
 /** Up to @p want items for a wrapper that is claimed. */
 int32_t stm_station_take(stm_station *s, stm_ready *items, int32_t want);
