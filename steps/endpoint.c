@@ -117,7 +117,9 @@ static mill_status put_members(body *b, stm_answers *a)
     size_t members;
 
     if (!mill_config_has(b->c, "extra_body")) return MILL_OK;
-    if (!stm_object_ok(a, json, taken, &wrong, &members)) {
+    const mill_status st = stm_object_check(a, json, taken, &wrong, &members);
+    if (st == MILL_ERR_NOMEM) return st;
+    if (st != MILL_OK) {
         if (wrong == NULL) return mill_config_fail(b->c, "extra_body", b->err, MILL_ERR_TYPE, "expected a map of members of the request");
         return mill_config_fail(b->c, "extra_body", b->err, MILL_ERR_INVALID, "\"%s\" is not for extra_body: the step writes it, or reads answers that depend on it",
                                 wrong);
@@ -135,7 +137,9 @@ static mill_status put_format(body *b, stm_answers *a)
     size_t members;
 
     if (!mill_config_has(b->c, "response_format")) return MILL_OK;
-    if (!stm_object_ok(a, json, none, &wrong, &members))
+    const mill_status st = stm_object_check(a, json, none, &wrong, &members);
+    if (st == MILL_ERR_NOMEM) return st;
+    if (st != MILL_OK)
         return mill_config_fail(b->c, "response_format", b->err, MILL_ERR_TYPE, "expected a map, such as {type: json_object}");
     return put_json(b, "response_format", json);
 }

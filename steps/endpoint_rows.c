@@ -76,6 +76,9 @@ void stm_endpoint_unload(mill_replica *r)
         const stm_http_counts n = stm_http_count(me->http);
         mill_replica_log(r, MILL_INFO, "%" PRId64 " requests; failed in passing: %" PRId64 " by rate limit, %" PRId64 " by the server, %" PRId64 " without an answer",
                          n.requests, n.limited, n.server, n.network);
+        const stm_endpoint *s = mill_step_state(mill_replica_step(r));
+        if (n.least < s->http.concurrency)
+            mill_replica_log(r, MILL_INFO, "the server wanted fewer requests at once than concurrency (%d): it was given %d for a while", s->http.concurrency, n.least);
     }
     stm_offline_close(&me->offline);
     stm_http_close(&me->http);
@@ -124,9 +127,10 @@ static bool row_text(const stm_endpoint *s, state *me, const mill_column *col, i
     static const char padding[STM_HTTP_PADDING] = {0};
     if (mill_json_writer_raw(me->quoted, p, (size_t)n) != MILL_OK || mill_json_writer_raw(me->quoted, padding, sizeof padding) != MILL_OK) return false;
     const char *json = mill_json_writer_data(me->quoted, bytes);
-    if (!stm_messages_ok(me->answers, json, (size_t)n)) {
-        *wrong = true;
-        return true;
+    const mill_status st = stm_messages_check(me->answers, json, (size_t)n);
+    if (st != MILL_OK) {
+        *wrong = st == MILL_ERR_DATA;
+        return *wrong;
     }
     const char *open = memchr(json, '[', (size_t)n), *close = memrchr(json, ']', (size_t)n);
     *text = open + 1;
@@ -320,6 +324,8 @@ static mill_status fail_job(const stm_endpoint *s, state *me, const stm_http_job
         }
         stm_http_job_free(a);
         stm_http_job_free(b);
+        *e = (mill_error){0}; /* not the fault of all of them */
+        mill_fail(e, MILL_ERR_NOMEM, "no memory to ask again for the %" PRId64 " texts of a request, one of which the server did not take", job->rows);
     }
     mill_status st = MILL_OK;
     for (int64_t i = 0; i < job->rows && st == MILL_OK; i++) st = mill_results_fail(out, job->ticket, &job->row[i], 1, e);

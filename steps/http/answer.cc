@@ -145,29 +145,32 @@ void stm_answer_words(stm_answers *a, const char *body, size_t bytes, char *out,
     one_line(text, static_cast<size_t>(n), out, size);
 }
 
-bool stm_messages_ok(stm_answers *a, const char *json, size_t bytes)
+mill_status stm_messages_check(stm_answers *a, const char *json, size_t bytes)
 {
     dom::element doc;
     dom::array messages;
-    if (stm_answers_parse(a, json, bytes, &doc, nullptr) != MILL_OK || doc.get(messages) != simdjson::SUCCESS) return false;
+    const mill_status st = stm_answers_parse(a, json, bytes, &doc, nullptr);
+    if (st != MILL_OK) return st;
+    if (doc.get(messages) != simdjson::SUCCESS || messages.size() == 0) return MILL_ERR_DATA;
     for (dom::element m : messages)
-        if (!m.is_object()) return false;
-    return messages.size() > 0;
+        if (!m.is_object()) return MILL_ERR_DATA;
+    return MILL_OK;
 }
 
-bool stm_object_ok(stm_answers *a, const char *json, const char *const *taken, const char **wrong, size_t *members)
+mill_status stm_object_check(stm_answers *a, const char *json, const char *const *taken, const char **wrong, size_t *members)
 {
     dom::object object;
     *wrong = nullptr;
     *members = 0;
-    if (a->parser.parse(json, strlen(json), true).get(object) != simdjson::SUCCESS) return false;
+    const simdjson::error_code e = a->parser.parse(json, strlen(json), true).get(object);
+    if (e != simdjson::SUCCESS) return e == simdjson::MEMALLOC ? MILL_ERR_NOMEM : MILL_ERR_DATA;
     for (dom::key_value_pair pair : object) {
         for (size_t i = 0; taken[i] != nullptr; i++)
             if (pair.key == taken[i]) {
                 *wrong = taken[i];
-                return false;
+                return MILL_ERR_DATA;
             }
         ++*members;
     }
-    return true;
+    return MILL_OK;
 }

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "steps/http/rate.h"
+#include "steps/http/width.h"
 
 #define FIRST_ANSWER_BYTES 4096
 
@@ -20,6 +21,7 @@ typedef struct slot {
     bool running;      /* client's thread: the handle is in the multi handle */
     bool dropped;      /* lock: the job was cancelled while its request runs */
     int64_t resume_ns; /* client's thread: of one that pauses */
+    uint32_t round;    /* client's thread: the width's when the request was begun */
     stm_http *owner;
     char words[CURL_ERROR_SIZE];
 } slot;
@@ -39,6 +41,9 @@ struct stm_http {
     list waiting, done;    /* lock */
     int64_t n_waiting;     /* lock */
     int32_t n_held;        /* lock: jobs in slots and done ones that had one */
+    int32_t n_slots;       /* lock: slots with a job */
+    int32_t n_running;     /* client's thread */
+    stm_width width;       /* lock: how many slots may have a job */
     bool quit;             /* lock */
     stm_rate requests, tokens; /* lock */
     stm_http_counts counts;    /* lock */
@@ -184,6 +189,15 @@ static void done(stm_http *h, slot *s)
     }
     s->job = NULL;
     s->dropped = false;
+    h->n_slots--;
+}
+
+/* The slot's request is over, or is given up. */
+static void halt(stm_http *h, slot *s)
+{
+    curl_multi_remove_handle(h->multi, s->easy);
+    s->running = false;
+    h->n_running--;
 }
 
 /* With the lock. Puts the slot's job on its way. false: it failed and is done. */
@@ -211,6 +225,8 @@ static bool start(stm_http *h, slot *s, int64_t now)
         return false;
     }
     s->running = true;
+    s->round = h->width.round;
+    h->n_running++;
     h->counts.requests++;
     stm_rate_take(&h->requests, 1.0);
     stm_rate_take(&h->tokens, job->tokens);
@@ -228,8 +244,7 @@ static int64_t start_due(stm_http *h, int32_t *finished)
         int64_t wait = h->paused_until_ns - now, more;
         if (s->running) {
             if (!s->dropped) continue;
-            curl_multi_remove_handle(h->multi, s->easy);
-            s->running = false;
+            halt(h, s);
             done(h, s);
         }
         if (s->job != NULL && (s->dropped || now >= s->job->deadline_ns)) { /* paused for too long: its last failure stands */
@@ -237,9 +252,10 @@ static int64_t start_due(stm_http *h, int32_t *finished)
             ++*finished;
         }
         const stm_http_job *next = s->job;
-        if (next == NULL && h->n_held < h->o.concurrency) next = h->waiting.first;
+        if (next == NULL && h->n_held < h->o.concurrency && h->n_slots < h->width.now) next = h->waiting.first;
         if (next == NULL) continue;
         if (s->job != NULL && s->resume_ns - now > wait) wait = s->resume_ns - now;
+        if (wait <= 0 && h->n_running >= h->width.now) wait = 1000000000; /* until one of those that run ends */
         if ((more = stm_rate_wait(&h->requests, 1.0, now)) > wait) wait = more;
         if ((more = stm_rate_wait(&h->tokens, next->tokens, now)) > wait) wait = more;
         if (wait > 0) {
@@ -253,14 +269,15 @@ static int64_t start_due(stm_http *h, int32_t *finished)
             if (h->waiting.first == NULL) list_init(&h->waiting);
             h->n_waiting--;
             h->n_held++;
+            h->n_slots++;
         }
         if (!start(h, s, now)) ++*finished;
     }
     return soonest;
 }
 
-/* With the lock. A request ended: on to a pause and another attempt, or done. Returns whether it is done. */
-static bool ended(stm_http *h, slot *s, CURLcode code)
+/* With the lock. A request ended, one of @p under_way: on to a pause and another attempt, or done. Returns whether it is done. */
+static bool ended(stm_http *h, slot *s, CURLcode code, int32_t under_way)
 {
     stm_http_job *job = s->job;
     stm_http_outcome *o = &job->outcome;
@@ -271,8 +288,7 @@ static bool ended(stm_http *h, slot *s, CURLcode code)
 
     curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(s->easy, CURLINFO_RETRY_AFTER, &asked); /* seconds, or a date made seconds */
-    curl_multi_remove_handle(h->multi, s->easy);
-    s->running = false;
+    halt(h, s);
     if (code == CURLE_OK && status == 200 && job->answer_bytes == 0) { /* no body, and none announced: cut off in the headers */
         curl_off_t length = 0;
         curl_easy_getinfo(s->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
@@ -282,7 +298,9 @@ static bool ended(stm_http *h, slot *s, CURLcode code)
     o->status = (int32_t)status;
     o->retry_after_s = asked > 0 ? (int64_t)asked : 0;
     if (code != CURLE_OK) snprintf(o->words, sizeof o->words, "%.159s", s->words[0] != 0 ? s->words : curl_easy_strerror(code));
-    if (s->dropped || stm_http_class(o) != MILL_CLASS_TRANSIENT) {
+    const bool passing = stm_http_class(o) == MILL_CLASS_TRANSIENT, refused = code == CURLE_OK && (status == 429 || status == 503);
+    if (refused || !passing) stm_width_answer(&h->width, s->round, under_way, refused); /* a broken connection says neither */
+    if (s->dropped || !passing) {
         done(h, s);
         return true;
     }
@@ -306,21 +324,24 @@ static bool ended(stm_http *h, slot *s, CURLcode code)
     return false;
 }
 
-static int32_t finish(stm_http *h)
+/* Whether any request ended; adds to *finished those that are done. */
+static bool finish(stm_http *h, int32_t *finished)
 {
+    const int32_t under_way = h->n_running; /* before any of those that ended at the same time is taken off */
     CURLMsg *m;
     int left;
-    int32_t n = 0;
+    bool any = false;
 
     while ((m = curl_multi_info_read(h->multi, &left)) != NULL) {
         slot *s = NULL;
         const CURLcode code = m->data.result; /* m is gone once the handle is removed */
         if (m->msg != CURLMSG_DONE || curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&s) != CURLE_OK) continue;
         pthread_mutex_lock(&h->lock);
-        n += ended(h, s, code);
+        *finished += ended(h, s, code, under_way);
         pthread_mutex_unlock(&h->lock);
+        any = true;
     }
-    return n;
+    return any;
 }
 
 static void *work(void *arg)
@@ -336,10 +357,10 @@ static void *work(void *arg)
         pthread_mutex_unlock(&h->lock);
         if (quit) return NULL;
         curl_multi_perform(h->multi, &running);
-        const int32_t answered = finish(h);
-        if (finished + answered > 0) h->o.wake(h->o.user);
-        /* What ended may leave a pause to be timed: look again before sleeping. */
-        curl_multi_poll(h->multi, NULL, 0, answered > 0 ? 0 : (int)(wait / 1000000 + 1), NULL);
+        const bool any = finish(h, &finished);
+        if (finished > 0) h->o.wake(h->o.user);
+        /* What ended may leave a pause to be timed, or room for another: look again before sleeping. */
+        curl_multi_poll(h->multi, NULL, 0, any ? 0 : (int)(wait / 1000000 + 1), NULL);
     }
 }
 
@@ -409,6 +430,7 @@ mill_status stm_http_open(const stm_http_options *o, stm_http **out, mill_error 
     h->o.key = NULL; /* only in the header */
     list_init(&h->waiting);
     list_init(&h->done);
+    stm_width_init(&h->width, o->concurrency);
     stm_rate_init(&h->requests, o->requests_per_minute, now_ns());
     stm_rate_init(&h->tokens, o->tokens_per_minute, now_ns());
     pthread_mutex_init(&h->lock, NULL);
@@ -444,7 +466,7 @@ void stm_http_close(stm_http **hp)
     }
     for (int32_t i = 0; h->slots != NULL && i < h->o.concurrency; i++) {
         slot *s = &h->slots[i];
-        if (s->running) curl_multi_remove_handle(h->multi, s->easy);
+        if (s->running) halt(h, s);
         curl_easy_cleanup(s->easy);
         stm_http_job_free(s->job);
     }
@@ -533,7 +555,8 @@ void stm_http_used(stm_http *h, const stm_http_job *job, int64_t used)
 stm_http_counts stm_http_count(stm_http *h)
 {
     pthread_mutex_lock(&h->lock);
-    const stm_http_counts c = h->counts;
+    stm_http_counts c = h->counts;
+    c.least = h->width.least;
     pthread_mutex_unlock(&h->lock);
     return c;
 }

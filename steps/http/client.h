@@ -6,6 +6,9 @@
  *   push ──> waiting ──> slot: running <──> pausing ──> done ──> take
  *                          (a job keeps its slot while it pauses, so a server in trouble is asked less, not more)
  *
+ * A server that answers 429 or 503 gets half as many jobs at once from then on, at least one, and one more after every round without such an answer,
+ * up to `concurrency` (width.h).
+ *
  * Bounds: at most `concurrency` jobs are in slots or done, so their answers need concurrency * max_answer_bytes at most.
  */
 #ifndef STM_STEPS_HTTP_CLIENT_H
@@ -76,6 +79,7 @@ typedef struct stm_http_counts {
     int64_t limited;  /* answers of status 429 */
     int64_t server;   /* other failures of the server that may pass */
     int64_t network;  /* no answer: connection, deadline */
+    int32_t least;    /* how many jobs the server was given at once when it wanted fewest */
 } stm_http_counts;
 
 /* Threads: one at a time, for all of a client. Blocks: close, until its thread is back (milliseconds: requests under way are dropped). */

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -14,6 +15,10 @@
 
 #include "endpoint_run.h"
 #include "support/bad_server.h"
+
+extern "C" {
+#include "steps/http/width.h"
+}
 
 namespace fs = std::filesystem;
 
@@ -400,6 +405,15 @@ TEST_F(Endpoint, ConnectionsThatEndAfterAFewRequests)
     EXPECT_GE(s.connections(), 20);
 }
 
+TEST_F(Endpoint, PausesAreNoLongerThanTheyAreMeantToBe)
+{
+    BadServer s(first(19, [](const Request &) { return BadServer::reply(500, ""); }));
+    rows(1); /* nothing else goes on that would wake the client */
+    const Result r = run(pipeline(url(s), "    attempts: 20\n    backoff: 1ms\n    backoff_max: 1ms\n"));
+    EXPECT_EQ(r.out, right_rows(1));
+    EXPECT_LT(r.seconds, 9) << "nineteen pauses of a millisecond";
+}
+
 TEST_F(Endpoint, RetryAfterHoldsEverybodyBack)
 {
     BadServer s(first(1, [](const Request &) { return BadServer::reply(429, "", "Retry-After: 1\r\n"); }));
@@ -409,6 +423,72 @@ TEST_F(Endpoint, RetryAfterHoldsEverybodyBack)
     const std::vector<double> t = s.times();
     ASSERT_EQ(t.size(), 21u);
     EXPECT_GE(t[1] - t[0], 0.95);
+}
+
+TEST(Width, HalvesOncePerRoundAndGrowsByOne)
+{
+    stm_width w;
+    stm_width_init(&w, 16);
+    const uint32_t first = w.round;
+    for (int i = 0; i < 40; i++) stm_width_answer(&w, first, 16, false);
+    EXPECT_EQ(w.now, 16) << "never more than the user allows";
+    for (int i = 0; i < 16; i++) stm_width_answer(&w, first, 16, true);
+    EXPECT_EQ(w.now, 8) << "one refusal of all that were under way";
+    for (int i = 0; i < 100; i++) stm_width_answer(&w, first, 16, false);
+    EXPECT_EQ(w.now, 8) << "what was under way before says nothing about eight";
+    for (int i = 0; i < 7; i++) stm_width_answer(&w, w.round, 8, false);
+    EXPECT_EQ(w.now, 8);
+    stm_width_answer(&w, w.round, 8, false);
+    EXPECT_EQ(w.now, 9);
+    stm_width_answer(&w, w.round, 3, true);
+    EXPECT_EQ(w.now, 1) << "half of the three that it had";
+    stm_width_answer(&w, w.round, 1, true);
+    EXPECT_EQ(w.now, 1) << "somebody has to ask";
+    int answers = 0;
+    for (; w.now < 16; answers++) stm_width_answer(&w, w.round, w.now, false);
+    EXPECT_EQ(answers, 120) << "1 + 2 + ... + 15";
+    EXPECT_EQ(w.least, 1);
+}
+
+/* Sixteen at once are turned away. From then on the server holds requests until as many are there as may be: eight, and one more after every round,
+ * up to sixteen again; there are just enough rows for that. */
+TEST_F(Endpoint, AServerThatRefusesGetsHalfAndThenOneMoreARound)
+{
+    const struct {
+        int status;
+        const char *headers;
+    } refusals[] = {{429, ""}, {429, "Retry-After: 1\r\n"}, {503, ""}};
+    for (const auto &refusal : refusals) {
+        SCOPED_TRACE(std::to_string(refusal.status) + " " + refusal.headers);
+        std::mutex lock;
+        std::condition_variable changed;
+        stm_width width;
+        int came = 0, here = 0, round = 0, most = 0;
+        bool stuck = false;
+        stm_width_init(&width, 16);
+        BadServer s([&](const Request &r) {
+            std::unique_lock<std::mutex> l(lock);
+            const bool refused = ++came <= 16;
+            const int mine = round;
+            if (++here > width.now) ADD_FAILURE() << here << " at once where " << width.now << " may be";
+            most = std::max(most, refused ? 0 : here);
+            if (here == width.now) { /* all are there: their answers go out */
+                const uint32_t begun = width.round;
+                for (int i = 0, n = here; i < n; i++) stm_width_answer(&width, begun, n, refused);
+                here = 0, round++;
+                changed.notify_all();
+            } else if (!changed.wait_for(l, std::chrono::seconds(10), [&] { return round != mine; })) {
+                stuck = true;
+            }
+            return refused ? BadServer::reply(refusal.status, "", refusal.headers) : echo(r);
+        });
+        rows(92 + 16); /* 8 + 9 + ... + 15, and a round of sixteen */
+        const Result r = run(pipeline(url(s), "    concurrency: 16\n    backoff: 10ms\n"));
+        EXPECT_EQ(r.out, right_rows(92 + 16));
+        EXPECT_EQ(s.requests(), 16 + 92 + 16);
+        EXPECT_EQ(most, 16) << "as many as the user allows, in the end";
+        EXPECT_FALSE(stuck) << "fewer at once than may be";
+    }
 }
 
 TEST_F(Endpoint, RateLimits)
