@@ -275,7 +275,7 @@ static Out build(stm_jsonl *p, od::value &v, const mill_type *type, mill_builder
     case MILL_FLOAT64: {
         double x;
         const std::string_view token = v.raw_json_token();
-        if (v.get_double().get(x) != simdjson::SUCCESS) return misfit(p, v);
+        if (to_double(v, x) != simdjson::SUCCESS) return misfit(p, v);
         if (!fits(type->id, x)) return out_of_range(p, token);
         return built(mill_builder_float(b, x));
     }
@@ -343,13 +343,13 @@ static Out put(stm_jsonl *p, Column &c, od::value &v, int64_t r)
     case MILL_FLOAT32: {
         double x;
         std::string_view token = v.raw_json_token();
-        if (v.get_double().get(x) != simdjson::SUCCESS) return misfit(p, v);
+        if (to_double(v, x) != simdjson::SUCCESS) return misfit(p, v);
         if (!fits(MILL_FLOAT32, x)) return out_of_range(p, token);
         static_cast<float *>(c.values)[r] = static_cast<float>(x);
         return Out::ok;
     }
     default: { /* MILL_FLOAT64 */
-        if (v.get_double().get(static_cast<double *>(c.values)[r]) != simdjson::SUCCESS) return misfit(p, v);
+        if (to_double(v, static_cast<double *>(c.values)[r]) != simdjson::SUCCESS) return misfit(p, v);
         return Out::ok;
     }
     }

@@ -12,31 +12,6 @@ const char *skip_space(const char *s)
     return s;
 }
 
-/* Behind the number at s, by the grammar of JSON; NULL: there is none. *whole: it has neither point nor exponent. */
-const char *number_end(const char *s, bool *whole)
-{
-    const auto digit = [](char c) { return c >= '0' && c <= '9'; };
-
-    *whole = true;
-    if (*s == '-') s++;
-    if (!digit(*s)) return nullptr;
-    if (*s == '0') s++;
-    else while (digit(*s)) s++;
-    if (*s == '.') {
-        *whole = false;
-        if (!digit(*++s)) return nullptr;
-        while (digit(*s)) s++;
-    }
-    if ((*s | 0x20) == 'e') {
-        *whole = false;
-        s++;
-        if (*s == '+' || *s == '-') s++;
-        if (!digit(*s)) return nullptr;
-        while (digit(*s)) s++;
-    }
-    return s;
-}
-
 /* The text of the string whose inside begins at src, into dst with room for the line and 32 bytes. Behind its closing quote; NULL: a
  * control character, a malformed escape, no end. *high gets the top bits of its bytes: not 0 = more than ASCII. */
 const char *string(const char *src, const char *end, char *&dst, unsigned *high)

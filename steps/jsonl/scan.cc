@@ -1,5 +1,7 @@
 #include "steps/jsonl/scan.h"
 
+#include <charconv>
+
 namespace stm_jsonl_scan {
 
 namespace {
@@ -115,6 +117,18 @@ const char *check_string(const char *src, const char *end)
     return nullptr;
 }
 
+simdjson::error_code to_double(od::value &v, double &out)
+{
+    const char *s = v.raw_json_token().data();
+    bool whole;
+
+    const simdjson::error_code error = v.get_double().get(out);
+    if (error != simdjson::NUMBER_ERROR) return error;
+    const char *e = number_end(s, &whole);
+    if (e == nullptr || whole || strchr(",]} \t\r\n", *e) == nullptr) return error;
+    return std::from_chars(s, e, out).ec == std::errc() ? simdjson::SUCCESS : error;
+}
+
 simdjson::error_code Checker::raw(od::value &v, const char *end, std::string_view &out)
 {
     od::json_type type;
@@ -149,7 +163,7 @@ simdjson::error_code Checker::raw(od::value &v, const char *end, std::string_vie
     if (type == od::json_type::number) {
         od::number n;
         double d; /* a whole number beyond 64 bits is JSON all the same */
-        return v.get_number().get(n) == simdjson::SUCCESS ? simdjson::SUCCESS : v.get_double().get(d);
+        return v.get_number().get(n) == simdjson::SUCCESS ? simdjson::SUCCESS : to_double(v, d);
     }
     if (type == od::json_type::boolean) {
         bool b;

@@ -56,6 +56,34 @@ const char *unescape(const char *src, const char *end, char *&dst);
 /** As unescape, writing nothing. */
 const char *check_string(const char *src, const char *end);
 
+/** Behind the number at @p s, by the grammar of JSON; NULL: there is none. *whole: it has neither point nor exponent. */
+inline const char *number_end(const char *s, bool *whole)
+{
+    const auto digit = [](char c) { return c >= '0' && c <= '9'; };
+
+    *whole = true;
+    if (*s == '-') s++;
+    if (!digit(*s)) return nullptr;
+    if (*s == '0') s++;
+    else while (digit(*s)) s++;
+    if (*s == '.') {
+        *whole = false;
+        if (!digit(*++s)) return nullptr;
+        while (digit(*s)) s++;
+    }
+    if ((*s | 0x20) == 'e') {
+        *whole = false;
+        s++;
+        if (*s == '+' || *s == '-') s++;
+        if (!digit(*s)) return nullptr;
+        while (digit(*s)) s++;
+    }
+    return s;
+}
+
+/** The number @p v, rounded; also one whose exponent has more digits, zeros in front, than simdjson reads. */
+simdjson::error_code to_double(od::value &v, double &out);
+
 /** Checks JSON values completely, also inside of nested ones, which On Demand skips without a look. */
 class Checker {
 public:

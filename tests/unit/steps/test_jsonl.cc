@@ -63,6 +63,9 @@ TEST(Jsonl, GoodLines)
          R"({"a":9223372036854775807,"b":-9223372036854775808,"extra":null})"},
         {"int32 limits", {"a: int32", "b: int32"}, R"({"a":2147483647,"b":-2147483648})", R"({"a":2147483647,"b":-2147483648,"extra":null})"},
         {"floats", {"a: float64", "b: float64", "c: float32"}, R"({"a":1,"b":-1.5e-3,"c":0.1})", R"({"a":1.0,"b":-0.0015,"c":0.1,"extra":null})"},
+        {"exponents with zeros in front", {"a: float64", "b: float32", "c: list<float64>", "d: json"},
+         R"({"a":34E000000000000000000001,"b":2e+0000000000000000000003 ,"c":[15e-00000000000000000000001,2],"d":1e0000000000000000000001})",
+         R"({"a":340.0,"b":2000.0,"c":[1.5,2.0],"d":1e0000000000000000000001,"extra":null})"},
         {"float16", {"a: float16"}, R"({"a":0.5})", R"({"a":0.5,"extra":null})"},
         {"bools", {"a: bool", "b: bool"}, R"({"a":true,"b":false})", R"({"a":true,"b":false,"extra":null})"},
         {"nulls", {"a: bool", "b: int64", "c: utf8", "d: list<int64>", "e: json"}, R"({"a":null,"b":null,"c":null,"d":null,"e":null})",
@@ -126,6 +129,7 @@ TEST(Jsonl, BadLines)
         {"beyond int64", {"a: int64"}, R"({"a":9223372036854775808})", "! a: expected int64, found 9223372036854775808"},
         {"beyond int32", {"a: int32"}, R"({"a":2147483648})", "! a: expected int32, found 2147483648"},
         {"beyond float32", {"a: float32"}, R"({"a":1e39})", "! a: expected float32, found 1e39"},
+        {"beyond float64", {"a: float64"}, R"({"a":1e00000000000000000000400})", "! : a number is malformed or out of range"},
         {"beyond float16", {"a: float16"}, R"({"a":100000})", "! a: expected float16, found 100000"},
         {"just beyond float16", {"a: float16"}, R"({"a":-65520,"b":1})", "! a: expected float16, found -65520"},
         {"far beyond float16", {"a: float16"}, R"({"a":3e9})", "! a: expected float16, found 3e9"},
@@ -202,6 +206,7 @@ TEST(Jsonl, TheQuickWayReadsAsTheOther)
         "{\"a\":null,\"text\":\"gr\xc3\xbc\xc3\x9f\x65 \xe2\x82\xac \xf0\x9f\x98\x80\",\"score\":1e308,\"seen\":null}",
         R"({"a":0,"text":"","score":-0.0})",
         R"({"a":9223372036854775807,"text":"0123456789abcdef"})",
+        R"({"a":1,"text":"t","score":3456E0000000000000000000000123})",
     };
     const std::string alphabet = "\"\\{}[]:, \t\n\x01\x7f\x80\xc3\xff-+.eE0123456789nulltruefalse";
     mt::Pool pool;
