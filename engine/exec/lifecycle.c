@@ -150,7 +150,10 @@ static void *unloader_main(void *arg)
     for (int32_t k = 0; k < s->n_slots; k++) {
         if (s->slots[k].wrapper == NULL) continue;
         atomic_store(&s->slots[k].unload_since_ns, stm_now_ns()); /* so that one that never returns is named */
-        if (s->failed)
+        pthread_mutex_lock(&s->run->mutex); /* a commit that cannot be written fails stations whose work is over, too */
+        const bool failed = s->failed;
+        pthread_mutex_unlock(&s->run->mutex);
+        if (failed)
             stm_wrapper_fail(s->slots[k].wrapper);
         else
             stm_wrapper_unload(s->slots[k].wrapper);
