@@ -83,6 +83,7 @@ struct BertShape {
     int layers, hidden, heads, wide, vocabulary, positions, types;
     bool tanh, cls, normalize;
     double eps;
+    bool cased = false; /* its tokenizer keeps case and accents */
 };
 
 /** A model with random weights whose activations stay in an ordinary range. */
@@ -149,6 +150,7 @@ struct Bert {
     {
         write_file(dir + "/config.json", config());
         write_file(dir + "/vocab.txt", vocabulary());
+        if (s.cased) write_file(dir + "/tokenizer_config.json", "{\"do_lower_case\": false}");
         write_file(dir + "/model.safetensors", safetensors(w, dtype, align));
         write_file(
             dir + "/modules.json",

@@ -1,4 +1,5 @@
 #include "model_maker.h"
+#include "wordbook.h"
 
 #include <atomic>
 #include <thread>
@@ -7,6 +8,7 @@
 
 extern "C" {
 #include "kernels/cpu.h"
+#include "models/tokenizers/wordpiece.h"
 #include "stepmill/model.h"
 }
 
@@ -16,18 +18,29 @@ using mt::Bert;
 using mt::BertShape;
 using mt::Texts;
 
+/* Sizes that divide nothing, and every kind of head: those that have code of their own, and those around them. */
 const BertShape kShapes[] = {
-    {"minilm_like", 2, 96, 3, 384, 60, 64, 2, false, false, true, 1e-12},
-    {"bge_like", 2, 128, 2, 512, 60, 64, 2, false, true, true, 1e-12},
-    {"positions_512", 2, 32, 1, 64, 40, 512, 2, false, false, false, 1e-5},
-    {"head_dim_1", 2, 5, 5, 7, 20, 16, 1, false, false, false, 1e-5},
+    {"minilm_like", 2, 96, 3, 384, 61, 64, 2, false, false, true, 1e-12},
+    {"bge_like", 2, 128, 2, 512, 67, 64, 2, false, true, true, 1e-12, true},
+    {"positions_512", 2, 32, 1, 64, 131, 512, 2, false, false, false, 1e-5},
+    {"head_dim_1", 2, 5, 5, 7, 23, 16, 1, false, false, false, 1e-5, true},
     {"head_dim_7_odd_everywhere", 2, 21, 3, 33, 31, 19, 1, true, false, true, 1e-7},
+    {"head_dim_12", 2, 36, 3, 49, 43, 33, 2, false, false, true, 1e-12, true},
     {"head_dim_20", 2, 60, 3, 100, 41, 40, 3, true, true, false, 1e-12},
-    {"head_dim_64", 2, 192, 3, 200, 50, 48, 2, false, false, true, 1e-12},
-    {"head_dim_80", 1, 160, 2, 96, 50, 48, 2, false, false, true, 1e-12},
-    {"head_dim_128", 2, 256, 2, 64, 50, 48, 2, false, false, true, 1e-12},
-    {"head_dim_256", 1, 256, 1, 48, 50, 48, 2, false, true, false, 1e-12},
-    {"one_word", 1, 16, 1, 16, 6, 8, 1, false, false, true, 1e-12},
+    {"head_dim_33", 2, 99, 3, 101, 53, 37, 2, false, false, true, 1e-12, true},
+    {"head_dim_64", 2, 192, 3, 200, 59, 48, 2, false, false, true, 1e-12},
+    {"head_dim_80", 2, 160, 2, 96, 47, 48, 2, false, false, true, 1e-12, true},
+    {"head_dim_128", 2, 256, 2, 64, 71, 48, 2, false, false, true, 1e-12},
+    {"head_dim_256", 2, 256, 1, 48, 73, 48, 2, false, true, false, 1e-12, true},
+    {"one_word", 2, 16, 1, 16, 6, 8, 1, false, false, true, 1e-12},
+};
+
+const BertShape &kSmallest = kShapes[12];
+
+/* With a vocabulary of every kind of token. */
+struct Model : Bert {
+    mt::Wordbook book;
+    explicit Model(const BertShape &shape) : Bert(shape), book(shape.vocabulary, shape.cased, 3) { vocab = book.tokens; }
 };
 
 struct Opened {
@@ -52,22 +65,18 @@ struct Opened {
     }
 };
 
-/* Texts of given numbers of words, some of them unknown; ids with [CLS] and [SEP], cut as the encoder cuts. */
+/* Texts of given numbers of ids, and these with [CLS] and [SEP], cut as the encoder cuts. */
 struct Corpus {
     Texts texts;
     std::vector<std::vector<int>> ids;
-    Corpus(const BertShape &s, const std::vector<int> &words, int max_tokens)
+    Corpus(const mt::Wordbook &book, const std::vector<int> &lengths, int max_tokens)
     {
-        for (size_t d = 0; d < words.size(); d++) {
-            std::string text;
-            std::vector<int> row = {2};
-            for (int i = 0; i < words[d]; i++) {
-                const int id = 5 + (i * 7 + int(d) * 3) % s.vocabulary;
-                text += id < s.vocabulary ? " w" + std::to_string(id) : " unknown";
-                if (int(row.size()) < max_tokens - 1) row.push_back(id < s.vocabulary ? id : 1);
-            }
-            row.push_back(3);
-            texts.add(text);
+        for (size_t d = 0; d < lengths.size(); d++) {
+            const mt::Wordbook::Text t = book.text(lengths[d], unsigned(d));
+            std::vector<int> row = {book.id("[CLS]")};
+            row.insert(row.end(), t.ids.begin(), t.ids.begin() + std::min<ptrdiff_t>(lengths[d], max_tokens - 2));
+            row.push_back(book.id("[SEP]"));
+            texts.add(t.bytes);
             ids.push_back(row);
         }
     }
@@ -85,12 +94,21 @@ class Generated : public testing::TestWithParam<BertShape> {};
 TEST_P(Generated, AgreesWithADoubleReference)
 {
     const BertShape s = GetParam();
-    Bert model(s);
+    Model model(s);
     mt::TempDir dir;
     model.write(dir.path());
-    const Corpus c(s, {0, 1, 5, s.positions - 3, s.positions - 2, s.positions + 9, 3, 17}, s.positions);
+    const Corpus c(model.book, {0, 1, 5, s.positions - 3, s.positions - 2, s.positions + 9, 3, 17}, s.positions);
+    stm_wordpiece *tok = nullptr;
+    ASSERT_EQ(stm_wordpiece_open(dir.path().c_str(), &tok, nullptr), MILL_OK);
     std::vector<std::vector<double>> wants;
-    for (const auto &ids : c.ids) wants.push_back(model.embed(ids));
+    for (size_t d = 0; d < c.ids.size(); d++) {
+        const std::string text = c.texts.data.substr(size_t(c.texts.offsets[d]), size_t(c.texts.offsets[d + 1] - c.texts.offsets[d]));
+        std::vector<int32_t> ids(size_t(s.positions));
+        ids.resize(size_t(stm_wordpiece_encode(tok, text.data(), int64_t(text.size()), s.positions, ids.data())));
+        EXPECT_EQ(ids, c.ids[d]) << text;
+        wants.push_back(model.embed(c.ids[d]));
+    }
+    stm_wordpiece_close(&tok);
     for (int level = 0; level <= STM_CPU_AMX; level++) {
         stm_cpu_limit(stm_cpu_level(level));
         if (stm_cpu() != level) continue; /* not this machine's */
@@ -110,12 +128,12 @@ TEST_P(Generated, AgreesWithADoubleReference)
 TEST_P(Generated, SameBitsInAnyCompany)
 {
     const BertShape s = GetParam();
-    Bert model(s);
+    Model model(s);
     mt::TempDir dir;
     model.write(dir.path());
     std::vector<int> words;
     for (int i = 0; i < 40; i++) words.push_back((i * 13) % s.positions);
-    const Corpus c(s, words, s.positions);
+    const Corpus c(model.book, words, s.positions);
     std::vector<std::string> backwards;
     for (size_t i = words.size(); i-- > 0;)
         backwards.push_back(c.texts.data.substr(size_t(c.texts.offsets[i]), size_t(c.texts.offsets[i + 1] - c.texts.offsets[i])));
@@ -145,7 +163,7 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Generated, testing::ValuesIn(kShapes),
 
 TEST(Encoder, ReadsWeightsOfOtherTypesAndPlaces)
 {
-    Bert model(kShapes[0]);
+    Model model(kShapes[0]);
     mt::TempDir f32, odd, half, prefixed;
     model.write(f32.path());
     model.write(odd.path(), "F32", 1); /* tensors at odd addresses: whatever the header's length gives */
@@ -174,7 +192,7 @@ TEST(Encoder, ReadsWeightsOfOtherTypesAndPlaces)
     bert.w.clear();
     for (const auto &[name, t] : model.w) bert.w["bert." + name] = t;
     bert.write(prefixed.path());
-    const Corpus c(model.s, {4, 20}, 64);
+    const Corpus c(model.book, {4, 20}, 64);
     const auto want = Opened(f32.path()).run(c.texts);
     EXPECT_EQ(want, Opened(odd.path()).run(c.texts)) << "unaligned, gamma and beta";
     EXPECT_EQ(want, Opened(prefixed.path()).run(c.texts)) << "names with bert.";
@@ -204,8 +222,8 @@ TEST(Encoder, NullAndEmptyTextsAndSlices)
 TEST(Encoder, OptionsOverrideTheFiles)
 {
     const BertShape s = kShapes[0];
-    Bert model(s),
-        cls(BertShape{"", s.layers, s.hidden, s.heads, s.wide, s.vocabulary, s.positions, s.types, false, true, false, s.eps});
+    Model model(s);
+    const Bert cls(BertShape{"", s.layers, s.hidden, s.heads, s.wide, s.vocabulary, s.positions, s.types, false, true, false, s.eps});
     mt::TempDir dir;
     model.write(dir.path());
     mt::write_file(dir.path() + "/sentence_bert_config.json", "{\"max_seq_length\": 10}");
@@ -220,14 +238,14 @@ TEST(Encoder, OptionsOverrideTheFiles)
     int64_t parameters = 0;
     for (const auto &[name, t] : model.w) parameters += int64_t(t.data.size());
     EXPECT_EQ(info.parameters, parameters);
-    const Corpus c(s, {30}, 10);
+    const Corpus c(model.book, {30}, 10);
     const auto got = Opened(dir.path()).run(c.texts);
     const auto want = model.embed(c.ids[0]);
     for (size_t i = 0; i < want.size(); i++) ASSERT_NEAR(got[i], want[i], 2e-5);
     o.pooling = MILL_POOLING_CLS, o.normalize = MILL_NO, o.max_tokens = 7;
     mill_encoder *enc = nullptr;
     ASSERT_EQ(mill_encoder_open(dir.path().c_str(), &o, &enc, nullptr), MILL_OK);
-    const Corpus c7(s, {30}, 7);
+    const Corpus c7(model.book, {30}, 7);
     const auto want7 = cls.embed(c7.ids[0]);
     std::vector<float> out(want7.size());
     const mill_texts in = {c7.texts.data.data(), c7.texts.offsets.data(), nullptr, 0, 1};
@@ -240,10 +258,10 @@ TEST(Encoder, OptionsOverrideTheFiles)
 
 TEST(Encoder, ReplicasShareWeightsAndAgree)
 {
-    Bert model(kShapes[0]);
+    Model model(kShapes[0]);
     mt::TempDir dir;
     model.write(dir.path());
-    const Corpus c(model.s, {4, 20, 60, 1, 1, 30, 11, 5}, 64);
+    const Corpus c(model.book, {4, 20, 60, 1, 1, 30, 11, 5}, 64);
     const auto want = Opened(dir.path(), MILL_PRECISION_BF16).run(c.texts);
     std::vector<std::thread> threads;
     std::atomic<int> good{0};
@@ -271,10 +289,10 @@ TEST(Encoder, ReplicasShareWeightsAndAgree)
 
 TEST(Encoder, AllocatesNothingOnceWarm)
 {
-    Bert model(kShapes[4]); /* odd sizes: products need scratch */
+    Model model(kShapes[4]); /* odd sizes: products need scratch */
     mt::TempDir dir;
     model.write(dir.path());
-    const Corpus c(model.s, {4, 9, 1, 30, 11, 5}, 19);
+    const Corpus c(model.book, {4, 9, 1, 30, 11, 5}, 19);
     for (int precision : {MILL_PRECISION_F32, MILL_PRECISION_BF16}) {
         Opened o(dir.path(), precision, 2);
         for (int i = 0; i < 30; i++) o.run(c.texts); /* both threads have had work */
@@ -286,10 +304,10 @@ TEST(Encoder, AllocatesNothingOnceWarm)
 
 TEST(Encoder, StopsWhenAsked)
 {
-    Bert model(kShapes[0]);
+    Model model(kShapes[0]);
     mt::TempDir dir;
     model.write(dir.path());
-    const Corpus c(model.s, std::vector<int>(50, 60), 64);
+    const Corpus c(model.book, std::vector<int>(50, 60), 64);
     std::atomic<int> asked{0};
     mill_encoder_options o = MILL_ENCODER_INIT;
     o.threads = 2, o.user = &asked;
@@ -309,7 +327,7 @@ TEST(Encoder, StopsWhenAsked)
 
 TEST(Encoder, OpenFailsCleanlyAtEveryPoint)
 {
-    Bert model(kShapes[10]);
+    Bert model(kSmallest);
     mt::TempDir dir;
     model.write(dir.path());
     const long live = mt::live();
@@ -389,7 +407,7 @@ const Mistake kMistakes[] = {
      [](auto &d, auto &) { replace(d + "/config.json", "\"num_attention_heads\": 3", "\"num_attention_heads\": 5"); },
      MILL_ERR_INVALID, "cannot be divided into 5 heads"},
     {"config_of_another_model", [](auto &d, auto &) { replace(d + "/config.json", "\"hidden_size\": 96", "\"hidden_size\": 192"); },
-     MILL_ERR_INVALID, "has shape [60, 96], expected [60, 192]"},
+     MILL_ERR_INVALID, "has shape [61, 96], expected [61, 192]"},
     {"more_layers_than_weights",
      [](auto &d, auto &) { replace(d + "/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"); },
      MILL_ERR_NOT_FOUND, "has no tensor encoder.layer.2.attention.self.query.weight; the nearest is encoder.layer."},
@@ -455,7 +473,7 @@ const Mistake kMistakes[] = {
     {"no_tokenizer", [](auto &d, auto &) { std::filesystem::remove(d + "/vocab.txt"); }, MILL_ERR_NOT_FOUND,
      "has neither tokenizer.json nor vocab.txt"},
     {"vocabulary_too_large", [](auto &d, auto &m) { mt::write_file(d + "/vocab.txt", m.vocabulary() + "more\n"); },
-     MILL_ERR_INVALID, "has ids up to 60, but the model only 60 embeddings"},
+     MILL_ERR_INVALID, "has ids up to 61, but the model only 61 embeddings"},
     {"vocabulary_without_cls", [](auto &d, auto &) { replace(d + "/vocab.txt", "[CLS]", "[XXX]"); }, MILL_ERR_PARSE,
      "lacks the token [CLS]"},
     {"tokenizer_of_another_kind",
@@ -496,7 +514,7 @@ INSTANTIATE_TEST_SUITE_P(Mistakes, BadModel, testing::ValuesIn(kMistakes),
 
 TEST(EncoderOptions, OutOfRange)
 {
-    Bert model(kShapes[10]);
+    Bert model(kSmallest);
     mt::TempDir dir;
     model.write(dir.path());
     mill_error err = {};
