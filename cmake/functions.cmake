@@ -38,6 +38,28 @@ function(stm_test name)
   set_tests_properties(${name} PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT} SKIP_REGULAR_EXPRESSION "ALL TESTS SKIPPED")
 endfunction()
 
+# stm_all_cases(sanitizer test...): these leave cases out under a sanitizer (address, thread, any); there each has a second entry, test.all, which does all of them
+# (mt::leaves_out, label slow). To be called before the environment of an entry says what it leaves out.
+function(stm_all_cases sanitizer)
+  if(NOT STEPMILL_SANITIZE OR NOT sanitizer MATCHES "^(any|${STEPMILL_SANITIZE})$")
+    return()
+  endif()
+  foreach(test ${ARGN})
+    if(NOT TEST ${test}) # not every mode is run there
+      continue()
+    endif()
+    string(REGEX REPLACE "\\..*" "" program ${test})
+    get_test_property(${test} ENVIRONMENT env)
+    get_test_property(${test} LABELS labels)
+    if(NOT env)
+      set(env)
+    endif()
+    add_test(NAME ${test}.all COMMAND ${program})
+    set_tests_properties(${test}.all PROPERTIES LABELS "${labels};slow" TIMEOUT 7200 SKIP_REGULAR_EXPRESSION "ALL TESTS SKIPPED"
+                                                ENVIRONMENT "STM_TEST_ALL=1;${env}")
+  endforeach()
+endfunction()
+
 # stm_suite(name SOURCES ... [OPTIMISED]): a suite that several programs run, each for another backend, compiled once: they list
 # $<TARGET_OBJECTS:name> among their SOURCES, and say by stm_suite_for(program backend) what mt::suite_for() returns.
 function(stm_suite name)

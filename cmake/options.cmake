@@ -1,5 +1,6 @@
 set(STEPMILL_SANITIZE "" CACHE STRING "address (with undefined), thread, or empty")
 option(STEPMILL_TESTS "build the tests" ON)
+option(STEPMILL_SLOW_TESTS "programs of tests that take long under the thread sanitizer are built there, too (label slow)" OFF)
 option(STEPMILL_BENCH "build the benches" OFF)
 option(STEPMILL_FUZZ "the fuzz targets are driven by libFuzzer (clang)" OFF)
 set(STEPMILL_FUZZ_SECONDS 10 CACHE STRING "how long a fuzz target runs as a test")

@@ -53,8 +53,9 @@ function(stm_sim_test name)
 endfunction()
 
 # stm_tsan_cases(filter test...): under TSan, where a simulated GPU thread costs 300 times as much, these run the cases of the filter only: one at least of
-# each kind of launch, stream and collective. All cases run in every other build.
+# each kind of launch, stream and collective. All cases run in every other build, and there in the slow tier.
 function(stm_tsan_cases filter)
+  stm_all_cases(thread ${ARGN})
   foreach(test ${ARGN})
     if(STEPMILL_SANITIZE STREQUAL "thread" AND TEST ${test}) # not every mode is run there
       set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT "GTEST_FILTER=${filter}")

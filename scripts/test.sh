@@ -2,16 +2,16 @@
 # test.sh [short|full|slow]: installs what the tests need, builds and runs them. Last line: N passed, N failed, N skipped.
 #   short  preset dev without the slow tests: what to run before every commit
 #   full   (default) presets dev, asan, tsan, and each fuzz target, of asan's build, for 10 s: what CI runs
-#   slow   full, with the tests labelled slow and 10 minutes of each fuzz target
+#   slow   full, with the tests labelled slow, among them those that do under sanitizers what CI leaves out there, and 10 minutes of each fuzz target
 # Fails when any test fails, when a stage ran no test, and in CI (CI=true) when a test without the label gpu was skipped.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 tier=${1:-full}
-deps="test"
+deps="test" slow_tests=OFF
 case $tier in
 short) stages=(dev) fuzz_seconds=0 ;;
 full) stages=(dev asan fuzz tsan) fuzz_seconds=10 ;;
-slow) stages=(dev asan fuzz tsan) fuzz_seconds=600 deps="slow" ;;
+slow) stages=(dev asan fuzz tsan) fuzz_seconds=600 deps="slow" slow_tests=ON ;;
 *) die "no tier '$tier': short, full, slow" ;;
 esac
 jobs=$(jobs_here)
@@ -30,7 +30,7 @@ clock() {
 }
 
 build() {
-    cmake --preset "$1" -DSTEPMILL_FUZZ_SECONDS=$fuzz_seconds >"$results/$1.configure" || {
+    cmake --preset "$1" -DSTEPMILL_FUZZ_SECONDS=$fuzz_seconds -DSTEPMILL_SLOW_TESTS=$slow_tests >"$results/$1.configure" || {
         tail -n 40 "$results/$1.configure"
         return 1
     }

@@ -12,6 +12,7 @@
 
 #include "support/fail_nth.h"
 #include "support/pipe.h"
+#include "support/sanitized.h"
 #include "support/sim_watch.h"
 
 extern "C" {
@@ -24,19 +25,11 @@ namespace {
 
 enum { MAX_ROWS = 512 };
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-constexpr bool kSanitized = __has_feature(thread_sanitizer) || __has_feature(address_sanitizer);
-#else
-constexpr bool kSanitized = false;
-#endif
-
 /* One order does all of a long test, plainly built; the others do some of it. */
 bool does_all()
 {
     const char *order = getenv("STM_SIM_ORDER"), *lazy = getenv("STM_SIM_LAZY");
-    return !kSanitized && order != nullptr && strcmp(order, "fwd") == 0 && lazy != nullptr && lazy[0] == '0';
+    return !leaves_out() && order != nullptr && strcmp(order, "fwd") == 0 && lazy != nullptr && lazy[0] == '0';
 }
 
 class Lane : public ::testing::TestWithParam<const char *> {

@@ -1,5 +1,6 @@
 /* Kernels of the searches: every form against the oracles, bit for bit, with guards around the outputs. */
 #include "device/table.h"
+#include "support/sanitized.h"
 
 #include <algorithm>
 #include <cmath>
@@ -98,14 +99,7 @@ protected:
 };
 
 /* ThreadSanitizer takes a hundred times as long: there each kind of path once. */
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define STM_SLOW 1
-#endif
-#endif
-#ifndef STM_SLOW
-#define STM_SLOW 0
-#endif
+const bool kSlow = mt::leaves_out(mt::kThreadSanitizer);
 
 const float kNone = -std::numeric_limits<float>::infinity();
 
@@ -133,7 +127,7 @@ TEST_P(NearKernels, Unit)
 {
     for (int32_t dim : {1, 2, 31, 32, 33, 65})
         for (int64_t n : {0, 1, 3, 130}) {
-            if (STM_SLOW && dim < 33) continue;
+            if (kSlow && dim < 33) continue;
             SCOPED_TRACE(testing::Message() << n << " rows of " << dim);
             Rows r = random_rows(n, dim, 5, 1e3f);
             if (n > 2) {
@@ -167,7 +161,7 @@ TEST_P(NearKernels, Nearest)
         {"k at a border of the lists", random_rows(3, 4, 1), random_rows(200, 4, 2), 33, 0, kNone, false},
     };
     for (const Case &c : cases)
-        if (!STM_SLOW || &c - cases >= 5) expect_nearest(c);
+        if (!kSlow || &c - cases >= 5) expect_nearest(c);
 }
 
 /* A query's own place counts from the block's first row: the row of that number within the block is another one. */
@@ -182,16 +176,16 @@ TEST_P(NearKernels, SelfIsAPlaceInTheWhole)
 /* Lists that fill up and are cut back, several parts of a corpus, and a k whose lists have a block for each warp. */
 TEST_P(NearKernels, ListsFillUp)
 {
-    if (!STM_SLOW) expect_nearest({"several parts", random_rows(3, 3, 1), random_rows(2300, 3, 2), 5, 0, kNone, true}, 1000);
+    if (!kSlow) expect_nearest({"several parts", random_rows(3, 3, 1), random_rows(2300, 3, 2), 5, 0, kNone, true}, 1000);
     expect_nearest({"better and better", random_rows(1, 2, 1),
                     [] {
                         std::vector<float> v; /* ever smaller angles to (1, 0): each tile is better than those before */
-                        for (int i = 0; i < (STM_SLOW ? 640 : 1024); i++)
+                        for (int i = 0; i < (kSlow ? 640 : 1024); i++)
                             v.push_back(1.0f), v.push_back(40.0f / static_cast<float>(1 + i));
                         return rows_of(std::move(v), 2);
                     }(),
                     4, 0, kNone, false});
-    if (!STM_SLOW) expect_nearest({"a large k", random_rows(2, 3, 1), random_rows(900, 3, 2), 300, 0, kNone, false});
+    if (!kSlow) expect_nearest({"a large k", random_rows(2, 3, 1), random_rows(900, 3, 2), 300, 0, kNone, false});
 }
 
 /* More rows within the margin than a list holds: all are scored exactly. Equal scores go by row. */
@@ -199,7 +193,7 @@ TEST_P(NearKernels, TooManyNearlyEqual)
 {
     Rows same = repeated(random_rows(1, 7, 9), 700);
     expect_nearest({"copies", random_rows(2, 7, 1), same, 3, 0, kNone, true});
-    if (STM_SLOW) return;
+    if (kSlow) return;
     same.v[7 * 650] *= 1.0001f; /* one that differs by less than the screen can see */
     expect_nearest({"nearly copies", random_rows(2, 7, 1), rows_of(same.v, 7), 3, 0, kNone, false});
     expect_nearest({"zeros", rows_of(std::vector<float>(14), 7), rows_of(std::vector<float>(7 * 520), 7), 2, 0, kNone, false});
@@ -257,7 +251,7 @@ TEST_P(NearKernels, NearPairs)
         {"copies", repeated(random_rows(2, 4, 3), 30), repeated(random_rows(2, 4, 3), 30), 0, 0, 0, 1.0f, 3600},
     };
     for (const auto &c : cases) {
-        if (STM_SLOW && c.a.n > 150) continue;
+        if (kSlow && c.a.n > 150) continue;
         SCOPED_TRACE(c.name);
         std::vector<stm_near_pair> want(c.room), out(c.room, {-7, -7, -7.0f});
         std::vector<int64_t> found(2, -7);

@@ -3,16 +3,11 @@
  * goes on where it stopped; nothing is left behind and nothing hangs. Under sanitizers some of the calls.
  */
 #include "near_run.h"
+#include "support/sanitized.h"
 
 using namespace mt;
 
 namespace {
-
-#if defined(__SANITIZE_ADDRESS__)
-constexpr long kStride = 23;
-#else
-constexpr long kStride = 1;
-#endif
 
 constexpr long kPolls = 16;
 
@@ -44,7 +39,7 @@ protected:
         ASSERT_FALSE(functions.empty());
         for (const std::string &f : functions) {
             int ends[4] = {};
-            for (long k = 1;; k += kStride) {
+            for (long k = 1;; k += leaves_out() ? 23 : 1) {
                 SCOPED_TRACE(testing::Message() << f << " " << k);
                 ASSERT_LT(k, 5000);
                 const int end = point(f.c_str(), k, code);

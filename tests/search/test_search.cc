@@ -1,5 +1,6 @@
 /* Searches on 1, 2 and 4 devices give the bits of the host, however they are cut. */
 #include "search/vectors.h"
+#include "support/sanitized.h"
 
 using namespace mt;
 
@@ -117,12 +118,4 @@ TEST_P(Search, Stops)
     expect_topk(v, v, 2, MILL_COSINE, {{}}); /* the team is as good as new */
 }
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define STM_TEAMS ::testing::Values(3) /* slow there */
-#endif
-#endif
-#ifndef STM_TEAMS
-#define STM_TEAMS ::testing::Values(1, 2, 4)
-#endif
-INSTANTIATE_TEST_SUITE_P(Devices, Search, STM_TEAMS, [](const auto &i) { return std::to_string(i.param); });
+INSTANTIATE_TEST_SUITE_P(Devices, Search, ::testing::ValuesIn(mt::leaves_out(mt::kThreadSanitizer) ? std::vector<int>{3} : std::vector<int>{1, 2, 4}), [](const auto &i) { return std::to_string(i.param); });

@@ -11,6 +11,9 @@
 #include <cstdarg>
 #include <cstddef>
 #include <cstdio>
+#include <string>
+
+#include "support/sanitized.h"
 
 extern "C" {
 void *__libc_malloc(size_t);
@@ -88,7 +91,12 @@ static ssize_t fits(size_t n)
     return static_cast<ssize_t>(n);
 }
 
-template <typename F> static F next(const char *name) { return reinterpret_cast<F>(dlsym(RTLD_NEXT, name)); }
+/* The call behind ours: the sanitizer's, which it has under this name, or the C library's. */
+template <typename F> static F next(const char *name)
+{
+    void *f = kSanitized ? dlsym(RTLD_DEFAULT, (std::string("__interceptor_") + name).c_str()) : nullptr;
+    return reinterpret_cast<F>(f != nullptr ? f : dlsym(RTLD_NEXT, name));
+}
 
 } // namespace mt
 
@@ -98,6 +106,7 @@ using namespace mt;
 
 extern "C" {
 
+#if !MT_SANITIZED /* sanitizers' allocators stay in front */
 OURS void *malloc(size_t n) { return fires(kMalloc) ? (errno = ENOMEM, nullptr) : __libc_malloc(n); }
 OURS void *calloc(size_t n, size_t size) { return fires(kMalloc) ? (errno = ENOMEM, nullptr) : __libc_calloc(n, size); }
 OURS void *realloc(void *p, size_t n) { return fires(kMalloc) ? (errno = ENOMEM, nullptr) : __libc_realloc(p, n); }
@@ -109,6 +118,7 @@ OURS int posix_memalign(void **out, size_t align, size_t n)
     *out = p;
     return 0;
 }
+#endif
 
 OURS int open(const char *path, int flags, ...)
 {

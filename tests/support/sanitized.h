@@ -1,0 +1,27 @@
+/* What tests leave out under sanitizers, where all of it would take minutes to hours. The entries of ctest that end in .all (label slow) do all of it. */
+#pragma once
+#include <cstdlib>
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MT_SANITIZED 2
+#elif __has_feature(address_sanitizer)
+#define MT_SANITIZED 1
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define MT_SANITIZED 2
+#elif defined(__SANITIZE_ADDRESS__)
+#define MT_SANITIZED 1
+#endif
+#ifndef MT_SANITIZED
+#define MT_SANITIZED 0
+#endif
+
+namespace mt {
+
+constexpr bool kAddressSanitizer = MT_SANITIZED == 1, kThreadSanitizer = MT_SANITIZED == 2, kSanitized = MT_SANITIZED != 0;
+
+/** Whether a test that is slow under @p sanitizer (one of the above) leaves cases out. */
+inline bool leaves_out(bool sanitizer = kSanitized) { return sanitizer && getenv("STM_TEST_ALL") == nullptr; }
+
+} // namespace mt
