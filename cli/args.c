@@ -112,11 +112,12 @@ static bool take_flag(int argc, char **argv, int *i, cli_args *out)
     out->given[id] = true;
     out->value[id] = value;
     if ((id == CLI_SET && out->n_set == CLI_MAX_REPEATS) || (id == CLI_PLUGIN && out->n_plugin == CLI_MAX_REPEATS) ||
-        (id == CLI_COLUMN && out->n_column == CLI_MAX_REPEATS))
+        (id == CLI_COLUMN && out->n_column == CLI_MAX_REPEATS) || (id == CLI_CLASS && out->n_class == CLI_MAX_REPEATS))
         return usage(out->verb, "too many of", arg, NULL);
     if (id == CLI_SET) out->set[out->n_set++] = value;
     if (id == CLI_PLUGIN) out->plugin[out->n_plugin++] = value;
     if (id == CLI_COLUMN) out->column[out->n_column++] = value;
+    if (id == CLI_CLASS) out->class[out->n_class++] = value;
     return true;
 }
 

@@ -20,8 +20,8 @@ typedef struct cli_args {
     int n_operands;
     bool given[CLI_FLAGS];
     const char *value[CLI_FLAGS];
-    const char *set[CLI_MAX_REPEATS], *plugin[CLI_MAX_REPEATS], *column[CLI_MAX_REPEATS];
-    size_t n_set, n_plugin, n_column;
+    const char *set[CLI_MAX_REPEATS], *plugin[CLI_MAX_REPEATS], *column[CLI_MAX_REPEATS], *class[CLI_MAX_REPEATS];
+    size_t n_set, n_plugin, n_column, n_class;
 } cli_args;
 
 /** Take argv apart. Says what is wrong on standard error and gives false. */
@@ -58,13 +58,19 @@ typedef struct cli_work_on {
     const char *dir;          /* merge: where to; else NULL */
     const char *const *merge; /* [n_merge] shards; `started` is one of them */
     size_t n_merge;
+    mill_retry retry;         /* which half of one */
+    uint32_t retry_classes;
+    double spent_s; /* of --time-left, by what came before */
 } cli_work_on;
 /** A supervised run, shown, to its end. The exit code. */
 int cli_work(const cli_args *a, const cli_work_on *on);
 
 int cmd_run(const cli_args *a);
 int cmd_resume(const cli_args *a);
+int cmd_retry(const cli_args *a);
 int cmd_merge(const cli_args *a);
+/** To where the run was started: programs of `command` steps may be named from there. --trace, the caller's, goes along. Said and false on failure. */
+bool cli_go_there(const char *folder, cli_args *a, char *trace, size_t size);
 int cmd_check(const cli_args *a);
 int cmd_plan(const cli_args *a);
 int cmd_errors(const cli_args *a);

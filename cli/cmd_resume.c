@@ -8,8 +8,7 @@
 #include "cli.h"
 #include "stepmill/watch.h"
 
-/* Programs of `command` steps may be named from the working directory, so it is the run's again. --trace is the caller's. */
-static bool go_there(const char *folder, cli_args *a, char *trace, size_t size)
+bool cli_go_there(const char *folder, cli_args *a, char *trace, size_t size)
 {
     char here[PATH_MAX];
 
@@ -42,7 +41,8 @@ int cmd_resume(const cli_args *given)
     char dir[PATH_MAX], trace[PATH_MAX + 256];
     cli_args a = *given;
     mill_watch *w = NULL;
-    mill_error err = {0};
+    mill_retry_state retry;
+    mill_error err = {0}, ignored = {0};
     int code = -1;
 
     if (realpath(operand, dir) == NULL) {
@@ -53,9 +53,9 @@ int cmd_resume(const cli_args *given)
         cli_say_error(&a, &err);
         return MILL_EXIT_USAGE;
     }
-    if (mill_watch_state(w) == MILL_RUN_DONE)
+    if (mill_watch_state(w) == MILL_RUN_DONE && !(mill_retry_look(dir, &retry, &ignored) == MILL_OK && retry == MILL_RETRY_HALFWAY))
         code = complete(&a, dir, w);
-    else if (!go_there(mill_watch_folder(w), &a, trace, sizeof trace))
+    else if (!cli_go_there(mill_watch_folder(w), &a, trace, sizeof trace))
         code = MILL_EXIT_USAGE;
     mill_watch_destroy(&w);
     return code >= 0 ? code : cli_work(&a, &(cli_work_on){.started = dir});

@@ -148,7 +148,8 @@ static void ended_by_parent(const cli_args *a, const mill_error *err, int code)
     printf("\"}\n");
 }
 
-static int watch(const cli_args *a, mill_run *run, mill_child *child, view *v)
+/* @p half: the first of two: what it says of rows and outputs is not how this ends. */
+static int watch(const cli_args *a, bool half, mill_run *run, mill_child *child, view *v)
 {
     mill_error err = {0}, hung = {0};
     mill_run_totals t = {.struct_size = sizeof t};
@@ -161,8 +162,9 @@ static int watch(const cli_args *a, mill_run *run, mill_child *child, view *v)
     view_end(v);
     mill_run_get_totals(run, &t);
     if (state != MILL_RUN_DONE && state != MILL_RUN_STOPPED && err.status != MILL_OK) cli_say_error(&(cli_args){0}, &err);
-    if (!a->given[CLI_QUIET]) summary(run, &t, state);
-    if (a->given[CLI_JSON] && !a->given[CLI_DRY_RUN]) summary_json(run, &t, state, &err);
+    half = half && state == MILL_RUN_DONE;
+    if (!a->given[CLI_QUIET] && !half) summary(run, &t, state);
+    if (a->given[CLI_JSON] && !a->given[CLI_DRY_RUN] && !half) summary_json(run, &t, state, &err);
     err = (mill_error){0};
     if (mill_run_finish(run, &err) != MILL_OK) {
         cli_say_error(&(cli_args){0}, &err);
@@ -188,6 +190,9 @@ static mill_pipeline *open_pipeline(const struct job *j, mill_run_options *o, in
     if (j->on->started == NULL) return cli_open(j->a, code);
     const bool fresh = o->fresh;
     if (mill_run_reopen(j->on->started, &p, o, &err) == MILL_OK) {
+        o->retry = j->on->retry;
+        o->retry_classes = j->on->retry_classes;
+        o->retry_step = o->retry == MILL_RETRY_ROWS ? j->a->value[CLI_STEP] : NULL;
         if (j->on->n_merge == 0) return p;
         o->dir = j->on->dir;
         o->merge = j->on->merge;
@@ -226,7 +231,7 @@ static int work(mill_child *child, void *user)
         code = cli_exit_code(&err);
     } else {
         signals_watch(run);
-        code = watch(a, run, child, &v);
+        code = watch(a, j->on->retry == MILL_RETRY_ROWS, run, child, &v);
         signals_watch(NULL);
         mill_run_destroy(&run);
     }
@@ -237,7 +242,7 @@ static int work(mill_child *child, void *user)
 static double round10(double s) { return (double)(int64_t)(s * 10 + 0.5) / 10; }
 
 /* --time-left, or when the job ends that we are part of. */
-static bool take_limit(const cli_args *a, double drain_s, time_limit *out)
+static bool take_limit(const cli_args *a, double drain_s, double spent_s, time_limit *out)
 {
     const char *said = a->value[CLI_TIME_LEFT], *why = "";
     struct timespec wall;
@@ -257,11 +262,12 @@ static bool take_limit(const cli_args *a, double drain_s, time_limit *out)
         return false;
     }
     if (left <= 0) return true;
+    if (said != NULL) left = left - spent_s > 1 ? left - spent_s : 1;
     *out = time_limit_divide(left, drain_s);
     begin = time_limit_now();
     out->ask += begin;
     out->gone += begin;
-    if (!a->given[CLI_QUIET])
+    if (!a->given[CLI_QUIET] && spent_s <= 0)
         fprintf(stderr, "stepmill: info: %g s are left (%s): no more rows are taken in the last %g s\n", round10(left),
                 said != NULL ? "--time-left" : "SLURM_JOB_END_TIME", round10(out->margin));
     return true;
@@ -294,7 +300,7 @@ int cli_work(const cli_args *a, const cli_work_on *on)
     j.o.on_sink_row = sink_row;
     if (!cli_number(a, CLI_LIMIT, 1, 0, &j.o.limit) || !cli_number(a, CLI_THREADS, 1, 0, &threads) ||
         !cli_number(a, CLI_RESTARTS, 0, s.restarts, &restarts) || !cli_time(a, CLI_DRAIN, 60, &j.o.drain_s) ||
-        !cli_number(a, CLI_METRICS_PORT, 0, 0, &port) || !take_limit(a, j.o.drain_s, &j.limit) || !take_shard(a, &j.o))
+        !cli_number(a, CLI_METRICS_PORT, 0, 0, &port) || !take_limit(a, j.o.drain_s, on->spent_s, &j.limit) || !take_shard(a, &j.o))
         return MILL_EXIT_USAGE;
     if (port > 65535) {
         fprintf(stderr, "stepmill: --metrics-port: a port is at most 65535\n");

@@ -16,7 +16,8 @@ const cli_flag cli_flags[CLI_FLAGS] = {
     [CLI_COLUMN] = {"column", 0, "NAME=TYPE",
                     "check: a column that arrives, or the type of a declared input; may be given several times"},
     [CLI_TIMEOUT] = {"timeout", 0, "TIME", "check: how long one check may take before the step counts as hung (default: 20s)"},
-    [CLI_CLASS] = {"class", 0, "CLASS", "only failures of this class: permanent, transient, data, device"},
+    [CLI_CLASS] = {"class", 0, "CLASS", "only failures of this class: permanent, transient, data, device; retry: may be given several times"},
+    [CLI_STEP] = {"step", 0, "STEP", "only failures of this step"},
     [CLI_DEVICES] = {"devices", 0, "FILE",
                      "a machine to plan for instead of this one: XML of hwloc or NCCL, or text (docs/placement.md)"},
     [CLI_PLACEMENT] = {"placement", 0, "WHO", "auto, external or explicit: who assigns GPUs to replicas"},
@@ -57,6 +58,14 @@ const cli_verb cli_verbs[] = {
      "RUN is a run directory, the working directory by default. The pipeline, what was set and the working directory are those that the run was "
      "started with. Unlike `run`, it never begins anything over: where something changed that the results depend on (a parameter, an input, a "
      "model, a plugin), it says what, and ends with exit code 65. A complete run stays as it is."},
+    {"retry", "RUN", 1, 1,
+     B(CLI_CLASS) | B(CLI_STEP) | B(CLI_THREADS) | B(CLI_DRAIN) | B(CLI_QUIET) | B(CLI_JSON) | B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE) | B(CLI_TIME_LEFT),
+     "dir", "run rows that failed again",
+     "RUN is the directory of a run that has ended. The rows that failed, of --class and --step where they are given, run again from what is kept "
+     "in front of the steps where they failed, and the outputs are written as if they had not failed; those that fail again stay, with their new "
+     "cause. A global that gets other rows takes all of them again. The outputs stay as they are until the new ones are complete. Stopped or "
+     "killed, it goes on when it is called again. Where rows cannot run alone (routers, joins by position, steps that look at other rows), or something "
+     "has changed since, it says so and ends with exit code 65."},
     {"merge", "RUN...", 1, CLI_MOST_OPERANDS,
      B(CLI_RUN) | B(CLI_FRESH) | B(CLI_THREADS) | B(CLI_DRAIN) | B(CLI_QUIET) | B(CLI_JSON) | B(CLI_METRICS_PORT) | B(CLI_TRACE) |
          B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE) | B(CLI_TIME_LEFT),

@@ -21,6 +21,7 @@ typedef enum cli_flag_id {
     CLI_COLUMN,
     CLI_TIMEOUT,
     CLI_CLASS,
+    CLI_STEP,
     CLI_DEVICES,
     CLI_PLACEMENT,
     CLI_RESTARTS,

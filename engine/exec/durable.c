@@ -85,7 +85,7 @@ mill_status stm_lasting_replay(stm_station *s, stm_wrapper *w, mill_error *err)
         uint64_t label;
         st = stm_batch_source_create(d->vault, (size_t)s->lasting->lanes[i].stream, s->run->pool, stm_lane_type(s, i), s->run->env.n_roots, &source, err);
         while (st == MILL_OK && (st = stm_batch_source_next(source, &b, &label, err)) == MILL_OK && b != NULL) {
-            st = stm_wrapper_accept(w, i, b, err);
+            st = s->lasting->gathers ? stm_lasting_gather(s, i, b, err) : stm_wrapper_accept(w, i, b, err);
             mill_batch_destroy(&b);
         }
         stm_batch_source_destroy(&source);
@@ -155,7 +155,7 @@ static mill_status mark(const stm_station *s, bool complete, mill_error *err)
     mill_status st = MILL_OK;
 
     if (l->stream >= 0 && (complete || l->lanes == NULL)) st = stm_vault_mark(v, (size_t)l->stream, complete, err);
-    for (int32_t i = 0; i < s->n_inputs && l->lanes != NULL && !complete && st == MILL_OK; i++)
+    for (int32_t i = 0; i < s->n_inputs && l->lanes != NULL && st == MILL_OK; i++) /* a retry gives all of them to it once more */
         st = stm_vault_mark(v, (size_t)l->lanes[i].stream, false, err);
     return st;
 }
@@ -358,5 +358,6 @@ void stm_durable_tick(stm_run *run)
 
     if (d == NULL) return;
     stm_owner_tick(d->owner);
+    stm_again_tick(run);
     if (stm_now_ns() >= d->next_ns || stm_vault_pending(d->vault) > COMMIT_BYTES) stm_durable_commit(run);
 }

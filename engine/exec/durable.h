@@ -32,6 +32,8 @@ typedef struct stm_kept_input {
     int32_t stream;
     uint64_t items, skip; /* as below */
     stm_batch_sink *out;
+    mill_batch **gathered; /* [n_gathered] a retry: rows that ran again, until all are there; NULL where they were taken */
+    size_t n_gathered, gathered_cap;
 } stm_kept_input;
 
 /* How far a terminal is. */
@@ -57,6 +59,7 @@ struct stm_lasting {
     stm_batch_sink *out; /* where a store writes */
     stm_kept_input *lanes;     /* globals: [n_inputs]; claimant */
     bool replayed;       /* globals: what an earlier run accepted has been given to it; claimant */
+    bool gathers;        /* globals: a retry; it gets the rows that ran again among all others once the last is there; constant */
     /* terminals; coordinator */
     stm_reached said;  /* what commits say of it */
     stm_reached found; /* where it is now, if `looked` */
@@ -108,6 +111,9 @@ mill_status stm_lasting_replay(stm_station *s, stm_wrapper *w, mill_error *err);
 /** An item came to a global: whether it was accepted in an earlier run; and, after it was accepted, keep it. */
 bool stm_lasting_accepted(stm_station *s, int32_t input);
 mill_status stm_lasting_keep(stm_station *s, int32_t input, const mill_batch *b, mill_error *err);
+/** A global that gathers: instead of accepting a batch, which stays the caller's; and, once the last was kept, accept all that it gets, in order. */
+mill_status stm_lasting_gather(stm_station *s, int32_t input, const mill_batch *b, mill_error *err);
+mill_status stm_lasting_give_gathered(stm_station *s, stm_wrapper *w, mill_error *err);
 /** A batch of a store's stream, before it is stored. */
 mill_status stm_lasting_store(stm_station *s, const mill_batch *b, mill_error *err);
 

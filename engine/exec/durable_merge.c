@@ -73,7 +73,7 @@ mill_status stm_merge_check(const stm_run *run, int32_t shard, const char *name,
         const stm_vault_part p = stm_vault_part_at(v, (size_t)k);
         const bool same = memcmp(p.signature, digest, sizeof digest) == 0 || stm_signature_same_but_times(p.fields, p.n_fields, want->fields.data, want->fields.bytes);
 
-        if (same && stm_durable_is_finished(p.state, p.n_state)) return MILL_OK;
+        if (same && stm_durable_is_finished(p.state, p.n_state, NULL)) return MILL_OK;
         if (same) {
             mill_fail(err, MILL_ERR_INVALID, "shard %d of %d, in %s, is not finished", (int)shard + 1, (int)run->opts.shards, dir);
             refuse(err, NULL);
@@ -115,7 +115,7 @@ mill_status stm_merge_errors(stm_run *run, mill_error *err)
     for (int32_t i = 0; i < run->opts.shards && st == MILL_OK; i++) {
         const int32_t stream = stm_vault_find_stream(d->merge[i].vault, "errors");
         d->merge[i].errors = all;
-        if (stream >= 0) st = stm_durable_errors_read(run, d->merge[i].vault, (size_t)stream, &n, err);
+        if (stream >= 0) st = stm_durable_errors_read(run, d->merge[i].vault, (size_t)stream, &n, NULL, err);
         if (stream >= 0) all += n;
     }
     d->errors_written = stm_errors_count(run->errors); /* theirs are not written down here once more */

@@ -10,8 +10,6 @@
 #include "supervise/recorder.h"
 
 #define ANSWER_S 5.0 /* a living writer answers within 0.1 s, or when its disk does */
-#define FRAME_ERROR 1u
-#define FRAME_VOID 2u /* error record number `label` is void from here on */
 
 /* Names and signatures while the directory is opened. */
 typedef struct opening {
@@ -21,7 +19,7 @@ typedef struct opening {
     char (*part_names)[STM_STREAM_NAME];
     char (*stream_names)[STM_STREAM_NAME];
     bool *kept; /* [parts] */
-    stm_text finished; /* a merge: the state of parts that the shards have finished */
+    stm_text *states; /* [parts] of those that are not as they were found */
     int32_t n_parts, n_streams;
 } opening;
 
@@ -31,10 +29,10 @@ static void opening_fini(opening *o)
     stm_free(o->parts);
     stm_free(o->streams);
     stm_free(o->signatures);
-    stm_free(o->part_names);
+    for (int32_t i = 0; o->states != NULL && i < o->n_parts; i++) stm_text_free(&o->states[i]);
+    stm_free(o->states);
     stm_free(o->stream_names);
     stm_free(o->kept);
-    stm_text_free(&o->finished);
 }
 
 static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory to open the run directory"); }
@@ -130,8 +128,7 @@ static void steps_of_part(const stm_run *run, int32_t part, bool *steps)
     }
 }
 
-/* @p shard: of which it is, 1 ..; 0 = of none; -1 = of all, put together. */
-static mill_status sign_part(const stm_run *run, int32_t part, int32_t shard, stm_signature *out, mill_error *err)
+mill_status stm_durable_sign(const stm_run *run, int32_t part, int32_t shard, stm_signature *out, mill_error *err)
 {
     bool *steps = stm_calloc((size_t)run->plan->n_steps + 1);
     char text[32];
@@ -147,6 +144,7 @@ static mill_status sign_part(const stm_run *run, int32_t part, int32_t shard, st
         stm_signature_add(out, "--shard", text);
     }
     if (shard < 0) stm_merge_sign(run, out);
+    if (run->durable->again != NULL && run->durable->again_signs) stm_again_sign(run, out);
     snprintf(text, sizeof text, "file:%016llx", (unsigned long long)hash_part(run, part));
     stm_signature_add(out, "how steps are connected", text);
     for (int32_t i = 0; i < run->plan->n_steps; i++)
@@ -171,7 +169,7 @@ static void name_part(opening *o, const stm_station *s)
 
 static mill_status name_all(stm_run *run, opening *o, mill_error *err)
 {
-    size_t cap = (size_t)run->n_stations + 2;
+    size_t cap = (size_t)run->n_stations + 3;
 
     for (int32_t i = 0; i < run->n_stations; i++) cap += (size_t)run->stations[i].n_inputs;
     o->n_parts = find_parts(run);
@@ -181,7 +179,12 @@ static mill_status name_all(stm_run *run, opening *o, mill_error *err)
     o->part_names = stm_calloc((size_t)(o->n_parts + 1) * sizeof *o->part_names);
     o->stream_names = stm_calloc(cap * sizeof *o->stream_names);
     o->kept = stm_calloc((size_t)o->n_parts + 1);
-    if (o->parts == NULL || o->streams == NULL || o->signatures == NULL || o->part_names == NULL || o->stream_names == NULL || o->kept == NULL) return no_memory(err);
+    o->states = stm_calloc((size_t)(o->n_parts + 1) * sizeof *o->states);
+    run->durable->part_names = o->part_names;
+    run->durable->kept = (stm_kept){.dir = run->run_dir, .vault = run->durable->vault, .retries = stm_calloc((size_t)(o->n_parts + 1) * sizeof(uint64_t))};
+    if (o->parts == NULL || o->streams == NULL || o->signatures == NULL || o->part_names == NULL || o->stream_names == NULL || o->kept == NULL || o->states == NULL ||
+        run->durable->kept.retries == NULL)
+        return no_memory(err);
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
         char *part = o->part_names[s->lasting->part];
@@ -201,6 +204,11 @@ static mill_status name_all(stm_run *run, opening *o, mill_error *err)
     }
     run->durable->errors_stream = o->n_streams;
     strcpy(o->stream_names[o->n_streams], "errors");
+    o->streams[o->n_streams] = (stm_vault_stream){.name = o->stream_names[o->n_streams], .part = 0, .keep = true};
+    o->n_streams++;
+    if (run->opts.retry_of == NULL) return MILL_OK;
+    run->durable->rows_stream = o->n_streams;
+    strcpy(o->stream_names[o->n_streams], STM_RETRY_STREAM);
     o->streams[o->n_streams] = (stm_vault_stream){.name = o->stream_names[o->n_streams], .part = 0, .keep = true};
     o->n_streams++;
     return MILL_OK;
@@ -224,9 +232,9 @@ static void say_change(const stm_run *run, int32_t part, const stm_vault_part *o
     stm_text_free(&who);
 }
 
-/* To resume is to begin nothing over: whatever would, is told. */
-static mill_status refuse_change(const stm_vault_part *old, const stm_vault_part *now, const char *name, mill_error *err)
+mill_status stm_durable_refuse(const stm_run *run, const stm_vault_part *old, const stm_vault_part *now, const char *name, mill_error *err)
 {
+    const char *verb = run->opts.retry_of != NULL || run->opts.put > 0 ? "retry" : "resume";
     stm_text t = {0};
 
     if (old != NULL && now != NULL && old->n_fields > 0 && stm_signature_same_but_times(old->fields, old->n_fields, now->fields, now->n_fields)) {
@@ -236,9 +244,9 @@ static mill_status refuse_change(const stm_vault_part *old, const stm_vault_part
         (void)stm_signature_changes(old != NULL ? old->fields : NULL, old != NULL ? old->n_fields : 0, now != NULL ? now->fields : NULL, now != NULL ? now->n_fields : 0, 3, &t);
     }
     if (old == NULL || now == NULL)
-        mill_fail(err, MILL_ERR_INVALID, "cannot resume: the run %s", old == NULL ? "had no such part" : "has lost a part");
+        mill_fail(err, MILL_ERR_INVALID, "cannot %s: the run %s", verb, old == NULL ? "had no such part" : "has lost a part");
     else
-        mill_fail(err, MILL_ERR_INVALID, "cannot resume what has changed: %s", t.failed || t.data == NULL ? "?" : t.data);
+        mill_fail(err, MILL_ERR_INVALID, "cannot %s what has changed: %s", verb, t.failed || t.data == NULL ? "?" : t.data);
     snprintf(err->step, sizeof err->step, "%.63s", name);
     err->phase = MILL_PHASE_CHECK;
     mill_error_remedy(err, "Change it back, or let `stepmill run` run again what depends on it");
@@ -255,39 +263,9 @@ static mill_status refuse_lost(const stm_run *run, const opening *o, mill_error 
         const stm_vault_part old = stm_vault_part_at(v, k);
         bool there = false;
         for (int32_t p = 0; p < o->n_parts; p++) there = there || strcmp(o->part_names[p], old.name) == 0;
-        if (!there) return refuse_change(&old, NULL, old.name, err);
+        if (!there) return stm_durable_refuse(run, &old, NULL, old.name, err);
     }
     return MILL_OK;
-}
-
-/* A merge begins where every shard has finished what is in front of the sinks. */
-static mill_status choose_merged(stm_run *run, opening *o, int32_t p, mill_error *err)
-{
-    stm_vault_part *part = &o->parts[p];
-    mill_status st = MILL_OK;
-
-    for (int32_t i = 0; i < run->opts.shards && st == MILL_OK; i++) {
-        stm_signature theirs = {0};
-        st = sign_part(run, p, i + 1, &theirs, err);
-        if (st == MILL_OK) st = stm_merge_check(run, i, part->name, &theirs, err);
-        stm_signature_fini(&theirs);
-    }
-    if (o->finished.bytes == 0) stm_durable_encode_finished(run, &o->finished);
-    if (st == MILL_OK && o->finished.failed) st = no_memory(err);
-    part->state = o->finished.data;
-    part->n_state = o->finished.bytes;
-    o->kept[p] = true;
-    return st;
-}
-
-/* What is in the way of a merge: a run of another kind, which would be lost. */
-static mill_status refuse_other(const stm_run *run, const stm_vault_part *old, mill_error *err)
-{
-    if (stm_signature_value(old->fields, old->n_fields, "merge") != NULL) return MILL_OK;
-    mill_fail(err, MILL_ERR_INVALID, "%s holds a run that is no merge", run->run_dir);
-    err->phase = MILL_PHASE_CHECK;
-    mill_error_remedy(err, "Give another directory with --run, or --fresh to forget it");
-    return MILL_ERR_INVALID;
 }
 
 /* What a sink of the part wrote is not there any more, or is something else: it is written again. */
@@ -307,6 +285,85 @@ static bool outputs_differ(const stm_run *run, int32_t part)
     return differ;
 }
 
+static mill_status finish_part(const stm_run *run, opening *o, int32_t p, mill_error *err)
+{
+    stm_text *state = &o->states[p];
+
+    stm_durable_encode_finished(run, 0, state);
+    o->parts[p].state = state->data;
+    o->parts[p].n_state = state->bytes;
+    o->kept[p] = true;
+    return state->failed ? no_memory(err) : MILL_OK;
+}
+
+/* A merge begins where every shard has finished what is in front of the sinks. */
+static mill_status choose_merged(stm_run *run, opening *o, int32_t p, mill_error *err)
+{
+    stm_vault_part *part = &o->parts[p];
+    mill_status st = MILL_OK;
+
+    for (int32_t i = 0; i < run->opts.shards && st == MILL_OK; i++) {
+        stm_signature theirs = {0};
+        st = stm_durable_sign(run, p, i + 1, &theirs, err);
+        if (st == MILL_OK) st = stm_merge_check(run, i, part->name, &theirs, err);
+        stm_signature_fini(&theirs);
+    }
+    return st == MILL_OK ? finish_part(run, o, p, err) : st;
+}
+
+/* A retry begins in front of what it has to do again; with other rows than before, from its beginning. */
+static mill_status choose_again(stm_run *run, opening *o, mill_error *err)
+{
+    const stm_vault *v = run->durable->vault;
+    mill_status st = MILL_OK;
+    bool same = true;
+
+    for (int32_t p = 0; p < o->n_parts; p++) {
+        stm_vault_part *part = &o->parts[p];
+        const int32_t k = stm_vault_find_part(v, part->name);
+        const stm_vault_part old = k >= 0 ? stm_vault_part_at(v, (size_t)k) : (stm_vault_part){0};
+        same = same && k >= 0 && memcmp(old.signature, part->signature, sizeof old.signature) == 0 && stm_durable_fits(run, old.state, old.n_state);
+        part->state = old.state;
+        part->n_state = old.n_state;
+    }
+    for (int32_t p = 0; p < o->n_parts && st == MILL_OK; p++) {
+        o->kept[p] = same;
+        if (!same) o->parts[p].state = NULL, o->parts[p].n_state = 0;
+        if (stm_again_rests(run, p)) st = finish_part(run, o, p, err);
+    }
+    for (int32_t i = 0; i < o->n_streams; i++) o->streams[i].keep = same;
+    return st;
+}
+
+/* What a retry made takes its place: parts that it ran are finished with that, and sinks that get it write again. */
+static mill_status choose_put(stm_run *run, opening *o, int32_t p, int32_t k, mill_error *err)
+{
+    stm_vault_part *part = &o->parts[p];
+    const stm_vault_part old = k >= 0 ? stm_vault_part_at(run->durable->vault, (size_t)k) : (stm_vault_part){0};
+    bool again = false;
+    mill_status st = MILL_OK;
+
+    if (k < 0 || (memcmp(old.signature, part->signature, sizeof old.signature) != 0 &&
+                  !stm_signature_same_but_times(old.fields, old.n_fields, part->fields, part->n_fields)))
+        st = stm_durable_refuse(run, k >= 0 ? &old : NULL, part, part->name, err);
+    if (st == MILL_OK) st = stm_retry_part(run, p, &old, &o->states[p], &again, err);
+    if (st != MILL_OK || again || outputs_differ(run, p)) return st;
+    part->state = o->states[p].data;
+    part->n_state = o->states[p].bytes;
+    o->kept[p] = true;
+    return MILL_OK;
+}
+
+/* What is in the way of a merge: a run of another kind, which would be lost. */
+static mill_status refuse_other(const stm_run *run, const stm_vault_part *old, mill_error *err)
+{
+    if (stm_signature_value(old->fields, old->n_fields, "merge") != NULL) return MILL_OK;
+    mill_fail(err, MILL_ERR_INVALID, "%s holds a run that is no merge", run->run_dir);
+    err->phase = MILL_PHASE_CHECK;
+    mill_error_remedy(err, "Give another directory with --run, or --fresh to forget it");
+    return MILL_ERR_INVALID;
+}
+
 static mill_status choose(stm_run *run, opening *o, mill_error *err)
 {
     const stm_vault *v = run->durable->vault;
@@ -316,11 +373,16 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
     for (int32_t p = 0; p < o->n_parts && st == MILL_OK; p++) {
         stm_vault_part *part = &o->parts[p];
         const int32_t k = stm_vault_find_part(v, o->part_names[p]);
-        if ((st = sign_part(run, p, merge ? -1 : run->opts.shard, &o->signatures[p], err)) != MILL_OK) break;
+        if ((st = stm_durable_sign(run, p, merge ? -1 : run->opts.shard, &o->signatures[p], err)) != MILL_OK) break;
         part->name = o->part_names[p];
         part->fields = o->signatures[p].fields.data;
         part->n_fields = o->signatures[p].fields.bytes;
         stm_signature_digest(&o->signatures[p], part->signature);
+        if (run->durable->again != NULL) continue;
+        if (run->opts.put > 0) {
+            st = choose_put(run, o, p, k, err);
+            continue;
+        }
         if (merge && !stm_durable_has_sink(run, p)) {
             if (k >= 0) {
                 const stm_vault_part before = stm_vault_part_at(v, (size_t)k);
@@ -329,12 +391,12 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
             st = choose_merged(run, o, p, err);
             continue;
         }
-        if (k < 0 && run->opts.resume && stm_vault_parts(v) > 0) st = refuse_change(NULL, part, part->name, err);
+        if (k < 0 && run->opts.resume && stm_vault_parts(v) > 0) st = stm_durable_refuse(run, NULL, part, part->name, err);
         if (k < 0) continue;
         const stm_vault_part old = stm_vault_part_at(v, (size_t)k);
         if (merge && (st = refuse_other(run, &old, err)) != MILL_OK) break;
         o->kept[p] = memcmp(old.signature, part->signature, sizeof old.signature) == 0 && stm_durable_fits(run, old.state, old.n_state);
-        if (!o->kept[p] && run->opts.resume) st = refuse_change(&old, part, part->name, err);
+        if (!o->kept[p] && run->opts.resume) st = stm_durable_refuse(run, &old, part, part->name, err);
         if (!o->kept[p]) {
             if (st == MILL_OK) say_change(run, p, &old, part);
             continue;
@@ -346,6 +408,7 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
         part->state = old.state;
         part->n_state = old.n_state;
     }
+    if (st == MILL_OK && run->durable->again != NULL) return choose_again(run, o, err);
     for (int32_t i = 0; i < o->n_streams && st == MILL_OK; i++)
         if (i != run->durable->errors_stream || merge) o->streams[i].keep = o->kept[o->streams[i].part] && !merge;
     return st;
@@ -355,8 +418,8 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
 
 static const mill_type *row_type(const stm_schema *s) { return mill_type_struct(s->fields, s->n); }
 
-/* Columns of what a store keeps: those of the step whose stream it is. */
-static const mill_type *type_of_store(const stm_run *run, const stm_station *s)
+/* Those of the step whose stream it is. */
+const mill_type *stm_durable_store_type(const stm_run *run, const stm_station *s)
 {
     if (s->plan_step >= 0) return row_type(&run->plan->steps[s->plan_step].step->out);
     for (int32_t i = 0; i < run->n_stations; i++)
@@ -399,12 +462,14 @@ static mill_status open_stream(stm_run *run, stm_station *s, mill_error *err)
 {
     struct stm_lasting *l = s->lasting;
     stm_durable *d = run->durable;
-    const mill_type *type = type_of_store(run, s);
+    const mill_type *type = stm_durable_store_type(run, s);
     const stm_vault_stream stream = stm_vault_stream_at(d->vault, (size_t)l->stream);
     mill_status st = MILL_OK;
 
     if (type == NULL) return no_memory(err);
     if (run->durable->merge != NULL && s->for_sinks) return open_merged(run, s, type, stream.name, err);
+    if (d->again != NULL && stm_again_part(run, l->part) == STM_PART_KEPT) return stm_again_source(run, s, err);
+    if (d->kept.retries[l->part] != 0) return stm_kept_source(run, &d->kept, s, NULL, err);
     if (!stream.complete && (st = stm_batch_sink_create(d->vault, (size_t)l->stream, type, &l->out, err)) != MILL_OK) return st;
     for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++) {
         stm_station *r = &run->stations[i];
@@ -435,7 +500,7 @@ mill_status stm_durable_errors_commit(stm_run *run, mill_error *err)
     for (; d->errors_written < n && st == MILL_OK; d->errors_written++) {
         const stm_error_record *rec = stm_errors_get(run->errors, d->errors_written + 1);
         const stm_bytes bytes = {rec, sizeof *rec};
-        st = stm_vault_append(d->vault, (size_t)d->errors_stream, FRAME_ERROR, (uint64_t)rec->id, rec->rows, &bytes, 1, err);
+        st = stm_vault_append(d->vault, (size_t)d->errors_stream, STM_ERRORS_RECORD, (uint64_t)rec->id, rec->rows, &bytes, 1, err);
         if (st != MILL_OK) break;
     }
     return st == MILL_OK ? stm_vault_mark(d->vault, (size_t)d->errors_stream, false, err) : st;
@@ -470,14 +535,14 @@ static mill_status void_errors(stm_run *run, const opening *o, mill_error *err)
     for (int64_t id = 1; id <= d->errors_written && st == MILL_OK; id++) {
         if (stm_errors_is_void(run->errors, id) || step_kept(run, o, stm_errors_get(run->errors, id)->error.step)) continue;
         stm_errors_void(run->errors, id);
-        st = stm_vault_append(d->vault, (size_t)d->errors_stream, FRAME_VOID, (uint64_t)id, 0, NULL, 0, err);
+        st = stm_vault_append(d->vault, (size_t)d->errors_stream, STM_ERRORS_VOID, (uint64_t)id, 0, NULL, 0, err);
         any = true;
     }
     if (st == MILL_OK && any) st = stm_vault_mark(d->vault, (size_t)d->errors_stream, false, err);
     return st == MILL_OK && any ? stm_vault_commit(d->vault, err) : st;
 }
 
-mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, mill_error *err)
+mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err)
 {
     const int64_t before = stm_errors_count(run->errors);
     stm_segment_reader *r = NULL;
@@ -490,7 +555,11 @@ mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t str
     while (st == MILL_OK) {
         stm_error_record rec;
         if ((st = stm_segment_reader_next(r, true, &f, &end, err)) != MILL_OK || end) break;
-        if (f.kind == FRAME_VOID) {
+        if (f.kind == STM_ERRORS_RETRY) {
+            if (retries != NULL && f.label >= 1 && f.label <= STM_MOST_RETRIES) *retries |= (uint64_t)1 << (f.label - 1);
+            continue;
+        }
+        if (f.kind == STM_ERRORS_VOID) {
             if (f.label <= INT64_MAX / 2) stm_errors_void(run->errors, before + (int64_t)f.label);
             continue;
         }
@@ -514,8 +583,12 @@ mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t str
 static mill_status restore_errors(stm_run *run, const opening *o, mill_error *err)
 {
     stm_durable *d = run->durable;
-    mill_status st = stm_durable_errors_read(run, d->vault, (size_t)d->errors_stream, &d->errors_written, err);
-    return st == MILL_OK ? void_errors(run, o, err) : st;
+    int64_t n;
+    mill_status st = stm_durable_errors_read(run, d->vault, (size_t)d->errors_stream, &n, &d->noted, err);
+
+    d->errors_written += n;
+    if (st == MILL_OK && d->again == NULL) st = void_errors(run, o, err);
+    return st == MILL_OK && d->again == NULL ? stm_retries_note(run, err) : st;
 }
 
 /* ---- open -------------------------------------------------------------------------------------------------------- */
@@ -576,9 +649,10 @@ static mill_status restore(stm_run *run, opening *o, mill_error *err)
         const stm_vault_part part = stm_vault_part_at(d->vault, (size_t)p);
         if (!o->kept[p] || part.n_state == 0) continue;
         st = stm_durable_decode(run, p, part.state, part.n_state, err);
-        any = true;
+        any = any || d->again == NULL || !stm_again_rests(run, p);
     }
     if (st == MILL_OK && d->merge != NULL) st = stm_merge_errors(run, err); /* whose numbers the rows are marked with */
+    if (st == MILL_OK && d->again != NULL) stm_again_choose(run);
     for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++) {
         if (run->stations[i].lasting->stream >= 0) st = open_stream(run, &run->stations[i], err);
         if (st == MILL_OK && run->stations[i].kind == STM_AT_GLOBAL) st = open_lanes(run, &run->stations[i], err);
@@ -586,6 +660,8 @@ static mill_status restore(stm_run *run, opening *o, mill_error *err)
     if (st == MILL_OK && d->merge == NULL) st = restore_errors(run, o, err);
     if (st == MILL_OK && d->merge != NULL)
         stm_log(STM_INFO, "", "putting %d shards together", (int)run->opts.shards);
+    else if (st == MILL_OK && run->opts.put > 0)
+        stm_log(STM_INFO, "", "putting the rows of retry %d in place", (int)run->opts.put);
     else if (st == MILL_OK && any)
         stm_log(STM_INFO, "", "going on where the last run stopped");
     return st;
@@ -613,10 +689,14 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     d->n_parts = o.n_parts;
     d->graph = hash_graph(run);
     if (run->opts.merge != NULL && (st = stm_merge_open(run, err)) != MILL_OK) goto fail;
+    if (run->opts.retry_of != NULL && (st = stm_again_open(run, err)) != MILL_OK) goto fail;
+    d->again_signs = d->again != NULL; /* RUN's signatures are without */
+    if (run->opts.put > 0 && (st = stm_retry_check(run, err)) != MILL_OK) goto fail;
     if ((st = choose(run, &o, err)) != MILL_OK) goto fail;
     stm_owner_who(run->opts.recorder != NULL ? run->opts.recorder->supervisor : 0, who, sizeof who);
     if ((st = stm_vault_begin(d->vault, o.parts, (size_t)o.n_parts, o.streams, (size_t)o.n_streams, who, err)) != MILL_OK) goto fail;
     if ((st = stm_durable_outputs_open(run, err)) != MILL_OK) goto fail;
+    if (d->again != NULL && (st = stm_again_write(run, (size_t)d->rows_stream, err)) != MILL_OK) goto fail;
     st = restore(run, &o, err);
     if (st == MILL_OK) stm_durable_suspects(run, o.kept);
 fail:
@@ -689,13 +769,21 @@ void stm_durable_close(stm_run *run)
             stm_batch_sink_destroy(&d->lasting[i].out);
             stm_free(d->lasting[i].numbers);
             stm_free(d->lasting[i].places);
-            for (int32_t k = 0; d->lasting[i].lanes != NULL && k < run->stations[i].n_inputs; k++) stm_batch_sink_destroy(&d->lasting[i].lanes[k].out);
+            for (int32_t k = 0; d->lasting[i].lanes != NULL && k < run->stations[i].n_inputs; k++) {
+                stm_kept_input *lane = &d->lasting[i].lanes[k];
+                stm_batch_sink_destroy(&lane->out);
+                for (size_t b = 0; b < lane->n_gathered; b++) mill_batch_destroy(&lane->gathered[b]);
+                stm_free(lane->gathered);
+            }
             stm_free(d->lasting[i].lanes);
         }
         if (d->now != NULL) stm_free(d->now[i].checkpoint);
         run->stations[i].lasting = NULL;
     }
     stm_merge_close(run);
+    stm_again_close(run);
+    stm_kept_close(run, &d->kept);
+    stm_leaves_free(&d->leaves);
     stm_manifest_close(&d->manifest);
     stm_vault_close(&d->vault);
     stm_owner_release(&d->owner);
@@ -705,6 +793,7 @@ void stm_durable_close(stm_run *run)
     stm_free(d->first_input);
     stm_free(d->need);
     stm_text_free(&d->state);
+    stm_free(d->part_names);
     stm_free(d);
     run->durable = NULL;
 }

@@ -1,7 +1,8 @@
 /*
  * The state of a part, in bytes:
  *
- *   version u32 | roots u32 | graph u64 | finished u64: nothing is left to do, what follows does not matter | per station, in order:
+ *   version u32 | roots u32 | graph u64 | finished u64: nothing is left to do, what follows the next does not matter |
+ *   retries u64: bit N - 1: what retry N made counts | per station, in order:
  *     item u64 | skip u64
  *     roots:      rows i64 | cursor: size u32, 252 bytes
  *     sinks:      cursor
@@ -16,7 +17,7 @@
 #include "core/alloc.h"
 #include "store/wire.h"
 
-#define VERSION 1u
+#define VERSION 2u
 #define FINISHED UINT64_MAX
 
 static void put_cursor(stm_text *out, const mill_cursor *c)
@@ -41,22 +42,27 @@ bool stm_durable_has_sink(const stm_run *run, int32_t part)
     return false;
 }
 
-void stm_durable_encode_finished(const stm_run *run, stm_text *out)
+void stm_durable_encode_finished(const stm_run *run, uint64_t retries, stm_text *out)
 {
     stm_wire_u32(out, VERSION);
     stm_wire_u32(out, (uint32_t)stm_flow_roots(run->flow));
     stm_wire_u64(out, run->durable->graph);
     stm_wire_u64(out, true);
+    stm_wire_u64(out, retries);
 }
 
-bool stm_durable_is_finished(const void *state, size_t n)
+bool stm_durable_is_finished(const void *state, size_t n, uint64_t *retries)
 {
     stm_wire w = {state, (const unsigned char *)state + n, false};
     const bool version = n > 0 && stm_wire_get_u32(&w) == VERSION;
+    uint64_t finished, bits;
 
     (void)stm_wire_get_u32(&w);
     (void)stm_wire_get_u64(&w);
-    return version && stm_wire_get_u64(&w) != 0 && !w.failed;
+    finished = stm_wire_get_u64(&w);
+    bits = stm_wire_get_u64(&w);
+    if (retries != NULL) *retries = version && !w.failed ? bits : 0;
+    return version && finished != 0 && !w.failed;
 }
 
 void stm_durable_encode(const stm_run *run, int32_t part, stm_text *out)
@@ -71,6 +77,7 @@ void stm_durable_encode(const stm_run *run, int32_t part, stm_text *out)
     stm_wire_u32(out, roots);
     stm_wire_u64(out, d->graph);
     stm_wire_u64(out, finished);
+    stm_wire_u64(out, d->kept.retries[part]);
     for (int32_t i = 0; i < run->n_stations; i++) {
         const stm_station *s = &run->stations[i];
         const stm_going_on *p = &d->now[i];
@@ -118,6 +125,8 @@ static void finish_station(stm_station *s, uint32_t roots)
     }
     close_station(s);
 }
+
+void stm_durable_finish(stm_station *s) { finish_station(s, (uint32_t)stm_flow_roots(s->run->flow)); }
 
 bool stm_durable_fits(const stm_run *run, const void *state, size_t n)
 {
@@ -195,10 +204,11 @@ mill_status stm_durable_decode(stm_run *run, int32_t part, const void *bytes, si
 {
     stm_wire w = {bytes, (const unsigned char *)bytes + n, false};
     const uint32_t version = stm_wire_get_u32(&w), roots = stm_wire_get_u32(&w);
-    const uint64_t graph = stm_wire_get_u64(&w), finished = stm_wire_get_u64(&w);
+    const uint64_t graph = stm_wire_get_u64(&w), finished = stm_wire_get_u64(&w), retries = stm_wire_get_u64(&w);
     mill_status st = MILL_OK;
 
     if (w.failed || version != VERSION) return malformed(err);
+    run->durable->kept.retries[part] = retries;
     for (int32_t i = 0; i < run->n_stations && finished != 0; i++)
         if (run->stations[i].lasting->part == part) finish_station(&run->stations[i], (uint32_t)stm_flow_roots(run->flow));
     if (finished != 0) return MILL_OK;

@@ -7,6 +7,7 @@
 #include "store/merged.h"
 #include "store/owner.h"
 #include "store/signature.h"
+#include "wrapper/choice.h"
 
 /* Where a station goes on. */
 typedef struct stm_going_on {
@@ -23,7 +24,46 @@ typedef struct stm_merge_shard {
     int64_t errors; /* error records of the shards before it */
 } stm_merge_shard;
 
+#define STM_MOST_RETRIES 64 /* of one run: bits of a part's state */
+
+/* Rows of one root; [stations], by the station that founds their keys. */
+typedef struct stm_root_rows {
+    stm_row_range *ranges; /* in order, apart from each other */
+    size_t n, cap;
+} stm_root_rows;
+
+typedef enum stm_part_retry {
+    STM_PART_KEPT, /* as it is */
+    STM_PART_ROWS, /* some rows run again */
+    STM_PART_ALL   /* behind a global that runs again: all of it does */
+} stm_part_retry;
+
+/* A retry that has ended: RUN/retry.N. */
+typedef struct stm_retry {
+    stm_files files;
+    stm_vault *vault;
+    stm_root_rows *rows; /* [stations] that ran again */
+    uint8_t *parts;      /* [parts] stm_part_retry */
+} stm_retry;
+
+/* What a run directory keeps, with the rows of its retries in place of those that failed. */
+typedef struct stm_kept {
+    const char *dir;
+    const stm_vault *vault;
+    uint64_t *retries;   /* [parts] bit N - 1: what retry N made of the part's streams counts */
+    stm_retry *opened[STM_MOST_RETRIES]; /* when somebody reads them */
+} stm_kept;
+
+typedef struct stm_again stm_again; /* a retry at work: durable_again.c */
+typedef struct stm_leave stm_leave; /* which rows of a stream others give */
+
 struct stm_durable {
+    char (*part_names)[STM_STREAM_NAME]; /* [n_parts] */
+    stm_kept kept;
+    uint64_t noted;   /* retries whose errors stand in the stream of errors */
+    stm_again *again; /* NULL = this is no retry */
+    bool again_signs; /* signatures are those of the retry, not those of what it runs again */
+    stm_leave *leaves;
     stm_merge_shard *merge; /* [opts.shards]; NULL = this is no merge */
     stm_files files;
     stm_vault *vault;
@@ -31,7 +71,7 @@ struct stm_durable {
     stm_manifest *manifest;
     int64_t interval_ns, next_ns;
     bool broken; /* a commit failed: nothing more is written */
-    int32_t n_parts, errors_stream;
+    int32_t n_parts, errors_stream, rows_stream; /* rows_stream: a retry's, which rows */
     int64_t errors_written;
     uint64_t graph;      /* hash of stations, inputs, roots: places of another graph mean nothing here */
     struct stm_lasting *lasting; /* [stations] */
@@ -54,12 +94,83 @@ mill_status stm_merge_errors(stm_run *run, mill_error *err);
 /** The store's rows are those of all shards; from batch @p from on. @p name: of its stream. */
 mill_status stm_merge_source(stm_run *run, stm_station *store, const char *name, const mill_type *type, uint64_t from, mill_error *err);
 void stm_merge_close(stm_run *run);
-/** Error records of stream @p stream of a vault, void ones as such; *n of them are added. */
-mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, mill_error *err);
+/** Error records of stream @p stream of a vault, void ones as such; *n of them are added. *retries, may be NULL: those that are noted there. */
+mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err);
 /** The state of a part of which nothing is left to do. */
-void stm_durable_encode_finished(const stm_run *run, stm_text *out);
-/** Whether it is such a state. */
-bool stm_durable_is_finished(const void *state, size_t n);
+void stm_durable_encode_finished(const stm_run *run, uint64_t retries, stm_text *out);
+/** Whether it is such a state; *retries, may be NULL: whose rows count there. */
+bool stm_durable_is_finished(const void *state, size_t n, uint64_t *retries);
+/** A station that has nothing to do in this run, as if it had ended. */
+void stm_durable_finish(stm_station *s);
+/** What a part hangs on. @p shard: of which it is, 1 ..; 0 = of none; -1 = of all, put together. */
+mill_status stm_durable_sign(const stm_run *run, int32_t part, int32_t shard, stm_signature *out, mill_error *err);
+/** To resume, or retry, is to begin nothing over: MILL_ERR_INVALID says what would be. @p old, @p now: NULL = there is no such part. MILL_OK: nothing. */
+mill_status stm_durable_refuse(const stm_run *run, const stm_vault_part *old, const stm_vault_part *now, const char *name, mill_error *err);
+/** Columns of what a store keeps. */
+const mill_type *stm_durable_store_type(const stm_run *run, const stm_station *s);
+
+/* Frames of the stream of errors. */
+#define STM_ERRORS_RECORD 1u
+#define STM_ERRORS_VOID 2u  /* record number `label` is void from here on */
+#define STM_ERRORS_RETRY 3u /* what retry number `label` says of errors stands in front of this */
+
+#define STM_RETRY_STREAM "rows"
+#define STM_RETRY_FIELD "rows that run again"
+#define STM_RETRY_ROWS 1u /* a root's name [STM_STREAM_NAME], stm_row_range ... */
+#define STM_RETRY_PART 2u /* label = stm_part_retry, a part's name [STM_STREAM_NAME] */
+#define STM_RETRY_VOID 3u /* i64 ...: numbers of error records */
+
+/* Retries (durable_retry.c): rows that ran again, in place of those that had failed. */
+/** Open RUN/retry.N, which must have ended. */
+mill_status stm_retry_open(const stm_run *run, const char *dir, int32_t number, stm_retry **out, mill_error *err);
+void stm_retry_close(const stm_run *run, stm_retry **r);
+/** What of @p vault a retry hangs on: the same only as long as nothing of that was made anew. */
+uint64_t stm_retry_print(const stm_vault *v);
+/** Whether a retry, by its part @p part, is one of what @p of keeps now. */
+bool stm_retry_is_of(const stm_vault_part *part, uint64_t of);
+typedef struct stm_kept_stream {
+    const char *name;
+    const mill_type *type;
+    int32_t part, space; /* space: the station that founds its keys */
+    bool output;         /* of a global: made anew as a whole, whichever rows came in again */
+} stm_kept_stream;
+/**
+ * A stream that @p k keeps as inputs of stm_merged_create: its own rows and those of retries, each row once. @p only: no others than these; @p but:
+ * without these; NULL = all. @p extra inputs fit behind them. *in: stm_free; its sources are the caller's until stm_merged_create.
+ */
+mill_status stm_kept_inputs(stm_run *run, stm_kept *k, const stm_kept_stream *of, const stm_root_rows *only, const stm_root_rows *but, int32_t extra,
+                            stm_merged_input **in, int32_t *n, mill_error *err);
+/** Its store's rows are those that @p k keeps; for the reader behind it, which stands where it will go on. */
+mill_status stm_kept_source(stm_run *run, stm_kept *k, stm_station *store, const stm_root_rows *only, mill_error *err);
+void stm_kept_close(const stm_run *run, stm_kept *k);
+/** The root row that a key goes back to: the station that founds its numbers, -1 = the key is none of @p space; *row its number. */
+int32_t stm_key_root(const stm_run *run, int32_t space, const int64_t *key, int32_t width, int64_t *row);
+/** Errors of retries that count and are not noted yet: those of rows that ran again are void, those that they had are added. */
+mill_status stm_retries_note(stm_run *run, mill_error *err);
+/** The retry opts.put: whether it is of this run, as it is. Before stm_vault_begin. Opened in d->kept. */
+mill_status stm_retry_check(stm_run *run, mill_error *err);
+/** Part @p part when it is put in place, by its state before: *state gets that of now; *again: it is a part of sinks that get other rows. */
+mill_status stm_retry_part(const stm_run *run, int32_t part, const stm_vault_part *old, stm_text *state, bool *again, mill_error *err);
+/** Parts with nothing but sinks and their readers: what they write is made of rows that are kept. */
+bool stm_part_is_sinks(const stm_run *run, int32_t part);
+void stm_leaves_free(stm_leave **l);
+
+/* A retry at work (durable_again.c). */
+/** Open the run, see that it is this pipeline's and has ended, take its errors over, choose rows and parts. After names are given. */
+mill_status stm_again_open(stm_run *run, mill_error *err);
+void stm_again_close(stm_run *run);
+/** A field of every part's signature: of which rows of what. */
+void stm_again_sign(const stm_run *run, stm_signature *out);
+stm_part_retry stm_again_part(const stm_run *run, int32_t part);
+/** Whether part @p part has nothing to do. */
+bool stm_again_rests(const stm_run *run, int32_t part);
+/** Write down which rows they are, after stm_vault_begin, into @p stream. */
+mill_status stm_again_write(stm_run *run, size_t stream, mill_error *err);
+/** Generators make the chosen rows only; sinks that are parts of others have nothing to do. After states were restored. */
+void stm_again_choose(stm_run *run);
+/** The store of a part that is kept: what its reader gets. */
+mill_status stm_again_source(stm_run *run, stm_station *s, mill_error *err);
+void stm_again_tick(stm_run *run);
 
 /** Columns that arrive at input @p input of a global. */
 const mill_type *stm_lane_type(const stm_station *s, int32_t input);

@@ -28,6 +28,10 @@ typedef struct stm_run_opts {
     const char *const *merge; /* durable: [shards] run directories, absolute, of the shards, in order: their rows are what sinks get; NULL = no merge */
     bool look;             /* durable: built to look at what is kept (exec/history.h), not to be started: run_dir stays as it is */
     bool resume;           /* durable: nothing that is kept may run again for what changed; MILL_ERR_INVALID says what it is */
+    const char *retry_of;  /* durable: run rows that failed again, those of the run in this directory, absolute, and stop in front of the sinks (exec/durable_state.h); NULL = no retry */
+    uint32_t retry_classes; /* bits mill_error_class: of which failures; 0 = all */
+    const char *retry_step; /* of which step; NULL = all */
+    int32_t put;           /* durable, resume: what retry number `put`, in run_dir/retry.N, made takes the place of what was kept, and sinks run again; 0 = nothing */
     double commit_interval_s; /* durable; 0 = 1 s */
     struct stm_recorder *recorder; /* shared with a supervising process; NULL = none; outlives the run */
     /* Called for every error record as it happens, from any driver, never two at once. NULL = none. */
@@ -66,6 +70,8 @@ typedef struct stm_replica_stats {
 
 typedef enum stm_run_end { STM_END_RUNNING, STM_END_DONE, STM_END_LOAD_FAILED, STM_END_FAILED, STM_END_STOPPED } stm_run_end;
 
+/** What of the run in @p dir counts: *retries: bit N - 1: number N is taken; *ended: nothing is left to do. MILL_ERR_NOT_FOUND: nothing is kept there. */
+mill_status stm_run_look(const char *dir, uint64_t *retries, bool *ended, mill_error *err);
 /** Takes the plan over (success or not). Returns once drivers run; loading goes on in the background. */
 mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **out, mill_error *err);
 /** Wait until it ended or @p timeout_s passed (< 0: for ever; the run itself has deadlines). Returns how it ended. */

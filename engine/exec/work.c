@@ -491,13 +491,16 @@ static int32_t run_global(stm_station *s, stm_replica_slot *slot, stm_ready *ite
     if (s->lasting != NULL && n > 0) st = stm_lasting_replay(s, slot->wrapper, &err);
     for (int32_t i = 0; i < n; i++) {
         const bool again = s->lasting != NULL && stm_lasting_accepted(s, items[i].input);
-        if (st == MILL_OK && !again) st = stm_wrapper_accept(slot->wrapper, items[i].input, items[i].batch, &err);
+        if (st == MILL_OK && !again)
+            st = s->lasting != NULL && s->lasting->gathers ? stm_lasting_gather(s, items[i].input, items[i].batch, &err)
+                                                           : stm_wrapper_accept(slot->wrapper, items[i].input, items[i].batch, &err);
         if (st == MILL_OK && !again && s->lasting != NULL) st = stm_lasting_keep(s, items[i].input, items[i].batch, &err);
         stm_credit_return(s->run->flow, s->node, items[i].batch);
         mill_batch_destroy(&items[i].batch);
     }
     if (st == MILL_OK && n > 0 && atomic_load_explicit(&s->inlet_done, memory_order_acquire)) {
-        st = stm_wrapper_finish(slot->wrapper, global_send, s, &err);
+        if (s->lasting != NULL && s->lasting->gathers) st = stm_lasting_give_gathered(s, slot->wrapper, &err);
+        if (st == MILL_OK) st = stm_wrapper_finish(slot->wrapper, global_send, s, &err);
         if (st == MILL_OK && s->store != NULL) atomic_store_explicit(&s->store->complete, true, memory_order_release);
         if (st == MILL_OK && s->lasting != NULL) s->lasting->finished = true;
     }

@@ -28,6 +28,7 @@
 struct mill_run {
     stm_run *run;
     char *dir;                /* absolute; NULL = dry run */
+    char *home;               /* where outputs are: `dir`, or of a retry the run in whose directory it works */
     int64_t start_ns, end_ns; /* end_ns: 0 until it has ended */
     int64_t max_errors;
     mill_run_state state;
@@ -74,8 +75,54 @@ static mill_status name_dir(mill_pipeline *p, mill_run *r, mill_error *err)
     snprintf(text, sizeof text, "runs/%.64s", mill_pipeline_name(p));
     if (r->opts.shards > 0 && !r->opts.resume) snprintf(name, sizeof name, "/shard-%d-of-%d", (int)r->opts.shard, (int)r->opts.shards);
     stm_text_addf(&path, "%s%s", r->opts.dir != NULL ? r->opts.dir : text, name);
-    if (!path.failed) r->dir = stm_path_absolute(NULL, path.data);
+    if (!path.failed) r->home = stm_path_absolute(NULL, path.data);
+    if (r->home != NULL) r->dir = stm_strdup(r->home);
     stm_text_free(&path);
+    return r->dir != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "starting the run");
+}
+
+mill_status mill_retry_look(const char *dir, mill_retry_state *out, mill_error *err)
+{
+    uint64_t retries;
+    bool ended;
+    const mill_status st = stm_run_look(dir, &retries, &ended, err);
+
+    if (st == MILL_OK) *out = ended ? MILL_RETRY_READY : retries != 0 ? MILL_RETRY_HALFWAY : MILL_RETRY_UNFINISHED;
+    return st;
+}
+
+/* Which retry it is, and where it works. */
+static mill_status name_retry(mill_run *r, stm_run_opts *ro, mill_error *err)
+{
+    stm_text path = {0};
+    uint64_t retries;
+    bool ended;
+    int32_t number = 1;
+    mill_status st;
+
+    if (r->opts.retry == MILL_RETRY_NONE) return MILL_OK;
+    if (r->home == NULL) return mill_fail(err, MILL_ERR_INVALID, "a dry run is no retry");
+    st = stm_run_look(r->home, &retries, &ended, err);
+    while (st == MILL_OK && number <= 64 && (retries >> (number - 1) & 1) != 0) number++;
+    if (st == MILL_OK && number > 64) {
+        st = mill_fail(err, MILL_ERR_UNSUPPORTED, "rows of the run in %s were run again 64 times, which is as often as it goes", r->home);
+        mill_error_remedy(err, "Run everything again: stepmill run FILE --fresh");
+    }
+    if (st != MILL_OK) {
+        err->phase = MILL_PHASE_CHECK;
+        return st;
+    }
+    if (r->opts.retry == MILL_RETRY_PUT) {
+        ro->put = number;
+        return MILL_OK;
+    }
+    stm_text_addf(&path, "%s/retry.%d", r->home, (int)number);
+    stm_free(r->dir);
+    r->dir = path.failed ? NULL : stm_strdup(path.data);
+    stm_text_free(&path);
+    ro->retry_of = r->home;
+    ro->retry_classes = r->opts.retry_classes;
+    ro->retry_step = r->opts.retry_step;
     return r->dir != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "starting the run");
 }
 
@@ -123,7 +170,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     r->opts = defaults;
     if (options != NULL) memcpy(&r->opts, options, options->struct_size < sizeof r->opts ? options->struct_size : sizeof r->opts);
     r->start_ns = stm_now_ns();
-    if ((st = name_dir(p, r, err)) != MILL_OK) goto fail;
+    if ((st = name_dir(p, r, err)) != MILL_OK || (st = name_retry(r, &ro, err)) != MILL_OK) goto fail;
     if (p->devices_file != NULL) {
         st =
             mill_fail(err, MILL_ERR_INVALID, "the pipeline is planned for another machine (%s): it cannot be run", p->devices_file);
@@ -135,10 +182,10 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     }
     if (r->opts.n_merge > 0 && ((st = stm_shards_order(&r->opts, r->dir, &shards, err)) != MILL_OK || (st = stm_shards_need_no_devices(p, err)) != MILL_OK))
         goto fail;
-    if ((st = stm_pipeline_plan(p, r->dir, &arena, &graph, &plan, err)) != MILL_OK) goto fail;
-    if (r->opts.shards > 0 && (st = stm_shards_outputs(&graph, plan, r->dir, err)) != MILL_OK) goto fail;
+    if ((st = stm_pipeline_plan(p, r->home, &arena, &graph, &plan, err)) != MILL_OK) goto fail;
+    if (r->opts.shards > 0 && (st = stm_shards_outputs(&graph, plan, r->home, err)) != MILL_OK) goto fail;
     if ((st = stm_pipeline_claim(p, &graph, plan, &r->claims, err)) != MILL_OK) goto fail;
-    if (r->dir != NULL && (st = stm_claim_outputs(plan, r->dir, &r->claims, err)) != MILL_OK) goto fail;
+    if (r->dir != NULL && ro.retry_of == NULL && (st = stm_claim_outputs(plan, r->dir, &r->claims, err)) != MILL_OK) goto fail;
     if (r->dir != NULL && (st = make_dirs(r->dir, err)) != MILL_OK) goto fail;
     r->max_errors = plan->max_errors;
     /* One batch of each generator says nothing about how long they are. */
@@ -150,7 +197,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     ro.run_dir = r->dir;
     ro.durable = r->dir != NULL;
     ro.fresh = r->opts.fresh;
-    ro.resume = r->opts.resume;
+    ro.resume = r->opts.resume && ro.retry_of == NULL; /* a retry is a run of its own */
     ro.shard = r->opts.shard;
     ro.shards = r->opts.shards;
     if (shards.n > 0) ro.merge = (const char *const *)shards.dirs, ro.shards = shards.n;
@@ -373,6 +420,7 @@ void mill_run_destroy(mill_run **run)
     stm_claims_destroy(&r->claims);
     stm_shards_fini(&r->shards);
     stm_free(r->dir);
+    stm_free(r->home);
     stm_free(r);
     *run = NULL;
 }

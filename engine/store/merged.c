@@ -2,10 +2,13 @@
 
 #include "core/alloc.h"
 
+#define STM_MERGED_WIDTH 64 /* of keys, at most: STM_FLOW_MAX_KEY */
+
 typedef struct head {
     stm_merged_input in;
     mill_batch *batch; /* NULL: nothing is left */
     int64_t row;
+    size_t taken; /* of those held */
 } head;
 
 struct stm_merged {
@@ -14,6 +17,7 @@ struct stm_merged {
     size_t n;
     int32_t n_columns, n_roots;
     uint64_t seq;
+    int64_t frontier;
     bool begun, ended;
 };
 
@@ -52,16 +56,26 @@ static mill_status leave_out(stm_merged *m, head *h, mill_error *err)
     return MILL_OK;
 }
 
+static mill_status read_one(head *h, mill_error *err)
+{
+    uint64_t label;
+
+    if (h->in.source != NULL) return stm_batch_source_next(h->in.source, &h->batch, &label, err);
+    if (h->taken == h->in.n_held) return MILL_OK;
+    h->batch = h->in.held[h->taken];
+    h->in.held[h->taken++] = NULL;
+    return MILL_OK;
+}
+
 /* To the next row of an input. */
 static mill_status fill(stm_merged *m, head *h, mill_error *err)
 {
-    uint64_t label;
     mill_status st = MILL_OK;
 
     while (st == MILL_OK && (h->batch == NULL || h->row == h->batch->rows)) {
         mill_batch_destroy(&h->batch);
         h->row = 0;
-        if ((st = stm_batch_source_next(h->in.source, &h->batch, &label, err)) != MILL_OK || h->batch == NULL) break;
+        if ((st = read_one(h, err)) != MILL_OK || h->batch == NULL) break;
         if ((st = leave_out(m, h, err)) != MILL_OK) break;
         if ((st = shift_marks(h->batch, &h->in)) != MILL_OK) st = mill_fail(err, st, "no memory to put streams together");
     }
@@ -82,6 +96,24 @@ static void least_two(const stm_merged *m, head **first, head **second)
         else if (*second == NULL || compare(h, h->row, *second) < 0)
             *second = h;
     }
+}
+
+/* Rows below the next one are all given; behind the last one, those that were. */
+static int64_t frontier_of(const stm_merged *m, const mill_batch *b)
+{
+    int64_t key[STM_MERGED_WIDTH], most = m->frontier;
+    head *first, *second;
+
+    least_two(m, &first, &second);
+    if (first != NULL && first->batch->keys.width <= STM_MERGED_WIDTH) {
+        stm_batch_key(first->batch, first->row, key);
+        return key[0] > most ? key[0] : most;
+    }
+    if (b->rows > 0 && b->keys.width <= STM_MERGED_WIDTH) {
+        stm_batch_key(b, b->rows - 1, key);
+        if (key[0] + 1 > most) most = key[0] + 1;
+    }
+    return b->frontier[0] > most ? b->frontier[0] : most;
 }
 
 mill_status stm_merged_next(stm_merged *m, mill_batch **out, mill_error *err)
@@ -114,6 +146,8 @@ mill_status stm_merged_next(stm_merged *m, mill_batch **out, mill_error *err)
     (*out)->seq = m->seq++;
     (*out)->end = m->ended;
     (*out)->borders = (*out)->skipped = 0;
+    (*out)->frontier[0] = m->frontier = frontier_of(m, *out);
+    (*out)->frontier[1] = 0;
     return MILL_OK;
 }
 

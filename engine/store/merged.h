@@ -3,6 +3,7 @@
  *
  * Every input is in order of its keys, and no key is in two of them. The batches that come out are cut where the next row is
  * another input's, so they are a function of the inputs alone; they are numbered from 0, and the last one says that it is the end.
+ * What their frontier says is that of the stream put together.
  */
 #ifndef STM_STORE_MERGED_H
 #define STM_STORE_MERGED_H
@@ -10,7 +11,9 @@
 #include "store/batches.h"
 
 typedef struct stm_merged_input {
-    stm_batch_source *source; /* taken over by stm_merged_create, success or not */
+    stm_batch_source *source; /* taken over by stm_merged_create, success or not; NULL = `held` */
+    mill_batch **held;        /* [n_held] batches that are in memory; each is taken over and its place set to NULL when it is read */
+    size_t n_held;
     int64_t errors;           /* added to the numbers of error records that rows are marked with, ... */
     int64_t most_errors;      /* ... which become this at most */
     /** Whether a row is another input's to give; NULL = none is. */

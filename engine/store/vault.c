@@ -185,6 +185,10 @@ stm_vault_stream stm_vault_stream_at(const stm_vault *v, size_t i)
         out.bytes += s->extents[k].bytes;
         out.frames += s->extents[k].frames;
         out.rows += s->extents[k].rows;
+        if (s->extents[k].frames > 0) {
+            const uint64_t what[] = {s->extents[k].nonce, (uint64_t)s->extents[k].bytes, s->extents[k].chain};
+            out.print = stm_hash64(what, sizeof what, out.print);
+        }
     }
     return out;
 }

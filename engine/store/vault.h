@@ -37,6 +37,7 @@ typedef struct stm_vault_stream {
     bool complete; /* committed as ended */
     bool keep;     /* begin: go on behind what the stream of this name holds; else it begins anew */
     int64_t bytes, frames, rows; /* committed */
+    uint64_t print; /* of what is committed: the same only for the same frames, written by the same openings */
 } stm_vault_stream;
 
 typedef struct stm_vault_opts {

@@ -9,6 +9,13 @@ MILL_BEGIN_DECLS
 
 typedef struct mill_run mill_run;
 
+/** To run rows that failed again is two runs, one after the other; mill_run_reopen gives pipeline and options of both. */
+typedef enum mill_retry {
+    MILL_RETRY_NONE = 0,
+    MILL_RETRY_ROWS, /* run them, in DIR/retry.N; nothing else in `dir` changes. MILL_ERR_INVALID: no failure is one asked for, or rows cannot run alone */
+    MILL_RETRY_PUT   /* put what that made in place, and write outputs */
+} mill_retry;
+
 typedef struct mill_run_options {
     size_t struct_size;
     const char *dir; /* run directory; NULL = runs/NAME in the working directory. Made if it is not there */
@@ -30,10 +37,13 @@ typedef struct mill_run_options {
     const char *const *merge; /* [n_merge] run directories of all shards of this pipeline, in any order: their rows are put together, and only sinks */
     size_t n_merge;           /* run. `dir` is where. NULL, 0 = no merge */
     bool resume; /* begin nothing over: where something changed that kept results depend on, fail with MILL_ERR_INVALID and what it is */
+    mill_retry retry;       /* `dir` is a run that has ended */
+    uint32_t retry_classes; /* MILL_RETRY_ROWS: bits 1 << mill_error_class, of which failures; 0 = of all */
+    const char *retry_step; /* of which step; NULL = of all */
 } mill_run_options;
 #define MILL_RUN_OPTIONS_INIT                                                              \
     {                                                                                      \
-        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0, NULL, 0, NULL, 0, 0, NULL, 0, false \
+        sizeof(mill_run_options), NULL, false, false, 0, 0, NULL, NULL, 0.0, NULL, 0, NULL, 0, 0, NULL, 0, false, MILL_RETRY_NONE, 0, NULL \
     }
 
 typedef enum mill_run_state {
@@ -69,6 +79,13 @@ MILL_API mill_status mill_run_start(mill_pipeline *p, const mill_run_options *op
  * @retval MILL_ERR_INVALID    a program made the pipeline: only that can make it again.
  */
 MILL_API mill_status mill_run_reopen(const char *dir, mill_pipeline **out, mill_run_options *options, mill_error *err);
+typedef enum mill_retry_state {
+    MILL_RETRY_READY,     /* the run has ended */
+    MILL_RETRY_HALFWAY,   /* rows of a retry are in place, outputs are being written, or were when that was stopped: resume */
+    MILL_RETRY_UNFINISHED /* the run is not at its end: resume */
+} mill_retry_state;
+/** How the run in @p dir is for a retry. MILL_ERR_NOT_FOUND: nothing is kept there. Blocks: reads. */
+MILL_API mill_status mill_retry_look(const char *dir, mill_retry_state *out, mill_error *err);
 /** Wait until it has ended or @p timeout_s passed (< 0: no limit). Threads: one at a time.
  *  @p err: why it failed, when it did. */
 MILL_API mill_run_state mill_run_wait(mill_run *run, double timeout_s, mill_error *err);

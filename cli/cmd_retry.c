@@ -1,0 +1,121 @@
+/* retry RUN: rows that failed run again (first half, in RUN/retry.N), and take their places in the outputs (second half). */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "stepmill/watch.h"
+#include "time_limit.h"
+
+static const char *const classes[] = {"permanent", "transient", "data", "device"};
+enum { CLASSES = sizeof classes / sizeof *classes };
+
+static bool take_classes(const cli_args *a, uint32_t *out)
+{
+    for (size_t i = 0; i < a->n_class; i++) {
+        int class = -1;
+        for (int k = 0; k < CLASSES; k++)
+            if (strcmp(a->class[i], classes[k]) == 0) class = k;
+        if (class < 0) {
+            const char *near = cli_nearest(a->class[i], classes, CLASSES);
+            fprintf(stderr, "stepmill: --class %s: there are permanent, transient, data and device%s%s%s\n", a->class[i], near != NULL ? "; did you mean '" : "",
+                    near != NULL ? near : "", near != NULL ? "'?" : "");
+            return false;
+        }
+        *out |= 1u << class;
+    }
+    return true;
+}
+
+typedef struct failures {
+    long long rows, asked; /* with nulls; of them of what is asked for */
+} failures;
+
+/* What RUN/errors.jsonl says. */
+static bool count(const cli_args *a, const char *dir, uint32_t asked_for, failures *out)
+{
+    char path[PATH_MAX + 16], rows[32], class[32], step[80], *line = NULL;
+    size_t cap = 0;
+    FILE *f;
+
+    *out = (failures){0, 0};
+    snprintf(path, sizeof path, "%s/errors.jsonl", dir);
+    if ((f = fopen(path, "re")) == NULL) return false;
+    while (getline(&line, &cap, f) > 0) {
+        const long long n = atoll(cli_field(line, "rows", rows, sizeof rows));
+        bool wanted = asked_for == 0;
+
+        cli_field(line, "class", class, sizeof class);
+        for (int k = 0; k < CLASSES; k++) wanted = wanted || ((asked_for >> k & 1) != 0 && strcmp(class, classes[k]) == 0);
+        if (a->given[CLI_STEP] && strcmp(cli_field(line, "step", step, sizeof step), a->value[CLI_STEP]) != 0) wanted = false;
+        out->rows += n;
+        if (wanted) out->asked += n;
+    }
+    free(line);
+    fclose(f);
+    return true;
+}
+
+static int nothing(const cli_args *a, const char *dir)
+{
+    if (!a->given[CLI_QUIET])
+        fprintf(stderr, "stepmill: no rows of the run in %s failed%s: nothing is left to do\n", dir, a->n_class > 0 || a->given[CLI_STEP] ? " so" : "");
+    if (a->given[CLI_JSON]) {
+        printf("{\"state\":\"done\",\"exit_code\":0,\"run_dir\":\"");
+        cli_json_text(stdout, dir);
+        printf("\"}\n");
+    }
+    return MILL_EXIT_OK;
+}
+
+static int both(const cli_args *a, const char *dir, uint32_t asked_for)
+{
+    const double begun = time_limit_now();
+    const pid_t self = getpid();
+    failures before = {0, 0}, after = {0, 0};
+    int code;
+
+    if (count(a, dir, asked_for, &before) && before.asked == 0) return nothing(a, dir);
+    code = cli_work(a, &(cli_work_on){.started = dir, .retry = MILL_RETRY_ROWS, .retry_classes = asked_for});
+    if (getpid() != self || (code != MILL_EXIT_OK && code != MILL_EXIT_ERRORS)) return code; /* the process that worked comes by, too */
+    code = cli_work(a, &(cli_work_on){.started = dir, .retry = MILL_RETRY_PUT, .spent_s = time_limit_now() - begun});
+    if (getpid() == self && (code == MILL_EXIT_OK || code == MILL_EXIT_ERRORS) && !a->given[CLI_QUIET] && count(a, dir, asked_for, &after))
+        fprintf(stderr, "stepmill: rows that failed: %lld before, %lld after\n", before.rows, after.rows);
+    return code;
+}
+
+int cmd_retry(const cli_args *given)
+{
+    char dir[PATH_MAX], folder[PATH_MAX];
+    cli_args a = *given;
+    mill_watch *w = NULL;
+    mill_retry_state state;
+    mill_error err = {0};
+    uint32_t asked_for = 0;
+
+    if (!take_classes(&a, &asked_for)) return MILL_EXIT_USAGE;
+    if (realpath(a.operands[0], dir) == NULL) {
+        fprintf(stderr, "stepmill: cannot open %s: %s\n", a.operands[0], strerror(errno));
+        return MILL_EXIT_USAGE;
+    }
+    if (mill_watch_open(dir, &w, &err) != MILL_OK || mill_retry_look(dir, &state, &err) != MILL_OK) {
+        mill_watch_destroy(&w);
+        cli_say_error(&a, &err);
+        return MILL_EXIT_USAGE;
+    }
+    snprintf(folder, sizeof folder, "%s", mill_watch_folder(w));
+    const bool live = mill_watch_live(w) && mill_watch_state(w) == MILL_RUN_RUNNING;
+    mill_watch_destroy(&w);
+    if (state == MILL_RETRY_UNFINISHED && !live) {
+        mill_fail(&err, MILL_ERR_INVALID, "the run in %s has not ended", dir);
+        mill_error_remedy(&err, "Finish it first: stepmill resume %s", dir);
+        cli_say_error(&a, &err);
+        return MILL_EXIT_PIPELINE;
+    }
+    if (!cli_go_there(folder, &a, NULL, 0)) return MILL_EXIT_USAGE;
+    if (state == MILL_RETRY_READY) return both(&a, dir, asked_for);
+    if (!a.given[CLI_QUIET] && !live) fprintf(stderr, "stepmill: going on with the retry before, which was stopped; call again for rows that fail still\n");
+    return cli_work(&a, &(cli_work_on){.started = dir});
+}

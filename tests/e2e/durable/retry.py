@@ -1,0 +1,187 @@
+"""Rows that failed run again: the outputs must be those of a run in which they had not failed, byte for byte.
+
+usage: retry.py STEPMILL FLAKY.so SHIM WORK parquet|none KILLS
+
+SHIM (kill_at.c, `none`: there is none) ends a retry at a moment of its own, KILLS times; it is then called again.
+"""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+stepmill, plugin, shim, work = sys.argv[1], sys.argv[2], sys.argv[3], pathlib.Path(sys.argv[4])
+parquet, kills = sys.argv[5] == "parquet", int(sys.argv[6])
+shutil.rmtree(work, ignore_errors=True)
+work.mkdir(parents=True)
+faults = []
+HEAD = f"stepmill: 1\nname: retry\ncommit_interval: 0.02s\nmax_errors: 0\nplugins: [{plugin}]\nsteps:\n"
+SOURCE = '  src: {type: read_jsonl, path: in.jsonl, columns: {id: int64, tags: list<utf8>, embedding: "fixed_list<float32>[2]"}, extra: "", batch_size: 64}\n'
+
+
+def expect(what, got, want):
+    if got != want:
+        faults.append(f"{what}: {str(got)[:900]}, not {str(want)[:900]}")
+
+
+def call(*args, env=None):
+    p = subprocess.run([stepmill, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, env=dict(os.environ, NO_COLOR="1", **(env or {})))
+    return p.returncode, p.stderr
+
+
+def broken(rows, name="bad"):
+    """rows: {id: class}: those that fail from here on."""
+    (work / name).write_text("".join(f"{i} {c}\n" for i, c in rows.items()))
+
+
+def outputs(run):
+    """What its sinks wrote, by manifest.json; and nothing else may lie there."""
+    m = json.loads((run / "manifest.json").read_text())
+    files = [f["path"] for o in m["outputs"] for f in o["parts"]]
+    left = [p.name for p in run.iterdir() if p.name.endswith(".tmp")]
+    return m["complete"], left, {f: (run / f).read_bytes() for f in files}, [{k: v for k, v in o.items() if k != "parts"} for o in m["outputs"]]
+
+
+def errors(run):
+    return sorted((e["step"], e["class"], e["first_key"], e["rows"], e["message"]) for e in map(json.loads, (run / "errors.jsonl").read_text().splitlines()))
+
+
+def same(what, run, want):
+    a, b = outputs(run), outputs(want)
+    for name in sorted(set(a[2]) | set(b[2])):
+        x, y = a[2].get(name), b[2].get(name)
+        if x != y:
+            one = next((i for i, (p, q) in enumerate(zip((x or b"").split(b"\n"), (y or b"").split(b"\n"))) if p != q), None)
+            faults.append(f"{what}: {name} differs: {x and len(x)} bytes, not {y and len(y)}, first at line {one}: {(x or b'').split(chr(10).encode())[one or 0][:200]!r}, not {(y or b'').split(chr(10).encode())[one or 0][:200]!r}")
+    expect(f"{what}: manifest", (a[0], a[1], a[3]), (b[0], b[1], b[3]))
+
+
+ROWS = 1500
+with open(work / "in.jsonl", "w") as f:
+    for i in range(ROWS):
+        f.write(json.dumps({"id": i, "tags": [f"t{k}" for k in range(i % 4)], "embedding": [i % 13 + 1, i % 7 + 1]}) + "\n")
+
+
+def pipeline(name, steps):
+    path = work / f"{name}.yaml"
+    path.write_text(HEAD + SOURCE + steps.replace("FLAKY", f"type: flaky, list: {work / 'bad'}").replace("SECOND", f"type: flaky, list: {work / 'bad2'}"))
+    return path
+
+
+SOME = {i: "transient" if i % 2 else "permanent" for i in range(100, ROWS, 37)}
+
+
+def case(name, steps, bad=None, after=(), *flags, first=3, code=0):
+    """A run with `bad` rows, then a retry when only `after` of them are; the same as a run where only those were ever bad."""
+    file, run, want = pipeline(name, steps), work / f"{name}.run", work / f"{name}.want"
+    bad = SOME if bad is None else bad
+    broken(bad)
+    got, said = call("run", file, "--run", run)
+    expect(f"{name}: run ({said})", got, first)
+    broken({i: bad[i] for i in after})
+    got, said = call("run", file, "--run", want)
+    expect(f"{name}: undisturbed ({said})", got, 3 if after else 0)
+    got, said = call("retry", run, *flags)
+    expect(f"{name}: retry ({said})", got, code)
+    same(name, run, want)
+    expect(f"{name}: errors", errors(run), errors(want))
+    return file, run, want
+
+
+PLAIN = """  flaky: {FLAKY, from: src, outputs: {value: three}}
+  label: {type: template, from: flaky, template: "{id}: {three}", output: label}
+  out: {type: write_jsonl, from: label, path: out.jsonl, part_rows: 400, errors: true}
+"""
+TWO = """  flaky: {FLAKY, from: src, outputs: {value: three}}
+  other: {SECOND, from: flaky, outputs: {value: more}, cache: true}
+  label: {type: template, from: other, template: "{id}: {more}", output: label}
+  out: {type: write_jsonl, from: label, path: out.jsonl.gz, errors: true}
+  early: {type: write_jsonl, from: flaky, path: early.jsonl, errors: true}
+"""
+GRAPH = """  flaky: {FLAKY, from: src, outputs: {value: three}, replicas: 2}
+  words: {type: explode, from: flaky, input_batch_size: 33, column: tags}
+  short: {type: select, from: src, input_batch_size: 21, keep: [id], rename: {id: other}}
+  joined: {type: template, from: {join: [flaky, short]}, input_batch_size: 40, template: "{other} {three}", output: joined}
+  both: {type: select, from: {union: [joined, flaky]}, keep: [id, three]}
+  groups: {type: deduplicate, from: flaky, threshold: 0.999999, output: rows}
+  after: {type: template, from: groups, template: "{id} {three}", output: text2}
+  out: {type: write_jsonl, from: words, path: words.jsonl, part_rows: 500, errors: true}
+  out2: {type: write_jsonl, from: joined, path: sub/joined.jsonl, errors: true}
+  out3: {type: write_jsonl, from: after, path: groups.jsonl, part_rows: 300, errors: true}
+  out4: {type: write_jsonl, from: both, path: both.jsonl, errors: true}
+  out5: {type: write_jsonl, from: src, path: source.jsonl}
+"""
+PERMANENT = [i for i, c in SOME.items() if c == "permanent"]
+
+case("plain", PLAIN)
+case("some stay", PLAIN, None, sorted(SOME)[::3], code=3)
+case("class", PLAIN, None, PERMANENT, "--class", "transient", code=3)
+case("classes", PLAIN, None, (), "--class", "transient", "--class", "permanent")
+case("batches", PLAIN.replace("FLAKY,", "FLAKY, whole: true, on_error: impute, input_batch_size: 20,"))
+case("graph", GRAPH)
+case("formats", """  flaky: {FLAKY, from: src, outputs: {value: three}}
+  out: {type: write_arrow, from: flaky, path: out.arrow, part_rows: 400, batch_rows: 40}
+""" + ("  out2: {type: write_parquet, from: flaky, path: out.parquet, part_rows: 500}\n" if parquet else ""))
+
+# A second step; the first retry mends one, the second the other; then what was retried is what everything later reads.
+two = {i: "data" for i in range(50, ROWS, 91)}
+broken(two, "bad2")
+file, run, want = pipeline("two", TWO), work / "two.run", work / "two.want"
+broken(SOME)
+expect("two: run", call("run", file, "--run", run)[0], 3)
+broken({})
+expect("two: want", call("run", file, "--run", want)[0], 3)
+expect("two: retry of a step", call("retry", run, "--step", "flaky")[0], 3)
+same("two, one mended", run, want)
+expect("two, one mended: errors", errors(run), errors(want))
+broken({}, "bad2")
+shutil.rmtree(want)
+expect("two: want", call("run", file, "--run", want)[0], 0)
+expect("two: nothing of that class", call("retry", run, "--class", "transient")[0], 0)
+expect("two: errors are as they were", len(errors(run)), len(two))
+expect("two: retry of the rest", call("retry", run)[0], 0)
+same("two, both mended", run, want)
+expect("two: errors", errors(run), [])
+expect("two: nothing is left", call("retry", run)[0], 0)
+for change in ("path: out.jsonl.gz, errors: true", "path: out.jsonl.gz, omit_nulls: true"), ("{id}: {more}", "{more}, {id}"):
+    file.write_text(file.read_text().replace(*change))
+    code, said = call("retry", run)
+    for folder in (run, want):
+        code, said = call("run", file, "--run", folder)
+        expect(f"two, {change[1]}: run ({said})", code, 0)
+    expect(f"two, {change[1]}: the steps before stay", "flaky" in said or "other" in said, False)
+    same(f"two, {change[1]}", run, want)
+
+
+def refused(name, steps, why, *flags, more="", change=None):
+    broken(SOME)
+    file, run = pipeline(name, steps), work / f"{name}.run"
+    file.write_text(file.read_text().replace("steps:\n", more + "steps:\n", 1))
+    expect(f"{name}: run", call("run", file, "--run", run)[0], 3)
+    before = outputs(run), errors(run)
+    broken({})
+    if change:
+        file.write_text(file.read_text().replace(*change))
+    code, said = call("retry", run, *flags)
+    expect(f"{name}: refused", code, 65)
+    expect(f"{name}: says why: {said}", why in said, True)
+    expect(f"{name}: nothing happened", (outputs(run), errors(run)), before)
+
+
+refused("router", """  flaky: {FLAKY, from: src, outputs: {value: three}}
+  deal: {type: round_robin, from: flaky, to: {a: left, b: right}}
+  left: {type: template, from: deal, template: "A {three}", output: branch}
+  right: {type: template, from: deal, template: "B {three}", output: branch}
+  both: {type: template, from: {converge: [left, right]}, template: "{branch}!", output: shout}
+  out: {type: write_jsonl, from: both, path: out.jsonl}
+""", "deal: cannot run rows of it again: the step is a router")
+refused("unkept", PLAIN, "out: cannot run rows of it again: the step writes rows that are not kept", more="keep_sink_rows: false\n")
+refused("changed", PLAIN, "cannot retry what has changed: step label: template", change=("{id}: {three}", "{id}, {three}"))
+code, said = call("retry", work / "plain.run", "--class", "transiant")
+expect("no such class", (code, "did you mean 'transient'" in said), (64, True))
+
+if faults:
+    print("\n".join(faults))
+    sys.exit(1)
+print("every retry gave what a run without these failures gives")
