@@ -70,14 +70,15 @@ static int nothing(const cli_args *a, const char *dir)
     return MILL_EXIT_OK;
 }
 
-static int both(const cli_args *a, const char *dir, uint32_t asked_for)
+/* @p ended: the run; else it is told why not, and whether somebody is at work on it. */
+static int both(const cli_args *a, const char *dir, bool ended, uint32_t asked_for)
 {
     const double begun = time_limit_now();
     const pid_t self = getpid();
     failures before = {0, 0}, after = {0, 0};
     int code;
 
-    if (count(a, dir, asked_for, &before) && before.asked == 0) return nothing(a, dir);
+    if (count(a, dir, asked_for, &before) && before.asked == 0 && ended) return nothing(a, dir);
     code = cli_work(a, &(cli_work_on){.started = dir, .retry = MILL_RETRY_ROWS, .retry_classes = asked_for});
     if (getpid() != self || (code != MILL_EXIT_OK && code != MILL_EXIT_ERRORS)) return code; /* the process that worked comes by, too */
     code = cli_work(a, &(cli_work_on){.started = dir, .retry = MILL_RETRY_PUT, .spent_s = time_limit_now() - begun});
@@ -106,16 +107,9 @@ int cmd_retry(const cli_args *given)
         return MILL_EXIT_USAGE;
     }
     snprintf(folder, sizeof folder, "%s", mill_watch_folder(w));
-    const bool live = mill_watch_live(w) && mill_watch_state(w) == MILL_RUN_RUNNING;
     mill_watch_destroy(&w);
-    if (state == MILL_RETRY_UNFINISHED && !live) {
-        mill_fail(&err, MILL_ERR_INVALID, "the run in %s has not ended", dir);
-        mill_error_remedy(&err, "Finish it first: stepmill resume %s", dir);
-        cli_say_error(&a, &err);
-        return MILL_EXIT_PIPELINE;
-    }
     if (!cli_go_there(folder, &a, NULL, 0)) return MILL_EXIT_USAGE;
-    if (state == MILL_RETRY_READY) return both(&a, dir, asked_for);
-    if (!a.given[CLI_QUIET] && !live) fprintf(stderr, "stepmill: going on with the retry before, which was stopped; call again for rows that fail still\n");
+    if (state != MILL_RETRY_HALFWAY) return both(&a, dir, state == MILL_RETRY_READY, asked_for);
+    if (!a.given[CLI_QUIET]) fprintf(stderr, "stepmill: going on with the retry before, which was stopped; call again for rows that fail still\n");
     return cli_work(&a, &(cli_work_on){.started = dir});
 }

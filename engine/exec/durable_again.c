@@ -257,10 +257,11 @@ static mill_status choose_rows(stm_run *run, bool *found, mill_error *err)
         a->taken[id] = a->dirty[s->node] = true;
         asked++;
     }
-    if (asked == 0) {
-        mill_fail(err, MILL_ERR_INVALID, passed > 0 ? "the failures asked for are of a global, or name no rows of this pipeline" : "no failure of rows is of that class and step");
+    if (asked == 0 && passed > 0) {
+        mill_fail(err, MILL_ERR_INVALID, "the failures asked for are of a global, or name no rows of this pipeline");
         return refuse(err, NULL, "`stepmill errors RUN` lists them");
     }
+    if (asked == 0) stm_log(STM_INFO, "", "no failure of rows is of that class and step"); /* every part is kept, and errors are listed anew */
     if (passed > 0) stm_log(STM_WARN, "", "%lld failures of globals, or without rows of this pipeline, stay as they are", (long long)passed);
     while (changed) {
         changed = false;
@@ -464,16 +465,6 @@ mill_status stm_lasting_gather(stm_station *s, int32_t input, const mill_batch *
     return MILL_OK;
 }
 
-static int32_t space_of_input(const stm_station *s, int32_t input)
-{
-    const stm_run *run = s->run;
-
-    for (int32_t i = 0; i < s->node; i++)
-        for (int32_t o = 0; o < run->stations[i].n_outs; o++)
-            if (run->stations[i].outs[o].to == s && run->stations[i].outs[o].input == input) return stm_flow_stream_of(run->flow, i)->key_space;
-    return -1;
-}
-
 mill_status stm_lasting_give_gathered(stm_station *s, stm_wrapper *w, mill_error *err)
 {
     stm_run *run = s->run;
@@ -482,10 +473,10 @@ mill_status stm_lasting_give_gathered(stm_station *s, stm_wrapper *w, mill_error
 
     for (int32_t i = 0; i < s->n_inputs && st == MILL_OK; i++) {
         stm_kept_input *l = &s->lasting->lanes[i];
-        const stm_kept_stream of = {.name = stm_vault_stream_at(run->durable->vault, (size_t)l->stream).name,
+        const stm_stored_stream of = {.name = stm_vault_stream_at(run->durable->vault, (size_t)l->stream).name,
                                     .type = stm_lane_type(s, i),
                                     .part = s->lasting->part,
-                                    .space = space_of_input(s, i)};
+                                    .space = stm_station_key_space(s, i)};
         stm_merged_input *in = NULL;
         stm_merged *m = NULL;
         mill_batch *b = NULL;

@@ -44,6 +44,8 @@ mill_status stm_merge_open(stm_run *run, mill_error *err)
         const stm_vault_opts vo = {.files = &d->merge[i].files};
 
         if (st == MILL_OK) st = stm_vault_open(&vo, &d->merge[i].vault, err);
+        d->merge[i].kept = (stm_kept){.dir = dir, .vault = d->merge[i].vault, .retries = stm_calloc((size_t)(d->n_parts + 1) * sizeof(uint64_t))};
+        if (st == MILL_OK && d->merge[i].kept.retries == NULL) st = mill_fail(err, MILL_ERR_NOMEM, "no memory for a merge");
         if (st != MILL_OK) {
             mill_error_context(err, "opening the shard in %s", dir);
             return st;
@@ -60,11 +62,12 @@ mill_status stm_merge_open(stm_run *run, mill_error *err)
     return MILL_OK;
 }
 
-mill_status stm_merge_check(const stm_run *run, int32_t shard, const char *name, const stm_signature *want, mill_error *err)
+mill_status stm_merge_check(const stm_run *run, int32_t shard, int32_t part, const stm_signature *want, mill_error *err)
 {
-    const stm_vault *v = run->durable->merge[shard].vault;
+    stm_merge_shard *s = &run->durable->merge[shard];
+    const stm_vault *v = s->vault;
     const char *dir = run->opts.merge[shard];
-    const int32_t k = stm_vault_find_part(v, name);
+    const int32_t k = stm_vault_find_part(v, run->durable->part_names[part]);
     unsigned char digest[STM_SIGNATURE_BYTES];
     stm_text t = {0};
 
@@ -73,7 +76,7 @@ mill_status stm_merge_check(const stm_run *run, int32_t shard, const char *name,
         const stm_vault_part p = stm_vault_part_at(v, (size_t)k);
         const bool same = memcmp(p.signature, digest, sizeof digest) == 0 || stm_signature_same_but_times(p.fields, p.n_fields, want->fields.data, want->fields.bytes);
 
-        if (same && stm_durable_is_finished(p.state, p.n_state, NULL)) return MILL_OK;
+        if (same && stm_durable_is_finished(p.state, p.n_state, &s->kept.retries[part])) return MILL_OK;
         if (same) {
             mill_fail(err, MILL_ERR_INVALID, "shard %d of %d, in %s, is not finished", (int)shard + 1, (int)run->opts.shards, dir);
             refuse(err, NULL);
@@ -109,49 +112,56 @@ void stm_merge_sign(const stm_run *run, stm_signature *out)
 mill_status stm_merge_errors(stm_run *run, mill_error *err)
 {
     stm_durable *d = run->durable;
+    uint64_t noted, counts;
     int64_t all = 0, n;
     mill_status st = MILL_OK;
 
     for (int32_t i = 0; i < run->opts.shards && st == MILL_OK; i++) {
         const int32_t stream = stm_vault_find_stream(d->merge[i].vault, "errors");
         d->merge[i].errors = all;
-        if (stream >= 0) st = stm_durable_errors_read(run, d->merge[i].vault, (size_t)stream, &n, NULL, err);
+        noted = counts = 0;
+        for (int32_t p = 0; p < d->n_parts; p++) counts |= d->merge[i].kept.retries[p];
+        if (stream >= 0) st = stm_durable_errors_read(run, d->merge[i].vault, (size_t)stream, &n, &noted, err);
         if (stream >= 0) all += n;
+        if (st != MILL_OK || (counts & ~noted) == 0) continue;
+        st = mill_fail(err, MILL_ERR_INVALID, "a retry of shard %d of %d, in %s, is not finished", (int)i + 1, (int)run->opts.shards, run->opts.merge[i]);
+        refuse(err, NULL);
+        mill_error_remedy(err, "Finish it: stepmill resume %s", run->opts.merge[i]);
     }
     d->errors_written = stm_errors_count(run->errors); /* theirs are not written down here once more */
     return st;
 }
 
-mill_status stm_merge_source(stm_run *run, stm_station *s, const char *name, const mill_type *type, uint64_t from, mill_error *err)
+mill_status stm_merge_source(stm_run *run, const stm_station *r, stm_station *s, const char *name, const mill_type *type, mill_error *err)
 {
     const stm_durable *d = run->durable;
-    const int32_t roots = stm_flow_roots(run->flow);
-    stm_merged_input *in = stm_calloc((size_t)run->opts.shards * sizeof *in);
-    int32_t n = 0;
+    const stm_stored_stream of = {.name = name, .type = type, .part = s->lasting->part, .space = stm_flow_stream_of(run->flow, r->node)->key_space};
+    stm_merged_input *all = NULL;
+    size_t n = 0, cap = 0;
     mill_status st = MILL_OK;
 
-    if (in == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a merge");
-    for (; n < run->opts.shards; n++) {
-        const int32_t stream = stm_vault_find_stream(d->merge[n].vault, name);
-        in[n].errors = d->merge[n].errors;
-        in[n].most_errors = stm_errors_count(run->errors);
-        st = stream < 0 ? mill_fail(err, MILL_ERR_DATA, "%s keeps no rows of %s", run->opts.merge[n], s->name)
-                        : stm_batch_source_create(d->merge[n].vault, (size_t)stream, run->pool, type, roots, &in[n].source, err);
-        if (st != MILL_OK) break;
+    for (int32_t i = 0; i < run->opts.shards && st == MILL_OK; i++) {
+        stm_merged_input *in = NULL;
+        int32_t its = 0;
+        if ((st = stm_kept_inputs(run, &d->merge[i].kept, &of, NULL, NULL, 0, &in, &its, err)) != MILL_OK) break;
+        if (stm_grow(&all, &cap, n + (size_t)its, sizeof *all) != 0) st = mill_fail(err, MILL_ERR_NOMEM, "no memory for a merge");
+        for (int32_t k = 0; k < its; k++) {
+            in[k].errors = d->merge[i].errors;
+            in[k].most_errors = stm_errors_count(run->errors);
+            if (st == MILL_OK)
+                all[n++] = in[k];
+            else
+                stm_batch_source_destroy(&in[k].source);
+        }
+        stm_free(in);
     }
     if (st == MILL_OK) {
-        st = stm_merged_create(run->pool, in, (size_t)n, type->n_fields, roots, &s->store->merged, err);
+        st = stm_merged_create(run->pool, all, n, type->n_fields, stm_flow_roots(run->flow), &s->store->merged, err);
     } else {
-        for (int32_t i = 0; i < n; i++) stm_batch_source_destroy(&in[i].source);
+        for (size_t i = 0; i < n; i++) stm_batch_source_destroy(&all[i].source);
     }
-    stm_free(in);
-    for (uint64_t i = 0; i < from && st == MILL_OK; i++) {
-        mill_batch *b = NULL;
-        st = stm_merged_next(s->store->merged, &b, err);
-        if (st == MILL_OK && b == NULL) st = mill_fail(err, MILL_ERR_DATA, "the merged rows in front of %s are fewer than a merge before has written", s->name);
-        mill_batch_destroy(&b);
-    }
-    return st;
+    stm_free(all);
+    return st == MILL_OK ? stm_merged_skip(s->store->merged, r->next_seq, s->name, err) : st;
 }
 
 void stm_merge_close(stm_run *run)
@@ -159,6 +169,7 @@ void stm_merge_close(stm_run *run)
     stm_durable *d = run->durable;
 
     for (int32_t i = 0; d->merge != NULL && i < run->opts.shards; i++) {
+        stm_kept_close(run, &d->merge[i].kept);
         stm_vault_close(&d->merge[i].vault);
         stm_files_close(&d->merge[i].files);
     }

@@ -299,13 +299,12 @@ static mill_status finish_part(const stm_run *run, opening *o, int32_t p, mill_e
 /* A merge begins where every shard has finished what is in front of the sinks. */
 static mill_status choose_merged(stm_run *run, opening *o, int32_t p, mill_error *err)
 {
-    stm_vault_part *part = &o->parts[p];
     mill_status st = MILL_OK;
 
     for (int32_t i = 0; i < run->opts.shards && st == MILL_OK; i++) {
         stm_signature theirs = {0};
         st = stm_durable_sign(run, p, i + 1, &theirs, err);
-        if (st == MILL_OK) st = stm_merge_check(run, i, part->name, &theirs, err);
+        if (st == MILL_OK) st = stm_merge_check(run, i, p, &theirs, err);
         stm_signature_fini(&theirs);
     }
     return st == MILL_OK ? finish_part(run, o, p, err) : st;
@@ -451,7 +450,7 @@ static mill_status open_merged(stm_run *run, stm_station *s, const mill_type *ty
     for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++) {
         const stm_station *r = &run->stations[i];
         if (r->kind != STM_AT_READER || r->store != s->store || r->lasting->finished) continue;
-        st = stm_merge_source(run, s, stream, type, r->next_seq, err);
+        st = stm_merge_source(run, r, s, stream, type, err);
         atomic_store(&s->store->waiting, 1); /* how many is not known; 0 once the last is read */
     }
     atomic_store(&s->store->complete, true);
@@ -710,7 +709,7 @@ static mill_status look_at_part(stm_run *run, const opening *o, int32_t p, stm_t
     const int32_t k = stm_vault_find_part(v, o->part_names[p]);
     const stm_vault_part old = k >= 0 ? stm_vault_part_at(v, (size_t)k) : (stm_vault_part){0};
     const char *was = k >= 0 ? stm_signature_value(old.fields, old.n_fields, "how steps are connected") : NULL, *is;
-    mill_status st = sign_part(run, p, run->opts.shard, &o->signatures[p], err);
+    mill_status st = stm_durable_sign(run, p, run->opts.shard, &o->signatures[p], err);
 
     if (st != MILL_OK) return st;
     is = stm_signature_value(o->signatures[p].fields.data, o->signatures[p].fields.bytes, "how steps are connected");
@@ -719,6 +718,7 @@ static mill_status look_at_part(stm_run *run, const opening *o, int32_t p, stm_t
         mill_error_remedy(err, "Put the pipeline back as it was, or run it again");
         return err->status;
     }
+    (void)stm_durable_is_finished(old.state, old.n_state, &run->durable->kept.retries[p]);
     if (changed->bytes == 0 && !stm_signature_same_but_times(old.fields, old.n_fields, o->signatures[p].fields.data, o->signatures[p].fields.bytes))
         (void)stm_signature_changes(old.fields, old.n_fields, o->signatures[p].fields.data, o->signatures[p].fields.bytes, 3, changed);
     return MILL_OK;
@@ -752,7 +752,7 @@ mill_status stm_durable_look(stm_run *run, stm_text *changed, mill_error *err)
     if (st != MILL_OK) goto fail;
     find_streams(run, &o);
     d->errors_stream = stm_vault_find_stream(d->vault, "errors");
-    if (d->errors_stream >= 0) st = stm_durable_errors_read(run, d->vault, (size_t)d->errors_stream, &d->errors_written, err);
+    if (d->errors_stream >= 0) st = stm_durable_errors_read(run, d->vault, (size_t)d->errors_stream, &d->errors_written, NULL, err);
 fail:
     opening_fini(&o);
     return st; /* stm_durable_close takes what there is */

@@ -49,6 +49,18 @@ int32_t stm_key_root(const stm_run *run, int32_t space, const int64_t *key, int3
     return space;
 }
 
+int32_t stm_station_key_space(const stm_station *s, int32_t input)
+{
+    const stm_run *run = s->run;
+
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        if (input < 0 && s->kind == STM_AT_GLOBAL && run->stations[i].kind == STM_AT_READER && run->stations[i].store == s->store) return stm_flow_stream_of(run->flow, i)->key_space;
+        for (int32_t o = 0; o < run->stations[i].n_outs; o++)
+            if (run->stations[i].outs[o].to == s && run->stations[i].outs[o].input == input) return stm_flow_stream_of(run->flow, i)->key_space;
+    }
+    return stm_flow_stream_of(run->flow, s->node)->key_space;
+}
+
 static bool leaves(const mill_batch *b, int64_t r, void *user)
 {
     const stm_leave *l = user;
@@ -195,7 +207,7 @@ void stm_kept_close(const stm_run *run, stm_kept *k)
     k->retries = NULL;
 }
 
-mill_status stm_kept_inputs(stm_run *run, stm_kept *k, const stm_kept_stream *of, const stm_root_rows *only, const stm_root_rows *but, int32_t extra,
+mill_status stm_kept_inputs(stm_run *run, stm_kept *k, const stm_stored_stream *of, const stm_root_rows *only, const stm_root_rows *but, int32_t extra,
                             stm_merged_input **out, int32_t *n, mill_error *err)
 {
     const uint64_t counts = k->retries[of->part];
@@ -257,7 +269,7 @@ mill_status stm_kept_source(stm_run *run, stm_kept *k, stm_station *s, const stm
     atomic_store(&s->store->complete, true);
     for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++) {
         const stm_station *r = &run->stations[i];
-        const stm_kept_stream of = {.name = stm_vault_stream_at(run->durable->vault, (size_t)s->lasting->stream).name,
+        const stm_stored_stream of = {.name = stm_vault_stream_at(run->durable->vault, (size_t)s->lasting->stream).name,
                                     .type = stm_durable_store_type(run, s),
                                     .part = s->lasting->part,
                                     .space = stm_flow_stream_of(run->flow, i)->key_space,
@@ -269,12 +281,7 @@ mill_status stm_kept_source(stm_run *run, stm_kept *k, stm_station *s, const stm
         if ((st = stm_kept_inputs(run, k, &of, only, NULL, 0, &in, &n, err)) != MILL_OK) break;
         st = stm_merged_create(run->pool, in, (size_t)n, of.type->n_fields, stm_flow_roots(run->flow), &s->store->merged, err);
         stm_free(in);
-        for (uint64_t b = 0; b < r->next_seq && st == MILL_OK; b++) {
-            mill_batch *gone = NULL;
-            st = stm_merged_next(s->store->merged, &gone, err);
-            if (st == MILL_OK && gone == NULL) st = mill_fail(err, MILL_ERR_DATA, "the rows that are kept of %s are fewer than its reader has read", s->name);
-            mill_batch_destroy(&gone);
-        }
+        if (st == MILL_OK) st = stm_merged_skip(s->store->merged, r->next_seq, s->name, err);
         atomic_store(&s->store->waiting, 1); /* how many is not known; 0 once the last is read */
     }
     return st;

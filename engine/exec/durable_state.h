@@ -17,13 +17,6 @@ typedef struct stm_going_on {
     void *checkpoint;     /* inlets: stm_inlet_checkpoint_bytes */
 } stm_going_on;
 
-/* A shard whose rows are put together with those of others. */
-typedef struct stm_merge_shard {
-    stm_files files;
-    stm_vault *vault;
-    int64_t errors; /* error records of the shards before it */
-} stm_merge_shard;
-
 #define STM_MOST_RETRIES 64 /* of one run: bits of a part's state */
 
 /* Rows of one root; [stations], by the station that founds their keys. */
@@ -53,6 +46,14 @@ typedef struct stm_kept {
     uint64_t *retries;   /* [parts] bit N - 1: what retry N made of the part's streams counts */
     stm_retry *opened[STM_MOST_RETRIES]; /* when somebody reads them */
 } stm_kept;
+
+/* A shard whose rows are put together with those of others. */
+typedef struct stm_merge_shard {
+    stm_files files;
+    stm_vault *vault;
+    stm_kept kept;
+    int64_t errors; /* error records of the shards before it */
+} stm_merge_shard;
 
 typedef struct stm_again stm_again; /* a retry at work: durable_again.c */
 typedef struct stm_leave stm_leave; /* which rows of a stream others give */
@@ -85,14 +86,14 @@ struct stm_durable {
 bool stm_durable_has_sink(const stm_run *run, int32_t part);
 /** Open the shards, and see that they are all of the shards of one run. Nothing there is changed. */
 mill_status stm_merge_open(stm_run *run, mill_error *err);
-/** Whether part @p name of shard @p shard (from 0) is what @p want says, and finished. MILL_ERR_INVALID says what is not. */
-mill_status stm_merge_check(const stm_run *run, int32_t shard, const char *name, const stm_signature *want, mill_error *err);
+/** Whether part @p part of shard @p shard (from 0) is what @p want says, and finished. MILL_ERR_INVALID says what is not. */
+mill_status stm_merge_check(const stm_run *run, int32_t shard, int32_t part, const stm_signature *want, mill_error *err);
 /** What the rows of the shards hang on, as a field of the signature of those who read them. */
 void stm_merge_sign(const stm_run *run, stm_signature *out);
 /** Error records of all shards. Before anything is read. */
 mill_status stm_merge_errors(stm_run *run, mill_error *err);
-/** The store's rows are those of all shards; from batch @p from on. @p name: of its stream. */
-mill_status stm_merge_source(stm_run *run, stm_station *store, const char *name, const mill_type *type, uint64_t from, mill_error *err);
+/** The store's rows, stream @p name, are those of all shards; for reader @p r, which stands where it will go on. */
+mill_status stm_merge_source(stm_run *run, const stm_station *r, stm_station *store, const char *name, const mill_type *type, mill_error *err);
 void stm_merge_close(stm_run *run);
 /** Error records of stream @p stream of a vault, void ones as such; *n of them are added. *retries, may be NULL: those that are noted there. */
 mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err);
@@ -128,21 +129,23 @@ void stm_retry_close(const stm_run *run, stm_retry **r);
 uint64_t stm_retry_print(const stm_vault *v);
 /** Whether a retry, by its part @p part, is one of what @p of keeps now. */
 bool stm_retry_is_of(const stm_vault_part *part, uint64_t of);
-typedef struct stm_kept_stream {
+typedef struct stm_stored_stream {
     const char *name;
     const mill_type *type;
     int32_t part, space; /* space: the station that founds its keys */
     bool output;         /* of a global: made anew as a whole, whichever rows came in again */
-} stm_kept_stream;
+} stm_stored_stream;
 /**
  * A stream that @p k keeps as inputs of stm_merged_create: its own rows and those of retries, each row once. @p only: no others than these; @p but:
  * without these; NULL = all. @p extra inputs fit behind them. *in: stm_free; its sources are the caller's until stm_merged_create.
  */
-mill_status stm_kept_inputs(stm_run *run, stm_kept *k, const stm_kept_stream *of, const stm_root_rows *only, const stm_root_rows *but, int32_t extra,
+mill_status stm_kept_inputs(stm_run *run, stm_kept *k, const stm_stored_stream *of, const stm_root_rows *only, const stm_root_rows *but, int32_t extra,
                             stm_merged_input **in, int32_t *n, mill_error *err);
 /** Its store's rows are those that @p k keeps; for the reader behind it, which stands where it will go on. */
 mill_status stm_kept_source(stm_run *run, stm_kept *k, stm_station *store, const stm_root_rows *only, mill_error *err);
 void stm_kept_close(const stm_run *run, stm_kept *k);
+/** The station that founds the keys of what arrives at input @p input of a station; -1: of what it stores. */
+int32_t stm_station_key_space(const stm_station *s, int32_t input);
 /** The root row that a key goes back to: the station that founds its numbers, -1 = the key is none of @p space; *row its number. */
 int32_t stm_key_root(const stm_run *run, int32_t space, const int64_t *key, int32_t width, int64_t *row);
 /** Errors of retries that count and are not noted yet: those of rows that ran again are void, those that they had are added. */

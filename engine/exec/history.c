@@ -187,25 +187,40 @@ static mill_status look_at_batch(const stm_history_key *forms, int32_t n, stm_ke
     return st;
 }
 
-static mill_status look_at_stream(stm_history *h, size_t stream, const mill_type *type, int32_t root, stm_kept_stream *k, mill_error *err)
+/* Of what is kept, with rows that a retry ran in their places. */
+static mill_status open_rows(stm_history *h, size_t stream, const mill_type *type, const stm_station *at, stm_kept_stream *k, stm_merged **out, mill_error *err)
+{
+    stm_run *run = h->run;
+    const int32_t input = k->global >= 0 ? k->input : -1;
+    stm_stored_stream of = {.name = stm_vault_stream_at(run->durable->vault, stream).name, .type = type, .part = at->lasting->part,
+                            .space = stm_station_key_space(at, input), .output = at->kind == STM_AT_GLOBAL && input < 0};
+    stm_merged_input *in = NULL;
+    int32_t n = 0;
+    mill_status st = stm_kept_inputs(run, &run->durable->kept, &of, NULL, NULL, 0, &in, &n, err);
+
+    if (st == MILL_OK) st = stm_merged_create(run->pool, in, (size_t)n, type->n_fields, stm_flow_roots(run->flow), out, err);
+    stm_free(in);
+    return st;
+}
+
+static mill_status look_at_stream(stm_history *h, size_t stream, const mill_type *type, int32_t root, const stm_station *at, stm_kept_stream *k, mill_error *err)
 {
     const stm_plan *p = h->run->plan;
     const stm_vault *v = h->run->durable->vault;
     const int32_t space = k->global >= 0 ? space_at(p, k->global, k->input) : space_of(p, k->step);
     stm_history_key forms[MOST_FORMS];
     const int32_t n = forms_in(p, &h->key, space, forms);
-    stm_batch_source *source = NULL;
+    stm_merged *rows = NULL;
     bool past = n == 0;
     mill_status st = MILL_OK;
 
     k->complete = stm_vault_stream_at(v, stream).complete;
     if (stm_vault_stream_at(v, stream).frames > 0 && n > 0)
-        st = stm_batch_source_create(v, stream, h->run->pool, type, stm_flow_roots(h->run->flow), &source, err);
-    while (source != NULL && st == MILL_OK && !past) {
+        st = open_rows(h, stream, type, at, k, &rows, err);
+    while (rows != NULL && st == MILL_OK && !past) {
         mill_batch *b = NULL;
-        uint64_t label;
 
-        if ((st = stm_batch_source_next(source, &b, &label, err)) != MILL_OK || b == NULL) break;
+        if ((st = stm_merged_next(rows, &b, err)) != MILL_OK || b == NULL) break;
         st = look_at_batch(forms, n, k, b, &past, err);
         if (root >= 0 && root < b->n_roots) {
             k->beyond = k->beyond || (space == h->key.space && b->covered[root] > h->key.at[0]);
@@ -213,7 +228,7 @@ static mill_status look_at_stream(stm_history *h, size_t stream, const mill_type
         }
         mill_batch_destroy(&b);
     }
-    stm_batch_source_destroy(&source);
+    stm_merged_destroy(&rows);
     k->beyond = k->beyond || (past && n > 0);
     k->passed = k->beyond || k->complete;
     if (!k->complete || past) k->made = -1;
@@ -230,7 +245,7 @@ static int32_t root_of(const stm_history *h, int32_t space)
     return -1;
 }
 
-static mill_status add_stream(stm_history *h, int32_t stream, const stm_kept_stream *what, mill_error *err)
+static mill_status add_stream(stm_history *h, int32_t stream, const stm_station *at, const stm_kept_stream *what, mill_error *err)
 {
     const mill_type *type = mill_type_struct(what->schema->fields, what->schema->n);
     stm_kept_stream *k;
@@ -240,7 +255,7 @@ static mill_status add_stream(stm_history *h, int32_t stream, const stm_kept_str
     k = &h->kept[h->n_kept++];
     *k = *what;
     k->made = -1;
-    return look_at_stream(h, (size_t)stream, type, root_of(h, h->key.space), k, err);
+    return look_at_stream(h, (size_t)stream, type, root_of(h, h->key.space), at, k, err);
 }
 
 /* The step and branch whose rows a store gets. */
@@ -267,12 +282,12 @@ static mill_status look_at_streams(stm_history *h, mill_error *err)
         if (s->kind == STM_AT_GLOBAL) k.step = s->plan_step;
         if (k.step < 0) continue;
         k.schema = &run->plan->steps[k.step].step->out;
-        st = add_stream(h, s->lasting->stream, &k, err);
+        st = add_stream(h, s->lasting->stream, s, &k, err);
         for (int32_t input = 0; s->kind == STM_AT_GLOBAL && input < s->n_inputs && st == MILL_OK; input++) {
             const stm_flow_edge *e = &run->plan->steps[s->plan_step].inputs[input];
             const stm_kept_stream lane = {.step = e->from, .branch = e->branch, .global = s->plan_step, .input = input,
                                           .schema = &run->plan->steps[s->plan_step].step->inputs[input].schema};
-            st = add_stream(h, s->lasting->lanes[input].stream, &lane, err);
+            st = add_stream(h, s->lasting->lanes[input].stream, s, &lane, err);
         }
     }
     return st;

@@ -151,6 +151,19 @@ mill_status stm_merged_next(stm_merged *m, mill_batch **out, mill_error *err)
     return MILL_OK;
 }
 
+mill_status stm_merged_skip(stm_merged *m, uint64_t n, const char *who, mill_error *err)
+{
+    mill_status st = MILL_OK;
+
+    for (; n > 0 && st == MILL_OK; n--) {
+        mill_batch *b = NULL;
+        st = stm_merged_next(m, &b, err);
+        if (st == MILL_OK && b == NULL) st = mill_fail(err, MILL_ERR_DATA, "the rows that are kept of %s are fewer than were read before", who);
+        mill_batch_destroy(&b);
+    }
+    return st;
+}
+
 mill_status stm_merged_create(mill_pool *pool, const stm_merged_input *inputs, size_t n, int32_t n_columns, int32_t n_roots, stm_merged **out,
                               mill_error *err)
 {

@@ -26,6 +26,8 @@ mill_status stm_merged_create(mill_pool *pool, const stm_merged_input *inputs, s
                               mill_error *err);
 /** The next batch; *out NULL = the one before was the end. MILL_ERR_DATA: an input is damaged, or a key is in two of them. Blocks: on the disk. */
 mill_status stm_merged_next(stm_merged *m, mill_batch **out, mill_error *err);
+/** Pass over @p n batches, which are there unless what they are made of is not what it was: MILL_ERR_DATA names @p who. */
+mill_status stm_merged_skip(stm_merged *m, uint64_t n, const char *who, mill_error *err);
 /** Sets *m to NULL, accepts NULL. */
 void stm_merged_destroy(stm_merged **m);
 

@@ -12,7 +12,7 @@ typedef struct mill_run mill_run;
 /** To run rows that failed again is two runs, one after the other; mill_run_reopen gives pipeline and options of both. */
 typedef enum mill_retry {
     MILL_RETRY_NONE = 0,
-    MILL_RETRY_ROWS, /* run them, in DIR/retry.N; nothing else in `dir` changes. MILL_ERR_INVALID: no failure is one asked for, or rows cannot run alone */
+    MILL_RETRY_ROWS, /* run them, in DIR/retry.N; nothing else in `dir` changes. MILL_ERR_INVALID: rows cannot run alone */
     MILL_RETRY_PUT   /* put what that made in place, and write outputs */
 } mill_retry;
 

@@ -3,11 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "stepmill/step.h"
 
 static const mill_param params[] = {
-    {"list", MILL_PARAM_STRING, 0, NULL, 0, 0, NULL, "file of lines: id class; none of them fails where it is not there"},
+    {"list", MILL_PARAM_STRING, 0, NULL, 0, 0, NULL, "file of lines: id class; none of them fails where it is not there. As long as there is one of that name and .hold, nothing is loaded"},
     {"whole", MILL_PARAM_BOOL, 0, "false", 0, 0, NULL, "a row that fails takes its batch along"},
 };
 static const mill_column_decl reads[] = {{"id", "int64", "number"}};
@@ -42,10 +44,12 @@ static mill_status load(mill_replica *r, mill_error *err)
     list *l = calloc(1, sizeof *l);
     const struct config *k = mill_step_state(mill_replica_step(r));
     FILE *f = fopen(k->path, "re");
-    char class[16];
+    char class[16], hold[sizeof k->path + 8];
     long long id;
 
     if (l == NULL) return mill_fail(err, MILL_ERR_NOMEM, "flaky");
+    snprintf(hold, sizeof hold, "%s.hold", k->path);
+    while (access(hold, F_OK) == 0 && !mill_replica_cancelled(r)) nanosleep(&(struct timespec){0, 10000000}, NULL);
     while (f != NULL && l->n < MOST && fscanf(f, "%lld %15s", &id, class) == 2) {
         l->id[l->n] = id;
         for (int i = 0; i < 4; i++)

@@ -4,6 +4,7 @@
  *   STM_KILL=WHO-WHEN;WHO-WHEN;...   one for each worker that follows another; those after the last are left alone
  *       WHO   child (the worker), parent (who supervises it), both
  *       WHEN  time:MICROSECONDS   commit:N (at the N-th fdatasync)   rename:N   finish:N (renames of errors.jsonl)
+ *   STM_KILL_SKIP=N                  the first N workers that a process starts are left alone
  *   STM_KILL_LOG=FILE   gets a line for each: load, run, commit, rename or finalise, and WHO
  *
  * Odd N die before the call, even ones after it.
@@ -18,6 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
+static int workers; /* started by this process, or by its parent until this one was */
 static _Atomic int syncs, renames, finishes;
 static long commit_at, rename_at, finish_at, delay_us = -1;
 static char who[8];
@@ -58,9 +60,10 @@ static int deaths(void)
 /* In a worker, at its begin. */
 static void begin(void)
 {
-    const char *spec = getenv("STM_KILL"), *when;
+    const char *spec = getenv("STM_KILL"), *skip = getenv("STM_KILL_SKIP"), *when;
     pthread_t t;
 
+    if (skip != NULL && workers <= atoi(skip)) return;
     for (int n = deaths(); n > 0 && spec != NULL; n--)
         if ((spec = strchr(spec, ';')) != NULL) spec++;
     if (spec == NULL || (when = strchr(spec, '-')) == NULL) return;
@@ -73,9 +76,11 @@ static void begin(void)
     if (pthread_create(&t, NULL, later, NULL) == 0) pthread_detach(t);
 }
 
+static void count(void) { workers++; }
+
 __attribute__((constructor)) static void wait_for_workers(void)
 {
-    if (getenv("STM_KILL") != NULL && getenv("STM_KILL_LOG") != NULL) pthread_atfork(NULL, NULL, begin);
+    if (getenv("STM_KILL") != NULL && getenv("STM_KILL_LOG") != NULL) pthread_atfork(count, NULL, begin);
 }
 
 static int at(int n, long when) { return when > 0 && n == (when + 1) / 2 ? (when % 2 != 0 ? -1 : 1) : 0; }

@@ -1,18 +1,21 @@
 """Rows that failed run again: the outputs must be those of a run in which they had not failed, byte for byte.
 
-usage: retry.py STEPMILL FLAKY.so SHIM WORK parquet|none KILLS
+usage: retry.py STEPMILL FLAKY.so WORK parquet|none SHIM KILLS
 
 SHIM (kill_at.c, `none`: there is none) ends a retry at a moment of its own, KILLS times; it is then called again.
 """
+import collections
 import json
 import os
 import pathlib
+import random
 import shutil
 import subprocess
 import sys
+import time
 
-stepmill, plugin, shim, work = sys.argv[1], sys.argv[2], sys.argv[3], pathlib.Path(sys.argv[4])
-parquet, kills = sys.argv[5] == "parquet", int(sys.argv[6])
+stepmill, plugin, work = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+parquet, shim, kills = sys.argv[4] == "parquet", sys.argv[5], int(sys.argv[6])
 shutil.rmtree(work, ignore_errors=True)
 work.mkdir(parents=True)
 faults = []
@@ -26,7 +29,7 @@ def expect(what, got, want):
 
 
 def call(*args, env=None):
-    p = subprocess.run([stepmill, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, env=dict(os.environ, NO_COLOR="1", **(env or {})))
+    p = subprocess.run([stepmill, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, env=dict(os.environ, NO_COLOR="1", **(env or {})))
     return p.returncode, p.stderr
 
 
@@ -180,6 +183,96 @@ refused("unkept", PLAIN, "out: cannot run rows of it again: the step writes rows
 refused("changed", PLAIN, "cannot retry what has changed: step label: template", change=("{id}: {three}", "{id}, {three}"))
 code, said = call("retry", work / "plain.run", "--class", "transiant")
 expect("no such class", (code, "did you mean 'transient'" in said), (64, True))
+
+# While a retry works, nobody else does; a run that has not ended is finished first; and the shards of a run are merged with what was retried.
+def start(*args, log=None, **env):
+    return subprocess.Popen([stepmill, *args], stdout=subprocess.DEVNULL, stderr=open(log, "w") if log else subprocess.DEVNULL, env=dict(os.environ, NO_COLOR="1", **env))
+
+
+def until(what, is_so):
+    end = time.monotonic() + 60
+    while not is_so():
+        if time.monotonic() > end:
+            sys.exit(f"waited 60 s for {what}")
+        time.sleep(0.01)
+
+
+file, run, want = work / "plain.yaml", work / "plain.run", work / "plain.want"
+hold = work / "bad.hold"
+broken(SOME)
+shutil.rmtree(run)
+expect("held: run", call("run", file, "--run", run)[0], 3)
+broken({})
+hold.touch()
+first = start("retry", run)
+until("the first retry", lambda: (run / "retry.1/progress.json").exists())
+expect("held: a second retry", call("retry", run)[0], 73)
+expect("held: a run beside it", call("run", file, "--run", run)[0], 73)
+hold.unlink()
+expect("held: the first retry", first.wait(60), 0)
+same("held", run, want)
+
+broken(SOME)
+hold.touch()
+shutil.rmtree(run)
+first = start("run", file, "--run", run)
+until("the run", lambda: (run / "progress.json").exists())
+first.kill()
+first.wait(60)
+code, said = call("retry", run)
+expect(f"unfinished: {said}", (code, "has not ended" in said), (65, True))
+hold.unlink()
+expect("unfinished: resume", call("resume", run)[0], 3)
+broken({})
+expect("unfinished: retry", call("retry", run)[0], 0)
+same("unfinished", run, want)
+
+sharded = work / "sharded"
+broken(SOME)
+for i in (1, 2, 3):
+    expect(f"shard {i}", call("run", file, "--run", sharded, "--shard", f"{i}/3")[0], 3)
+broken({})
+for i in (1, 3):
+    expect(f"shard {i}: retry", call("retry", sharded / f"shard-{i}-of-3")[0], 0)
+expect("merge before the last", call("merge", sharded)[0], 3)
+expect("shard 2: retry", call("retry", sharded / "shard-2-of-3")[0], 0)
+code, said = call("merge", sharded)
+expect(f"merge: {said}", code, 0)
+same("merge", sharded, want)
+expect("merge: errors", errors(sharded), [])
+
+# Killed at any moment, either half of a retry goes on when it, or the run, is called again.
+broken(SOME)
+file, run, want = work / "graph.yaml", work / "killed", work / "graph.want"
+expect("kills: run", call("run", file, "--run", work / "kills.run")[0], 3)
+old, new, died = outputs(work / "kills.run")[2], outputs(want)[2], collections.Counter()
+broken({})
+rng = random.Random(1)
+for i in range(kills):
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(work / "kills.run", run)
+    log = work / "phase"
+    log.unlink(missing_ok=True)
+    half, who = i % 2, rng.choice(["child", "parent", "both"])
+    when = rng.choice([f"commit:{rng.randrange(1, 12)}", f"rename:{rng.randrange(1, 14)}", f"finish:{rng.randrange(1, 3)}", f"time:{rng.randrange(1000, 150000)}"])
+    code, said = call("retry", run, env={"LD_PRELOAD": shim, "STM_KILL": f"{who}-{when}", "STM_KILL_LOG": str(log), "STM_KILL_SKIP": str(half)})
+    if log.exists():
+        died[f"{'second' if half else 'first'} half, {log.read_text().split()[0]}"] += 1
+    for name in old:
+        got = (run / name).read_bytes() if (run / name).exists() else b""
+        expect(f"kill {i}, {who} {when}: {name} can be read", got in (old[name], new.get(name)), True)
+    for attempt in range(6):
+        if code not in (0, 3, -9): # 3: the run before, which is as it was
+            break
+        code, said = call(rng.choice(["retry", "resume"]) if attempt < 4 else "retry", run)
+        if code == 0 and not errors(run):
+            break
+    expect(f"kill {i}, {who} {when}, half {half}: {said}", code, 0)
+    same(f"kill {i}, {who} {when}, half {half}", run, want)
+    expect(f"kill {i}: errors", errors(run), [])
+if kills:
+    print("killed in", ", ".join(f"{k} {n}" for k, n in sorted(died.items())))
+    expect("kills: both halves", {k.split()[0] for k in died}, {"first", "second"})
 
 if faults:
     print("\n".join(faults))
