@@ -181,6 +181,8 @@ refused("router", """  flaky: {FLAKY, from: src, outputs: {value: three}}
 """, "deal: cannot run rows of it again: the step is a router")
 refused("unkept", PLAIN, "out: cannot run rows of it again: the step writes rows that are not kept", more="keep_sink_rows: false\n")
 refused("changed", PLAIN, "cannot retry what has changed: step label: template", change=("{id}: {three}", "{id}, {three}"))
+line = subprocess.run([stepmill, "trace", work / "plain.run", "src:100", "--json"], capture_output=True, text=True, timeout=60).stdout
+expect(f"trace: a row that ran again: {line}", ("100: 301" in line, "not liked" in line), (True, False))
 code, said = call("retry", work / "plain.run", "--class", "transiant")
 expect("no such class", (code, "did you mean 'transient'" in said), (64, True))
 
