@@ -127,6 +127,21 @@ case("formats", """  flaky: {FLAKY, from: src, outputs: {value: three}}
   out: {type: write_arrow, from: flaky, path: out.arrow, part_rows: 400, batch_rows: 40}
 """ + ("  out2: {type: write_parquet, from: flaky, path: out.parquet, part_rows: 500}\n" if parquet else ""))
 
+# Rows that fail again, with another cause, and are mended by the retry after that.
+broken(SOME)
+file, run, want = work / "plain.yaml", work / "again.run", work / "plain.want"
+expect("again: run", call("run", file, "--run", run)[0], 3)
+broken({i: "data" for i in SOME})
+before = outputs(run)
+expect("again: first retry", call("retry", run)[0], 3)
+expect("again: the same output", outputs(run), before)
+expect("again: causes", {c for _, c, *_ in errors(run)}, {"data"})
+expect("again: failures", len(errors(run)), len(SOME))
+broken({})
+expect("again: second retry", call("retry", run, "--class", "data")[0], 0)
+same("again", run, want)
+expect("again: errors", errors(run), [])
+
 # A second step; the first retry mends one, the second the other; then what was retried is what everything later reads.
 two = {i: "data" for i in range(50, ROWS, 91)}
 broken(two, "bad2")
@@ -155,6 +170,37 @@ for change in ("path: out.jsonl.gz, errors: true", "path: out.jsonl.gz, omit_nul
         expect(f"two, {change[1]}: run ({said})", code, 0)
     expect(f"two, {change[1]}: the steps before stay", "flaky" in said or "other" in said, False)
     same(f"two, {change[1]}", run, want)
+
+
+# What stands in front of the step that failed is kept: only the rows of that are read, also behind a global, whose output has keys of its own.
+def behind(name, steps, rows):
+    """rows: {step: rows that it gets in a retry}."""
+    broken({})
+    broken(two, "bad2")
+    file, run, want = pipeline(name, steps), work / f"{name}.run", work / f"{name}.want"
+    expect(f"{name}: run", call("run", file, "--run", run)[0], 3)
+    broken({}, "bad2")
+    expect(f"{name}: want", call("run", file, "--run", want)[0], 0)
+    code, said = call("retry", run)
+    expect(f"{name}: retry ({said})", code, 0)
+    same(name, run, want)
+    expect(f"{name}: errors", errors(run), [])
+    ends = {e["step"]: e["text"] for e in map(json.loads, (run / "retry.1/log.jsonl").read_text().splitlines()) if e.get("event") == "done" and "step" in e}
+    expect(f"{name}: rows in", {k: int(ends[k].split(" rows in")[0].split()[-1]) for k in rows}, rows)
+
+
+behind("behind", """  flaky: {FLAKY, from: src, outputs: {value: three}, cache: true}
+  second: {SECOND, from: flaky, outputs: {value: more}, input_batch_size: 30}
+  beside: {type: select, from: flaky, keep: [id], rename: {id: other}}
+  joined: {type: template, from: {join: [beside, second]}, input_batch_size: 17, template: "{other} {more}", output: joined}
+  out: {type: write_jsonl, from: joined, path: out.jsonl, errors: true}
+""", {"flaky": 0, "second": len(two), "beside": len(two), "out": 0})
+behind("global", """  groups: {type: deduplicate, from: src, threshold: 0.999999, output: rows}
+  third: {SECOND, from: groups, outputs: {value: last}}
+  beside: {type: select, from: groups, keep: [id], rename: {id: other}}
+  joined: {type: template, from: {join: [beside, third]}, input_batch_size: 17, template: "{other} {last}", output: joined}
+  out: {type: write_jsonl, from: joined, path: out.jsonl, errors: true}
+""", {"groups": 0, "third": len(two), "out": 0})
 
 
 def refused(name, steps, why, *flags, more="", change=None):
