@@ -370,7 +370,8 @@ static bool prepare(parent *p)
     static const int forwarded[] = {SIGINT, SIGTERM, SIGUSR1};
     struct sigaction a;
 
-    if (signal(SIGCHLD, SIG_DFL) == SIG_ERR) return false; /* ignored, as whoever started us may have left it, children would vanish without a status */
+    if (sigaction(SIGCHLD, NULL, &a) != 0) return false;
+    if (a.sa_handler == SIG_IGN) signal(SIGCHLD, SIG_DFL); /* as whoever started us may have left it: children would vanish without a status */
     sigemptyset(&p->ours);
     for (size_t i = 0; i < sizeof forwarded / sizeof *forwarded; i++) sigaddset(&p->ours, forwarded[i]);
     if (sigaction(SIGHUP, NULL, &a) == 0 && a.sa_handler != SIG_IGN) sigaddset(&p->ours, SIGHUP);

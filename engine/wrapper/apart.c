@@ -243,7 +243,7 @@ mill_status stm_apart_submit(stm_wrapper *w, stm_flight *f, mill_error *err)
         st = answer_piece(w, f, rest + first, end - first, entry[first], &at, &done, err);
         first += at;
     }
-    if (st == MILL_OK && first < n) { /* it is not the time to wait: among others, then */
+    if (st == MILL_OK && first < n && !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed)) { /* not to be waited for: among others, then */
         st = stm_ticket_add(w, f, rest + first, n - first, 0, 0);
         st = st == MILL_OK ? stm_tickets_offer(w, err) : mill_fail(err, st, "rows of step %s", w->step->name);
     }

@@ -34,7 +34,7 @@ typedef struct mill_supervise_options {
  * Call @p work in a child process and wait for it; after a death, in another. In a child this returns what @p work returned, and the child should
  * end with that as its exit code. In the parent it returns the last child's exit code, or its own; then @p err says why the run ended.
  * Where no process can be made, @p work is called here, with NULL.
- * Blocks INT, TERM, USR1 and HUP (unless it is ignored) for good, here and in the children, which are told through mill_child_command instead.
+ * Where SIGCHLD is ignored, it gets its default. Blocks INT, TERM, USR1 and HUP (unless it is ignored) for good, here and in the children, which are told through mill_child_command instead.
  * Threads: the only one of the process. Blocks: until the end.
  */
 MILL_API int mill_supervise(const mill_supervise_options *options, int (*work)(mill_child *child, void *user), void *user,
