@@ -109,9 +109,7 @@ IN_FRONT(int, kill, (pid_t pid, int sig), (pid, sig), EPERM, -1)
 IN_FRONT(FILE *, fopen, (const char *path, const char *mode), (path, mode), EMFILE, NULL)
 IN_FRONT(ssize_t, write, (int fd, const void *from, size_t n), (fd, from, n), EIO, -1)
 IN_FRONT(int, fsync, (int fd), (fd), EIO, -1)
-IN_FRONT(int, rename, (const char *from, const char *to), (from, to), EIO, -1)
 IN_FRONT(int, renameat, (int a, const char *from, int b, const char *to), (a, from, b, to), EIO, -1)
-IN_FRONT(int, unlinkat, (int at, const char *path, int flags), (at, path, flags), EIO, -1)
 
 /* Those with an argument that is not always there. */
 __attribute__((visibility("default"))) int open(const char *path, int flags, ...)
