@@ -203,7 +203,7 @@ static mill_status grow_forest(forest *f, const settings *s, const stm_rows *t, 
     a.metric = MILL_COSINE, a.threads = mill_replica_cpus(f->replica);
     a.vectors = t->vectors, a.n = f->n, a.dim = s->layout.dim, a.threshold = s->threshold;
     a.cancelled = cancelled, a.found = unite, a.user = f;
-    if ((st = mill_replica_pairs(f->replica, &a, err)) != MILL_OK) return st;
+    if ((st = mill_replica_pairs(f->replica, &a, t->columns, stm_rows_columns(t, &s->layout), err)) != MILL_OK) return st;
     if ((last = malloc(((size_t)f->n + 1) * sizeof *last)) == NULL) return no_memory(err);
     for (int64_t i = 0; i < f->n; i++) { /* a root comes before its members */
         const int64_t root = root_of(f->parent, i);

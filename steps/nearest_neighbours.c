@@ -224,7 +224,7 @@ static mill_status finish(mill_replica *r, mill_emit *out, mill_error *err)
     a.k = f.k, a.threshold = s->threshold, a.exclude_self = s->exclude_self;
     a.cancelled = cancelled, a.user = r;
     a.rows = f.rows, a.scores = f.scores;
-    if ((st = mill_replica_topk(r, &a, err)) != MILL_OK) goto done;
+    if ((st = mill_replica_topk(r, &a, t->columns, stm_rows_columns(t, &s->layout), err)) != MILL_OK) goto done;
     if (s->ids_type != NULL && (st = mill_builder_create(mill_replica_pool(r), s->ids_type, &ids)) != MILL_OK) {
         (void)no_memory(err);
         goto done;

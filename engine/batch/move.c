@@ -101,6 +101,7 @@ static mill_status copy_part(stm_mover *m, mill_buffer *src, size_t from, size_t
     }
     if (st == MILL_OK) {
         stm_buffer_written(dst, next);
+        if (m->pairs && m->to == NULL && stm_buffer_on_device(src)) stm_buffer_pair(dst, src, from);
         if (hold != NULL)
             stm_buffer_read_until(hold, next); /* nobody else reads it: there is room for the mark */
         else if (!stm_buffer_read_until(src, next))
@@ -170,4 +171,50 @@ static mill_status move_rows(stm_mover *m, const mill_column *col, int64_t first
 mill_status stm_column_move(stm_mover *m, const mill_column *col, mill_column **out, mill_error *err)
 {
     return move_rows(m, col, 0, col->view.rows, out, err);
+}
+
+/* ---- twins ------------------------------------------------------------------------------------------------------ */
+
+/* The twin of @p b if it begins where b does, else b; a reference. */
+static mill_buffer *twin_or_self(mill_buffer *b, bool *any)
+{
+    size_t from = 0;
+    mill_buffer *twin;
+
+    if (b == NULL) return NULL;
+    twin = stm_buffer_twin(b, &from);
+    if (twin != NULL && from != 0) mill_buffer_unref(&twin);
+    *any = *any || twin != NULL;
+    return twin != NULL ? twin : mill_buffer_ref(b);
+}
+
+static mill_status pair_of(mill_pool *pool, const mill_column *col, bool *any, mill_column **out)
+{
+    mill_buffer *validity;
+    const mill_column *root = root_of(col, &validity);
+    mill_column *c = stm_column_new(pool, root->view.type, root->view.offset + root->view.rows);
+    mill_status st = c != NULL ? MILL_OK : MILL_ERR_NOMEM;
+
+    if (st != MILL_OK) return st;
+    c->validity = twin_or_self(validity, any);
+    c->offsets = twin_or_self(root->offsets, any);
+    c->data = twin_or_self(root->data, any);
+    for (int32_t i = 0; i < root->n_children && st == MILL_OK; i++) st = pair_of(pool, root->children[i], any, &c->children[i]);
+    stm_column_fix_view(c);
+    if (st == MILL_OK) st = stm_column_slice(c, col->view.offset, col->view.rows, out);
+    mill_column_unref(&c);
+    return st;
+}
+
+mill_status stm_column_twin(mill_pool *pool, const mill_column *col, mill_column **out)
+{
+    mill_column *made = NULL;
+    bool any = false;
+    const mill_status st = pair_of(pool, col, &any, &made);
+
+    if (st == MILL_OK && any)
+        *out = made;
+    else
+        mill_column_unref(&made);
+    return st;
 }

@@ -27,6 +27,7 @@ mill_status stm_device_open(const stm_device_ops *ops, int32_t ordinal, stm_devi
     dev->ops = ops;
     dev->ordinal = ordinal;
     atomic_store_explicit(&dev->refs, 1, memory_order_relaxed);
+    atomic_store_explicit(&dev->keeps, -1, memory_order_relaxed);
     pthread_mutex_init(&dev->lock, NULL);
     st = stm_device_gate(dev, "open", err);
     if (st == MILL_OK) st = ops->info(ordinal, &dev->info, err);
@@ -112,6 +113,19 @@ mill_status stm_device_memory(stm_device *dev, int64_t *free_bytes, int64_t *tot
     const mill_status st = stm_device_gate(dev, "memory query", err);
 
     return st != MILL_OK ? st : stm_device_note(dev, dev->ops->mem_info(dev->hw, free_bytes, total_bytes, err));
+}
+
+bool stm_device_keep(stm_device *dev, int64_t bytes)
+{
+    int64_t keeps = atomic_load_explicit(&dev->keeps, memory_order_relaxed), free_bytes = 0, total;
+
+    if (keeps < 0) {
+        keeps = stm_device_memory(dev, &free_bytes, &total, NULL) == MILL_OK ? free_bytes / 4 : 0;
+        atomic_store_explicit(&dev->keeps, keeps, memory_order_relaxed); /* of two that ask at once either answer will do */
+    }
+    if (atomic_fetch_add_explicit(&dev->kept, bytes, memory_order_relaxed) + bytes <= keeps || bytes < 0) return true;
+    atomic_fetch_sub_explicit(&dev->kept, bytes, memory_order_relaxed);
+    return false;
 }
 
 mill_status stm_device_peer(stm_device *a, stm_device *b, bool *direct, mill_error *err)

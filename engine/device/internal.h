@@ -16,6 +16,7 @@ struct stm_device {
     _Atomic int32_t refs;
     _Atomic bool lost; /* relaxed: set once, seen soon */
     stm_device_info info;
+    _Atomic int64_t keeps, kept; /* relaxed; bytes that may be kept, those that are. keeps < 0: not asked yet */
     pthread_mutex_t lock;                 /* opening and closing streams */
     stm_timeline *lines[STM_MAX_STREAMS]; /* lock; made when first needed, kept until the device is closed */
     int32_t n_lines;                      /* lock */

@@ -410,6 +410,7 @@ void stm_run_unbuild(stm_run *run)
         stm_free(s->slots);
         stm_free(s->outs);
         stm_free(s->resident);
+        stm_free(s->paired);
         stm_cost_destroy(&s->cost);
         if (s->store != NULL && s->kind != STM_AT_READER) stm_store_free(run, s->store); /* owned by the side that writes */
     }

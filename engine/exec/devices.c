@@ -14,6 +14,11 @@ bool stm_step_wants_device(const mill_step *step)
            step->policy.gpus > 0;
 }
 
+bool stm_step_wants_team(const mill_step *step)
+{
+    return step->type->kind == MILL_GLOBAL && (step->type->flags & MILL_ON_DEVICE) != 0 && step->policy.gpus > 0;
+}
+
 void stm_run_devices_init(stm_run_devices *d) { pthread_mutex_init(&d->lock, NULL); }
 
 void stm_run_devices_fini(stm_run_devices *d)

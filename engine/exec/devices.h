@@ -20,6 +20,8 @@ typedef struct stm_run_devices {
 
 /** Whether replicas of @p step compute on a device where there is one. */
 bool stm_step_wants_device(const mill_step *step);
+/** The same for globals, on all devices of their replica. */
+bool stm_step_wants_team(const mill_step *step);
 void stm_run_devices_init(stm_run_devices *d);
 /** After everything that was in their memory is gone. */
 void stm_run_devices_fini(stm_run_devices *d);

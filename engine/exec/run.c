@@ -46,7 +46,7 @@ static mill_status on_device(stm_wrapper *w, struct stm_lane **lane, void *user,
     mill_status st;
 
     st = stm_run_devices_lane(&run->devices, run->pool, w, e != NULL ? e->gpus[0] : -1, lane, err);
-    if (st == MILL_OK && *lane != NULL) stm_lane_keep(*lane, s->resident);
+    if (st == MILL_OK && *lane != NULL) stm_lane_keep(*lane, s->resident, s->paired);
     return st;
 }
 

@@ -112,6 +112,7 @@ struct stm_station {
     int32_t n_outs, n_inputs;
     struct stm_lasting *lasting; /* durable.h; NULL = nothing of this run is kept */
     bool *resident;    /* [columns of the step's output] steps on devices, routers: may leave in the memory of a device (resident.c); else NULL */
+    bool *paired;      /* likewise, stations with a step that hand on: used on a device by somebody below, so also there where it comes down */
     stm_station *next; /* where a driver looks first after a burst here */
     stm_replica_slot *slots;
     int32_t n_slots; /* store, reader, discard: one without a wrapper */

@@ -13,9 +13,11 @@ struct block {
     char *at;
     size_t bytes;
     block *before, *after; /* neighbours in the slab */
-    block *next, *prev;    /* of a bin, or of the list of those that wait; next alone: of spare records */
+    block *next, *prev;    /* of a bin, of the list of those that wait, of those with a twin; next alone: of spare records */
     stm_device_pool *pool;
     bool free;
+    mill_buffer *twin; /* a reference; NULL: none */
+    size_t twin_from;
     stm_mark write;
     stm_mark reads[STM_READ_MARKS];
     int32_t n_reads;
@@ -37,6 +39,8 @@ struct stm_device_pool {
     block *bins[BINS];
     uint64_t filled[BINS / 64]; /* bit b: bin b has blocks */
     block *waiting;
+    block *paired; /* with a twin, the youngest first */
+    bool unpairs;  /* no more twins */
     block *spare;
     chunk *chunks;
     slab *slabs;
@@ -279,13 +283,37 @@ void stm_device_pool_release(stm_device_pool **pool)
     leave(p);
 }
 
+/* With the lock held: a block's twin, which is the caller's to let go without it. */
+static mill_buffer *unpair(stm_device_pool *p, block *b)
+{
+    mill_buffer *twin = b->twin;
+
+    if (twin == NULL) return NULL;
+    if (b->prev != NULL)
+        b->prev->next = b->next;
+    else
+        p->paired = b->next;
+    if (b->next != NULL) b->next->prev = b->prev;
+    b->next = b->prev = NULL;
+    b->twin = NULL;
+    return twin;
+}
+
+static void let_twin_go(mill_buffer *twin)
+{
+    stm_device_keep(stm_buffer_device(twin), -(int64_t)twin->bytes);
+    mill_buffer_unref(&twin);
+}
+
 /* The last reference to a buffer is gone. */
 static void let_go(void *owner)
 {
     block *b = owner;
     stm_device_pool *p = b->pool;
+    mill_buffer *twin;
 
     pthread_mutex_lock(&p->lock);
+    twin = unpair(p, b);
     p->stats.live_bytes -= (int64_t)b->bytes;
     if (marks_done(b))
         block_free(p, b);
@@ -295,6 +323,7 @@ static void let_go(void *owner)
         p->waiting = b;
     }
     pthread_mutex_unlock(&p->lock);
+    if (twin != NULL) let_twin_go(twin);
     leave(p);
 }
 
@@ -418,4 +447,63 @@ bool stm_buffer_read_until(mill_buffer *buf, stm_mark mark)
     b->n_reads = n;
     pthread_mutex_unlock(&b->pool->lock);
     return kept;
+}
+
+/* ---- twins ------------------------------------------------------------------------------------------------------ */
+
+void stm_buffer_pair(mill_buffer *host, mill_buffer *there, size_t from)
+{
+    block *b = host->owner;
+    stm_device_pool *p;
+    bool pairs;
+
+    if (host->where != STM_MEM_PINNED || !stm_device_keep(stm_buffer_device(there), (int64_t)there->bytes)) return;
+    p = b->pool;
+    pthread_mutex_lock(&p->lock);
+    pairs = !p->unpairs && b->twin == NULL;
+    if (pairs) {
+        mill_buffer_ref(there);
+        b->twin = there;
+        b->twin_from = from;
+        b->prev = NULL;
+        b->next = p->paired;
+        if (b->next != NULL) b->next->prev = b;
+        p->paired = b;
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (!pairs) stm_device_keep(stm_buffer_device(there), -(int64_t)there->bytes);
+}
+
+mill_buffer *stm_buffer_twin(const mill_buffer *host, size_t *from)
+{
+    block *b = host->owner;
+    mill_buffer *twin = NULL;
+
+    if (host->where != STM_MEM_PINNED) return NULL;
+    pthread_mutex_lock(&b->pool->lock);
+    if (b->twin != NULL) {
+        twin = mill_buffer_ref(b->twin);
+        *from = b->twin_from;
+    }
+    pthread_mutex_unlock(&b->pool->lock);
+    return twin;
+}
+
+bool stm_device_pool_unpair(stm_device_pool *p, size_t bytes)
+{
+    size_t gone = 0;
+    bool any = false;
+
+    while (gone < bytes) {
+        mill_buffer *twin;
+        pthread_mutex_lock(&p->lock);
+        p->unpairs = true;
+        twin = p->paired != NULL ? unpair(p, p->paired) : NULL;
+        pthread_mutex_unlock(&p->lock);
+        if (twin == NULL) break;
+        any = true;
+        gone += twin->bytes;
+        let_twin_go(twin);
+    }
+    return any;
 }

@@ -11,6 +11,10 @@
  *                                waiting --(a take, a trim, a close finds them done)--> free
  *
  * Host memory of a pool has none of this: mill_buffer.where is 0 there, and nothing else is looked at.
+ *
+ * Pinned memory may have a twin: the buffer on a device that it is a copy of, kept for readers on devices so that the bytes need not go up again.
+ * A twin only spares a copy. So there are only as many as stm_device_keep allows, those of a pool are let go when its device runs out of
+ * room, and whoever looks for one and finds none takes the bytes from the host.
  */
 #ifndef STM_MEMORY_PLACE_H
 #define STM_MEMORY_PLACE_H
@@ -74,6 +78,14 @@ static inline mill_status stm_buffer_await(const mill_buffer *b, stm_stream *st,
 {
     return b->where == 0 ? MILL_OK : stm_stream_after(st, stm_buffer_write_mark(b), err);
 }
+
+/** @p host, pinned, is a copy of the bytes of @p there from @p from on. Does nothing where the device's memory is not to be spared for it.
+ *  Threads: whoever made @p host, before anybody else has it. */
+void stm_buffer_pair(mill_buffer *host, mill_buffer *there, size_t from);
+/** A reference to the twin of @p host, NULL where it has none (any more). Threads: any holder of a reference. */
+mill_buffer *stm_buffer_twin(const mill_buffer *host, size_t *from);
+/** Let twins of buffers of @p pool go that have @p bytes together, or all; from then on none are made. Whether there was one. Threads: any. */
+bool stm_device_pool_unpair(stm_device_pool *pool, size_t bytes);
 
 /** For tools: called with every block that is taken (@p taken) and put back. NULL = nobody looks. Set while no pool is in use. */
 extern void (*stm_place_watch)(const void *at, size_t bytes, bool taken);

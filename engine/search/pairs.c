@@ -28,6 +28,7 @@ typedef struct rank_state {
 typedef struct search {
     stm_team *team;
     const mill_pairs_args *args;
+    const stm_twins *twins;
     stm_vectors own;
     mill_pair *pairs; /* [room] */
     int32_t dim, ranks;
@@ -131,13 +132,9 @@ static mill_status unit(search *s, int32_t r, const float *rows, const double *l
                              "scaling vectors", err);
 }
 
-static mill_status upload(search *s, int32_t r, int64_t block, float *rows, double *length, mill_error *err)
+static mill_status load(search *s, int32_t r, int64_t block, float *rows, double *length, mill_error *err)
 {
-    const stm_rows_up up = {&s->own, s->own.valid + block * s->block};
-    const int64_t n = rows_of(s, block);
-    mill_status st = stm_team_upload(s->team, r, rows, n, (size_t)s->dim * sizeof(float), stm_fill_rows, &up, err);
-
-    return st != MILL_OK ? st : stm_team_upload(s->team, r, length, n, sizeof(double), stm_fill_lengths, &up, err);
+    return stm_search_load(s->team, r, s->twins, &s->own, s->own.valid + block * s->block, rows_of(s, block), rows, length, err);
 }
 
 /* The A of every rank in round g. */
@@ -151,7 +148,7 @@ static mill_status load_round(search *s, int64_t g, mill_error *err)
         s->a_block[r] = block < s->n_blocks ? block : -1;
         if (block >= s->n_blocks) continue;
         at->a = (stm_block){at->a_rows, at->a_units, at->a_length, rows_of(s, block)};
-        st = upload(s, r, block, at->a_rows, at->a_length, err);
+        st = load(s, r, block, at->a_rows, at->a_length, err);
         if (st == MILL_OK) st = unit(s, r, at->a_rows, at->a_length, at->a_units, at->a.n, err);
     }
     return st;
@@ -168,7 +165,7 @@ static mill_status load_b(search *s, int64_t b, mill_error *err)
 
     for (int32_t r = 0; r < s->ranks; r++)
         if (s->a_block[r] == b) from = r, has = true;
-    if (!has) st = upload(s, from, b, s->rank[from].b_rows, s->rank[from].b_length, err);
+    if (!has) st = load(s, from, b, s->rank[from].b_rows, s->rank[from].b_length, err);
     if (s->ranks == 1) {
         rank_state *at = &s->rank[0];
         at->b = has ? at->a : (stm_block){at->b_rows, at->b_units, at->b_length, n};
@@ -320,6 +317,7 @@ mill_status stm_pairs_team(stm_team *t, const mill_pairs_args *a, const stm_sear
     search s = {.team = t, .args = a, .dim = (int32_t)a->dim, .ranks = stm_team_size(t)};
     mill_status st = stm_vectors_init(&s.own, a->vectors, a->n, a->dim, a->threads, err);
 
+    s.twins = opts != NULL ? opts->twins : NULL;
     if (st == MILL_OK && s.own.n_valid > 1) {
         st = make_room(&s, opts != NULL ? opts : &usual, err);
         for (int64_t g = 0; g * s.ranks < s.n_blocks && st == MILL_OK; g++)

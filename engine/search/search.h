@@ -2,10 +2,12 @@
  * Exact searches on the devices of a team. Contract of the operations and what exact means: stepmill/ops.h; the answers are the
  * host's, bit for bit, whatever the number of devices and however memory cuts the work.
  *
- *   topk    the corpus is cut into a shard per device, queries go to all: each device gets its share of a chunk of queries from the host, the rest
+ *   topk    the corpus is cut into a shard per device, queries go to all: each device gets its share of a chunk of queries, the rest
  *           from the others. Each finds the k best of its shard, block by block; the lists are gathered, each device merges its share
  *           of the queries, and only that comes down.
- *   pairs   blocks of rows, a few per device; each block goes up once, to one device, and from there to the others.
+ *   pairs   blocks of rows, a few per device; each block goes once to one device, and from there to the others.
+ *
+ * Rows that are on a device come from there, the others from the host (search/twins.h).
  *
  * Memory: a chunk of queries and a block of rows per device. What does not fit is halved.
  * A communicator that fails is built anew, and the chunk or block done again, three times at most.
@@ -14,14 +16,15 @@
 #define STM_SEARCH_SEARCH_H
 
 #include "kernels/vectors.h"
-#include "search/team.h"
+#include "search/twins.h"
 #include "stepmill/ops.h"
 
-/** Where to begin; zero = as memory allows. Tests vary it, results do not change. */
+/** Where to begin; zero = as memory allows. Results do not change. */
 typedef struct stm_search_opts {
     int64_t chunk_rows; /* queries at once */
     int64_t block_rows; /* rows of a device's block */
     int64_t room;       /* pairs a launch may find, at least STM_NEAR_PAIRS_ROOM */
+    const stm_twins *twins; /* of the rows; borrowed. NULL = none */
 } stm_search_opts;
 
 /** Whether the devices' kernels can do it; else it is the host's work. */
@@ -47,12 +50,8 @@ static inline void *stm_carve(char **at, size_t bytes)
 /** Bytes that a search may take of each device: most of what is free on the fullest. */
 mill_status stm_search_budget(stm_team *t, int64_t *bytes, mill_error *err);
 
-/** Rows of a set of vectors, for stm_team_upload: place pick[first + i]. */
-typedef struct stm_rows_up {
-    const stm_vectors *v;
-    const int64_t *pick;
-} stm_rows_up;
-void stm_fill_rows(const void *rows_up, int64_t first, int64_t n, void *out);    /* [n][dim] floats */
-void stm_fill_lengths(const void *rows_up, int64_t first, int64_t n, void *out); /* [n] doubles */
+/** Queue the rows and lengths of v->rows[pick[0 .. n - 1]] to a rank's device. */
+mill_status stm_search_load(stm_team *t, int32_t rank, const stm_twins *twins, const stm_vectors *v, const int64_t *pick, int64_t n, float *rows,
+                            double *lengths, mill_error *err);
 
 #endif

@@ -23,6 +23,7 @@ typedef struct rank_state {
 typedef struct search {
     stm_team *team;
     const mill_topk_args *args;
+    const stm_twins *twins;
     stm_vectors own, other;
     const stm_vectors *queries;
     int32_t *self; /* [queries->n_valid] place in own.kept that may not be found; NULL: exclude_self is not asked for */
@@ -51,19 +52,25 @@ mill_status stm_search_budget(stm_team *t, int64_t *bytes, mill_error *err)
     return MILL_OK;
 }
 
-void stm_fill_rows(const void *rows_up, int64_t first, int64_t n, void *out)
-{
-    const stm_rows_up *u = rows_up;
+typedef struct picked {
+    const stm_vectors *v;
+    const int64_t *pick;
+} picked;
 
-    for (int64_t i = 0; i < n; i++)
-        memcpy((float *)out + i * u->v->dim, u->v->rows[u->pick[first + i]], (size_t)u->v->dim * sizeof(float));
+static void fill_lengths(const void *user, int64_t first, int64_t n, void *out)
+{
+    const picked *p = user;
+
+    for (int64_t i = 0; i < n; i++) ((double *)out)[i] = p->v->length[p->pick[first + i]];
 }
 
-void stm_fill_lengths(const void *rows_up, int64_t first, int64_t n, void *out)
+mill_status stm_search_load(stm_team *t, int32_t rank, const stm_twins *twins, const stm_vectors *v, const int64_t *pick, int64_t n, float *rows,
+                            double *lengths, mill_error *err)
 {
-    const stm_rows_up *u = rows_up;
+    static const stm_twins none = {0};
+    const mill_status st = stm_twins_rows(twins != NULL ? twins : &none, t, rank, v->rows, pick, n, v->dim, rows, err);
 
-    for (int64_t i = 0; i < n; i++) ((double *)out)[i] = u->v->length[u->pick[first + i]];
+    return st != MILL_OK ? st : stm_team_upload(t, rank, lengths, n, sizeof(double), fill_lengths, &(picked){v, pick}, err);
 }
 
 static void fill_self(const void *user, int64_t first, int64_t n, void *out)
@@ -178,13 +185,9 @@ static mill_status load_queries(search *s, int64_t first, int64_t n, mill_error 
     for (int32_t r = 0; r < s->ranks && st == MILL_OK; r++) {
         rank_state *at = &s->rank[r];
         const int64_t from = r * s->share, to = n < from + s->share ? n : from + s->share;
-        const stm_rows_up up = {s->queries, s->queries->valid + first + from};
-        if (from < to) {
-            st = stm_team_upload(s->team, r, at->query_rows + from * s->dim, to - from, (size_t)s->dim * sizeof(float),
-                                 stm_fill_rows, &up, err);
-            if (st == MILL_OK)
-                st = stm_team_upload(s->team, r, at->query_length + from, to - from, sizeof(double), stm_fill_lengths, &up, err);
-        }
+        if (from < to)
+            st = stm_search_load(s->team, r, s->twins, s->queries, s->queries->valid + first + from, to - from,
+                                 at->query_rows + from * s->dim, at->query_length + from, err);
         if (st == MILL_OK && s->self != NULL)
             st = stm_team_upload(s->team, r, at->self, n, sizeof(int32_t), fill_self, s->self + first, err);
         calls[r] = gather(r, STM_COMM_F32, s->share * s->dim, at->query_rows + from * s->dim, at->query_rows);
@@ -206,13 +209,11 @@ static mill_status load_queries(search *s, int64_t first, int64_t n, mill_error 
 static mill_status load_block(search *s, int32_t r, int64_t first, int64_t n, mill_error *err)
 {
     rank_state *at = &s->rank[r];
-    const stm_rows_up up = {&s->own, s->own.kept + first};
     mill_status st;
 
     if (at->loaded == first) return MILL_OK;
     at->loaded = -1;
-    st = stm_team_upload(s->team, r, at->block_rows, n, (size_t)s->dim * sizeof(float), stm_fill_rows, &up, err);
-    if (st == MILL_OK) st = stm_team_upload(s->team, r, at->block_length, n, sizeof(double), stm_fill_lengths, &up, err);
+    st = stm_search_load(s->team, r, s->twins, &s->own, s->own.kept + first, n, at->block_rows, at->block_length, err);
     if (st == MILL_OK) st = unit(s, r, at->block_rows, at->block_length, at->block_units, n, err);
     if (st == MILL_OK) at->loaded = first;
     return st;
@@ -355,6 +356,7 @@ mill_status stm_topk_team(stm_team *t, const mill_topk_args *a, const stm_search
     search s = {.team = t, .args = a, .dim = (int32_t)a->dim, .ranks = stm_team_size(t)};
     mill_status st;
 
+    s.twins = opts != NULL ? opts->twins : NULL;
     s.k = (int32_t)(a->k < a->n_corpus ? a->k : a->n_corpus);
     for (int64_t i = 0; i < a->n_queries * a->k; i++) a->rows[i] = -1, a->scores[i] = 0.0f;
     if (a->n_queries == 0 || s.k == 0) return MILL_OK;

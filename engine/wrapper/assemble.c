@@ -380,7 +380,7 @@ static mill_status to_host(stm_lane *l, const mill_column *col, mill_column **ou
 {
     mill_status st = stm_lane_drain(l, 0, l->err); /* what fills it may be behind a mark that is not raised yet */
 
-    if (st == MILL_OK) st = stm_lane_move(l, NULL, col, out, l->err);
+    if (st == MILL_OK) st = stm_lane_move(l, STM_TO_HOST, col, out, l->err);
     l->stats.landings++;
     return st;
 }

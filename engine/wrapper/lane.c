@@ -64,7 +64,12 @@ void stm_lane_settle(stm_lane *l)
 
 stm_lane_stats stm_lane_counts(const stm_lane *l) { return l->stats; }
 stm_stream *stm_lane_stream(const stm_lane *l) { return l->streams[STEP]; }
-void stm_lane_keep(stm_lane *l, const bool *keep) { l->keep = keep; }
+void stm_lane_keep(stm_lane *l, const bool *keep, const bool *pair)
+{
+    l->keep = keep;
+    l->pair = pair;
+}
+
 stm_mark stm_lane_due(const stm_lane *l) { return l->due; }
 
 mill_status stm_lane_poll(stm_lane *l, mill_error *err)
@@ -181,6 +186,7 @@ static void written(mill_buffer *b, void *user)
 typedef struct whereabouts {
     const stm_device *device;
     mill_buffer *elsewhere; /* a buffer that is not on the device */
+    bool pinned;            /* may have a twin */
 } whereabouts;
 
 static void look(mill_buffer *b, void *user)
@@ -188,15 +194,20 @@ static void look(mill_buffer *b, void *user)
     whereabouts *w = user;
 
     if (!stm_buffer_on_device(b) || stm_buffer_device(b) != w->device) w->elsewhere = b;
+    w->pinned = w->pinned || b->where == STM_MEM_PINNED;
 }
 
-static mill_status move_once(stm_lane *l, stm_device_pool *to, const mill_column *col, mill_column **out, mill_error *err)
+static mill_status move_once(stm_lane *l, stm_lane_move_to to, const mill_column *col, mill_column **out, mill_error *err)
 {
-    stm_mover m = {.stream = l->streams[STM_WAY_DOWN], .to = to, .pinned = l->pinned, .pool = l->opts.host};
-    whereabouts at = {l->opts.device, NULL};
+    stm_mover m = {.stream = l->streams[STM_WAY_DOWN],
+                   .to = to == STM_TO_DEVICE ? l->memory : NULL,
+                   .pinned = l->pinned,
+                   .pool = l->opts.host,
+                   .pairs = to == STM_TO_BOTH};
+    whereabouts at = {.device = l->opts.device};
     mill_status st;
 
-    if (to == NULL) {
+    if (to != STM_TO_DEVICE) {
         l->queued[STM_WAY_DOWN] = true;
         return stm_column_move(&m, col, out, err);
     }
@@ -205,36 +216,65 @@ static mill_status move_once(stm_lane *l, stm_device_pool *to, const mill_column
     return st == MILL_OK ? stm_column_move(&m, col, out, err) : st;
 }
 
-mill_status stm_lane_move(stm_lane *l, stm_device_pool *to, const mill_column *col, mill_column **out, mill_error *err)
+bool stm_lane_make_room(stm_lane *l, mill_status *st, size_t bytes, bool *waited, mill_error *err)
 {
-    mill_error first = {0};
-    mill_status st = move_once(l, to, col, out, &first);
-
-    if (st == MILL_ERR_AGAIN) { /* room may come with queued work: once more when that is done */
-        st = stm_lane_drain(l, 0, err);
-        l->stats.retries++;
-        if (st == MILL_OK) st = move_once(l, to, col, out, err);
-        return st == MILL_ERR_AGAIN ? MILL_ERR_DEVICE_MEM : st;
+    if (*st == MILL_ERR_AGAIN && !*waited) {
+        mill_error late = {0};
+        *waited = true;
+        if ((*st = stm_lane_drain(l, 0, &late)) != MILL_OK) {
+            *err = late;
+            return false;
+        }
+    } else {
+        if (*st == MILL_ERR_AGAIN) *st = MILL_ERR_DEVICE_MEM;
+        if (*st != MILL_ERR_DEVICE_MEM || !stm_device_pool_unpair(l->pinned, bytes)) return false;
+        *waited = false; /* queued work may be using what was let go */
     }
-    if (st != MILL_OK && err != NULL && err->status == MILL_OK) *err = first;
-    return st;
+    l->stats.retries++;
+    return true;
+}
+
+mill_status stm_lane_move(stm_lane *l, stm_lane_move_to to, const mill_column *col, mill_column **out, mill_error *err)
+{
+    bool waited = false;
+
+    for (;;) {
+        mill_error why = {0};
+        mill_status st = move_once(l, to, col, out, &why);
+        if (st == MILL_OK) return st;
+        if (stm_lane_make_room(l, &st, (size_t)stm_column_bytes(col), &waited, &why)) continue;
+        if (err != NULL && err->status == MILL_OK) *err = why;
+        return st;
+    }
 }
 
 mill_status stm_lane_take(stm_lane *l, size_t bytes, mill_buffer **out, mill_error *err)
 {
-    mill_error first = {0};
-    mill_status st = stm_device_pool_take(l->memory, bytes, out, &first);
+    bool waited = false;
 
-    if (st == MILL_ERR_AGAIN) {
-        st = stm_lane_drain(l, 0, err);
-        l->stats.retries++;
-        if (st == MILL_OK) st = stm_device_pool_take(l->memory, bytes, out, err);
-        if (st == MILL_ERR_AGAIN) st = MILL_ERR_DEVICE_MEM;
-    } else if (st != MILL_OK && err != NULL && err->status == MILL_OK) {
-        *err = first;
+    for (;;) {
+        mill_error why = {0};
+        mill_status st = stm_device_pool_take(l->memory, bytes, out, &why);
+        if (st == MILL_OK) {
+            stm_buffer_written(*out, stm_stream_next(l->streams[STEP]));
+            return st;
+        }
+        if (stm_lane_make_room(l, &st, bytes, &waited, &why)) continue;
+        if (err != NULL && err->status == MILL_OK) *err = why;
+        return st;
     }
-    if (st == MILL_OK) stm_buffer_written(*out, stm_stream_next(l->streams[STEP]));
-    return st;
+}
+
+/* What @p in is on a device, as far as it is; else itself. A reference. */
+static mill_status nearest(stm_lane *l, mill_column *in, mill_column **out, mill_error *err)
+{
+    whereabouts at = {.device = l->opts.device};
+    mill_column *twin = NULL;
+
+    stm_column_buffers(in, look, &at);
+    if (at.pinned && stm_column_twin(l->opts.host, in, &twin) != MILL_OK) return mill_fail(err, MILL_ERR_NOMEM, "out of memory for a column");
+    *out = twin != NULL ? twin : mill_column_ref(in);
+    return MILL_OK;
 }
 
 /* The step's view of one input with every column on the device; up owns references to its columns. */
@@ -246,15 +286,17 @@ static mill_status upload(stm_lane *l, const mill_batch *in, mill_batch *up, mil
     up->keys = in->keys; /* borrowed, as the marks */
     up->marks = in->marks;
     for (int32_t c = 0; c < up->n_columns && st == MILL_OK; c++) {
-        mill_column *col = in->columns[c];
-        whereabouts at = {l->opts.device, NULL};
-        if (col == NULL) continue;
+        mill_column *col = NULL;
+        whereabouts at = {.device = l->opts.device};
+        if (in->columns[c] == NULL) continue;
+        if ((st = nearest(l, in->columns[c], &col, err)) != MILL_OK) break;
         stm_column_buffers(col, look, &at);
         if (at.elsewhere != NULL) {
-            st = stm_lane_move(l, l->memory, col, &up->columns[c], err);
+            st = stm_lane_move(l, STM_TO_DEVICE, col, &up->columns[c], err);
             l->stats.uploads++;
+            mill_column_unref(&col); /* its memory stays until the copy is done: it is marked as read */
         } else {
-            up->columns[c] = mill_column_ref(col);
+            up->columns[c] = col;
         }
     }
     return st;
@@ -275,13 +317,13 @@ static void clear(mill_batch *up)
 }
 
 /* A column on a device is replaced by a copy on the host, queued and not waited for. */
-static mill_status land(stm_lane *l, mill_column **col, mill_error *err)
+static mill_status land(stm_lane *l, mill_column **col, bool pair, mill_error *err)
 {
     mill_column *here = NULL;
     mill_status st;
 
     if (*col == NULL || !stm_column_is_on_device(*col, NULL)) return MILL_OK;
-    st = stm_lane_move(l, NULL, *col, &here, err);
+    st = stm_lane_move(l, pair ? STM_TO_BOTH : STM_TO_HOST, *col, &here, err);
     if (st != MILL_OK) return st;
     mill_column_unref(col); /* its memory stays until the copy is done: it is marked as read */
     *col = here;
@@ -306,7 +348,7 @@ static mill_status bring(stm_lane *l, mill_column **col, bool *wait, mill_error 
     if (*col == NULL) return MILL_OK;
     /* what was put together for this batch is behind a mark that has not been raised */
     if (l->queued[STEP] && stm_column_is_on_device(*col, NULL)) st = raise(l, STEP, &mark, err);
-    if (st == MILL_OK) st = land(l, col, err);
+    if (st == MILL_OK) st = land(l, col, false, err);
     if (st == MILL_OK) stm_column_buffers(*col, unfilled, wait);
     return st;
 }
@@ -369,24 +411,21 @@ static mill_status call(stm_wrapper *w, mill_batch *const *up, mill_error *err)
 {
     stm_lane *l = w->lane;
     mill_status st = stm_device_enter(l->opts.device, err);
+    bool waited = false;
 
-    if (st != MILL_OK) return st;
-    l->queued[STEP] = true;
-    if ((w->step->type->flags & MILL_REPORTS_STATUS) != 0 && (st = begin_status(l, err)) != MILL_OK) return st;
-    stm_range_push(l->opts.device, w->step->name);
-    st = w->step->type->process(&w->replica, up, (size_t)w->step->n_inputs, &w->emit, err);
-    stm_range_pop(l->opts.device);
-    if (st != MILL_ERR_AGAIN) return st;
-    /* no room until queued work is done: that can be waited for, once */
-    stm_emit_drop(&w->emit);
-    stm_emit_begin(&w->emit, &w->replica, up[0]->rows, INT64_MAX);
-    memset(err, 0, sizeof *err);
-    if ((st = stm_lane_drain(l, 0, err)) != MILL_OK) return st;
-    l->stats.retries++;
-    l->queued[STEP] = true;
-    if (l->status[0] != NULL && (st = begin_status(l, err)) != MILL_OK) return st;
-    st = w->step->type->process(&w->replica, up, (size_t)w->step->n_inputs, &w->emit, err);
-    return st == MILL_ERR_AGAIN ? MILL_ERR_DEVICE_MEM : st;
+    while (st == MILL_OK) {
+        l->queued[STEP] = true;
+        if ((w->step->type->flags & MILL_REPORTS_STATUS) != 0 && (st = begin_status(l, err)) != MILL_OK) break;
+        stm_range_push(l->opts.device, w->step->name);
+        st = w->step->type->process(&w->replica, up, (size_t)w->step->n_inputs, &w->emit, err);
+        stm_range_pop(l->opts.device);
+        if (st == MILL_OK || !stm_lane_make_room(l, &st, SIZE_MAX, &waited, err)) break;
+        stm_emit_drop(&w->emit); /* once more */
+        stm_emit_begin(&w->emit, &w->replica, up[0]->rows, INT64_MAX);
+        memset(err, 0, sizeof *err);
+        st = MILL_OK;
+    }
+    return st;
 }
 
 static bool emits_on_host(const stm_wrapper *w)
@@ -400,13 +439,13 @@ static bool emits_on_host(const stm_wrapper *w)
 }
 
 /* A column that leaves goes down behind the step, and so behind what the step waited for: one wait for all of the batch's columns. */
-static mill_status leave(stm_lane *l, mill_column **col, stm_mark done, mill_error *err)
+static mill_status leave(stm_lane *l, mill_column **col, int32_t place, stm_mark done, mill_error *err)
 {
     mill_status st;
 
     if (*col == NULL || !stm_column_is_on_device(*col, NULL)) return MILL_OK;
     st = stm_stream_follow(l->streams[STM_WAY_DOWN], l->streams[STEP], done, err);
-    return st == MILL_OK ? land(l, col, err) : st;
+    return st == MILL_OK ? land(l, col, l->pair != NULL && l->pair[place], err) : st;
 }
 
 /* What leaves with the batch and may not stay: results, and columns that pass through. The step has raised @p done. */
@@ -419,10 +458,10 @@ static mill_status land_leaving(stm_wrapper *w, bool whole, stm_mark done, mill_
     for (size_t k = 0; k < w->emit.n_parts; k++)
         for (int32_t c = 0; c < s->n_outputs && st == MILL_OK; c++)
             if (!whole || l->keep == NULL || !l->keep[s->outputs[c].column])
-                st = leave(l, &w->emit.parts[k].batch->columns[c], done, err);
+                st = leave(l, &w->emit.parts[k].batch->columns[c], s->outputs[c].column, done, err);
     for (int32_t i = 0; i < s->n_pass && whole && st == MILL_OK; i++)
         if (l->keep == NULL || !l->keep[s->pass[i].to])
-            st = leave(l, &w->inputs[s->pass[i].input]->columns[s->pass[i].from], done, err);
+            st = leave(l, &w->inputs[s->pass[i].input]->columns[s->pass[i].from], s->pass[i].to, done, err);
     return st;
 }
 
@@ -510,7 +549,11 @@ mill_status mill_replica_device_buffer(mill_replica *r, size_t bytes, mill_buffe
     mill_status st;
 
     if (r->w->lane == NULL) return mill_fail(err, MILL_ERR_UNSUPPORTED, "this replica has no device");
-    st = stm_device_pool_take(r->w->lane->memory, bytes, out, err);
+    do {
+        mill_error why = {0};
+        if ((st = stm_device_pool_take(r->w->lane->memory, bytes, out, &why)) != MILL_OK && err != NULL) *err = why;
+    } while (st == MILL_ERR_DEVICE_MEM && stm_device_pool_unpair(r->w->lane->pinned, bytes));
+    if (st == MILL_OK && err != NULL) memset(err, 0, sizeof *err);
     /* scratch that is let go before the raise is in use until then */
     if (st == MILL_OK) stm_buffer_written(*out, stm_stream_next(r->w->lane->streams[STEP]));
     return st;

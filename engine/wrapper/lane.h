@@ -4,7 +4,8 @@
  *
  *      columns of the batch      on the host: copied on `up`     on another device: copied on `across`     on this one: as they are
  *      process                   queues its work on `stream`, behind all of these, and returns
- *      outputs                   what the plan lets stay, stays; the rest is copied on `down`
+ *      outputs                   what the plan lets stay, stays; the rest is copied on `down`, and what is wanted on a device, too, stays
+ *                                there besides, as its twin
  *
  * So copies for the next batch run beside the work of this one, and so do those of the last one. Each stream that got work raises one
  * mark per batch, and each stream that reads what another made waits for it once. At most STM_LANE_DEPTH batches are under way: while
@@ -36,7 +37,7 @@ typedef struct stm_lane_opts {
 typedef struct stm_lane_stats {
     int64_t batches, uploads, landings; /* calls; columns copied to the device (from the host or another device), from it */
     int64_t joined;                     /* columns put together on the device */
-    int64_t retries;                    /* calls made again once queued work had given memory back */
+    int64_t retries;                    /* calls made again once queued work, or twins, had given memory back */
 } stm_lane_stats;
 
 mill_status stm_lane_open(const stm_lane_opts *opts, stm_lane **out, mill_error *err);
@@ -47,9 +48,9 @@ void stm_lane_settle(stm_lane *l);
 stm_lane_stats stm_lane_counts(const stm_lane *l);
 stm_stream *stm_lane_stream(const stm_lane *l);
 
-/** Which outgoing columns may be on the device when a batch leaves: @p keep [columns of the step's output], borrowed for the lane's life;
- *  NULL (the beginning) = none. */
-void stm_lane_keep(stm_lane *l, const bool *keep);
+/** Which outgoing columns may be on the device when a batch leaves (@p keep), and which of the others are to be on both sides (@p pair): [columns of the
+ *  step's output], borrowed for the lane's life; NULL (the beginning) = none. */
+void stm_lane_keep(stm_lane *l, const bool *keep, const bool *pair);
 /** How to put columns together on the device. Errors of its functions go to @p err until the next call. */
 const struct stm_site *stm_lane_site(stm_lane *l, mill_error *err);
 

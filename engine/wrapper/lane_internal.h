@@ -1,4 +1,4 @@
-/* Inside of a lane: shared by lane.c and assemble.c only. */
+/* Inside of a lane: shared by what works with its streams and memory (lane.c, assemble.c, graphs.c). */
 #ifndef STM_WRAPPER_LANE_INTERNAL_H
 #define STM_WRAPPER_LANE_INTERNAL_H
 
@@ -15,7 +15,7 @@ struct stm_lane {
     bool queued[STM_WAYS];         /* something since the last raise */
     stm_device_pool *memory, *pinned;
     const stm_kernels *kernels; /* NULL: of a module of another version */
-    const bool *keep;
+    const bool *keep, *pair;
     stm_mark due;
     stm_site site;
     struct stm_graphs *graphs; /* NULL: none yet */
@@ -30,9 +30,14 @@ mill_status stm_lane_way_from(stm_lane *l, const mill_buffer *src, stm_stream **
 mill_status stm_lane_gather_ways(stm_lane *l, mill_error *err);
 /** Raise all streams with work, and wait until at most @p n batches are under way; 0: until nothing is. Blocks. */
 mill_status stm_lane_drain(stm_lane *l, int32_t n, mill_error *err);
-/** A copy of @p col on the host (@p to NULL) or in @p to; once more after a drain when there is no room. */
-mill_status stm_lane_move(stm_lane *l, stm_device_pool *to, const mill_column *col, mill_column **out, mill_error *err);
-/** Memory of the device; once more after a drain. It carries the mark of the step's stream. */
+/** Where to copy a column. */
+typedef enum stm_lane_move_to { STM_TO_DEVICE, STM_TO_HOST, STM_TO_BOTH } stm_lane_move_to;
+/** A copy of @p col on the device, or on the host, of which the device's is then the twin (STM_TO_BOTH) or not; again when there was no room and may be now. */
+mill_status stm_lane_move(stm_lane *l, stm_lane_move_to to, const mill_column *col, mill_column **out, mill_error *err);
+/** Whether something that failed with @p *st for want of room may fit now: queued work was waited for (MILL_ERR_AGAIN), or twins that have @p bytes were let
+ *  go (MILL_ERR_DEVICE_MEM). If not, *st and @p err say what it comes to. @p *waited: false at first; ends, as there are ever fewer twins. */
+bool stm_lane_make_room(stm_lane *l, mill_status *st, size_t bytes, bool *waited, mill_error *err);
+/** Memory of the device; again when there was no room and may be now. It carries the mark of the step's stream. */
 mill_status stm_lane_take(stm_lane *l, size_t bytes, mill_buffer **out, mill_error *err);
 /** graphs.c: none is queued or kept afterwards. */
 void stm_graphs_drop(stm_lane *l);

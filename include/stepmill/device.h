@@ -78,11 +78,15 @@ MILL_API bool mill_column_is_on_device(const mill_column *col);
 /**
  * mill_topk and mill_pairs on the devices of the replica, all of them (`resources: {gpus: N}`), where it has any; else on the host. The same bits.
  * For globals with the flag MILL_ON_DEVICE. Arguments and statuses as in stepmill/ops.h, and those of devices; NULL-safe as there.
+ *
+ * @param columns, n_columns  columns that the vectors may lie in, borrowed; entries may be NULL. What a step made on a device and what came down
+ *                            is often still there: then it is taken from there and does not go up again. NULL, 0: all comes from the host.
  * Threads: inside a call for the replica. Blocks until done.
  */
-MILL_API mill_status mill_replica_topk(mill_replica *r, const mill_topk_args *args, mill_error *err);
-MILL_API mill_status mill_replica_pairs(mill_replica *r, const mill_pairs_args *args, mill_error *err);
-
+MILL_API mill_status mill_replica_topk(mill_replica *r, const mill_topk_args *args, mill_column *const *columns, size_t n_columns,
+                                       mill_error *err);
+MILL_API mill_status mill_replica_pairs(mill_replica *r, const mill_pairs_args *args, mill_column *const *columns, size_t n_columns,
+                                        mill_error *err);
 MILL_END_DECLS
 
 #endif

@@ -178,7 +178,7 @@ mill_status stm_rows_seal(stm_rows *t, const stm_rows_layout *l, mill_error *err
 
 void stm_rows_fini(stm_rows *t, const stm_rows_layout *l)
 {
-    for (size_t i = 0; i < t->n_chunks * ((size_t)l->n_columns + 1); i++) mill_column_unref(&t->columns[i]);
+    for (size_t i = 0; i < stm_rows_columns(t, l); i++) mill_column_unref(&t->columns[i]);
     free(t->chunks);
     free(t->columns);
     free(t->vectors);

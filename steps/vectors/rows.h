@@ -50,6 +50,8 @@ mill_status stm_rows_accept(stm_rows *t, const stm_rows_layout *l, size_t input,
 /** All rows are there: number them and list the vectors. Rows whose vector is null or holds a null have none. */
 mill_status stm_rows_seal(stm_rows *t, const stm_rows_layout *l, mill_error *err);
 void stm_rows_fini(stm_rows *t, const stm_rows_layout *l);
+/** Entries of t->columns. */
+static inline size_t stm_rows_columns(const stm_rows *t, const stm_rows_layout *l) { return t->n_chunks * ((size_t)l->n_columns + 1); }
 /** Chunk that holds row @p row. Sealed. */
 const stm_rows_chunk *stm_rows_chunk_of(const stm_rows *t, int64_t row);
 /** Whether stm_rows_append knows the type: all that are not nested, but for float16. */

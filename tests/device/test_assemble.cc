@@ -27,7 +27,7 @@ public:
     {
         Column out;
         mill_error err = {};
-        EXPECT_EQ(stm_lane_move(l, l->memory, c.p, &out.p, &err), MILL_OK) << err.msg;
+        EXPECT_EQ(stm_lane_move(l, STM_TO_DEVICE, c.p, &out.p, &err), MILL_OK) << err.msg;
         EXPECT_EQ(stm_lane_gather_ways(l, &err), MILL_OK) << err.msg;
         return out;
     }
@@ -36,7 +36,7 @@ public:
         Column out;
         mill_error err = {};
         EXPECT_EQ(stm_lane_drain(l, 0, &err), MILL_OK) << err.msg;
-        EXPECT_EQ(stm_lane_move(l, nullptr, c.p, &out.p, &err), MILL_OK) << err.msg;
+        EXPECT_EQ(stm_lane_move(l, STM_TO_HOST, c.p, &out.p, &err), MILL_OK) << err.msg;
         EXPECT_EQ(stm_lane_drain(l, 0, &err), MILL_OK) << err.msg;
         return out;
     }

@@ -211,26 +211,85 @@ TEST_P(Lane, BatchesArePutTogetherOnTheDevice)
     EXPECT_EQ(joined, 3) << "batches over a border of the first step's: the others are slices";
 }
 
-/* A column that somebody on the host reads is there, whoever else reads it. */
+/* A column that somebody on the host reads is there, whoever else reads it; and where the others read it, too, so that it does not go up again. */
 TEST_P(Lane, ReadersOnTheHostSeeTheHost)
 {
+    for (int size : {100, 40}) {
+        Pipe p;
+        Behaviour looks;
+        looks.uses = {{"y", "int64"}};
+        looks.process = [](mill_replica *, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
+            EXPECT_FALSE(mill_column_is_on_device(mill_batch_column(in[0], 0)));
+            return mill_emit_pass(out, e);
+        };
+        uploads = 0;
+        p.source("rows", 300, 50);
+        p.add("reverse", MILL_STEP, {{"rows"}}, reverses(), gpu(100));
+        p.add("looks", MILL_STEP, {{"reverse"}}, looks);
+        p.add("again", MILL_STEP, {{"looks"}}, reverses_again(), gpu(size));
+        p.sink("out", "looks");
+        p.sink("out2", "again");
+        ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
+        expect_reversed(p, 300, 100);
+        ASSERT_EQ(p.rows("out2").size(), 300u);
+        for (size_t i = 0; i < 300; i++) {
+            const size_t first = i / static_cast<size_t>(size) * static_cast<size_t>(size), last = std::min<size_t>(first + static_cast<size_t>(size), 300) - 1;
+            ASSERT_EQ(p.rows("out2")[i].values.at("z"), p.rows("out2")[first + last - i].values.at("y"));
+        }
+        p.destroy();
+        if (!on_device) continue;
+        EXPECT_EQ(uploads, size == 100 ? 3 : 4) << "x; and y of batches over a border of the first step's, which are put together on the host";
+    }
+}
+
+/* Copies that are kept on the device for readers to come go where the step needs the room, and all rows stay right. */
+TEST_P(Lane, CopiesKeptOnTheDeviceMakeRoom)
+{
+    enum { ROWS = 40000, BATCH = 500 };
+    const auto fault = reinterpret_cast<void (*)(const char *, long, int, int)>(dlsym(RTLD_DEFAULT, "stm_sim_fault"));
+    const auto clear = reinterpret_cast<void (*)()>(dlsym(RTLD_DEFAULT, "stm_sim_fault_clear"));
     Pipe p;
-    Behaviour looks;
-    looks.uses = {{"y", "int64"}};
-    looks.process = [](mill_replica *, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
-        EXPECT_FALSE(mill_column_is_on_device(mill_batch_column(in[0], 0)));
-        return mill_emit_pass(out, e);
+    Behaviour keeps; /* all that comes, until the end */
+    std::vector<mill_column *> kept;
+    int64_t sum = 0;
+    keeps.flags = MILL_ON_DEVICE;
+    keeps.adds = {{"n", "int64"}};
+    keeps.accept = [&](mill_replica *, size_t, const mill_batch *in, mill_error *) -> mill_status {
+        kept.push_back(mill_column_ref(mill_batch_column(in, 1))); /* x, y */
+        for (int64_t i = 0; i < mill_batch_rows(in); i++) sum += value(in, 1, i);
+        return MILL_OK;
     };
-    p.source("rows", 300, 50);
-    p.add("reverse", MILL_STEP, {{"rows"}}, reverses(), gpu(100));
-    p.add("looks", MILL_STEP, {{"reverse"}}, looks);
-    p.add("again", MILL_STEP, {{"reverse"}}, reverses_again(), gpu(100));
-    p.sink("out", "looks");
-    p.sink("out2", "again");
-    ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
-    expect_reversed(p, 300, 100);
-    ASSERT_EQ(p.rows("out2").size(), 300u);
-    for (const Row &r : p.rows("out2")) ASSERT_EQ(r.values.at("z"), r.values.at("x"));
+    keeps.finish = [&](mill_replica *r, mill_emit *out, mill_error *e) -> mill_status {
+        int paired = 0;
+        for (mill_column *c : kept) {
+            mill_column *twin = nullptr;
+            EXPECT_EQ(stm_column_twin(mill_replica_pool(r), c, &twin), MILL_OK);
+            paired += twin != nullptr;
+            mill_column_unref(&twin);
+        }
+        if (on_device && fault != nullptr) {
+            EXPECT_GT(paired, 0);
+            EXPECT_LT(paired, ROWS / BATCH) << "the others made room";
+        }
+        for (mill_column *c : kept) mill_column_unref(&c);
+        return emit_int64(r, out, {sum}, e);
+    };
+    Pipe::Opts small = gpu(BATCH); /* a slab has room for 64 batches, and there is no other */
+    small.policy = [](stm_policy *o) { o->gpus = 1, o->memory_bytes = 256 << 10; };
+    p.source("rows", ROWS, BATCH);
+    p.add("reverse", MILL_STEP, {{"rows"}}, reverses([&](mill_batch *const *, mill_error *) -> mill_status {
+              if (calls == 0 && fault != nullptr) fault("cudaMalloc", -1, 2, 0); /* out of memory */
+              return MILL_OK;
+          }),
+          small);
+    p.add("keeps", MILL_GLOBAL, {{"reverse"}}, keeps, gpu(0));
+    p.sink("out", "keeps");
+    const stm_run_end end = p.run(60);
+    if (clear != nullptr) clear();
+    ASSERT_EQ(end, STM_END_DONE) << p.error.msg;
+    EXPECT_TRUE(p.errors.empty());
+    ASSERT_EQ(p.rows("out").size(), 1u);
+    EXPECT_EQ(p.rows("out")[0].values.at("n"), int64_t(ROWS) * (ROWS - 1) / 2);
 }
 
 /* Replicas on several devices pass columns on by copies between them, and two steps with batches of any size keep the rows. */

@@ -111,6 +111,78 @@ TEST_P(Place, ReturnsAfterReferencesAndMarks)
     stm_device_pool_release(&p);
 }
 
+TEST_P(Place, PinnedMemoryHasATwinUntilItGoes)
+{
+    stm_device_pool *p = pool(1 << 20, 0), *pinned = pool(1 << 20, 0, STM_MEM_PINNED);
+    mill_buffer *there = nullptr, *host = nullptr, *twin = nullptr;
+    size_t from = 7;
+    ASSERT_EQ(stm_device_pool_take(p, 5000, &there, nullptr), MILL_OK);
+    ASSERT_EQ(stm_device_pool_take(pinned, 1000, &host, nullptr), MILL_OK);
+    EXPECT_EQ(stm_buffer_twin(host, &from), nullptr);
+    EXPECT_EQ(stm_buffer_twin(there, &from), nullptr) << "it is one itself";
+    stm_buffer_pair(host, there, 256);
+    twin = stm_buffer_twin(host, &from);
+    EXPECT_EQ(twin, there);
+    EXPECT_EQ(from, 256u);
+    if (twin != nullptr) mill_buffer_unref(&twin);
+    mill_buffer_unref(&there);
+    EXPECT_GT(stm_device_pool_counts(p).live_bytes, 0) << "kept by its copy";
+    stm_device_pool_release(&p); /* so is the pool */
+    mill_buffer_unref(&host);
+    stm_device_pool_release(&pinned);
+}
+
+/* The youngest go first, no more of them than there must, and none are made from then on. */
+TEST_P(Place, TwinsAreLetGoForRoom)
+{
+    enum { N = 5, BYTES = 4096 };
+    stm_device_pool *p = pool(N * BYTES, N * BYTES), *pinned = pool(1 << 20, 0, STM_MEM_PINNED);
+    mill_buffer *host[N] = {}, *more = nullptr, *twin = nullptr;
+    size_t from = 0;
+    for (auto &h : host) {
+        mill_buffer *there = nullptr;
+        ASSERT_EQ(stm_device_pool_take(p, BYTES, &there, nullptr), MILL_OK);
+        ASSERT_EQ(stm_device_pool_take(pinned, BYTES, &h, nullptr), MILL_OK);
+        stm_buffer_pair(h, there, 0);
+        mill_buffer_unref(&there);
+    }
+    mill_buffer_unref(&host[3]); /* from the middle */
+    EXPECT_EQ(stm_device_pool_counts(p).live_bytes, (N - 1) * BYTES);
+    ASSERT_EQ(stm_device_pool_take(p, BYTES, &more, nullptr), MILL_OK);
+    mill_error err = {};
+    mill_buffer *none = nullptr;
+    EXPECT_EQ(stm_device_pool_take(p, 2 * BYTES, &none, &err), MILL_ERR_DEVICE_MEM);
+    EXPECT_TRUE(stm_device_pool_unpair(pinned, BYTES + 1)) << "two of them";
+    for (int i : {0, 1, 2, 4}) {
+        twin = stm_buffer_twin(host[i], &from);
+        EXPECT_EQ(twin != nullptr, i < 2) << i;
+        if (twin != nullptr) mill_buffer_unref(&twin);
+    }
+    EXPECT_EQ(stm_device_pool_counts(p).live_bytes, 3 * BYTES);
+    stm_buffer_pair(host[2], more, 0);
+    EXPECT_EQ(stm_buffer_twin(host[2], &from), nullptr);
+    EXPECT_TRUE(stm_device_pool_unpair(pinned, SIZE_MAX));
+    EXPECT_FALSE(stm_device_pool_unpair(pinned, 1));
+    EXPECT_EQ(stm_device_pool_counts(p).live_bytes, BYTES);
+    mill_buffer_unref(&more);
+    for (auto &h : host)
+        if (h != nullptr) mill_buffer_unref(&h);
+    stm_device_pool_release(&p);
+    stm_device_pool_release(&pinned);
+}
+
+TEST_P(Place, TwinsHaveAShareOfTheDevice)
+{
+    int64_t free_bytes = 0, total = 0;
+    ASSERT_EQ(stm_device_memory(*dev, &free_bytes, &total, nullptr), MILL_OK);
+    EXPECT_FALSE(stm_device_keep(*dev, free_bytes / 2));
+    EXPECT_TRUE(stm_device_keep(*dev, free_bytes / 8));
+    EXPECT_FALSE(stm_device_keep(*dev, free_bytes / 4)) << "all of them together";
+    EXPECT_TRUE(stm_device_keep(*dev, -(free_bytes / 8)));
+    EXPECT_TRUE(stm_device_keep(*dev, free_bytes / 5));
+    EXPECT_TRUE(stm_device_keep(*dev, -(free_bytes / 5)));
+}
+
 TEST_P(Place, ReadMarksAreOnePerTimelineAndFew)
 {
     stm_device_pool *p = pool(1 << 16, 0);

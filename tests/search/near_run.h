@@ -24,7 +24,7 @@ struct NearRun {
     bool fresh = true;
 };
 
-/** @p n texts, of which each fourth is like the first of its four but for its last word. */
+/** @p n texts, of which each fourth is like the first of its four but for its last word; from 17 on every 17th is null. */
 inline std::string near_documents(int n, int words)
 {
     std::string out;
@@ -32,7 +32,7 @@ inline std::string near_documents(int n, int words)
         std::string text;
         for (int w = 0; w < words; w++)
             text += " w" + std::to_string(5 + ((i % 4 == 3 && w < words - 1 ? i - 3 : i) * 7 + w * (i / 4 + 1) * 3) % 30);
-        out += "{\"name\":\"d" + std::to_string(i) + "\",\"text\":\"" + text + "\"}\n";
+        out += "{\"name\":\"d" + std::to_string(i) + "\",\"text\":" + (i > 0 && i % 17 == 0 ? "null" : "\"" + text + "\"") + "}\n";
     }
     return out;
 }

@@ -10,6 +10,14 @@ namespace {
 
 const BertShape kShape = {"small", 2, 32, 2, 64, 40, 32, 2, false, false, true, 1e-12};
 
+long long moved_so_far(const char *direction)
+{
+    long copies;
+    long long bytes;
+    stm_sim_copied(direction, &copies, &bytes);
+    return bytes;
+}
+
 class NearDuplicates : public NearPipeline {
 protected:
     NearDuplicates() : NearPipeline(kShape, 64, 12, 16) {}
@@ -28,6 +36,28 @@ protected:
     }
     std::string want[2];
 };
+
+/* Fewer and shorter documents, for what is run many times. */
+const BertShape kSmaller = {"smaller", 1, 32, 2, 32, 40, 32, 2, false, false, true, 1e-12};
+constexpr long long kDocs = 20, kVectors = 19, kBytes = 32 * 4; /* one text is null; of a vector */
+
+class NearVectors : public NearPipeline {
+protected:
+    NearVectors() : NearPipeline(kSmaller, kDocs, 6, 4) {}
+    /* What the copies of a run moved. */
+    struct Moved {
+        long long up, down, there; /* bytes: to devices, from them, within and between them */
+    };
+    Moved moved(const std::string &name, const NearRun &n)
+    {
+        const auto all = [] { return Moved{moved_so_far("h2d"), moved_so_far("d2h"), moved_so_far("d2d") + moved_so_far("p2p")}; };
+        const Moved before = all();
+        EXPECT_EQ(run(name, n, &err), MILL_RUN_DONE) << err.msg;
+        const Moved now = all();
+        return {now.up - before.up, now.down - before.down, now.there - before.there};
+    }
+};
+
 
 } // namespace
 
@@ -62,12 +92,66 @@ TEST_F(NearDuplicates, SameGroupsWithTheEncoderOnDevicesToo)
     const long products = stm_sim_calls("cublas*");
     for (int i = 0; i < 4; i++) kernels[i] = stm_sim_kernels(i);
     stm_sim_nccl_moved(&operations[0], &bytes[0]);
+    const long long across = moved_so_far("p2p");
     ASSERT_EQ(run("devices", {4, 4}, &err), MILL_RUN_DONE) << err.msg;
     stm_sim_nccl_moved(&operations[1], &bytes[1]);
+    EXPECT_GT(moved_so_far("p2p") - across, 61 * 32 * 4) << "what others embedded, for queries, for what can be found, for blocks";
     EXPECT_EQ(near_members(file("devices", "groups.jsonl")), near_members(want[0]));
     EXPECT_GE(near_members(want[0]).size(), 4u);
     for (int i = 0; i < 4; i++) EXPECT_GT(stm_sim_kernels(i), kernels[i]) << "device " << i;
     EXPECT_GT(bytes[1], bytes[0]);
     EXPECT_GT(stm_sim_calls("cublas*"), products) << "the encoder multiplied there";
+    EXPECT_EQ(stm_sim_live("*"), 0);
+}
+
+/* What the encoder made on devices is still there when the searches want it: it comes down once, for the journal and what the host does with it, and
+ * nothing of it goes up. */
+TEST_F(NearVectors, StayOnTheDevices)
+{
+    const Moved alone = moved("alone", {0, 1}); /* the searches on the host */
+    EXPECT_GE(alone.down, kDocs * kBytes);
+    for (int gpus : {1, 2, 4}) {
+        SCOPED_TRACE(gpus);
+        const Moved both = moved("both", {gpus, 1});
+        EXPECT_EQ(file("both", "groups.jsonl"), file("alone", "groups.jsonl"));
+        EXPECT_EQ(file("both", "near.jsonl"), file("alone", "near.jsonl"));
+        EXPECT_LT(both.up - alone.up, kVectors * kBytes / 2) << "lengths, and places of queries";
+        EXPECT_LT(both.down - alone.down, kVectors * kBytes / 2) << "neighbours and pairs";
+        EXPECT_GE(both.there - alone.there, 3 * kVectors * kBytes) << "queries, what can be found, blocks";
+    }
+    EXPECT_EQ(stm_sim_live("*"), 0);
+}
+
+/* Nothing depends on it: where no memory is to be spared for it, where a batch fails, and after a stop. */
+TEST_F(NearVectors, GoUpWhereTheyAreNotThere)
+{
+    const Moved there = moved("there", {1, 1});
+    stm_sim_fault_clear();
+    stm_sim_fault("cudaMemGetInfo", 1, cudaErrorInvalidValue, 0); /* nobody knows how much memory there is */
+    const Moved blind = moved("blind", {1, 1});
+    EXPECT_NE(stm_sim_fault_fired(), 0);
+    EXPECT_EQ(blind.up - there.up, 3 * kVectors * kBytes);
+    EXPECT_EQ(file("blind", "groups.jsonl"), file("there", "groups.jsonl"));
+    EXPECT_EQ(file("blind", "near.jsonl"), file("there", "near.jsonl"));
+    for (int gpus : {2, 0}) { /* a batch whose work fails; the same with searches on the host */
+        stm_sim_fault_clear();
+        stm_sim_fault("cublasLtMatmul", 3, 7, 0); /* an invalid value: the device is none the worse for it */
+        ASSERT_EQ(run(gpus > 0 ? "failed" : "failed_host", {gpus, 1}, &err), MILL_RUN_DONE) << err.msg;
+        EXPECT_NE(stm_sim_fault_fired(), 0);
+        EXPECT_GT(imputed, 0);
+    }
+    EXPECT_EQ(file("failed", "groups.jsonl"), file("failed_host", "groups.jsonl"));
+    EXPECT_EQ(file("failed", "near.jsonl"), file("failed_host", "near.jsonl"));
+    /* stopped when all was in the journal: what was there is gone, and comes from the host */
+    NearRun on = {2, 2};
+    stm_sim_fault_clear();
+    stm_sim_fault("ncclAllGather", -1, ncclInternalError, 0);
+    EXPECT_EQ(run("stopped", on, &err), MILL_RUN_FAILED);
+    stm_sim_fault_clear();
+    on.fresh = false;
+    EXPECT_GE(moved("stopped", on).up, 2 * kVectors * kBytes);
+    EXPECT_EQ(near_members(file("stopped", "groups.jsonl")), near_members(file("there", "groups.jsonl")));
+    const std::string near = file("stopped", "near.jsonl");
+    EXPECT_EQ(std::count(near.begin(), near.end(), '\n'), kDocs);
     EXPECT_EQ(stm_sim_live("*"), 0);
 }

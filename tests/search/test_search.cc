@@ -58,10 +58,10 @@ TEST_P(Search, Neighbours)
 {
     Vectors c(90, 20, 1), q(21, 20, 2);
     c.spoil(), q.spoil();
-    expect_topk(q, c, 5, MILL_COSINE, {{0, 0, 0}, {12, 16, 0}});
-    expect_topk(q, c, 7, MILL_DOT, {{8, 30, 0}}, [](mill_topk_args *a) { a->threshold = 0.5f; });
-    expect_topk(c, c, 3, MILL_COSINE, {{64, 30, 0}}, [](mill_topk_args *a) { a->exclude_self = true; });
-    expect_topk(q, c, 2, MILL_COSINE, {{64, 30, 0}},
+    expect_topk(q, c, 5, MILL_COSINE, {{}, {12, 16, 0, nullptr}});
+    expect_topk(q, c, 7, MILL_DOT, {{8, 30, 0, nullptr}}, [](mill_topk_args *a) { a->threshold = 0.5f; });
+    expect_topk(c, c, 3, MILL_COSINE, {{64, 30, 0, nullptr}}, [](mill_topk_args *a) { a->exclude_self = true; });
+    expect_topk(q, c, 2, MILL_COSINE, {{64, 30, 0, nullptr}},
                 [](mill_topk_args *a) { a->exclude_self = true; }); /* row q of another corpus */
 }
 
@@ -88,12 +88,25 @@ TEST_P(Search, Pairs)
 {
     Vectors v(190, 12, 5);
     v.spoil();
-    expect_pairs(v, 0.7f, MILL_COSINE, {{0, 0, 0}, {0, 70, 1}});
-    expect_pairs(v, 12.0f, MILL_DOT, {{0, 90, 0}});
-    expect_pairs(v, -1.0f, MILL_COSINE, {{0, 0, 1}}); /* all of them: launches find more than there is room for */
+    expect_pairs(v, 0.7f, MILL_COSINE, {{}, {0, 70, 1, nullptr}});
+    expect_pairs(v, 12.0f, MILL_DOT, {{0, 90, 0, nullptr}});
+    expect_pairs(v, -1.0f, MILL_COSINE, {{0, 0, 1, nullptr}}); /* all of them: launches find more than there is room for */
     expect_pairs(Vectors(0, 3, 1), 0.5f, MILL_COSINE, {{}});
     expect_pairs(Vectors(1, 3, 1), 0.5f, MILL_COSINE, {{}});
     expect_pairs(Vectors(2, 3, 1), -1.0f, MILL_COSINE, {{}});
+}
+
+/* Rows that are on devices are taken from there, from whichever and wherever they lie, and the others from the host. */
+TEST_P(Search, RowsThatAreThereAlready)
+{
+    Vectors c(90, 20, 1), q(21, 20, 2);
+    c.spoil(), q.spoil();
+    const Twins there(c, team->devices(), 7);
+    EXPECT_GT(there.twins.n, 0u);
+    expect_topk(there.of, there.of, 3, MILL_COSINE, {{64, 30, 0, &there.twins}},
+                [](mill_topk_args *a) { a->exclude_self = true; });
+    expect_topk(q, there.of, 5, MILL_DOT, {{12, 16, 0, &there.twins}});
+    expect_pairs(there.of, 0.7f, MILL_COSINE, {{0, 0, 0, &there.twins}, {0, 20, 1, &there.twins}});
 }
 
 TEST_P(Search, Stops)

@@ -34,7 +34,7 @@ protected:
         EXPECT_EQ(stm_sim_findings(), 0);
     }
     /* A team made, both searches, the end. MILL_OK: answers are right. */
-    mill_status both(mill_error *err) { return both(v, want, want_pairs, RANKS, {0, 40, 0}, err); }
+    mill_status both(mill_error *err) { return both(v, want, want_pairs, RANKS, {0, 40, 0, nullptr}, err); }
     mill_status both(const Vectors &of, const Neighbours &neighbours, const Pairs &pairs, int ranks, stm_search_opts opts,
                      mill_error *err)
     {

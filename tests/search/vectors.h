@@ -9,6 +9,7 @@
 #include <random>
 
 extern "C" {
+#include "batch/column.h"
 #include "kernels/topk.h"
 #include "search/search.h"
 }
@@ -18,6 +19,7 @@ namespace mt {
 const float kNone = -std::numeric_limits<float>::infinity();
 
 struct Vectors {
+    Vectors(int64_t n, int64_t width) : dim(width), rows(static_cast<size_t>(n)) {} /* rows are somebody else's */
     Vectors(int64_t n, int64_t width, unsigned seed) : dim(width), v(static_cast<size_t>(n * width))
     {
         std::mt19937 g(seed);
@@ -104,6 +106,76 @@ inline mill_pairs_args pairs_args(const Vectors &v, float threshold, int32_t met
     return a;
 }
 
+/** Of the rows of some vectors those that are on devices, too, in pieces, in turn; each piece begins behind other bytes there. */
+class Twins {
+public:
+    Twins(const Vectors &v, const std::vector<stm_device *> &devices, int64_t piece) : devices_(devices), of(v.n(), v.dim)
+    {
+        EXPECT_EQ(stm_pool_create(0, &heads_), MILL_OK);
+        for (size_t i = 0; i < devices.size(); i++)
+            for (stm_mem_kind kind : {STM_MEM_DEVICE, STM_MEM_PINNED}) {
+                stm_device_pool_opts o = {};
+                mill_error err = {};
+                stm_device_pool *p = nullptr;
+                o.device = devices[i], o.kind = kind, o.heads = heads_, o.slab_bytes = 1 << 16;
+                EXPECT_EQ(stm_device_pool_create(&o, &p, &err), MILL_OK) << err.msg;
+                pools_.push_back(p);
+                if (kind == STM_MEM_DEVICE) streams_.push_back(std::make_unique<Stream>(devices[i]));
+            }
+        size_t turn = 0;
+        for (int64_t at = 0; at < v.n(); at += piece, turn++) put(v, at, std::min(piece, v.n() - at), turn);
+        mill_error err = {};
+        EXPECT_EQ(stm_twins_find(&twins, columns_.data(), columns_.size(), &err), MILL_OK) << err.msg;
+    }
+    ~Twins()
+    {
+        streams_.clear(); /* what is under way there is over */
+        stm_twins_fini(&twins);
+        for (mill_column *c : columns_) mill_column_unref(&c);
+        for (stm_device_pool *p : pools_) stm_device_pool_release(&p);
+        stm_pool_release(&heads_);
+    }
+    Twins(const Twins &) = delete;
+
+private:
+    void put(const Vectors &v, int64_t at, int64_t rows, size_t turn)
+    {
+        const size_t bytes = static_cast<size_t>(rows * v.dim) * sizeof(float), before = turn % 2 * 256, n = devices_.size() + 1;
+        const size_t d = turn % n; /* the last: on the host alone */
+        mill_buffer *host = nullptr, *there = nullptr;
+        mill_column *column = nullptr;
+        mill_error err = {};
+        if (d + 1 == n) {
+            ASSERT_EQ(mill_buffer_create(heads_, bytes, &host), MILL_OK);
+        } else {
+            ASSERT_EQ(stm_device_pool_take(pools_[2 * d + 1], bytes, &host, &err), MILL_OK) << err.msg;
+            ASSERT_EQ(stm_device_pool_take(pools_[2 * d], before + bytes, &there, &err), MILL_OK) << err.msg;
+        }
+        memcpy(mill_buffer_data(host), v.rows[static_cast<size_t>(at)], bytes);
+        if (there != nullptr) { /* on its way there when the search begins */
+            stm_mark mark = {};
+            ASSERT_EQ(stm_stream_copy(*streams_[d], static_cast<char *>(mill_buffer_data(there)) + before, mill_buffer_data(host), bytes, &err), MILL_OK);
+            ASSERT_EQ(stm_stream_raise(*streams_[d], &mark, &err), MILL_OK);
+            stm_buffer_written(there, mark);
+            stm_buffer_pair(host, there, before);
+            mill_buffer_unref(&there);
+        }
+        for (int64_t r = 0; r < rows; r++) of.rows[static_cast<size_t>(at + r)] = static_cast<float *>(mill_buffer_data(host)) + r * v.dim;
+        ASSERT_EQ(mill_column_create(heads_, mill_type_plain(MILL_FLOAT32), rows * v.dim, nullptr, nullptr, &host, nullptr, &column, &err), MILL_OK);
+        columns_.push_back(column);
+        columns_.push_back(nullptr); /* nobody minds */
+    }
+    std::vector<stm_device *> devices_;
+    std::vector<std::unique_ptr<Stream>> streams_;
+    std::vector<stm_device_pool *> pools_;
+    std::vector<mill_column *> columns_;
+    mill_pool *heads_ = nullptr;
+
+public:
+    Vectors of; /* the same, but these rows */
+    stm_twins twins = {};
+};
+
 /** n devices as a team. */
 class Team {
 public:
@@ -121,6 +193,12 @@ public:
     }
     ~Team() { stm_team_close(&t_); }
     operator stm_team *() const { return t_; }
+    std::vector<stm_device *> devices() const
+    {
+        std::vector<stm_device *> all;
+        for (const auto &d : devices_) all.push_back(*d);
+        return all;
+    }
 
 private:
     std::vector<std::unique_ptr<Device>> devices_;
