@@ -14,12 +14,12 @@
 #include <stdint.h>
 
 #include "kernels/both.h"
-#include "stepmill/status.h"
+#include "stepmill/ops.h"
 
 MILL_BEGIN_DECLS
 
-#define STM_MINHASHES 128
-#define STM_SHINGLE_MAX 64
+#define STM_MINHASHES MILL_MINHASHES
+#define STM_SHINGLE_MAX MILL_SHINGLE_MAX
 
 typedef struct stm_minhash_args {
     const uint8_t *bytes;   /* texts end to end */
@@ -55,6 +55,8 @@ STM_BOTH uint64_t stm_minhash_factors(uint64_t seed, int32_t j)
     return z ^ z >> 31; /* a_j = upper half | 1, b_j = lower half */
 }
 
+/** What mill_minhash checks first. */
+mill_status stm_minhash_check(const mill_minhash_args *a, mill_error *err);
 void stm_minhash_ref(const stm_minhash_args *a);
 mill_status stm_minhash_cpu(const stm_minhash_args *a);
 mill_status stm_minhash_cuda(const stm_minhash_args *a, void *stream); /* in the module */

@@ -9,6 +9,7 @@ static const mill_step_type *const types[] = {
     &stm_step_explode,
     &stm_step_filter,
     &stm_step_limit,
+    &stm_step_minhash_text,
     &stm_step_nearest_neighbours,
     &stm_step_read_arrow,
     &stm_step_read_jsonl,

@@ -15,6 +15,7 @@ extern const mill_step_type stm_step_embed_text;
 extern const mill_step_type stm_step_explode;
 extern const mill_step_type stm_step_filter;
 extern const mill_step_type stm_step_limit;
+extern const mill_step_type stm_step_minhash_text;
 extern const mill_step_type stm_step_nearest_neighbours;
 extern const mill_step_type stm_step_read_arrow;
 extern const mill_step_type stm_step_read_jsonl;

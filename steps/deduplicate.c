@@ -1,6 +1,7 @@
 /*
- * deduplicate: groups of near-duplicates. Two rows whose vectors have at least the threshold's cosine belong together, and so
- * do rows that are linked through others. Groups stand in the order of their first members, members in row order.
+ * deduplicate: groups of near-duplicates. Two rows whose vectors have at least the threshold's cosine belong together, or whose signatures
+ * have at least that share of numbers in common, and so do rows that are linked through others. Groups stand in the order of their first
+ * members, members in row order.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "stepmill/ops.h"
 #include "steps/builtin.h"
 #include "steps/vectors/rows.h"
+#include "steps/vectors/signatures.h"
 
 enum { GROUPS_PER_BATCH = 256, OWN_COLUMNS = 4 };
 
@@ -111,7 +113,7 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     mill_step_set_state(step, s, settings_free);
     s->threshold = (float)mill_config_float(c, "threshold");
     s->groups = strcmp(mill_config_text(c, "output"), "groups") == 0;
-    if ((st = stm_rows_layout_init(&s->layout, io, err)) != MILL_OK) return st;
+    if ((st = stm_rows_layout_init(&s->layout, io, true, err)) != MILL_OK) return st;
     return s->groups ? configure_groups(s, c, io, err) : configure_rows(s, io, err);
 }
 
@@ -143,82 +145,62 @@ static mill_status accept(mill_replica *r, size_t input, const mill_batch *in, m
 
 /* ---- groups ---- */
 
-/*
- * A forest over the vectors: every tree is a group and its root the lowest member, so that the outcome does not depend
- * on the order in which pairs come. After `settle` the members of each group are chained in row order.
- */
-typedef struct forest {
+/* What a search for links works on. */
+typedef struct links {
     mill_replica *replica;
-    int64_t *parent; /* [n] */
-    int64_t *next;   /* [n] next member of the same group, -1 = last */
-    int64_t *size;   /* [n] members, at roots */
-    int64_t n;
-} forest;
-
-static int64_t root_of(int64_t *parent, int64_t i)
-{
-    while (parent[i] != i) {
-        parent[i] = parent[parent[i]]; /* halve the path */
-        i = parent[i];
-    }
-    return i;
-}
+    stm_forest *forest;
+} links;
 
 static mill_status unite(void *user, const mill_pair *pairs, int64_t n, mill_error *err)
 {
-    forest *f = user;
-
     (void)err;
-    for (int64_t p = 0; p < n; p++) {
-        const int64_t a = root_of(f->parent, pairs[p].i), b = root_of(f->parent, pairs[p].j);
-        if (a < b)
-            f->parent[b] = a;
-        else if (b < a)
-            f->parent[a] = b;
-    }
+    for (int64_t p = 0; p < n; p++) stm_forest_link(((links *)user)->forest, pairs[p].i, pairs[p].j);
     return MILL_OK;
 }
 
-static bool cancelled(void *user) { return mill_replica_cancelled(((forest *)user)->replica); }
+static bool cancelled(void *user) { return mill_replica_cancelled(((links *)user)->replica); }
 
-static void forest_fini(forest *f)
-{
-    free(f->parent);
-    free(f->next);
-    free(f->size);
-}
-
-static mill_status grow_forest(forest *f, const settings *s, const stm_rows *t, mill_error *err)
+static mill_status link_vectors(links *l, const settings *s, const stm_rows *t, mill_error *err)
 {
     mill_pairs_args a = MILL_PAIRS_INIT;
-    int64_t *last;
-    mill_status st;
 
-    f->n = t->n_vectors;
-    f->parent = malloc(((size_t)f->n + 1) * sizeof *f->parent);
-    f->next = malloc(((size_t)f->n + 1) * sizeof *f->next);
-    f->size = calloc((size_t)f->n + 1, sizeof *f->size);
-    if (f->parent == NULL || f->next == NULL || f->size == NULL) return no_memory(err);
-    for (int64_t i = 0; i < f->n; i++) f->parent[i] = i, f->next[i] = -1;
-    a.metric = MILL_COSINE, a.threads = mill_replica_cpus(f->replica);
-    a.vectors = t->vectors, a.n = f->n, a.dim = s->layout.dim, a.threshold = s->threshold;
-    a.cancelled = cancelled, a.found = unite, a.user = f;
-    if ((st = mill_replica_pairs(f->replica, &a, t->columns, stm_rows_columns(t, &s->layout), err)) != MILL_OK) return st;
-    if ((last = malloc(((size_t)f->n + 1) * sizeof *last)) == NULL) return no_memory(err);
-    for (int64_t i = 0; i < f->n; i++) { /* a root comes before its members */
-        const int64_t root = root_of(f->parent, i);
-        f->parent[i] = root;
-        if (root != i) f->next[last[root]] = i;
-        last[root] = i;
-        f->size[root]++;
-    }
-    free(last);
-    return MILL_OK;
+    a.metric = MILL_COSINE, a.threads = mill_replica_cpus(l->replica);
+    a.vectors = t->vectors, a.n = t->n_vectors, a.dim = s->layout.dim, a.threshold = s->threshold;
+    a.cancelled = cancelled, a.found = unite, a.user = l;
+    return mill_replica_pairs(l->replica, &a, t->columns, stm_rows_columns(t, &s->layout), err);
+}
+
+static mill_status link_signatures(links *l, const settings *s, const stm_rows *t, mill_error *err)
+{
+    const stm_signatures a = {.rows = (const int32_t *const *)(const void *)t->vectors,
+                              .n = t->n_vectors,
+                              .length = s->layout.dim,
+                              .threshold = s->threshold,
+                              .cancelled = cancelled,
+                              .user = l};
+
+    return stm_signatures_link(&a, l->forest, err);
+}
+
+static mill_status grow_forest(mill_replica *r, const settings *s, const stm_rows *t, stm_forest *f, mill_error *err)
+{
+    links l = {r, f};
+    mill_status st = stm_forest_init(f, t->n_vectors, err);
+
+    if (st == MILL_OK) st = s->layout.signatures ? link_signatures(&l, s, t, err) : link_vectors(&l, s, t, err);
+    return st == MILL_OK ? stm_forest_settle(f, err) : st;
+}
+
+static float score(const settings *s, const stm_rows *t, int64_t i, int64_t j)
+{
+    if (s->layout.signatures)
+        return stm_signatures_score((const int32_t *)(const void *)t->vectors[i], (const int32_t *)(const void *)t->vectors[j], s->layout.dim);
+    return mill_score(MILL_COSINE, t->vectors[i], t->vectors[j], s->layout.dim);
 }
 
 /* ---- one row per group ---- */
 
-static mill_status append_group(const settings *s, const stm_rows *t, const forest *f, int64_t root, int64_t number,
+static mill_status append_group(const settings *s, const stm_rows *t, const stm_forest *f, int64_t root, int64_t number,
                                 mill_builder *const *b)
 {
     mill_status st;
@@ -226,9 +208,8 @@ static mill_status append_group(const settings *s, const stm_rows *t, const fore
     if ((st = mill_builder_int(b[0], number)) != MILL_OK) return st;
     if ((st = mill_builder_int(b[1], f->size[root])) != MILL_OK) return st;
     for (int64_t i = root; i >= 0; i = f->next[i]) {
-        const float score = mill_score(MILL_COSINE, t->vectors[root], t->vectors[i], s->layout.dim);
         if ((st = mill_builder_int(mill_builder_child(b[2], 0), t->row_of[i])) != MILL_OK) return st;
-        if ((st = mill_builder_float(mill_builder_child(b[3], 0), (double)score)) != MILL_OK) return st;
+        if ((st = mill_builder_float(mill_builder_child(b[3], 0), (double)score(s, t, root, i))) != MILL_OK) return st;
         for (int32_t c = OWN_COLUMNS; c < s->n_types; c++) {
             mill_builder *values = mill_builder_child(b[c], 0);
             if ((st = stm_rows_append(t, &s->layout, s->carried[c - OWN_COLUMNS], t->row_of[i], values)) != MILL_OK) return st;
@@ -259,7 +240,7 @@ static mill_status emit_built(const settings *s, mill_pool *pool, mill_builder *
     return st;
 }
 
-static mill_status emit_groups(mill_replica *r, const stm_rows *t, const forest *f, mill_emit *out, mill_error *err)
+static mill_status emit_groups(mill_replica *r, const stm_rows *t, const stm_forest *f, mill_emit *out, mill_error *err)
 {
     const settings *s = settings_of(r);
     mill_builder **b = calloc((size_t)s->n_types, sizeof *b);
@@ -289,7 +270,7 @@ done:
 
 /* ---- every row, with its group ---- */
 
-static mill_status emit_rows(mill_replica *r, const stm_rows *t, forest *f, mill_emit *out, mill_error *err)
+static mill_status emit_rows(mill_replica *r, const stm_rows *t, stm_forest *f, mill_emit *out, mill_error *err)
 {
     const settings *s = settings_of(r);
     mill_pool *pool = mill_replica_pool(r);
@@ -336,23 +317,23 @@ static mill_status finish(mill_replica *r, mill_emit *out, mill_error *err)
 {
     const settings *s = settings_of(r);
     stm_rows *t = mill_replica_state(r);
-    forest f = {.replica = r};
+    stm_forest f = {0};
     mill_status st;
 
-    if ((st = stm_rows_seal(t, &s->layout, err)) == MILL_OK && (st = grow_forest(&f, s, t, err)) == MILL_OK)
+    if ((st = stm_rows_seal(t, &s->layout, err)) == MILL_OK && (st = grow_forest(r, s, t, &f, err)) == MILL_OK)
         st = s->groups ? emit_groups(r, t, &f, out, err) : emit_rows(r, t, &f, out, err);
-    forest_fini(&f);
+    stm_forest_fini(&f);
     return st;
 }
 
 static const mill_param params[] = {
-    {"threshold", MILL_PARAM_FLOAT, 0, "0.92", -1, 1, NULL, "cosine from which on two rows belong together"},
+    {"threshold", MILL_PARAM_FLOAT, 0, "0.92", -1, 1, NULL, "from which on two rows belong together: the cosine of their vectors, or the share of equal numbers of their signatures"},
     {"output", MILL_PARAM_ENUM, 0, "groups", 0, 0, "groups|rows",
      "groups: one row per group of two or more; rows: every row, with its group and whether to keep it"},
     {"columns", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, NULL, 0, 0, NULL,
      "groups: columns to list for the members of a group; default: all that are not nested"},
 };
-static const mill_column_decl inputs[] = {{"embedding", "any", "vectors, fixed_list<float32>"}};
+static const mill_column_decl inputs[] = {{"embedding", "any", "vectors, fixed_list<float32>, or the signatures of minhash_text"}};
 
 const mill_step_type stm_step_deduplicate = {
     .struct_size = sizeof(mill_step_type),
@@ -360,7 +341,7 @@ const mill_step_type stm_step_deduplicate = {
     .kind = MILL_GLOBAL,
     .flags = MILL_ORDERED | MILL_ON_DEVICE,
     .name = "deduplicate",
-    .summary = "Groups of near-duplicates: rows whose vectors have at least the threshold's cosine, and rows linked through others",
+    .summary = "Groups of near-duplicates: rows whose vectors or signatures are alike as far as the threshold says, and rows linked through others",
     .version = "1",
     .params = params,
     .n_params = sizeof params / sizeof params[0],

@@ -49,7 +49,7 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     s->threshold = mill_config_has(c, "threshold") ? (float)mill_config_float(c, "threshold") : -INFINITY;
     s->metric = strcmp(mill_config_text(c, "metric"), "dot") == 0 ? MILL_DOT : MILL_COSINE;
     s->exclude_self = mill_config_bool(c, "exclude_self");
-    if ((st = stm_rows_layout_init(&s->layout, io, err)) != MILL_OK) return st;
+    if ((st = stm_rows_layout_init(&s->layout, io, false, err)) != MILL_OK) return st;
     s->id = -1;
     if (mill_config_has(c, "id")) {
         s->id = stm_rows_layout_column(&s->layout, mill_config_text(c, "id"));

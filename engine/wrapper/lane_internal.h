@@ -1,4 +1,4 @@
-/* Inside of a lane: shared by what works with its streams and memory (lane.c, assemble.c, graphs.c). */
+/* Inside of a lane: shared by what works with its streams and memory (lane.c, assemble.c, graphs.c, minhash.c). */
 #ifndef STM_WRAPPER_LANE_INTERNAL_H
 #define STM_WRAPPER_LANE_INTERNAL_H
 

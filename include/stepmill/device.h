@@ -87,6 +87,13 @@ MILL_API mill_status mill_replica_topk(mill_replica *r, const mill_topk_args *ar
                                        mill_error *err);
 MILL_API mill_status mill_replica_pairs(mill_replica *r, const mill_pairs_args *args, mill_column *const *columns, size_t n_columns,
                                         mill_error *err);
+/**
+ * mill_minhash for texts on the host, on the device of the replica where it has one (queued, not waited for), else on the host. The same bits. args->out is
+ * not looked at: *out is a buffer of int32 [rows][MILL_MINHASHES] in the memory of the device or of the host, and the caller's.
+ * Statuses as mill_replica_device_buffer and mill_minhash. Threads: inside process. Blocks: no; on the host until done.
+ */
+MILL_API mill_status mill_replica_minhash(mill_replica *r, const mill_minhash_args *args, mill_buffer **out, mill_error *err);
+
 MILL_END_DECLS
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * Operations on host memory for model and vector steps: exact nearest neighbours and near-duplicate pairs.
+ * Operations on host memory for model and vector steps: exact nearest neighbours and near-duplicate pairs, signatures of texts.
  * UNSTABLE until release 1.0: this header may change in any version, and the step ABI does not cover it.
  *
  * What "exact" means here: the score of two vectors a, b is computed in double from the float32 values as they are
@@ -82,6 +82,33 @@ MILL_API mill_status mill_pairs(const mill_pairs_args *args, mill_error *err);
 
 /** The score of two vectors of @p dim floats; NaN when one takes no part. Threads: any. */
 MILL_API float mill_score(int32_t metric, const float *a, const float *b, int64_t dim);
+
+#define MILL_MINHASHES 128
+#define MILL_SHINGLE_MAX 64
+
+/** MinHash signatures: of those of two texts about as large a share is equal as their sets of shingles overlap (Jaccard), give or take 0.044 at
+ *  most (one standard error). Initialise with MILL_MINHASH_INIT. All pointers are borrowed for the call. */
+typedef struct mill_minhash_args {
+    size_t struct_size;
+    int32_t threads;        /* host threads to use, the caller's included; < 1 means 1 */
+    int32_t width;          /* bytes of a shingle, 1 .. MILL_SHINGLE_MAX: each window of so many is one; a shorter text is one itself */
+    uint64_t seed;          /* signatures of different seeds or widths have nothing in common */
+    const void *bytes;      /* texts end to end */
+    const int64_t *offsets; /* [rows + 1] ascending, from any number on */
+    int64_t rows;           /* 0 .. 2^31 - 1 */
+    uint32_t *out;          /* out [rows][MILL_MINHASHES]; all bits set for an empty text */
+} mill_minhash_args;
+#define MILL_MINHASH_INIT                                         \
+    {                                                             \
+        sizeof(mill_minhash_args), 1, 9, 0, NULL, NULL, 0, NULL \
+    }
+
+/**
+ * Equal bytes give equal numbers, on every processor and device.
+ * @retval MILL_ERR_INVALID  an argument is out of range.
+ * Threads: any; starts and joins `threads` - 1 of its own. Blocks until done.
+ */
+MILL_API mill_status mill_minhash(const mill_minhash_args *args, mill_error *err);
 
 MILL_END_DECLS
 

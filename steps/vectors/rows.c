@@ -37,24 +37,30 @@ static mill_status add_column(stm_rows_layout *l, mill_io *io, size_t input, con
     return MILL_OK;
 }
 
-static mill_status add_embedding(stm_rows_layout *l, mill_io *io, size_t input, int32_t *place, mill_error *err)
+static mill_status add_embedding(stm_rows_layout *l, mill_io *io, size_t input, bool signatures, int32_t *place, mill_error *err)
 {
     const mill_type *t;
     char shown[128];
+    bool fits;
     mill_status st;
 
     if ((st = mill_io_use(io, input, "embedding", "any", place, err)) != MILL_OK) return st;
     t = mill_io_used_type(io, input, *place);
     mill_type_format(t, shown, sizeof shown);
-    if (t->id != MILL_FIXED_LIST || t->fields[0].type->id != MILL_FLOAT32)
-        return mill_fail(err, MILL_ERR_TYPE, "the column read as \"embedding\" is %s, expected fixed_list<float32>[n]", shown);
+    fits = t->id == MILL_FIXED_LIST && (t->fields[0].type->id == MILL_FLOAT32 || (signatures && t->fields[0].type->id == MILL_INT32));
+    if (!fits || t->length < 1)
+        return mill_fail(err, MILL_ERR_TYPE, "the column read as \"embedding\" is %s, expected fixed_list<float32>[n]%s", shown,
+                         signatures ? ", or fixed_list<int32>[n] for signatures" : "");
+    if (l->dim != 0 && l->signatures != (t->fields[0].type->id == MILL_INT32))
+        return mill_fail(err, MILL_ERR_TYPE, "one input has vectors, another signatures");
+    l->signatures = t->fields[0].type->id == MILL_INT32;
     if (l->dim != 0 && l->dim != t->length)
         return mill_fail(err, MILL_ERR_TYPE, "vectors of one input have %d components, those of another %d", (int)l->dim, (int)t->length);
     l->dim = t->length;
     return MILL_OK;
 }
 
-mill_status stm_rows_layout_init(stm_rows_layout *l, mill_io *io, mill_error *err)
+mill_status stm_rows_layout_init(stm_rows_layout *l, mill_io *io, bool signatures, mill_error *err)
 {
     size_t width = 1, narrow; /* embedding, and all that arrives */
     mill_status st;
@@ -71,7 +77,7 @@ mill_status stm_rows_layout_init(stm_rows_layout *l, mill_io *io, mill_error *er
     for (size_t i = 0; i < l->n_inputs; i++) {
         const size_t n = mill_io_column_count(io, i);
 
-        if ((st = add_embedding(l, io, i, &l->places[i * width + width - 1], err)) != MILL_OK) return st;
+        if ((st = add_embedding(l, io, i, signatures, &l->places[i * width + width - 1], err)) != MILL_OK) return st;
         for (size_t c = 0; c < n; c++) {
             if ((st = add_column(l, io, i, mill_io_column_name(io, i, c), width, err)) != MILL_OK) return st;
         }

@@ -19,10 +19,11 @@ typedef struct stm_rows_layout {
                               * what the step reads as `embedding`, under whatever name it arrives */
     int32_t n_columns;
     int64_t dim;
+    bool signatures; /* of int32, from minhash_text; else vectors of float32 */
 } stm_rows_layout;
 
-/** Read the arriving columns; `embedding` must be fixed_list<float32>. stm_rows_layout_fini in any case. */
-mill_status stm_rows_layout_init(stm_rows_layout *l, mill_io *io, mill_error *err);
+/** Read the arriving columns; `embedding` must be fixed_list<float32>, or, where @p signatures are taken, too, fixed_list<int32>. stm_rows_layout_fini in any case. */
+mill_status stm_rows_layout_init(stm_rows_layout *l, mill_io *io, bool signatures, mill_error *err);
 void stm_rows_layout_fini(stm_rows_layout *l);
 /** Place of a column by its name; -1 = no such column arrives. */
 int32_t stm_rows_layout_column(const stm_rows_layout *l, const char *name);
@@ -41,7 +42,7 @@ typedef struct stm_rows {
     size_t columns_cap;
     int64_t n_rows;
     /* after stm_rows_seal */
-    const float **vectors; /* [n_vectors] into the columns */
+    const float **vectors; /* [n_vectors] into the columns; of signatures: their int32 all the same */
     int64_t *row_of;       /* [n_vectors] increasing */
     int64_t n_vectors;
 } stm_rows;

@@ -17,6 +17,8 @@
 
 extern "C" {
 #include "device/lane_peek.h"
+#include "stepmill/ops.h"
+#include "steps/builtin.h"
 }
 
 using namespace mt;
@@ -290,6 +292,66 @@ TEST_P(Lane, CopiesKeptOnTheDeviceMakeRoom)
     EXPECT_TRUE(p.errors.empty());
     ASSERT_EQ(p.rows("out").size(), 1u);
     EXPECT_EQ(p.rows("out")[0].values.at("n"), int64_t(ROWS) * (ROWS - 1) / 2);
+}
+
+/* The step of the library that reads texts on the host and signs them on the device: the numbers of the host. */
+TEST_P(Lane, SignaturesOfTexts)
+{
+    enum { ROWS = 75 };
+    std::vector<std::string> texts;
+    for (int i = 0; i < ROWS; i++) texts.push_back(i % 10 == 3 ? "" : std::string(static_cast<size_t>(i * i % 90), static_cast<char>('a' + i % 3)) + std::to_string(i));
+    Pipe p;
+    Behaviour source, compares;
+    int64_t seen = 0;
+    source.adds = {{"text", "utf8"}};
+    source.generate = [&](mill_replica *r, int64_t max, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *e) -> mill_status {
+        int64_t at = 0;
+        if (cursor->size > 0) memcpy(&at, cursor->bytes, sizeof at);
+        mill_builder *b = nullptr;
+        mill_column *col = nullptr;
+        mill_batch *made = nullptr;
+        mill_status st = mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_UTF8), &b);
+        const int64_t end = std::min<int64_t>(at + max, ROWS);
+        for (int64_t i = at; i < end && st == MILL_OK; i++) {
+            const std::string &t = texts[static_cast<size_t>(i)];
+            st = i % 10 == 7 ? mill_builder_null(b) : mill_builder_text(b, t.data(), static_cast<int64_t>(t.size()));
+        }
+        if (st == MILL_OK) st = mill_builder_finish(b, &col);
+        if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), end - at, 1, &made);
+        if (st == MILL_OK) st = mill_batch_set_column(made, 0, &col);
+        if (st == MILL_OK) st = mill_emit_batch(out, &made, nullptr, e);
+        mill_builder_destroy(&b);
+        mill_column_unref(&col);
+        mill_batch_destroy(&made);
+        cursor->size = sizeof end;
+        memcpy(cursor->bytes, &end, sizeof end);
+        *last = end == ROWS;
+        return st;
+    };
+    compares.write = [&](mill_replica *, const mill_batch *in, mill_error *e) -> mill_status { /* text, signature */
+        const mill_column *signs = mill_batch_column(in, 1);
+        for (int64_t i = 0; i < mill_batch_rows(in); i++, seen++) {
+            const std::string &t = texts[static_cast<size_t>(seen)];
+            const int64_t offsets[2] = {0, static_cast<int64_t>(t.size())};
+            uint32_t want[MILL_MINHASHES];
+            mill_minhash_args a = MILL_MINHASH_INIT;
+            a.width = 5, a.seed = 3, a.bytes = t.data(), a.offsets = offsets, a.rows = 1, a.out = want;
+            EXPECT_EQ(mill_minhash(&a, e), MILL_OK) << e->msg;
+            EXPECT_EQ(mill_column_is_null(signs, i), t.empty() || seen % 10 == 7) << seen;
+            if (mill_column_is_null(signs, i)) continue;
+            const mill_view list = mill_column_view(signs), v = mill_column_view(list.children[0]);
+            EXPECT_EQ(memcmp(static_cast<const int32_t *>(v.data) + v.offset + (list.offset + i) * MILL_MINHASHES, want, sizeof want), 0) << seen;
+        }
+        return MILL_OK;
+    };
+    Pipe::Opts size;
+    size.batch_rows = 20;
+    p.add("texts", MILL_GENERATOR, {}, source, size);
+    p.add_type("sign", &stm_step_minhash_text, {{"texts"}}, {{"shingle", {"5"}}, {"seed", {"3"}}}, gpu(16));
+    p.add("out", MILL_SINK, {{"sign"}}, compares);
+    ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
+    EXPECT_TRUE(p.errors.empty());
+    EXPECT_EQ(seen, ROWS);
 }
 
 /* Replicas on several devices pass columns on by copies between them, and two steps with batches of any size keep the rows. */

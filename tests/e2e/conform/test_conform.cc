@@ -77,6 +77,7 @@ const Right kRight[] = {
     {nullptr, "route_by", {"route_by.when={a: \"id > 3\", b: \"id <= 3\"}", "route_by.mixed=most", "route_by.to=[a, b]"}, {}},
     {nullptr, "round_robin", {}, {}},
     {nullptr, "deduplicate", {}, {"embedding=fixed_list<float32>[8]"}},
+    {nullptr, "minhash_text", {"minhash_text.shingle=3"}, {}},
     {nullptr, "nearest_neighbours", {}, {"embedding=fixed_list<float32>[8]"}},
     {nullptr, "write_arrow", {"write_arrow.part_rows=23", "write_arrow.batch_rows=7"}, {}},
     {nullptr, "read_arrow", {"read_arrow.path=" ARROW_FILE}, {}},
