@@ -11,7 +11,8 @@ typedef struct stm_width {
     int32_t now;   /* 1 .. most */
     int32_t least; /* what `now` was at its smallest */
     int32_t good;  /* answers of this round since `now` changed */
-    uint32_t round; /* of requests: a new one begins with every halving. What was under way before says nothing about the lower number */
+    /* Of requests; a new one begins with every halving. What was under way before says nothing about the lower number. */
+    uint32_t round;
 } stm_width;
 
 /** @p most >= 1, which is where it begins. */

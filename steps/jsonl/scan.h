@@ -64,8 +64,10 @@ inline const char *number_end(const char *s, bool *whole)
     *whole = true;
     if (*s == '-') s++;
     if (!digit(*s)) return nullptr;
-    if (*s == '0') s++;
-    else while (digit(*s)) s++;
+    if (*s == '0')
+        s++;
+    else
+        while (digit(*s)) s++;
     if (*s == '.') {
         *whole = false;
         if (!digit(*++s)) return nullptr;

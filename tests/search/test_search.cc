@@ -131,4 +131,7 @@ TEST_P(Search, Stops)
     expect_topk(v, v, 2, MILL_COSINE, {{}}); /* the team is as good as new */
 }
 
-INSTANTIATE_TEST_SUITE_P(Devices, Search, ::testing::ValuesIn(mt::leaves_out(mt::kThreadSanitizer) ? std::vector<int>{3} : std::vector<int>{1, 2, 4}), [](const auto &i) { return std::to_string(i.param); });
+INSTANTIATE_TEST_SUITE_P(Devices, Search,
+                         ::testing::ValuesIn(mt::leaves_out(mt::kThreadSanitizer) ? std::vector<int>{3}
+                                                                                  : std::vector<int>{1, 2, 4}),
+                         [](const auto &i) { return std::to_string(i.param); });

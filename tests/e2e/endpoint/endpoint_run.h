@@ -39,7 +39,8 @@ class EndpointRun : public testing::Test {
 protected:
     void SetUp() override
     {
-        std::string name = access("/dev/shm", W_OK) == 0 ? "/dev/shm/stepmill-endpoint-XXXXXX" : "/tmp/stepmill-endpoint-XXXXXX"; /* syncing costs nothing there */
+        std::string name = access("/dev/shm", W_OK) == 0 ? "/dev/shm/stepmill-endpoint-XXXXXX"
+                                                         : "/tmp/stepmill-endpoint-XXXXXX"; /* syncing costs nothing there */
         ASSERT_NE(mkdtemp(name.data()), nullptr);
         dir_ = name;
         setenv("STEPMILL_MODULES", MODULES, 1);

@@ -17,13 +17,16 @@ using Request = BadServer::Request;
 /* Row 1 is refused for good, row 2 once; a group with row 1 in it is refused as a whole. */
 BadServer::Reply answer(const Request &r)
 {
-    static const char choice[] = R"({"choices":[{"index":0,"message":{"content":"yes"},"text":"yes","finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2}})";
+    static const char choice[] =
+        R"({"choices":[{"index":0,"message":{"content":"yes"},"text":"yes","finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2}})";
     const bool embeds = r.head.find("/embeddings ") != std::string::npos;
-    if (r.body.find("row 1\"") != std::string::npos || r.body.find("row 1\\\"") != std::string::npos) return BadServer::reply(400, R"({"error":{"message":"not this one"}})");
+    if (r.body.find("row 1\"") != std::string::npos || r.body.find("row 1\\\"") != std::string::npos)
+        return BadServer::reply(400, R"({"error":{"message":"not this one"}})");
     if (!embeds) return BadServer::reply(200, choice);
     std::string data;
     for (size_t at = 0, n = 0; (at = r.body.find("\"row ", at)) != std::string::npos; at++, n++)
-        data += (n > 0 ? "," : "") + std::string("{\"index\":") + std::to_string(n) + ",\"embedding\":[" + std::to_string(atoi(r.body.c_str() + at + 5)) + ",1]}";
+        data += (n > 0 ? "," : "") + std::string("{\"index\":") + std::to_string(n) + ",\"embedding\":[" +
+                std::to_string(atoi(r.body.c_str() + at + 5)) + ",1]}";
     return BadServer::reply(200, "{\"data\":[" + data + "],\"usage\":{\"total_tokens\":3}}");
 }
 
@@ -32,7 +35,8 @@ struct Case {
 };
 const Case kCases[] = {
     {"chat", "chat", "prompt",
-     "    system: be brief\n    temperature: 0.5\n    max_tokens: 9\n    response_format: {type: json_object}\n    extra_body: {min_p: 0.1}\n    raw: true\n"},
+     "    system: be brief\n    temperature: 0.5\n    max_tokens: 9\n    response_format: {type: json_object}\n    extra_body: "
+     "{min_p: 0.1}\n    raw: true\n"},
     {"messages", "chat", "messages", "    ask: messages\n    api_key_file: key\n"},
     {"complete", "complete", "prompt", "    ca_file: key\n"},
     {"embed_remote", "embed_remote", "text", "    dimensions: 2\n    texts_per_request: 4\n"},
@@ -50,13 +54,19 @@ TEST_P(EndpointMemory, EveryAllocationOfTheModuleFailsOnce)
     std::ofstream rows(dir_ / "rows.jsonl");
     for (int i = 0; i < 6; i++) {
         const std::string text = "row " + std::to_string(i);
-        rows << "{\"id\":" << i << ",\"q\":" << (i == 3 ? "null" : std::string(c.input) == "messages" ? "\"[{\\\"content\\\":\\\"" + text + "\\\"}]\"" : "\"" + text + "\"") << "}\n";
+        rows << "{\"id\":" << i << ",\"q\":"
+             << (i == 3                               ? "null"
+                 : std::string(c.input) == "messages" ? "\"[{\\\"content\\\":\\\"" + text + "\\\"}]\""
+                                                      : "\"" + text + "\"")
+             << "}\n";
     }
     rows.close();
     const std::string yaml = std::string("stepmill: 1\nname: p\nmax_errors: 1000\nsteps:\n"
-                                         "  rows: {type: read_jsonl, path: rows.jsonl, columns: {id: int64, q: utf8}, extra: \"\", batch_size: 6}\n  ask:\n    type: ") +
-                             c.type + "\n    from: rows\n    url: http://127.0.0.1:" + std::to_string(s.port()) + "/v1\n    model: m\n    backoff: 1ms\n    concurrency: 4\n    inputs: {" +
-                             c.input + ": q}\n" + c.more + "  out: {type: write_jsonl, from: ask, path: out.jsonl, errors: true}\n";
+                                         "  rows: {type: read_jsonl, path: rows.jsonl, columns: {id: int64, q: utf8}, extra: \"\", "
+                                         "batch_size: 6}\n  ask:\n    type: ") +
+                             c.type + "\n    from: rows\n    url: http://127.0.0.1:" + std::to_string(s.port()) +
+                             "/v1\n    model: m\n    backoff: 1ms\n    concurrency: 4\n    inputs: {" + c.input + ": q}\n" +
+                             c.more + "  out: {type: write_jsonl, from: ask, path: out.jsonl, errors: true}\n";
     const auto lines = [](const std::string &text) {
         std::istringstream in(text);
         std::vector<std::string> all;
@@ -97,8 +107,11 @@ TEST_P(EndpointMemory, EveryAllocationOfTheModuleFailsOnce)
                 if (got[i] == want[i]) continue;
                 const std::string id = "{\"id\":" + std::to_string(i) + ",";
                 EXPECT_EQ(got[i].compare(0, id.size(), id), 0) << got[i];
-                EXPECT_NE(got[i].find(std::string(c.type) == "embed_remote" ? "\"embedding\":null" : "\"answer\":null"), std::string::npos) << got[i];
-                EXPECT_TRUE(got[i].find("memory") != std::string::npos || i == 1) << got[i]; /* row 1 may lose the server's words only */
+                EXPECT_NE(got[i].find(std::string(c.type) == "embed_remote" ? "\"embedding\":null" : "\"answer\":null"),
+                          std::string::npos)
+                    << got[i];
+                EXPECT_TRUE(got[i].find("memory") != std::string::npos || i == 1)
+                    << got[i]; /* row 1 may lose the server's words only */
                 lost += i != 1;
             }
             if (lost > 0) {
@@ -111,7 +124,8 @@ TEST_P(EndpointMemory, EveryAllocationOfTheModuleFailsOnce)
         }
         if (!fired || HasFailure()) break;
     }
-    printf("%s: %lld allocations, %lld of them without a run, %lld with rows nulled\n", c.name, static_cast<long long>(points), static_cast<long long>(refused),
+    printf("%s: %lld allocations, %lld of them without a run, %lld with rows nulled\n", c.name, static_cast<long long>(points),
+           static_cast<long long>(refused),
            static_cast<long long>(nulled)); /* else submit was called again, for the halves of its batch */
     EXPECT_GT(refused, 10);
     EXPECT_GT(nulled, 0);

@@ -49,8 +49,10 @@ public:
             case 4: token = std::string("##") + (cased ? "\xc3\xbc" : "u") + number, pieces_.push_back(id); break;
             case 5: token = (cased ? "W" : "v") + number, words_.push_back(id); break;
             case 6: /* as many as there are marks */
-                if (kind / 7 < 6) token = std::string(1, "!-?(/~"[kind / 7]), signs_.push_back({token, {id}});
-                else token = "w" + number, words_.push_back(id);
+                if (kind / 7 < 6)
+                    token = std::string(1, "!-?(/~"[kind / 7]), signs_.push_back({token, {id}});
+                else
+                    token = "w" + number, words_.push_back(id);
             }
             tokens[size_t(id)] = token;
         }
@@ -74,8 +76,10 @@ public:
             if (part.ids.size() > size_t(n) - out.ids.size()) part = {"q", {unknown()}};
             const bool splits = alone && part.ids.size() == 1 && part.bytes != "q";
             static const char *const blanks[] = {" ", "  ", "\t", "\n", "\xc2\xa0", "\xe3\x80\x80"};
-            if (apart && !splits) out.bytes += blanks[gen() % 6];
-            else if (gen() % 2 == 0) out.bytes += blanks[gen() % 6];
+            if (apart && !splits)
+                out.bytes += blanks[gen() % 6];
+            else if (gen() % 2 == 0)
+                out.bytes += blanks[gen() % 6];
             out.bytes += part.bytes;
             out.ids.insert(out.ids.end(), part.ids.begin(), part.ids.end());
             apart = !splits;
@@ -94,9 +98,12 @@ private:
         const std::string number = t.substr(t.find_first_of("0123456789"));
         const char kind = t[0];
         if (!cased_) {
-            static const std::map<char, std::vector<const char *>> ways = {{'w', {"w", "W"}}, {'v', {"v", "V"}}, {'x', {"x", "X"}},
-                                                                           {'e', {"e", "E", "\xc3\xa9", "\xc3\x89", "e\xcc\x81", "\xc3\xaa"}},
-                                                                           {'u', {"u", "\xc3\xbc", "\xc3\x9c", "U\xcc\x88"}}};
+            static const std::map<char, std::vector<const char *>> ways = {
+                {'w', {"w", "W"}},
+                {'v', {"v", "V"}},
+                {'x', {"x", "X"}},
+                {'e', {"e", "E", "\xc3\xa9", "\xc3\x89", "e\xcc\x81", "\xc3\xaa"}},
+                {'u', {"u", "\xc3\xbc", "\xc3\x9c", "U\xcc\x88"}}};
             const auto &all = ways.at(kind);
             t = all[gen() % all.size()] + number;
         }
@@ -127,7 +134,8 @@ private:
     Text sign(std::mt19937 &gen) const
     {
         if (gen() % 4 == 0) return specials_[gen() % specials_.size()];
-        if (signs_.empty() || gen() % 4 == 0) return {gen() % 2 ? "\xe3\x90\x80" : "&", {unknown()}}; /* an ideograph and a mark that are not there */
+        if (signs_.empty() || gen() % 4 == 0)
+            return {gen() % 2 ? "\xe3\x90\x80" : "&", {unknown()}}; /* an ideograph and a mark that are not there */
         return signs_[gen() % signs_.size()];
     }
 
