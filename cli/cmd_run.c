@@ -151,7 +151,7 @@ static void ended_by_parent(const cli_args *a, const mill_error *err, int code)
 /* @p half: the first of two: what it says of rows and outputs is not how this ends. */
 static int watch(const cli_args *a, bool half, mill_run *run, mill_child *child, view *v)
 {
-    mill_error err = {0}, hung = {0};
+    mill_error err = {0}, hung = {0}, unwritten = {0};
     mill_run_totals t = {.struct_size = sizeof t};
     mill_run_state state;
 
@@ -160,14 +160,14 @@ static int watch(const cli_args *a, bool half, mill_run *run, mill_child *child,
         if (mill_run_hung(run, &hung)) leave_hung(a, run, child, &hung);
     }
     view_end(v);
+    mill_run_finish(run, &unwritten);
     mill_run_get_totals(run, &t);
     if (state != MILL_RUN_DONE && state != MILL_RUN_STOPPED && err.status != MILL_OK) cli_say_error(&(cli_args){0}, &err);
     half = half && state == MILL_RUN_DONE;
     if (!a->given[CLI_QUIET] && !half) summary(run, &t, state);
     if (a->given[CLI_JSON] && !a->given[CLI_DRY_RUN] && !half) summary_json(run, &t, state, &err);
-    err = (mill_error){0};
-    if (mill_run_finish(run, &err) != MILL_OK) {
-        cli_say_error(&(cli_args){0}, &err);
+    if (unwritten.status != MILL_OK) {
+        cli_say_error(&(cli_args){0}, &unwritten);
         return mill_run_exit_code(run) != MILL_EXIT_OK ? mill_run_exit_code(run) : MILL_EXIT_PROCESS;
     }
     return mill_run_exit_code(run);

@@ -126,6 +126,7 @@ mill_pipeline *cli_open(const cli_args *a, int *code)
         if (st != MILL_OK && st != MILL_ERR_NOMEM) err.phase = MILL_PHASE_CHECK;
     }
     if (st == MILL_OK && a->given[CLI_PLACEMENT]) st = mill_pipeline_set(p, "placement", a->value[CLI_PLACEMENT], &err);
+    if (st == MILL_OK && a->given[CLI_RUN]) st = mill_pipeline_use_dir(p, a->value[CLI_RUN], &err);
     if (st == MILL_OK && a->given[CLI_DEVICES]) st = mill_pipeline_use_devices(p, a->value[CLI_DEVICES], &err);
     if (st == MILL_OK) return p;
     cli_say_error(a, &err);

@@ -128,6 +128,8 @@ static mill_status configure_either(mill_step *step, const mill_config *c, mill_
     s->many = many;
     s->per_batch = many || strcmp(mill_config_text(c, "process"), "per_batch") == 0;
     s->deadline_s = mill_config_float(c, "deadline");
+    if (s->deadline_s == 0 || s->deadline_s > 1e9)
+        return mill_config_fail(c, "deadline", err, MILL_ERR_INVALID, "expected a duration above 0 and at most 1e9 s, or none");
     s->max_line = (size_t)mill_config_int(c, "max_line_bytes");
     if ((st = make_env(s, c, err)) != MILL_OK) return st;
     for (size_t i = 0; i < n_names; i++) {

@@ -3,6 +3,7 @@
 #define STM_CORE_RUNFILES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "stepmill/export.h"
 
@@ -19,9 +20,18 @@ MILL_BEGIN_DECLS
 #define STM_RUN_JOURNAL "journal." /* then the epoch */
 #define STM_RUN_OWNER "owner."     /* then the epoch */
 #define STM_RUN_SEGMENT ".seg"     /* behind stream and epoch */
+#define STM_RUN_BATCHES "batches"  /* a folder: where steps note what they handed to others: steps/http/offline.h */
+
+/** The first of these, which are whole names: number @p i of STM_RUN_FILES. */
+#define STM_RUN_FILES ((size_t)8)
+const char *stm_run_file(size_t i);
 
 /** Whether @p name, relative to the run directory, is one of these, lies below one, or is such a file while it is written (`.NAME.tmp`). */
 bool stm_run_keeps(const char *name);
+
+/** Whether a sink whose output is @p base may write @p name: BASE itself, a part of it, BASE with -DIGITS (five or more) somewhere in its last component,
+ *  or an unfinished file of one of these, NAME.….tmp. Whatever the sink's type and parameters. */
+bool stm_output_writes(const char *base, const char *name);
 
 MILL_END_DECLS
 

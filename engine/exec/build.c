@@ -17,19 +17,21 @@ typedef struct builder {
     int32_t *out_node; /* [plan steps] node whose stream carries the step's output */
 } builder;
 
-static int32_t add_node(builder *b, stm_station_kind kind, stm_node_kind flow_kind, const char *name, int32_t plan_step, int32_t stage)
+/* @p said: what the flow calls it in messages. */
+static int32_t add_node(builder *b, stm_station_kind kind, stm_node_kind flow_kind, const char *name, const char *said, int32_t plan_step, int32_t stage)
 {
     const int32_t i = b->n++;
     stm_flow_node *n = &b->nodes[i];
     stm_station *s = &b->stations[i];
 
     memset(n, 0, sizeof *n);
-    n->name = name;
+    n->name = said;
     n->kind = flow_kind;
     n->source = -1;
     memset(s, 0, sizeof *s);
     s->run = b->run;
     s->name = name;
+    s->said = said;
     s->node = i;
     s->plan_step = plan_step;
     s->stage = stage;
@@ -79,8 +81,8 @@ static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int
             edge->branch = 0;
             return 0;
         }
-    store = add_node(b, STM_AT_STORE, STM_NODE_TERMINAL, b->stations[out].name, -1, b->stations[out].stage);
-    reader = add_node(b, STM_AT_READER, STM_NODE_READER, b->stations[out].name, -1, stage);
+    store = add_node(b, STM_AT_STORE, STM_NODE_TERMINAL, b->stations[out].name, b->nodes[out].name, -1, b->stations[out].stage);
+    reader = add_node(b, STM_AT_READER, STM_NODE_READER, b->stations[out].name, b->nodes[out].name, -1, stage);
     b->nodes[store].inputs = stm_malloc(sizeof(stm_flow_edge));
     if (b->nodes[store].inputs == NULL) return -1;
     *(stm_flow_edge *)b->nodes[store].inputs = *edge;
@@ -143,26 +145,26 @@ static mill_status build_step(builder *b, int32_t i, mill_error *err)
     const int32_t kind = step->type->kind;
 
     if (step->n_branches > STM_MAX_BRANCHES)
-        return mill_fail(err, MILL_ERR_UNSUPPORTED, "router %s has %d branches; at most %d are possible", step->name, (int)step->n_branches, STM_MAX_BRANCHES);
-    if (ps->n_inputs > 64) return mill_fail(err, MILL_ERR_UNSUPPORTED, "step '%s' has %d inputs; at most 64 are possible", step->name, (int)ps->n_inputs);
+        return mill_fail(err, MILL_ERR_UNSUPPORTED, "router '%s' has %d branches; at most %d are possible", step->said, (int)step->n_branches, STM_MAX_BRANCHES);
+    if (ps->n_inputs > 64) return mill_fail(err, MILL_ERR_UNSUPPORTED, "step '%s' has %d inputs; at most 64 are possible", step->said, (int)ps->n_inputs);
     for (int32_t k = 0; k < ps->n_inputs; k++)
         if (source_for(b, ps->inputs[k].from, ps->inputs[k].branch, ps->stage, kind == MILL_SINK, &edges[k]) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
     switch (kind) {
     case MILL_GENERATOR:
-        node = add_node(b, STM_AT_GENERATOR, STM_NODE_GENERATOR, step->name, i, ps->stage);
+        node = add_node(b, STM_AT_GENERATOR, STM_NODE_GENERATOR, step->name, step->said, i, ps->stage);
         break;
     case MILL_GLOBAL:
-        node = add_node(b, STM_AT_GLOBAL, STM_NODE_TERMINAL, step->name, i, ps->stage);
+        node = add_node(b, STM_AT_GLOBAL, STM_NODE_TERMINAL, step->name, step->said, i, ps->stage);
         break;
     case MILL_SINK:
-        node = add_node(b, STM_AT_SINK, STM_NODE_TERMINAL, step->name, i, ps->stage);
+        node = add_node(b, STM_AT_SINK, STM_NODE_TERMINAL, step->name, step->said, i, ps->stage);
         break;
     case MILL_ROUTER:
-        node = add_node(b, STM_AT_ROUTER, STM_NODE_ROUTER, step->name, i, ps->stage);
+        node = add_node(b, STM_AT_ROUTER, STM_NODE_ROUTER, step->name, step->said, i, ps->stage);
         b->nodes[node].n_branches = step->n_branches;
         break;
     default:
-        node = add_node(b, step->type->submit != NULL ? STM_AT_SUBMIT : STM_AT_STEP, STM_NODE_STEP, step->name, i, ps->stage);
+        node = add_node(b, step->type->submit != NULL ? STM_AT_SUBMIT : STM_AT_STEP, STM_NODE_STEP, step->name, step->said, i, ps->stage);
         b->nodes[node].expands = (flags & MILL_EXPANDS) != 0;
         break;
     }
@@ -176,7 +178,7 @@ static mill_status build_step(builder *b, int32_t i, mill_error *err)
     b->nodes[node].unordered = may_pass_unordered(b, ps, b->nodes[node].batch_rows);
     if (add_inputs(b, node, edges, ps->n_inputs) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
     if (kind == MILL_GLOBAL) {
-        const int32_t reader = add_node(b, STM_AT_READER, STM_NODE_READER, step->name, i, ps->stage);
+        const int32_t reader = add_node(b, STM_AT_READER, STM_NODE_READER, step->name, step->said, i, ps->stage);
         b->out_node[i] = reader;
         b->stations[node].store = b->stations[reader].store = stm_calloc(sizeof(stm_store));
         if (b->stations[node].store == NULL) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
@@ -198,7 +200,7 @@ static mill_status add_discards(builder *b, mill_error *err)
                 for (int32_t e = 0; e < b->nodes[k].n_inputs; e++)
                     read = read || (b->nodes[k].inputs[e].from == i && b->nodes[k].inputs[e].branch == br);
             if (read) continue;
-            const int32_t d = add_node(b, STM_AT_DISCARD, STM_NODE_TERMINAL, b->stations[i].name, -1, b->stations[i].stage);
+            const int32_t d = add_node(b, STM_AT_DISCARD, STM_NODE_TERMINAL, b->stations[i].name, b->nodes[i].name, -1, b->stations[i].stage);
             const stm_flow_edge edge = {i, br};
             if (add_inputs(b, d, &edge, 1) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
         }
@@ -359,7 +361,7 @@ static mill_status check_shards(const stm_run *run, const builder *b, mill_error
         if (why == NULL) continue;
         mill_fail(err, MILL_ERR_INVALID, "cannot be run in shards: the step %s", why);
         mill_error_remedy(err, "Run what stands in front of it in shards, merge, and run the rest on the merged file");
-        snprintf(err->step, sizeof err->step, "%.63s", s->name);
+        snprintf(err->step, sizeof err->step, "%.63s", b->nodes[i].name);
         err->phase = MILL_PHASE_CHECK;
         return MILL_ERR_INVALID;
     }

@@ -168,7 +168,7 @@ mill_status stm_cost_rows(const stm_cost *c, int32_t input, const mill_batch *b,
     *out = NULL;
     if (b->rows == 0) return MILL_OK;
     st = mill_buffer_create(b->pool, (size_t)b->rows * sizeof(int64_t), &buf);
-    if (st != MILL_OK) return mill_fail(err, st, "step %s: no memory for the cost of %lld rows", c->step->name, (long long)b->rows);
+    if (st != MILL_OK) return mill_fail(err, st, "step %s: no memory for the cost of %lld rows", c->step->said, (long long)b->rows);
     memset(mill_buffer_data(buf), 0, (size_t)b->rows * sizeof(int64_t));
     if (c->tokens)
         st = add_tokens(c, p, b, mill_buffer_data(buf), err);

@@ -516,10 +516,10 @@ static bool record_ok(const stm_error_record *r)
            terminated(e->field, sizeof e->field) && terminated(e->step, sizeof e->step) && terminated(e->origin, sizeof e->origin);
 }
 
-/* Whether what the step failed at is still part of the run's result. */
-static bool step_kept(const stm_run *run, const opening *o, const char *step)
+/* Whether what failed is still part of the run's result. */
+static bool is_kept(const stm_run *run, const opening *o, const mill_error *e)
 {
-    const int32_t p = stm_durable_part_of(run, step);
+    const int32_t p = stm_durable_part_of_error(run, e);
 
     return p >= 0 && o->kept[p] && stm_vault_part_at(run->durable->vault, (size_t)p).n_state > 0; /* nothing committed of it: begun over */
 }
@@ -529,16 +529,13 @@ static mill_status void_errors(stm_run *run, const opening *o, mill_error *err)
 {
     stm_durable *d = run->durable;
     mill_status st = MILL_OK;
-    bool any = false;
 
     for (int64_t id = 1; id <= d->errors_written && st == MILL_OK; id++) {
-        if (stm_errors_is_void(run->errors, id) || step_kept(run, o, stm_errors_get(run->errors, id)->error.step)) continue;
+        if (stm_errors_is_void(run->errors, id) || is_kept(run, o, &stm_errors_get(run->errors, id)->error)) continue;
         stm_errors_void(run->errors, id);
         st = stm_vault_append(d->vault, (size_t)d->errors_stream, STM_ERRORS_VOID, (uint64_t)id, 0, NULL, 0, err);
-        any = true;
     }
-    if (st == MILL_OK && any) st = stm_vault_mark(d->vault, (size_t)d->errors_stream, false, err);
-    return st == MILL_OK && any ? stm_vault_commit(d->vault, err) : st;
+    return st; /* they go into the next commit: until then the parts are begun over, and so are the records */
 }
 
 mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err)
@@ -681,6 +678,7 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     const stm_vault_opts vo = {.files = &d->files, .fresh = run->opts.fresh};
     if ((st = stm_vault_open(&vo, &d->vault, err)) != MILL_OK) goto fail;
     if ((st = stm_owner_claim(d->vault, &d->files, run->run_dir, ANSWER_S, &d->owner, err)) != MILL_OK) goto fail;
+    if ((st = stm_durable_footprint(run, stm_vault_next_epoch(d->vault), err)) != MILL_OK) goto fail;
     if (run->opts.fresh) stm_durable_forget(run);
     if ((st = stm_manifest_open(&d->files, run->run_dir, &d->manifest, err)) != MILL_OK) goto fail;
     if ((st = make_lasting(run, err)) != MILL_OK) goto fail;

@@ -5,9 +5,10 @@
 
 #include "exec/durable_state.h"
 
+#include "core/runfiles.h"
 #include "plugin/config.h"
-
-#define STM_BATCHES "batches" /* where steps note what they handed to others: steps/http/offline.h */
+#include "store/footprint.h"
+#include "supervise/recorder.h"
 
 static bool opening_over(uint64_t epoch, void *user)
 {
@@ -18,7 +19,7 @@ static bool opening_over(uint64_t epoch, void *user)
 
 void stm_durable_forget(const stm_run *run)
 {
-    const int top = open(run->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), folder = top >= 0 ? openat(top, STM_BATCHES, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    const int top = open(run->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), folder = top >= 0 ? openat(top, STM_RUN_BATCHES, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     DIR *d = folder >= 0 ? fdopendir(folder) : NULL;
 
     for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
@@ -26,6 +27,17 @@ void stm_durable_forget(const stm_run *run)
     if (d != NULL) closedir(d);
     else if (folder >= 0) close(folder);
     if (top >= 0) close(top);
+}
+
+mill_status stm_durable_footprint(stm_run *run, uint64_t epoch, mill_error *err)
+{
+    struct stm_recorder *r = run->opts.recorder;
+    mill_status st;
+
+    if (run->opts.footprint == NULL) return MILL_OK;
+    if ((st = stm_footprint_look(run->opts.footprint, epoch, err)) != MILL_OK) return st;
+    if (r != NULL) atomic_store_explicit(&r->n_undo, (uint32_t)stm_footprint_write(run->opts.footprint, r->undo, sizeof r->undo), memory_order_release);
+    return MILL_OK;
 }
 
 static mill_status on_output(stm_wrapper *w, stm_output_event what, const mill_part *part, void *user, mill_error *err)

@@ -35,6 +35,16 @@ int32_t stm_durable_part_of(const stm_run *run, const char *step)
     return -1;
 }
 
+int32_t stm_durable_part_of_error(const stm_run *run, const mill_error *e)
+{
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        const stm_station *s = &run->stations[i];
+
+        if (s->plan_step >= 0 && stm_step_is_of(run->plan->steps[s->plan_step].step, e)) return s->lasting->part;
+    }
+    return -1;
+}
+
 bool stm_durable_has_sink(const stm_run *run, int32_t part)
 {
     for (int32_t i = 0; i < run->n_stations; i++)

@@ -185,6 +185,10 @@ mill_status stm_durable_decode(stm_run *run, int32_t part, const void *bytes, si
 bool stm_durable_fits(const stm_run *run, const void *state, size_t n);
 /** The part of a step; -1 = there is no such step any more. */
 int32_t stm_durable_part_of(const stm_run *run, const char *step);
+/** The part of the step that failed. */
+int32_t stm_durable_part_of_error(const stm_run *run, const mill_error *e);
+/** Note what is there before opening @p epoch writes; for whoever supervises, too: a step may take the process along while it loads. */
+mill_status stm_durable_footprint(stm_run *run, uint64_t epoch, mill_error *err);
 /** The run directory is open: suspects that earlier processes left there count, unless their part (kept[part]) runs again. */
 void stm_durable_suspects(stm_run *run, const bool *kept);
 /** A commit is done: whoever supervises sees how far that is. */

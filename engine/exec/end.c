@@ -1,5 +1,6 @@
 /* How a station ends: its work is done, it fails, or nobody is left to work for. */
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,7 +23,8 @@ void stm_station_fail(stm_station *s, const mill_error *err)
     stm_run *run = s->run;
     mill_error e = *err;
 
-    if (e.step[0] == '\0') snprintf(e.step, sizeof e.step, "%s", s->name);
+    if (e.step[0] == '\0') snprintf(e.step, sizeof e.step, "%s", s->said);
+    if (e.field[0] == '\0' && strcmp(s->said, s->name) != 0) snprintf(e.field, sizeof e.field, "from");
     if (e.phase == MILL_PHASE_NONE) e.phase = MILL_PHASE_PROCESS;
     if (e.status == MILL_ERR_DEVICE && run->opts.recorder != NULL) { /* the process can use it no more; the next one may */
         stm_recorder_lose(run->opts.recorder, &e);

@@ -427,7 +427,7 @@ const stm_error_record *stm_history_error(const stm_history *h, int32_t step, in
         int32_t found;
         bool about = false;
 
-        if (r->error.status == MILL_OK || strcmp(r->error.step, p->steps[step].step->name) != 0 || !take_key(p, r->first_key, &low) || !take_key(p, r->last_key, &high)) continue;
+        if (r->error.status == MILL_OK || !stm_step_is_of(p->steps[step].step, &r->error) || !take_key(p, r->first_key, &low) || !take_key(p, r->last_key, &high)) continue;
         found = forms_in(p, &h->key, low.space, forms);
         for (int32_t f = 0; f < found && !about; f++) {
             bool from = true, to = true; /* compared as far as both go: of ancestors and descendants, too */

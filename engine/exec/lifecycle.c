@@ -11,6 +11,8 @@
 #include "core/log.h"
 #include "exec/durable.h"
 #include "exec/station.h"
+#include "store/footprint.h"
+#include "supervise/recorder.h"
 
 #define TICK_NS (100 * 1000000LL) /* how often deadlines are looked at while something runs */
 #define REST_NS (400 * 1000000LL) /* the longest nap while nothing moves: an idle run costs a few wakes a second */
@@ -50,6 +52,7 @@ static void load_one(stm_station *s, stm_replica_slot *slot)
     mill_error err = {0};
     const mill_status st = stm_wrapper_load(slot->wrapper, &err);
 
+    if (st != MILL_OK) stm_step_blame(stm_wrapper_step(slot->wrapper), &err);
     pthread_mutex_lock(&run->mutex);
     slot->load_status = st;
     if (st != MILL_OK && !run->load_failed && !(st == MILL_ERR_STOPPED && atomic_load(&run->stop) != 0)) {
@@ -126,8 +129,9 @@ static bool load_stage(stm_run *run, int32_t stage)
                     run->failed = run->load_failed = true;
                     mill_fail(&run->first_error, MILL_ERR_TIMEOUT, "load did not return within %g s", limit);
                     run->first_error.phase = MILL_PHASE_LOAD;
-                    strncpy(run->first_error.step, s->name, sizeof run->first_error.step - 1);
+                    strncpy(run->first_error.step, s->said, sizeof run->first_error.step - 1);
                     run->first_error.replica = k;
+                    stm_step_blame(stm_wrapper_step(slot->wrapper), &run->first_error);
                     stm_errors_add(run->errors, &run->first_error, 0, "", "");
                 }
                 if (late || run->load_failed || atomic_load(&run->stop) != 0) stm_wrapper_cancel(slot->wrapper);
@@ -234,6 +238,11 @@ static void activate(stm_run *run, int32_t stage)
 {
     int32_t n = 0;
 
+    pthread_mutex_lock(&run->mutex);
+    run->began = true;
+    pthread_mutex_unlock(&run->mutex);
+    if (run->opts.footprint != NULL) stm_footprint_forget(run->opts.footprint);
+    if (run->opts.recorder != NULL) atomic_store(&run->opts.recorder->n_undo, 0);
     atomic_fetch_add(&run->threads, 1); /* counted as at work until everything is in place: a half-made stage is not at rest */
     for (int32_t i = 0; i < run->n_stations; i++) n += in_stage(&run->stations[i], stage) && !atomic_load(&run->stations[i].done);
     atomic_store(&run->stage_left, n);

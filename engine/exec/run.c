@@ -14,6 +14,7 @@
 #include "exec/station.h"
 #include "placement/bind.h"
 #include "placement/limits.h"
+#include "store/footprint.h"
 #include "supervise/quarantine.h"
 #include "wrapper/lane.h"
 
@@ -315,12 +316,27 @@ static double overdue(stm_run *run, stm_station *s, int32_t k, int64_t now, mill
     return *limit >= 0.0 && since != 0 ? *inside - *limit : 0.0;
 }
 
+static const char *const calls[] = {
+    [MILL_PHASE_LOAD] = "load", [MILL_PHASE_PROCESS] = "process", [MILL_PHASE_UNLOAD] = "unload"};
+
+static void name_replica(const stm_station *s, int32_t k, mill_phase phase, mill_error *err)
+{
+    if (err == NULL) return;
+    snprintf(err->step, sizeof err->step, "%s", s->said);
+    err->replica = k;
+    err->phase = phase;
+    if (phase == MILL_PHASE_LOAD) stm_step_blame(stm_wrapper_step(s->slots[k].wrapper), err);
+}
+
+static double stopped_for(const stm_run *run, int64_t now)
+{
+    return atomic_load(&run->stop) == 2 ? (double)(now - atomic_load(&run->stop_ns)) / 1e9 : 0.0;
+}
+
 bool stm_run_hung(const stm_run *run, mill_error *err)
 {
-    static const char *const calls[] = {
-        [MILL_PHASE_LOAD] = "load", [MILL_PHASE_PROCESS] = "process", [MILL_PHASE_UNLOAD] = "unload"};
     const int64_t now = stm_now_ns();
-    const double stopped = atomic_load(&run->stop) == 2 ? (double)(now - atomic_load(&run->stop_ns)) / 1e9 : 0.0;
+    const double stopped = stopped_for(run, now);
 
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
@@ -337,15 +353,45 @@ bool stm_run_hung(const stm_run *run, mill_error *err)
                           calls[phase], stopped);
             else
                 continue;
-            if (err != NULL) {
-                snprintf(err->step, sizeof err->step, "%s", s->name);
-                err->replica = k;
-                err->phase = phase;
-            }
+            name_replica(s, k, phase, err);
             return true;
         }
     }
     return false;
+}
+
+bool stm_run_at_work(const stm_run *run, mill_error *err)
+{
+    const int64_t now = stm_now_ns();
+    const stm_station *who = NULL;
+    mill_phase phase = MILL_PHASE_NONE;
+    double longest = 0.0;
+    int32_t replica = 0;
+
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        stm_station *s = &run->stations[i];
+        for (int32_t k = 0; k < s->n_slots; k++) {
+            mill_phase p;
+            double limit, inside;
+            if (s->slots[k].wrapper == NULL) continue;
+            (void)overdue((stm_run *)run, s, k, now, &p, &limit, &inside);
+            if (inside > longest) who = s, replica = k, phase = p, longest = inside;
+        }
+    }
+    if (who == NULL) return false;
+    mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after being told that the run is stopped", calls[phase], stopped_for(run, now));
+    name_replica(who, replica, phase, err);
+    return true;
+}
+
+bool stm_run_never_began(stm_run *run)
+{
+    bool never;
+
+    pthread_mutex_lock(&run->mutex);
+    never = run->load_failed && !run->began;
+    pthread_mutex_unlock(&run->mutex);
+    return never;
 }
 
 void stm_run_destroy(stm_run **runp)
@@ -358,6 +404,8 @@ void stm_run_destroy(stm_run **runp)
         pthread_join(run->coordinator, NULL);
     }
     stm_drivers_join(run);
+    /* Before the claim on the directory is given up: what is new there later may be somebody else's. */
+    if (run->opts.footprint != NULL && (!run->coordinator_started || stm_run_never_began(run))) stm_footprint_undo(run->opts.footprint);
     stm_durable_close(run);
     stm_run_unbuild(run);
     stm_quarantine_destroy(&run->env.quarantine);

@@ -39,6 +39,7 @@ typedef struct stm_run_opts {
     /* Dry run: what a sink would have written; columns in the order of its step's inputs. One call at a time. */
     void (*on_sink_batch)(const mill_replica *sink, const mill_batch *batch, void *user);
     void *user;
+    struct stm_footprint *footprint; /* durable: what is there before; the run looks, and undoes what it made when it cannot load. Borrowed; NULL = all stays */
     struct stm_tracer *tracer; /* what everybody does is noted there; borrowed until the run has ended. NULL = it is not */
 } stm_run_opts;
 
@@ -103,6 +104,10 @@ int64_t stm_run_imputed_rows(const stm_run *run);
 /** A replica whose load, call or unload did not return within its deadline, or STM_STOP_GRACE_S after a stop: names step, replica and
  *  phase; false = none. The process must end then. */
 bool stm_run_hung(const stm_run *run, mill_error *err);
+/** The replica that has been inside a call the longest: who holds up a run that was told to stop, however short a time ago. false = nobody is. */
+bool stm_run_at_work(const stm_run *run, mill_error *err);
+/** Whether it could not load what its first rows need: then nothing of it is worth keeping, and stm_run_destroy undoes its footprint. Threads: any. */
+bool stm_run_never_began(stm_run *run);
 /** Joins the threads; waits for nothing but calls that are due to return. */
 void stm_run_destroy(stm_run **run);
 

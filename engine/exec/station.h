@@ -103,6 +103,7 @@ struct stm_station {
     /* constant while the run goes on */
     stm_run *run;
     const char *name;
+    const char *said; /* what errors call it: mill_step.said */
     int32_t node, plan_step, stage, root;
     stm_station_kind kind;
     bool for_sinks; /* stores and readers: sinks alone are behind it */
@@ -201,6 +202,7 @@ struct stm_run {
     pthread_cond_t cond;
     _Atomic int32_t ended; /* stm_run_end; written under mutex */
     bool load_failed, failed; /* mutex */
+    bool began;               /* mutex; a load group has loaded: rows flow */
     mill_error first_error;   /* mutex */
     pthread_mutex_t print_lock;
 };

@@ -18,7 +18,7 @@ static mill_status place(mill_error *err, stm_place at, mill_status st)
 /* Every error about a step carries its name. */
 static mill_status in_step(mill_error *err, const stm_graph_step *s, mill_status st)
 {
-    if (st != MILL_OK && err != NULL && err->step[0] == '\0') snprintf(err->step, sizeof err->step, "%s", s->name);
+    if (st != MILL_OK && err != NULL && err->step[0] == '\0') snprintf(err->step, sizeof err->step, "%s", s->said);
     if (st != MILL_OK) mill_error_place(err, s->value->key_place.file, s->value->key_place.line, s->value->key_place.column);
     return st;
 }
@@ -26,17 +26,19 @@ static mill_status in_step(mill_error *err, const stm_graph_step *s, mill_status
 int32_t stm_graph_find(const stm_graph *g, const char *name)
 {
     for (int32_t i = 0; i < g->n_steps; i++)
-        if (strcmp(g->steps[i].name, name) == 0) return i;
+        if (!g->steps[i].gathers && strcmp(g->steps[i].name, name) == 0) return i;
     return -1;
 }
 
 mill_status stm_graph_unknown_step(const stm_graph *g, const char *what, const char *name, stm_place at, mill_error *err)
 {
     const char **names = stm_malloc((size_t)g->n_steps * sizeof *names);
+    size_t n = 0;
     mill_status st;
 
-    for (int32_t i = 0; names != NULL && i < g->n_steps; i++) names[i] = g->steps[i].name;
-    st = stm_unknown_name(what, name, at, names, names != NULL ? (size_t)g->n_steps : 0, err);
+    for (int32_t i = 0; names != NULL && i < g->n_steps; i++)
+        if (!g->steps[i].gathers) names[n++] = g->steps[i].name;
+    st = stm_unknown_name(what, name, at, names, n, err);
     stm_free(names);
     return st;
 }
@@ -122,6 +124,21 @@ static mill_status read_step_type(stm_graph_step *s, stm_registry *reg, mill_err
     return place(err, type->place, MILL_ERR_NOT_FOUND);
 }
 
+/* Which there are is known where they are placed; what can be none is wrong on every machine. */
+static mill_status check_devices(const stm_value *list, mill_error *err)
+{
+    const size_t n = list == NULL ? 0 : list->kind == STM_VALUE_LIST ? list->n_items : 1;
+
+    for (size_t i = 0; i < n; i++) {
+        const stm_value *v = list->kind == STM_VALUE_LIST ? &list->items[i] : list;
+        int64_t number;
+
+        if (stm_parse_int(v->text, &number) ? number < 0 || v->quoted : strlen(v->text) < STM_UUID_LEAST)
+            return stm_key_expected(v, "resources.devices", "the position of a GPU or its UUID", err);
+    }
+    return MILL_OK;
+}
+
 /* What a key may say depends on the type's flags, too. */
 static mill_status check_step_keys(const stm_graph_step *s, mill_error *err)
 {
@@ -141,7 +158,12 @@ static mill_status check_step_keys(const stm_graph_step *s, mill_error *err)
         mill_error_remedy(err, "Say what a batch may cost, {tokens: 16384} or {bytes: 1MiB}; input_batch_size limits its rows besides");
         return place(err, v->key_place, MILL_ERR_INVALID);
     }
-    return MILL_OK;
+    if ((v = stm_value_get(s->value, "stop_if")) != NULL && stm_value_get(v, "of") == NULL) {
+        mill_fail(err, MILL_ERR_INVALID, "stop_if: the key \"of\" is missing (of how many rows)");
+        mill_error_remedy(err, "Say for instance {failed: 0.5, of: 1000}; of: 0 switches it off");
+        return place(err, v->key_place, MILL_ERR_INVALID);
+    }
+    return check_devices(s->keys.devices, err);
 }
 
 static mill_status read_step_keys(stm_graph_step *s, mill_error *err)
@@ -169,6 +191,7 @@ static mill_status read_step_keys(stm_graph_step *s, mill_error *err)
         }
         if ((st = stm_key_read(k, v, k->name, &s->keys, err)) != MILL_OK) return st;
     }
+    if (s->keys.devices != NULL && s->keys.devices->kind == STM_VALUE_LIST && s->keys.devices->n_items == 0) s->keys.devices = NULL; /* as if not given */
     return check_step_keys(s, err);
 }
 
@@ -387,7 +410,7 @@ static mill_status fail_cycle(const stm_graph *g, const bool *done, mill_error *
     stm_free(seen);
     at = start;
     do { /* against the flow: "a <- b" reads "a takes rows from b" */
-        const int n = snprintf(text + used, sizeof text - used, "%s <- ", g->steps[at].name);
+        const int n = g->steps[at].gathers ? 0 : snprintf(text + used, sizeof text - used, "%s <- ", g->steps[at].name);
 
         used += n > 0 ? (size_t)n : 0;
         for (int32_t k = 0; k < g->steps[at].n_inputs; k++)
@@ -531,6 +554,7 @@ static mill_status add_gathers(stm_arena *a, stm_graph *g, mill_error *err)
                                    .inputs = s->inputs,
                                    .n_inputs = s->n_inputs,
                                    .gathers = true};
+        before->said = s->name;
         before->name = stm_arena_printf(a, "%s.from", s->name);
         s->inputs = stm_arena_take(a, sizeof *s->inputs);
         if (before->name == NULL || s->inputs == NULL) return mill_fail(err, MILL_ERR_NOMEM, "connecting step %s", s->name);
@@ -563,7 +587,7 @@ static mill_status read_steps(stm_arena *a, const stm_value *steps, stm_registry
         stm_graph_step *s = &g->steps[g->n_steps++];
 
         s->value = &steps->items[i];
-        s->name = s->value->key;
+        s->name = s->said = s->value->key;
     }
     for (int32_t i = 0; i < g->n_steps; i++) {
         stm_graph_step *s = &g->steps[i];

@@ -13,7 +13,7 @@ typedef struct stm_graph_input {
 } stm_graph_input;
 
 typedef struct stm_graph_step {
-    const char *name;
+    const char *name, *said; /* said: what errors call it, which is not its name if it `gathers` */
     const stm_value *value; /* the step's map; its key_place is where the name stands */
     const mill_step_type *type;
     stm_step_keys keys;
@@ -48,6 +48,7 @@ mill_status stm_graph_read(stm_arena *a, const stm_value *root, stm_registry *re
 mill_status stm_graph_read_file_keys(const stm_value *root, stm_file_keys *out, mill_error *err);
 /** Stages from `load_groups`; steps and order must be there. */
 mill_status stm_graph_stages(stm_arena *a, stm_graph *g, mill_error *err);
+/** A step of the file. */
 int32_t stm_graph_find(const stm_graph *g, const char *name); /* -1 = none */
 /** "unknown step 'x'; did you mean 'y'?" */
 mill_status stm_graph_unknown_step(const stm_graph *g, const char *what, const char *name, stm_place at, mill_error *err);

@@ -36,6 +36,14 @@ mill_status stm_key_expected(const stm_value *v, const char *path, const char *e
     return MILL_ERR_TYPE;
 }
 
+mill_status stm_named_twice(const stm_value *v, const char *path, mill_error *err)
+{
+    mill_fail(err, MILL_ERR_INVALID, "%s: \"%.80s\" is named twice", path, v->text);
+    mill_error_place(err, v->place.file, v->place.line, v->place.column);
+    if (err != NULL && err->field[0] == '\0') snprintf(err->field, sizeof err->field, "%s", path);
+    return MILL_ERR_INVALID;
+}
+
 mill_status stm_unknown_name(const char *what, const char *name, stm_place at, const char *const *names, size_t n, mill_error *err)
 {
     const char *near = stm_nearest(name, names, n);
@@ -75,13 +83,35 @@ static const char *range_text(const char *what, const stm_key *k, char *buf, siz
 {
     char lo[32], hi[32];
 
-    if (k->max >= 1e12)
+    if (k->above)
+        snprintf(buf, size, "%s above %s and at most %s", what, number_text(k->min, lo, sizeof lo), number_text(k->max, hi, sizeof hi));
+    else if (k->max >= 1e12)
         snprintf(buf, size, "%s of at least %s", what, number_text(k->min, lo, sizeof lo));
     else if (k->min == k->max)
         snprintf(buf, size, "%s", number_text(k->min, lo, sizeof lo));
     else
         snprintf(buf, size, "%s from %s to %s", what, number_text(k->min, lo, sizeof lo), number_text(k->max, hi, sizeof hi));
     return buf;
+}
+
+/* "a duration such as 10s or 5m, or none" */
+static const char *duration_text(const stm_key *k, char *buf, size_t size)
+{
+    char lo[32], hi[32];
+
+    if (k->min < 0)
+        snprintf(buf, size, "a duration such as 10s or 5m%s, or none", k->above ? ", more than 0" : "");
+    else if (k->min > 0)
+        snprintf(buf, size, "a duration such as 200ms, 10s or 5m, from %s s to %s s", number_text(k->min, lo, sizeof lo), number_text(k->max, hi, sizeof hi));
+    else
+        snprintf(buf, size, "a duration such as 200ms, 10s or 5m, at most %s s", number_text(k->max, hi, sizeof hi));
+    return buf;
+}
+
+static bool duration_ok(const stm_key *k, double d)
+{
+    if (d < 0) return k->min < 0; /* none */
+    return d >= k->min && d <= k->max && !(k->above && d == 0);
 }
 
 static mill_status read_enum(const stm_key *k, const stm_value *v, const char *path, int32_t *out, mill_error *err)
@@ -136,11 +166,14 @@ static mill_status read_object(const stm_key *k, const stm_value *v, const char 
 
 static mill_status read_texts(const stm_value *v, const char *path, mill_error *err)
 {
-    if (v->kind == STM_VALUE_SCALAR && v->text != NULL) return MILL_OK;
+    if (v->kind == STM_VALUE_SCALAR && v->text != NULL && v->text[0] != '\0') return MILL_OK;
     if (v->kind != STM_VALUE_LIST) return stm_key_expected(v, path, "a text or a list of texts", err);
-    for (size_t i = 0; i < v->n_items; i++)
-        if (v->items[i].kind != STM_VALUE_SCALAR || v->items[i].text == NULL)
+    for (size_t i = 0; i < v->n_items; i++) {
+        if (v->items[i].kind != STM_VALUE_SCALAR || v->items[i].text == NULL || v->items[i].text[0] == '\0')
             return stm_key_expected(&v->items[i], path, "a text", err);
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(v->items[j].text, v->items[i].text) == 0) return stm_named_twice(&v->items[i], path, err);
+    }
     return MILL_OK;
 }
 
@@ -148,12 +181,18 @@ static mill_status read_flags(const stm_key *k, const stm_value *v, const char *
 {
     const stm_value *items = v->kind == STM_VALUE_LIST ? v->items : v;
     const size_t n = v->kind == STM_VALUE_LIST ? v->n_items : 1;
+    char expected[240];
     uint32_t bits = 0;
     int32_t i;
     mill_status st;
 
+    if (n == 0) {
+        snprintf(expected, sizeof expected, "at least one of %s", k->choices);
+        return stm_key_expected(v, path, expected, err);
+    }
     for (size_t j = 0; j < n; j++) {
         if ((st = read_enum(k, &items[j], path, &i, err)) != MILL_OK) return st;
+        if ((bits & 1u << i) != 0) return stm_named_twice(&items[j], path, err);
         bits |= 1u << i;
     }
     *out = bits;
@@ -175,7 +214,7 @@ mill_status stm_key_read(const stm_key *k, const stm_value *v, const char *path,
         *(int64_t *)field = i;
         return MILL_OK;
     case STM_SHAPE_FLOAT:
-        if (!scalar || v->quoted || !stm_parse_float(v->text, &d) || !(d >= k->min && d <= k->max))
+        if (!scalar || v->quoted || !stm_parse_float(v->text, &d) || !(d >= k->min && d <= k->max) || (k->above && d == k->min))
             return stm_key_expected(v, path, range_text("a number", k, expected, sizeof expected), err);
         *(double *)field = d;
         return MILL_OK;
@@ -200,16 +239,15 @@ mill_status stm_key_read(const stm_key *k, const stm_value *v, const char *path,
         *(int64_t *)field = i;
         return MILL_OK;
     case STM_SHAPE_DURATION:
-        if (!scalar || !stm_parse_duration(v->text, &d) || (d < 0 ? k->min >= 0 : d < k->min || d > k->max))
-            return stm_key_expected(
-                v, path, k->min < 0 ? "a duration such as 10s or 5m, or none" : "a duration such as 200ms, 10s or 5m", err);
+        if (!scalar || !stm_parse_duration(v->text, &d) || !duration_ok(k, d))
+            return stm_key_expected(v, path, duration_text(k, expected, sizeof expected), err);
         *(double *)field = d;
         return MILL_OK;
     case STM_SHAPE_TEXTS: *(const stm_value **)field = v; return read_texts(v, path, err);
     case STM_SHAPE_MAP:
         if (v->kind != STM_VALUE_MAP) return stm_key_expected(v, path, "a map of names to names", err);
         for (size_t j = 0; j < v->n_items; j++)
-            if (v->items[j].kind != STM_VALUE_SCALAR || v->items[j].text == NULL)
+            if (v->items[j].kind != STM_VALUE_SCALAR || v->items[j].text == NULL || v->items[j].text[0] == '\0')
                 return stm_key_expected(&v->items[j], path, "a name", err);
         *(const stm_value **)field = v;
         return MILL_OK;

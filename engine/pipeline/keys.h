@@ -8,6 +8,8 @@
 #include "core/text.h"
 #include "plugin/step.h"
 
+#define STM_UUID_LEAST 5 /* characters of a UUID that say which GPU is meant */
+
 typedef enum stm_shape {
     STM_SHAPE_INT,             /* int64_t */
     STM_SHAPE_FLOAT,           /* double */
@@ -32,6 +34,7 @@ typedef struct stm_key {
     stm_shape shape;
     const char *default_value; /* as in YAML; NULL = none (or it depends, see text) */
     double min, max;           /* numbers */
+    bool above;                /* min itself (of durations 0) is too little */
     const char *choices;       /* enum, flags: "a|b" */
     size_t offset;             /* of the value in stm_file_keys or stm_step_keys */
     uint32_t kinds;            /* step keys: bit mill_kind of the kinds that may have it; 0 = all */
@@ -82,6 +85,8 @@ void stm_keys_default(const stm_key *table, size_t n, void *dest);
 mill_status stm_key_read(const stm_key *key, const stm_value *v, const char *path, void *dest, mill_error *err);
 /** Fill @p err: "PATH: expected EXPECTED, got ...", with the place of @p v. */
 mill_status stm_key_expected(const stm_value *v, const char *path, const char *expected, mill_error *err);
+/** Fill @p err: entry @p v of the list stands there twice. */
+mill_status stm_named_twice(const stm_value *v, const char *path, mill_error *err);
 /** Fill @p err for a name that is none of @p names: "WHAT 'x' ...; did you mean 'y'?". */
 mill_status stm_unknown_name(const char *what, const char *name, stm_place at, const char *const *names, size_t n, mill_error *err);
 /** Whether @p name may name a step or a pipeline: letters, digits, '_', '-', not first '-', at most 63 bytes. */

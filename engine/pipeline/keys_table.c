@@ -19,7 +19,7 @@ static const stm_key memory_keys[] = {
      .text = "host memory for live rows; 0 = half of what the process may use"},
     {"pinned", STM_SHAPE_BYTES, "0", 0, 1e15, .offset = F(memory_pinned),
      .text = "page-locked host memory; 0 = as needed (takes effect with GPUs)"},
-    {"cuda", STM_SHAPE_FLOAT, "0.9", 0, 1, .offset = F(memory_cuda), .text = "share of each GPU's memory that steps may use"},
+    {"cuda", STM_SHAPE_FLOAT, "0.9", 0, 1, .above = true, .offset = F(memory_cuda), .text = "share of each GPU's memory that steps may use"},
 };
 
 const stm_key stm_file_table[] = {
@@ -73,12 +73,12 @@ static const stm_key retry_keys[] = {
      .text = "classes of failure worth another attempt"},
 };
 static const stm_key timeout_keys[] = {
-    {"load", STM_SHAPE_DURATION, "600s", -1, 1e9, .offset = S(load_timeout), .text = "longest load of a replica, or none"},
-    {"batch", STM_SHAPE_DURATION, "none", -1, 1e9, .offset = S(batch_timeout), .text = "longest time for one batch, or none"},
-    {"unload", STM_SHAPE_DURATION, "60s", -1, 1e9, .offset = S(unload_timeout), .text = "longest unload of a replica, or none"},
+    {"load", STM_SHAPE_DURATION, "600s", -1, 1e9, .above = true, .offset = S(load_timeout), .text = "longest load of a replica, or none"},
+    {"batch", STM_SHAPE_DURATION, "none", -1, 1e9, .above = true, .offset = S(batch_timeout), .text = "longest time for one batch, or none"},
+    {"unload", STM_SHAPE_DURATION, "60s", -1, 1e9, .above = true, .offset = S(unload_timeout), .text = "longest unload of a replica, or none"},
 };
 static const stm_key stop_keys[] = {
-    {"failed", STM_SHAPE_FLOAT, "0.5", 0, 1, .offset = S(stop_failed), .text = "share of rows"},
+    {"failed", STM_SHAPE_FLOAT, "0.5", 0, 1, .above = true, .offset = S(stop_failed), .text = "share of rows"},
     {"of", STM_SHAPE_INT, "0", 0, 1e12, .offset = S(stop_of), .text = "number of last rows looked at; 0 = off"},
 };
 

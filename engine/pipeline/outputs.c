@@ -1,8 +1,5 @@
 /* Files that a pipeline writes: each is one that can be written, no two sinks write the same one, none writes what the pipeline reads or what
- * the run itself keeps. Known from the plan, before a row is lost to it.
- *
- * A sink at OUT.EXT may write OUT.EXT, its parts OUT-00000.EXT, ..., and unfinished files of these, NAME.….tmp: all of them are taken to be its own,
- * whatever its type and parameters. */
+ * the run itself keeps. Known from the plan, before a row is lost to it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,10 +12,6 @@
 #include "pipeline/pipeline.h"
 #include "pipeline/yaml.h"
 #include "plugin/config.h"
-
-/* What stands for the run directory where there is none yet: nothing else starts like it. */
-#define NO_DIR "/\001run"
-#define PART_DIGITS 5
 
 typedef struct output {
     const stm_graph_step *step;
@@ -88,39 +81,11 @@ static char *one_name(char *path)
     return name;
 }
 
-static bool starts_with(const char *path, const char *begin, size_t n) { return strncmp(path, begin, n) == 0; }
-
-/* Whether the first @p n bytes of @p name are output @p base or a part of it: BASE, or BASE with -DIGITS somewhere in its last component. */
-static bool is_file_of(const char *name, size_t n, const char *base)
-{
-    const size_t bytes = strlen(base);
-    size_t same = 0, digits = 0;
-
-    if (n == bytes && memcmp(name, base, n) == 0) return true;
-    if (n < bytes + 1 + PART_DIGITS) return false;
-    while (same < bytes && name[same] == base[same]) same++;
-    if (name[same] != '-' || strchr(base + same, '/') != NULL) return false;
-    while (name[same + 1 + digits] >= '0' && name[same + 1 + digits] <= '9') digits++;
-    return digits >= PART_DIGITS && n - same - 1 - digits == bytes - same && memcmp(name + same + 1 + digits, base + same, bytes - same) == 0;
-}
-
-/* Whether a sink at @p base may write @p name. */
-static bool writes(const char *base, const char *name)
-{
-    const size_t n = strlen(name);
-
-    if (is_file_of(name, n, base)) return true;
-    if (n < 5 || strcmp(name + n - 4, ".tmp") != 0) return false;
-    for (size_t i = n - 4; i > 0 && name[i] != '/'; i--)
-        if (name[i] == '.' && is_file_of(name, i, base)) return true;
-    return false;
-}
-
 static bool below(const char *path, const char *folder)
 {
     const size_t n = strlen(folder);
 
-    return starts_with(path, folder, n) && path[n] == '/';
+    return strncmp(path, folder, n) == 0 && path[n] == '/';
 }
 
 /* ---- what is read --------------------------------------------------------------------------------------------------- */
@@ -227,7 +192,7 @@ static mill_status check_inputs(const all_files *f, const output *o, mill_error 
         /* of a folder a step reads what lies right in it */
         const bool inside = in->folder && below(o->path, in->path) && strchr(o->path + n + 1, '/') == NULL;
 
-        if (!inside && (in->folder || !writes(o->path, in->path))) continue;
+        if (!inside && (in->folder || !stm_output_writes(o->path, in->path))) continue;
         if (in->who == NULL)
             mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s %s", o->param->name, in->path, in->what);
         else if (inside)
@@ -248,7 +213,7 @@ static mill_status check_others(const all_files *f, const output *o, mill_error 
     for (const output *other = f->outputs; other < o; other++) {
         const bool nested = below(o->path, other->path) || below(other->path, o->path);
 
-        if (!nested && !writes(other->path, o->path) && !writes(o->path, other->path)) continue;
+        if (!nested && !stm_output_writes(other->path, o->path) && !stm_output_writes(o->path, other->path)) continue;
         if (nested)
             mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": what step %s writes as a file, this needs as a folder, or the other way round",
                       o->param->name, other->step->name);
@@ -324,8 +289,8 @@ static mill_status add_output(all_files *f, const stm_graph_step *s, const mill_
 
 mill_status stm_check_outputs(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, const char *run_dir, mill_error *err)
 {
-    char *real = run_dir != NULL ? realpath(run_dir, NULL) : NULL; /* of a run directory not made yet: as it was given */
-    all_files f = {.dir = real != NULL ? real : run_dir != NULL ? run_dir : NO_DIR};
+    char *real = realpath(run_dir, NULL); /* of a run directory not made yet: as it was given */
+    all_files f = {.dir = real != NULL ? real : run_dir};
     size_t most = 0;
     mill_status st = MILL_OK;
 
@@ -372,5 +337,25 @@ mill_status stm_claim_outputs(const stm_plan *plan, const char *run_dir, stm_cla
         }
     }
     free(real);
+    return st;
+}
+
+mill_status stm_note_outputs(const stm_plan *plan, const char *run_dir, stm_footprint **out, mill_error *err)
+{
+    const char **paths = NULL;
+    size_t n = 0, cap = 0;
+    mill_status st = MILL_OK;
+
+    for (int32_t i = 0; i < plan->n_steps && st == MILL_OK; i++) {
+        const mill_config *c = plan->steps[i].step->config;
+
+        for (size_t k = 0; c != NULL && c->type->kind == MILL_SINK && k < c->type->n_params && st == MILL_OK; k++) {
+            if (c->type->params[k].type != MILL_PARAM_OUT_PATH || c->values[k].text == NULL) continue;
+            if (stm_grow(&paths, &cap, n + 1, sizeof *paths) != 0) st = mill_fail(err, MILL_ERR_NOMEM, "starting the run");
+            else paths[n++] = c->values[k].text;
+        }
+    }
+    if (st == MILL_OK) st = stm_footprint_create(run_dir, paths, n, out, err);
+    stm_free(paths);
     return st;
 }

@@ -181,6 +181,7 @@ void mill_pipeline_destroy(mill_pipeline **p)
     stm_arena_fini(&(*p)->arena);
     stm_free((*p)->base_dir);
     stm_free((*p)->devices_file);
+    stm_free((*p)->run_dir);
     stm_text_free(&(*p)->set);
     stm_free(*p);
     *p = NULL;
@@ -200,6 +201,24 @@ mill_status mill_pipeline_use_devices(mill_pipeline *p, const char *file, mill_e
     if (file != NULL && copy == NULL) return mill_fail(err, MILL_ERR_NOMEM, "reading %s", file);
     stm_free(p->devices_file);
     p->devices_file = copy;
+    return MILL_OK;
+}
+
+char *stm_pipeline_dir(const mill_pipeline *p)
+{
+    char text[96];
+
+    snprintf(text, sizeof text, "runs/%.64s", mill_pipeline_name(p));
+    return stm_path_absolute(NULL, text);
+}
+
+mill_status mill_pipeline_use_dir(mill_pipeline *p, const char *run_dir, mill_error *err)
+{
+    char *copy = run_dir != NULL ? stm_path_absolute(NULL, run_dir) : NULL;
+
+    if (run_dir != NULL && copy == NULL) return mill_fail(err, MILL_ERR_NOMEM, "checking for %s", run_dir);
+    stm_free(p->run_dir);
+    p->run_dir = copy;
     return MILL_OK;
 }
 

@@ -47,7 +47,7 @@ static mill_status find_device(const stm_topology *t, const stm_graph_step *s, c
         mill_fail(err, MILL_ERR_INVALID, "there is no GPU %s: this process sees %d", v->text, t->n_gpus);
         return at_resources(s, v, err);
     }
-    for (int32_t g = 0; g < t->n_gpus && n > 4; g++) {
+    for (int32_t g = 0; g < t->n_gpus && n >= STM_UUID_LEAST; g++) {
         if (strncmp(t->gpus[g].uuid, v->text, n) != 0) continue;
         if (found >= 0) {
             mill_fail(err, MILL_ERR_INVALID, "the UUIDs of GPUs %d and %d both begin with %.60s", found, g, v->text);
@@ -69,10 +69,17 @@ static mill_status read_devices(const stm_topology *t, const stm_graph_step *s, 
     const size_t n = list->kind == STM_VALUE_LIST ? list->n_items : 1;
     mill_status st = MILL_OK;
 
-    if (n == 0) return MILL_OK; /* an empty list leaves the choice */
     if ((*devices = stm_malloc(n * sizeof **devices)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "placing step %s", s->name);
-    for (size_t i = 0; i < n && st == MILL_OK; i++)
-        st = find_device(t, s, list->kind == STM_VALUE_LIST ? &list->items[i] : list, &(*devices)[i], err);
+    for (size_t i = 0; i < n && st == MILL_OK; i++) {
+        const stm_value *v = list->kind == STM_VALUE_LIST ? &list->items[i] : list;
+
+        st = find_device(t, s, v, &(*devices)[i], err);
+        for (size_t k = 0; k < i && st == MILL_OK; k++) { /* by position and by UUID */
+            if ((*devices)[k] != (*devices)[i]) continue;
+            mill_fail(err, MILL_ERR_INVALID, "resources.devices: GPU %d is named twice", (int)(*devices)[i]);
+            st = at_resources(s, v, err);
+        }
+    }
     out->devices = *devices;
     out->n_devices = (int32_t)n;
     return st;

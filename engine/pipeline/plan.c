@@ -92,6 +92,7 @@ static mill_status make_step(const mill_pipeline *p, stm_arena *a, const stm_gra
                              const int32_t *index, const stm_plan *plan, const char *run_dir, mill_step **out, mill_error *err)
 {
     stm_step_spec spec = {.name = s->name,
+                          .said = s->said,
                           .type = s->type,
                           .place = s->value->key_place,
                           .type_place = s->type_place,
@@ -102,13 +103,25 @@ static mill_status make_step(const mill_pipeline *p, stm_arena *a, const stm_gra
                           .run_seed = (uint64_t)g->keys.seed,
                           .converge = s->mode == STM_INPUT_CONVERGE,
                           .unite = s->mode == STM_INPUT_UNION};
+    const size_t n = (size_t)s->n_inputs;
     stm_schema *arriving = NULL;
+    const char **names = NULL;
+    stm_place *places = NULL;
     mill_status st;
 
-    if (s->n_inputs > 0 && (arriving = stm_arena_take(a, (size_t)s->n_inputs * sizeof *arriving)) == NULL)
-        return mill_fail(err, MILL_ERR_NOMEM, "planning step %s", s->name);
-    for (int32_t i = 0; i < s->n_inputs; i++) arriving[i] = plan->steps[index[s->inputs[i].step]].step->out; /* borrowed */
+    if (n > 0 && ((arriving = stm_arena_take(a, n * sizeof *arriving)) == NULL || (names = stm_arena_take(a, n * sizeof *names)) == NULL ||
+                  (places = stm_arena_take(a, n * sizeof *places)) == NULL))
+        return mill_fail(err, MILL_ERR_NOMEM, "planning step %s", s->said);
+    for (size_t i = 0; i < n; i++) {
+        const stm_graph_input *in = &s->inputs[i];
+
+        arriving[i] = plan->steps[index[in->step]].step->out; /* borrowed */
+        names[i] = g->steps[in->step].name;
+        places[i] = in->place;
+    }
     spec.arriving = arriving;
+    spec.arriving_names = names;
+    spec.arriving_places = places;
     spec.n_arriving = s->n_inputs;
     spec.batch_rows = s->type->kind == MILL_GENERATOR ? s->keys.batch_size : s->keys.input_batch_size;
     spec.budget_tokens = s->keys.budget_tokens;
@@ -138,7 +151,7 @@ static mill_status fill_step(const mill_pipeline *p, stm_arena *a, const stm_gra
 
     if (s->n_inputs > 0) {
         if ((out->inputs = stm_calloc((size_t)s->n_inputs * sizeof *out->inputs)) == NULL)
-            return mill_fail(err, MILL_ERR_NOMEM, "planning step %s", s->name);
+            return mill_fail(err, MILL_ERR_NOMEM, "planning step %s", s->said);
         out->n_inputs = s->n_inputs;
         for (int32_t i = 0; i < s->n_inputs; i++) out->inputs[i] = (stm_flow_edge){index[s->inputs[i].step], s->inputs[i].branch};
     }
@@ -157,7 +170,7 @@ static mill_status fill_step(const mill_pipeline *p, stm_arena *a, const stm_gra
         if (v != NULL) mill_error_place(err, v->key_place.file, v->key_place.line, v->key_place.column);
     }
     if (st != MILL_OK) {
-        if (err != NULL && err->step[0] == '\0') snprintf(err->step, sizeof err->step, "%s", s->name);
+        if (err != NULL && err->step[0] == '\0') snprintf(err->step, sizeof err->step, "%s", s->said);
         mill_error_place(err, s->value->key_place.file, s->value->key_place.line, s->value->key_place.column);
     }
     return st;
@@ -182,7 +195,8 @@ static void place_by_name(const stm_graph *g, mill_error *err)
     mill_error_place(err, found->value->key_place.file, found->value->key_place.line, found->value->key_place.column);
 }
 
-static mill_status make_plan(mill_pipeline *p, const char *run_dir, stm_arena *a, stm_graph *g, stm_plan **out, mill_error *err)
+/* @p sign: there will be a run, which may go on with what is there. */
+static mill_status make_plan(mill_pipeline *p, const char *run_dir, bool sign, stm_arena *a, stm_graph *g, stm_plan **out, mill_error *err)
 {
     stm_plan *plan = NULL;
     int32_t *index;
@@ -209,7 +223,7 @@ static mill_status make_plan(mill_pipeline *p, const char *run_dir, stm_arena *a
     for (int32_t i = 0; i < g->n_steps; i++)
         if ((st = fill_step(p, a, g, i, index, run_dir, plan, err)) != MILL_OK) goto fail;
     if ((st = stm_check_outputs(p, g, plan, run_dir, err)) != MILL_OK) goto fail;
-    for (int32_t i = 0; i < g->n_steps && run_dir != NULL; i++)
+    for (int32_t i = 0; i < g->n_steps && sign; i++)
         if ((st = stm_step_sign(&g->steps[g->order[i]], p->registry, &plan->steps[i], err)) != MILL_OK) goto fail;
     if ((st = stm_plan_try(plan, err)) != MILL_OK) {
         place_by_name(g, err);
@@ -227,8 +241,12 @@ mill_status stm_pipeline_plan(mill_pipeline *p, const char *run_dir, stm_arena *
                               mill_error *err)
 {
     stm_graph own = {0};
-    const mill_status st = make_plan(p, run_dir, arena, graph != NULL ? graph : &own, out, err);
+    char *any = run_dir != NULL ? NULL : p->run_dir != NULL ? stm_strdup(p->run_dir) : stm_pipeline_dir(p);
+    mill_status st;
 
+    if (run_dir == NULL && any == NULL) return mill_fail(err, MILL_ERR_NOMEM, "planning");
+    st = make_plan(p, run_dir != NULL ? run_dir : any, run_dir != NULL, arena, graph != NULL ? graph : &own, out, err);
+    stm_free(any);
     if (st != MILL_OK && err != NULL && st != MILL_ERR_NOMEM) err->phase = MILL_PHASE_CHECK;
     return st;
 }

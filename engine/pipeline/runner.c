@@ -27,7 +27,7 @@
 
 struct mill_run {
     stm_run *run;
-    char *dir;                /* absolute; NULL = dry run */
+    char *dir;                /* absolute; NULL = dry run, or nothing is left of it */
     char *home;               /* where outputs are: `dir`, or of a retry the run in whose directory it works */
     int64_t start_ns, end_ns; /* end_ns: 0 until it has ended */
     int64_t max_errors;
@@ -40,6 +40,7 @@ struct mill_run {
     stm_text text;      /* of mill_run_show */
     stm_shards shards;  /* a merge: of what */
     stm_claims *claims; /* on the GPUs that it uses, and on files outside of its directory */
+    stm_footprint *footprint; /* NULL = all that it makes stays */
 };
 
 /* ---- run directory ----------------------------------------------------------------------------------------------- */
@@ -68,13 +69,14 @@ static mill_status make_dirs(const char *path, mill_error *err)
 
 static mill_status name_dir(mill_pipeline *p, mill_run *r, mill_error *err)
 {
-    char text[96], name[64] = "";
+    char name[64] = "", *dir;
     stm_text path = {0};
 
     if (r->opts.dry_run) return MILL_OK;
-    snprintf(text, sizeof text, "runs/%.64s", mill_pipeline_name(p));
+    if ((dir = r->opts.dir != NULL ? stm_path_absolute(NULL, r->opts.dir) : stm_pipeline_dir(p)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
     if (r->opts.shards > 0 && !r->opts.resume) snprintf(name, sizeof name, "/shard-%d-of-%d", (int)r->opts.shard, (int)r->opts.shards);
-    stm_text_addf(&path, "%s%s", r->opts.dir != NULL ? r->opts.dir : text, name);
+    stm_text_addf(&path, "%s%s", dir, name);
+    stm_free(dir);
     if (!path.failed) r->home = stm_path_absolute(NULL, path.data);
     if (r->home != NULL) r->dir = stm_strdup(r->home);
     stm_text_free(&path);
@@ -186,6 +188,10 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     if (r->opts.shards > 0 && (st = stm_shards_outputs(&graph, plan, r->home, err)) != MILL_OK) goto fail;
     if ((st = stm_pipeline_claim(p, &graph, plan, &r->claims, err)) != MILL_OK) goto fail;
     if (r->dir != NULL && ro.retry_of == NULL && (st = stm_claim_outputs(plan, r->dir, &r->claims, err)) != MILL_OK) goto fail;
+    /* Of a run that another process began there is something to keep, whatever becomes of this one; a retry works in a directory of its own. */
+    if (r->dir != NULL && ro.retry_of == NULL && (r->opts.child == NULL || r->opts.child->recorder->worker == 0) &&
+        (st = stm_note_outputs(plan, r->dir, &r->footprint, err)) != MILL_OK)
+        goto fail;
     if (r->dir != NULL && (st = make_dirs(r->dir, err)) != MILL_OK) goto fail;
     r->max_errors = plan->max_errors;
     /* One batch of each generator says nothing about how long they are. */
@@ -202,6 +208,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     ro.shards = r->opts.shards;
     if (shards.n > 0) ro.merge = (const char *const *)shards.dirs, ro.shards = shards.n;
     ro.commit_interval_s = plan->commit_interval_s;
+    ro.footprint = r->footprint;
     ro.recorder = r->opts.child != NULL ? r->opts.child->recorder : NULL;
     oo = (stm_observer_opts){.name = mill_pipeline_name(p),
                              .dir = r->dir,
@@ -256,6 +263,8 @@ mill_run_state mill_run_wait(mill_run *r, double timeout_s, mill_error *err)
 void mill_run_stop(mill_run *r, bool drain) { stm_run_stop(r->run, drain); }
 
 bool mill_run_hung(const mill_run *r, mill_error *err) { return stm_run_hung(r->run, err); }
+
+bool mill_run_at_work(const mill_run *r, mill_error *err) { return stm_run_hung(r->run, err) || stm_run_at_work(r->run, err); }
 
 const char *mill_run_dir(const mill_run *r) { return r->dir; }
 
@@ -350,6 +359,15 @@ void mill_log_to(void (*sink)(int level, const char *who, const char *line, void
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
 
+/* A run that could not load leaves nothing: what is wrong was said, and once it is mended the run begins as if this one had never been. */
+static void leave_nothing(mill_run *r)
+{
+    stm_observer_end(r->observer, STM_PICTURE_LOAD_FAILED, &r->error); /* of one that hangs it is at work still */
+    stm_footprint_undo(r->footprint);
+    stm_free(r->dir);
+    r->dir = NULL;
+}
+
 /* errors.jsonl, complete or not there: written beside and renamed. Also when empty, so that an older one does not speak for this run. */
 static mill_status write_errors(const mill_run *r, mill_error *err)
 {
@@ -390,6 +408,10 @@ mill_status mill_run_finish(mill_run *r, mill_error *err)
 
     if (r->finished || r->dir == NULL) return MILL_OK;
     r->finished = true;
+    if (r->footprint != NULL && stm_run_never_began(r->run)) {
+        leave_nothing(r);
+        return MILL_OK;
+    }
     st = write_errors(r, err);
     if (st == MILL_OK && r->state != MILL_RUN_RUNNING && mill_report_write(r->dir, NULL, &seen) != MILL_OK)
         stm_log(STM_WARN, "run", "no report: %s", seen.msg);
@@ -414,7 +436,9 @@ void mill_run_destroy(mill_run **run)
     r = *run;
     stm_observer_end(r->observer, STM_PICTURE_STOPPED, NULL); /* given up while it ran */
     stm_observer_destroy(&r->observer);                       /* it looks at the run */
+    if (r->run == NULL && r->footprint != NULL) stm_footprint_undo(r->footprint);
     stm_run_destroy(&r->run);
+    stm_footprint_destroy(&r->footprint);
     stm_tracer_destroy(&r->tracer); /* its threads have ended */
     stm_text_free(&r->text);
     stm_claims_destroy(&r->claims);

@@ -78,6 +78,12 @@ mill_status stm_graph_stages(stm_arena *a, stm_graph *g, mill_error *err)
 
             if (p->stage > least) least = p->stage, of = s->inputs[k].step;
         }
+        while (of >= 0 && g->steps[of].gathers) { /* it came into the group of the last of these */
+            const stm_graph_step *p = &g->steps[of];
+
+            for (int32_t k = 0; k < p->n_inputs; k++)
+                if (g->steps[p->inputs[k].step].stage == least) of = p->inputs[k].step;
+        }
         if (s->stage >= 0 && s->stage < least)
             return fail_value(group_entry(groups, s->name), err,
                               mill_fail(err, MILL_ERR_INVALID,

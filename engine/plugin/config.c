@@ -271,7 +271,7 @@ mill_status mill_config_fail(const mill_config *c, const char *name, mill_error 
 
 bool stm_config_locate(const mill_config *c, const char *name, stm_place *place, const char **param)
 {
-    for (int part = 0; part < 2; part++) { /* first whole values, then parts of them */
+    for (int part = 0; part < (name[0] != '\0' ? 2 : 1); part++) { /* first whole values, then parts of them */
         for (size_t i = 0; i < c->type->n_params; i++) {
             const stm_param_value *v = &c->values[i];
             const stm_place *at = NULL;

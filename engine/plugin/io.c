@@ -56,7 +56,8 @@ static mill_status type_clash(const mill_io *io, const char *column, int32_t a, 
     mill_type_format(tb, fb, sizeof fb);
     st = mill_fail(err, MILL_ERR_TYPE, "column \"%s\" is %s from %s but %s from %s", column, fa, input_name(io, a, na, sizeof na),
                    fb, input_name(io, b, nb, sizeof nb));
-    place_at(err, io->spec->place);
+    place_at(err, io->spec->arriving_places != NULL ? io->spec->arriving_places[b] : io->spec->place);
+    if (err != NULL) snprintf(err->field, sizeof err->field, "from");
     return st;
 }
 
@@ -332,6 +333,13 @@ static mill_status add_output(mill_io *io, const char *name, const mill_type *ty
     return o->name != NULL && o->mapped != NULL ? MILL_OK : no_memory(err);
 }
 
+static mill_status cannot_add(const mill_io *io, const char *name, const char *how, mill_error *err)
+{
+    mill_fail(err, MILL_ERR_INVALID, "step type \"%s\" adds column \"%s\" %s", io->step->type->name, name, how);
+    blame(io, name, NULL, err);
+    return MILL_ERR_INVALID;
+}
+
 mill_status mill_io_add(mill_io *io, const char *name, const mill_type *type, int32_t *index, mill_error *err)
 {
     mill_step *s = io->step;
@@ -341,9 +349,7 @@ mill_status mill_io_add(mill_io *io, const char *name, const mill_type *type, in
     if (kind == MILL_SINK || kind == MILL_ROUTER)
         return mill_fail(err, MILL_ERR_INVALID, "step type \"%s\" is a %s and cannot add column \"%s\"", s->type->name,
                          kind == MILL_SINK ? "sink" : "router", name);
-    if (name[0] == '\0' || type == NULL)
-        return mill_fail(err, MILL_ERR_INVALID, "step type \"%s\" adds column \"%s\" without a %s", s->type->name, name,
-                         type == NULL ? "type" : "name");
+    if (name[0] == '\0' || type == NULL) return cannot_add(io, name, type == NULL ? "without a type" : "without a name", err);
     for (int32_t i = 0; i < s->n_outputs; i++) {
         stm_step_output *o = &s->outputs[i];
 
@@ -358,7 +364,7 @@ mill_status mill_io_add(mill_io *io, const char *name, const mill_type *type, in
                              a, b);
         }
         if ((size_t)i >= s->type->n_outputs)
-            return mill_fail(err, MILL_ERR_INVALID, "step type \"%s\" adds column \"%s\" twice", s->type->name, name);
+            return cannot_add(io, name, "twice", err);
         if (index != NULL) *index = i;
         return MILL_OK;
     }

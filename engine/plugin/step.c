@@ -60,8 +60,9 @@ static mill_status copy_spec(const stm_step_spec *spec, mill_step *s, mill_error
     s->converge = spec->converge;
     s->seed = stm_hash64(spec->name, strlen(spec->name), spec->run_seed);
     s->name = stm_strdup(spec->name);
+    s->said = stm_strdup(spec->said != NULL ? spec->said : spec->name);
     s->branches = stm_calloc((size_t)spec->n_branches * sizeof *s->branches);
-    if (s->name == NULL || s->branches == NULL) goto no_memory;
+    if (s->name == NULL || s->said == NULL || s->branches == NULL) goto no_memory;
     for (int32_t i = 0; i < spec->n_branches; i++) {
         if ((s->branches[i] = stm_strdup(spec->branches[i])) == NULL) goto no_memory;
         s->n_branches = i + 1;
@@ -69,6 +70,45 @@ static mill_status copy_spec(const stm_step_spec *spec, mill_step *s, mill_error
     return MILL_OK;
 no_memory:
     return mill_fail(err, MILL_ERR_NOMEM, "out of memory for step \"%s\"", spec->name);
+}
+
+/* What is said of a file, and not at which parameter: the one whose file the message names. */
+static void blame_file(const mill_config *c, mill_error *err)
+{
+    const stm_place *found = NULL;
+    const char *param = NULL;
+    size_t longest = 0;
+
+    for (size_t i = 0; c != NULL && i < c->type->n_params; i++) {
+        const mill_param *p = &c->type->params[i];
+        const stm_param_value *v = &c->values[i];
+        const bool one = p->type == MILL_PARAM_PATH || p->type == MILL_PARAM_OUT_PATH;
+        const size_t n = one ? v->text != NULL : p->type == MILL_PARAM_PATHS ? v->n_entries : 0;
+
+        for (size_t k = 0; k < n; k++) {
+            const char *path = one ? v->text : v->entries[k].text;
+
+            if (strlen(path) <= longest || strstr(err->msg, path) == NULL) continue;
+            longest = strlen(path);
+            found = one ? &v->place : &v->entries[k].place;
+            param = p->name;
+        }
+    }
+    if (found == NULL || err->file[0] != '\0') return;
+    mill_error_place(err, found->file, found->line, found->column);
+    if (err->field[0] == '\0') snprintf(err->field, sizeof err->field, "%s", param);
+}
+
+bool stm_step_is_of(const mill_step *s, const mill_error *err)
+{
+    return strcmp(s->said, err->step) == 0 && (strcmp(s->name, s->said) != 0) == (strcmp(err->field, "from") == 0);
+}
+
+void stm_step_blame(const mill_step *s, mill_error *err)
+{
+    if (s->config == NULL) return;
+    blame_file(s->config, err);
+    mill_error_place(err, s->config->place.file, s->config->place.line, s->config->place.column);
 }
 
 /* The step type's own configure, which may forget to say what is wrong. */
@@ -83,6 +123,7 @@ static mill_status configure(mill_step *s, mill_io *io, mill_error *err)
     if (inner.status == MILL_OK)
         mill_fail(&inner, st < 0 ? st : MILL_ERR_STEP, "step type \"%s\" cannot be configured: %s", s->type->name,
                   mill_status_text(st < 0 ? st : MILL_ERR_STEP));
+    blame_file(s->config, &inner);
     if (err != NULL && err->status == MILL_OK) *err = inner;
     return inner.status;
 }
@@ -110,7 +151,7 @@ mill_status stm_step_create(const stm_step_spec *spec, mill_step **out, mill_err
 fail:
     mill_error_place(&inner, spec->place.file, spec->place.line, spec->place.column);
     if (inner.phase == MILL_PHASE_NONE) inner.phase = MILL_PHASE_CHECK;
-    if (inner.step[0] == '\0') snprintf(inner.step, sizeof inner.step, "%s", spec->name);
+    if (inner.step[0] == '\0') snprintf(inner.step, sizeof inner.step, "%s", spec->said != NULL ? spec->said : spec->name);
     if (err != NULL && err->status == MILL_OK) *err = inner;
     stm_io_fini(&io);
     stm_step_destroy(&s);
@@ -147,5 +188,6 @@ void stm_step_destroy(mill_step **step)
     stm_schema_fini(&s->out);
     stm_config_destroy(&s->config);
     stm_free(s->name);
+    stm_free(s->said);
     stm_free(s);
 }

@@ -87,6 +87,7 @@ stm_policy stm_policy_default(const mill_step_type *type);
 
 struct mill_step {
     char *name;
+    char *said; /* what errors call it: the name in the file; that of the step in front of which this one does what its `from` says */
     const mill_step_type *type;
     mill_config *config; /* owned */
     stm_policy policy;
@@ -135,7 +136,7 @@ typedef struct stm_mapping {
 
 /** Everything stm_step_create needs; borrowed for the call. */
 typedef struct stm_step_spec {
-    const char *name;
+    const char *name, *said; /* said NULL = as name */
     const mill_step_type *type;
     stm_place place; /* of the step's key */
     stm_place type_place;
@@ -146,6 +147,7 @@ typedef struct stm_step_spec {
     const stm_schema *arriving; /* [n_arriving] schemas of the inputs */
     int32_t n_arriving;
     const char *const *arriving_names; /* [n_arriving] steps they come from, for messages; may be NULL */
+    const stm_place *arriving_places;  /* [n_arriving] where the file names them; may be NULL */
     const stm_mapping *map_in, *map_out;
     size_t n_map_in, n_map_out;
     const char *const *branches;
@@ -162,6 +164,10 @@ typedef struct stm_step_spec {
 /** Validate parameters against the table, run configure, work out columns. Errors carry file:line:column, what was expected, the nearest name;
  *  step and phase (check) are filled in. Threads: owner. Blocks: looks at files that parameters name. */
 mill_status stm_step_create(const stm_step_spec *spec, mill_step **out, mill_error *err);
+/** Whether the record @p err is of this step, rather than of one in front of it that errors call the same. */
+bool stm_step_is_of(const mill_step *step, const mill_error *err);
+/** Where the pipeline file is at fault when the step cannot load: at the parameter whose file the message names, else at the step. */
+void stm_step_blame(const mill_step *step, mill_error *err);
 /** Runs the state's destructor; sets *step to NULL, accepts NULL. No replica of it may be alive. */
 void stm_step_destroy(mill_step **step);
 

@@ -40,6 +40,7 @@ void stm_recorder_reset(stm_recorder *r)
     atomic_store(&r->next_held, 0);
     atomic_store(&r->ended, 0);
     atomic_store(&r->lost, 0);
+    atomic_store(&r->n_undo, 0);
     atomic_store(&r->now_ns, 0);
     memset(&r->last, 0, sizeof r->last);
 }

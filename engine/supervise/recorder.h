@@ -23,6 +23,7 @@
 #define STM_SUSPECTS 1024     /* entries of the table */
 #define STM_HELD 1024         /* batches that steps with submit hold and that are told apart; of others nothing is known */
 #define STM_RECORDER_DIR 4096 /* bytes of the run directory's path */
+#define STM_RECORDER_UNDO ((size_t)1 << 18)
 
 /** What a replica is doing. Names: stm_doing_name. */
 typedef enum stm_doing {
@@ -90,6 +91,8 @@ typedef struct stm_recorder {
     _Atomic int64_t done;  /* items that are committed: more means that the run goes on */
     mill_error last;
     char dir[STM_RECORDER_DIR]; /* run directory, "" = none; before `begun` */
+    _Atomic uint32_t n_undo;    /* release; bytes of `undo`: what stm_footprint_write gave, while no row flows; 0 = what was made stays */
+    char undo[STM_RECORDER_UNDO];
     /* the supervisor writes, while no worker lives; the worker fills an empty table from the run directory */
     int64_t supervisor; /* its process */
     int32_t worker;     /* 0, 1, ...: how many came before */

@@ -27,6 +27,7 @@
 #include "core/fault.h"
 #include "core/log.h"
 #include "stepmill/run.h"
+#include "store/footprint.h"
 #include "supervise/child.h"
 #include "supervise/oom.h"
 #include "supervise/suspects.h"
@@ -293,6 +294,18 @@ static int end_for(const parent *p, const stm_record *who, mill_status status, c
     return err->phase == MILL_PHASE_LOAD ? MILL_EXIT_LOAD : MILL_EXIT_PROCESS;
 }
 
+/* It died while it loaded what its first rows need: as of every run that could not load, nothing is left. */
+static void leave_nothing(const parent *p)
+{
+    const size_t n = atomic_load_explicit(&p->recorder->n_undo, memory_order_acquire);
+    stm_footprint *made = n > 0 && n <= sizeof p->recorder->undo ? stm_footprint_read(p->recorder->undo, n) : NULL;
+
+    if (made == NULL) return;
+    stm_footprint_undo(made);
+    stm_footprint_destroy(&made);
+    p->recorder->dir[0] = '\0';
+}
+
 /* The child died, and nobody wanted that. The exit code of the run; -1: another child goes on. */
 static int learn(parent *p, int status, mill_error *err)
 {
@@ -332,7 +345,8 @@ static int learn(parent *p, int status, mill_error *err)
     if (lesson == STM_LESSON_END || p->barren > p->o.restarts || p->o.restarts == 0 ||
         (!killed && who != NULL && atomic_load(&who->doing) == STM_DOING_LOAD))
         code = end_for(p, who, what, cause, err);
-    else
+    if (code == MILL_EXIT_LOAD) leave_nothing(p);
+    if (code < 0)
         stm_log(STM_WARN, "", "process %d was ended by %s; %s; going on in another (%s)", (int)p->pid, cause, busy,
                 memory                        ? "half of it in flight"
                 : lesson == STM_LESSON_NARROW ? "the cause is narrowed down"
@@ -346,6 +360,7 @@ static int after(parent *p, int status, mill_error *err)
 {
     stm_recorder *r = p->recorder;
     const int32_t n = r->n_suspects;
+    const stm_record *who;
     char busy[2048];
 
     if (WIFEXITED(status) && atomic_load(&r->ended) != 0) {
@@ -356,6 +371,7 @@ static int after(parent *p, int status, mill_error *err)
     kill(-p->pid, SIGKILL); /* programs that it has started */
     if (is_stopped(p) && (p->overdue || WIFEXITED(status))) {
         show_busy(r, busy, sizeof busy);
+        if (p->overdue && (who = first_busy(r)) != NULL) fprintf(stderr, "stepmill: %s[%d]: %s has not returned\n", who->step, (int)who->replica, stm_doing_name(atomic_load(&who->doing)));
         if (p->overdue)
             fprintf(stderr, "stepmill: process %d did not end in time (%s); what was not written is lost\n", (int)p->pid, busy);
         return MILL_EXIT_STOPPED;

@@ -122,7 +122,7 @@ mill_status stm_apart_map(stm_wrapper *w, const int64_t *visible, int64_t n_visi
     stm_free(rest);
     stm_free(entry);
     return st == MILL_ERR_NOMEM
-               ? mill_fail(err, st, "step %s: out of memory for a batch of %lld rows", w->step->name, (long long)rows)
+               ? mill_fail(err, st, "step %s: out of memory for a batch of %lld rows", w->step->said, (long long)rows)
                : st;
 }
 

@@ -71,7 +71,8 @@ mill_status stm_call_blame(stm_wrapper *w, mill_error *err, mill_status st, int3
         snprintf(err->origin, sizeof err->origin, "%s", w->step->type->name);
     }
     if (err->step[0] == '\0') {
-        snprintf(err->step, sizeof err->step, "%s", w->step->name);
+        snprintf(err->step, sizeof err->step, "%s", w->step->said);
+        if (err->field[0] == '\0' && strcmp(w->step->said, w->step->name) != 0) snprintf(err->field, sizeof err->field, "from");
         err->replica = w->replica.index;
         err->attempt = attempt;
     }

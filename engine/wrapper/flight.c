@@ -134,7 +134,7 @@ static mill_status rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t *row
     if (p->on_error != STM_ON_ERROR_ISOLATE || n == 1) return stm_flight_give_up(w, f, rows, n, e, err);
     st = stm_ticket_add(w, f, rows, half, 0, 0);
     if (st == MILL_OK) st = stm_ticket_add(w, f, rows + half, n - half, 0, 0);
-    return st == MILL_OK ? st : mill_fail(err, st, "rows of step %s to be tried apart", w->step->name);
+    return st == MILL_OK ? st : mill_fail(err, st, "rows of step %s to be tried apart", w->step->said);
 }
 
 mill_status stm_ticket_rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t *rows, int64_t n, uint64_t owner, mill_error *e, mill_status st,
@@ -147,7 +147,7 @@ mill_status stm_ticket_rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t 
         return rows_failed(w, t, &one, 1, e, st, err);
     }
     if (stm_grow(&w->failing, &w->cap_failing, (size_t)t->n, sizeof *w->failing) != 0)
-        return mill_fail(err, MILL_ERR_NOMEM, "list of failed rows of step %s", w->step->name);
+        return mill_fail(err, MILL_ERR_NOMEM, "list of failed rows of step %s", w->step->said);
     for (int64_t i = 0; i < t->n; i++) { /* in their order, whatever the order they were named in */
         const int64_t r = stm_ticket_row(t, i);
         if (t->flight->owner[r] == owner) w->failing[made++] = r;
@@ -180,7 +180,7 @@ static mill_status try_again(stm_wrapper *w, stm_ticket *t, mill_error *err)
     }
     t->n_again = 0;
     stm_count(&w->retries, 1);
-    return st == MILL_OK ? st : mill_fail(err, st, "rows of step %s to be tried again", w->step->name);
+    return st == MILL_OK ? st : mill_fail(err, st, "rows of step %s to be tried again", w->step->said);
 }
 
 mill_status stm_tickets_settle(stm_wrapper *w, mill_error *err)

@@ -48,7 +48,7 @@ mill_status stm_wrapper_submit(stm_wrapper *w, stm_ready *in, mill_error *err)
 no_memory:
     if (f != NULL) stm_flight_free(w, f);
     for (int32_t i = 0; i < n_in; i++) mill_batch_destroy(&w->inputs[i]);
-    return stm_call_blame(w, err, mill_fail(err, MILL_ERR_NOMEM, "submitting a batch to %s", w->step->name), MILL_PHASE_PROCESS, 0);
+    return stm_call_blame(w, err, mill_fail(err, MILL_ERR_NOMEM, "submitting a batch to %s", w->step->said), MILL_PHASE_PROCESS, 0);
 }
 
 bool stm_wrapper_full(const stm_wrapper *w) { return atomic_load_explicit(&w->full, memory_order_acquire); }
@@ -188,7 +188,7 @@ static mill_status land(stm_wrapper *w, stm_flight *f, mill_batch **out, mill_er
         f->visible = NULL;
     }
     if (st == MILL_OK) st = stm_merge_general(w, f->in, w->step->n_inputs, &f->outcome, out);
-    if (st != MILL_OK) return mill_fail(err, st, "merging results of %s", w->step->name);
+    if (st != MILL_OK) return mill_fail(err, st, "merging results of %s", w->step->said);
     stm_wrapper_count(w, *out, rows, &f->outcome);
     return MILL_OK;
 }

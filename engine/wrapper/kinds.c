@@ -61,7 +61,7 @@ mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken,
     {
         const int64_t id = stm_call_record(w, &e, in, 0, in->rows - 1);
         mill_batch *b = (mill_batch *)in; /* ours: the caller owns it and lends it for routing */
-        if ((st = stm_batch_impute(b, -1, 0, b->rows, id)) != MILL_OK) return mill_fail(err, st, "error marks of router %s", w->step->name);
+        if ((st = stm_batch_impute(b, -1, 0, b->rows, id)) != MILL_OK) return mill_fail(err, st, "error marks of router %s", w->step->said);
     }
     return stm_call_window(w, 0, in->rows, err);
 }
@@ -98,7 +98,7 @@ static mill_status finish_send(void *user, mill_batch **bp, mill_error *err)
     mill_batch *b = NULL;
     mill_status st = stm_batch_create(w->env->pool, (*bp)->rows, w->step->out.n, w->n_roots, &b);
 
-    if (st != MILL_OK) return mill_fail(err, st, "batch of global %s", w->step->name);
+    if (st != MILL_OK) return mill_fail(err, st, "batch of global %s", w->step->said);
     for (int32_t i = 0; i < w->step->n_outputs; i++)
         if ((*bp)->columns[i] != NULL) b->columns[w->step->outputs[i].column] = mill_column_ref((*bp)->columns[i]);
     b->keys.first = w->next_row;

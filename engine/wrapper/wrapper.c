@@ -459,13 +459,13 @@ static mill_status map_slow(stm_wrapper *w, const int64_t *visible, int64_t n_vi
     if (st == MILL_OK) stm_wrapper_count(w, *out, rows, &o);
     for (int32_t i = 0; i < n_in; i++) mill_batch_destroy(&view[i]);
     stm_outcome_fini(&o);
-    return st == MILL_ERR_NOMEM ? mill_fail(err, st, "step %s: out of memory while merging %lld rows", w->step->name, (long long)rows) : st;
+    return st == MILL_ERR_NOMEM ? mill_fail(err, st, "step %s: out of memory while merging %lld rows", w->step->said, (long long)rows) : st;
 }
 
 static mill_status map_failed(stm_wrapper *w, mill_status st, int64_t rows, mill_error *err)
 {
     drop_inputs(w);
-    if (st == MILL_ERR_NOMEM) mill_fail(err, st, "step %s: out of memory for a batch of %lld rows", w->step->name, (long long)rows);
+    if (st == MILL_ERR_NOMEM) mill_fail(err, st, "step %s: out of memory for a batch of %lld rows", w->step->said, (long long)rows);
     return stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
 }
 
@@ -624,7 +624,7 @@ mill_status stm_mark_rows(stm_wrapper *w, mill_batch *b, mill_error *err)
         for (int32_t c = 0; c < b->n_columns && st == MILL_OK; c++) st = stm_batch_impute(b, c, re->row, 1, id);
     }
     e->n_row_errors = 0;
-    return st == MILL_OK ? st : mill_fail(err, st, "error marks of step %s", w->step->name);
+    return st == MILL_OK ? st : mill_fail(err, st, "error marks of step %s", w->step->said);
 }
 
 /* Only what is used: 256 bytes twice per batch would show, and so does a copy of unknown length (30 cycles). Small ones are the rule. */

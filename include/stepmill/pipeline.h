@@ -59,6 +59,9 @@ MILL_API mill_status mill_pipeline_plan(mill_pipeline *p, mill_format format, ch
 /** Check and plan for the machine that a file describes (docs/placement.md) instead of this one; NULL = this one again. Such a pipeline
  *  cannot be run. The file is read when the pipeline is checked. */
 MILL_API mill_status mill_pipeline_use_devices(mill_pipeline *p, const char *file, mill_error *err);
+/** Check and plan for a run in @p run_dir, which sinks' relative paths start at; NULL = runs/NAME in the working directory again. It need not be there. A run
+ *  says its own (mill_run_options.dir). */
+MILL_API mill_status mill_pipeline_use_dir(mill_pipeline *p, const char *run_dir, mill_error *err);
 /** The `name` key, else the file's name without its ending. Valid until the pipeline changes. */
 MILL_API const char *mill_pipeline_name(const mill_pipeline *p);
 

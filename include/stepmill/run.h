@@ -96,14 +96,18 @@ MILL_API void mill_run_stop(mill_run *run, bool drain);
  *  stopped: @p err names step, replica and phase; the process should end, since nothing can take the replica's thread back, and
  *  mill_run_destroy would wait for it. false = none. */
 MILL_API bool mill_run_hung(const mill_run *run, mill_error *err);
-/** After the end: write errors.jsonl into the run directory (not on a dry run). Once. */
+/** As mill_run_hung, but without waiting for 3 s: of a run that was told to stop, who it still waits for. For a process that has no more time and must say
+ *  whose call was not over. Threads: any. */
+MILL_API bool mill_run_at_work(const mill_run *run, mill_error *err);
+/** After the end: write errors.jsonl into the run directory (not on a dry run). Of a run that ended as MILL_RUN_LOAD_FAILED before any row could flow, take
+ *  away what it made instead: its directory, if that was not there, and unfinished files; what was there is as it was. Once. */
 MILL_API mill_status mill_run_finish(mill_run *run, mill_error *err);
 /** What the command's exit code would be. */
 MILL_API int mill_run_exit_code(const mill_run *run);
 /** Joins its threads, frees it, lets the run directory go. Sets *run to NULL; accepts NULL. */
 MILL_API void mill_run_destroy(mill_run **run);
 
-/** Absolute; NULL on a dry run. */
+/** Absolute; NULL on a dry run, and of a run that has left nothing (mill_run_finish). */
 MILL_API const char *mill_run_dir(const mill_run *run);
 
 /** Numbers of a run; growing ones may lag by a moment while it runs. */

@@ -46,7 +46,7 @@ mill_status stm_make_folders(const char *path, mill_error *err)
         if (*p != '/') continue;
         *p = 0;
         if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-            st = mill_fail(err, MILL_ERR_IO, "cannot make the folder %s: %s", copy, strerror(errno));
+            st = mill_fail(err, MILL_ERR_IO, "cannot make the folder %s of %s: %s", copy, path, strerror(errno));
         *p = '/';
     }
     free(copy);

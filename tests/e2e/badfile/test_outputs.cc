@@ -92,16 +92,47 @@ TEST_P(Outputs, WhatMustNotBeWrittenIsRefused)
 
 INSTANTIATE_TEST_SUITE_P(Table, Outputs, testing::ValuesIn(kCases), [](const auto &i) { return std::string(i.param.name); });
 
-/* A step sees the path when there is a run directory: `run` says it, before anything is written. */
+/* Paths of sinks start at the run directory, which `check` and `plan` know as well as `run` does. */
 TEST(RunDirectory, AnUnknownCompressionIsRefused)
 {
     const mt::Folder f;
     f.write("in.jsonl", "{\"id\":1}\n");
     f.write("p.yaml", "stepmill: 1\nsteps:\n  r: {type: read_jsonl, path: in.jsonl}\n  o: {type: write_jsonl, from: r, path: out.jsonl.bz2}\n");
-    const mt::Result r = mt::run(f, {"run", "p.yaml"});
-    EXPECT_EQ(r.code, 65);
-    EXPECT_EQ(r.err, "error: p.yaml:4:41: o: parameter \"path\": .bz2 is not a compression that is written; use .gz or .zst\n");
-    EXPECT_FALSE(f.has("runs"));
+    for (const std::vector<std::string> &call : {std::vector<std::string>{"check", "p.yaml"}, {"plan", "p.yaml"}, {"run", "p.yaml"}, {"run", "--dry-run", "p.yaml"}}) {
+        const mt::Result r = mt::run(f, call);
+        EXPECT_EQ(r.code, 65) << call[0];
+        EXPECT_EQ(r.err, "error: p.yaml:4:41: o: parameter \"path\": .bz2 is not a compression that is written; use .gz or .zst\n");
+        EXPECT_FALSE(f.has("runs"));
+    }
+}
+
+/* What its own table of parameters cannot say. */
+TEST(Parameters, OfACommandLeaveItTime)
+{
+    const mt::Folder f;
+    f.write("in.jsonl", "{\"id\":1}\n");
+    for (const char *deadline : {"0", "0s", "99999999999d"}) {
+        f.write("p.yaml", std::string("stepmill: 1\nsteps:\n  r: {type: read_jsonl, path: in.jsonl}\n  c: {type: command, from: r, argv: [cat], deadline: ") + deadline + "}\n");
+        const mt::Result r = mt::run(f, {"check", "p.yaml"});
+        EXPECT_EQ(r.code, 65) << deadline;
+        EXPECT_EQ(r.err, "error: p.yaml:4:54: c: parameter \"deadline\": expected a duration above 0 and at most 1e9 s, or none\n");
+    }
+}
+
+TEST(RunDirectory, AFileInItThatAStepReadsIsNotWritten)
+{
+    const mt::Folder f;
+    f.write("in.jsonl", "{\"id\":1}\n");
+    f.write("p.yaml", "stepmill: 1\nname: p\nsteps:\n  r: {type: read_jsonl, path: in.jsonl}\n  o: {type: write_jsonl, from: r, path: old.jsonl}\n");
+    ASSERT_EQ(mt::run(f, {"run", "-q", "p.yaml"}).code, 0);
+    f.write("p.yaml", "stepmill: 1\nname: p\nsteps:\n  r: {type: read_jsonl, path: runs/p/old.jsonl}\n  o: {type: write_jsonl, from: r, path: old.jsonl}\n");
+    for (const char *verb : {"check", "plan", "run"}) {
+        const mt::Result r = mt::run(f, {verb, "p.yaml"});
+        EXPECT_EQ(r.code, 65) << verb;
+        EXPECT_EQ(r.err, "error: p.yaml:5:41: o: parameter \"path\": step r reads the file that this would write. Choose another path\n");
+        EXPECT_EQ(mt::run(f, {verb, "--run", "runs/other", "p.yaml"}).code, 0) << verb; /* there it is another file */
+    }
+    EXPECT_EQ(f.read("runs/p/old.jsonl"), "{\"id\":1,\"extra\":null}\n");
 }
 
 /* Whatever a run leaves in its directory, no sink can have: the list of names is complete. */

@@ -175,10 +175,12 @@ TEST_P(SuperviseEnds, AsItShould)
     EXPECT_LE(deaths(r), e.most) << r.err;
     if (e.code == 3) {
         EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(100, {5}));
+    } else if (e.code == 1) { /* it had not begun */
+        EXPECT_EQ(f.list(), std::vector<std::string>{"t.yaml"});
     } else { /* what ended the run stands beside what rows failed of */
         const std::string errors = f.read("runs/t/errors.jsonl"), step = std::string(e.says).substr(0, std::string(e.says).find('['));
         EXPECT_EQ(times(errors, "\n"), 1) << errors;
-        for (const std::string &part : {"\"step\":\"" + step + "\",\"replica\":0", std::string(e.code == 1 ? "\"phase\":\"load\"" : "\"phase\":\"process\""),
+        for (const std::string &part : {"\"step\":\"" + step + "\",\"replica\":0", std::string("\"phase\":\"process\""),
                                         std::string("\"message\":\"the process ended by signal 11 (SIGSEGV) in ")})
             EXPECT_NE(errors.find(part), std::string::npos) << part << " in " << errors;
         EXPECT_NE(mt::run(f, {"errors", "runs/t"}).out.find("the process ended by signal 11"), std::string::npos);
