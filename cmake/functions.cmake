@@ -7,8 +7,12 @@ endfunction()
 # stm_googletest(target optimised): a program of GoogleTest. Assertions cost more to compile than to run, and headers most of all: tests are
 # compiled without optimisation, with the headers of GoogleTest and of the standard library compiled once for all of them
 # (-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON shows which test leaves an #include out). Optimised are those that calculate much themselves.
+# The undefined-behaviour sanitizer looks at what is tested, not at assertions, whose every reference it would check.
 function(stm_googletest target optimised)
   target_link_libraries(${target} PRIVATE stepmill_flags GTest::gtest)
+  if(STEPMILL_SANITIZE STREQUAL "address")
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize=undefined>)
+  endif()
   if(NOT optimised)
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O0> $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>) # the last is for ccache
     target_precompile_headers(${target} REUSE_FROM stepmill_test_headers)
@@ -24,10 +28,11 @@ function(stm_googletest target optimised)
   endif()
 endfunction()
 
-# stm_test(name LABELS unit SOURCES a.cc [LIBS ...] [TIMEOUT s] [ARGS ...] [OPTIMISED]): one GoogleTest program over the engine's objects.
-# One ctest entry per program keeps the suite's start-up cost low.
+# stm_test(name LABELS unit SOURCES a.cc [LIBS ...] [TIMEOUT s] [COST s] [ARGS ...] [OPTIMISED]): one GoogleTest program over the engine's
+# objects. One ctest entry per program keeps the suite's start-up cost low. COST is about how long a test takes where that is more than some 10 s,
+# here as for every other test: ctest begins with the longest, so that none is left over at the end with a processor idle beside it.
 function(stm_test name)
-  cmake_parse_arguments(T "OPTIMISED" "TIMEOUT" "LABELS;SOURCES;LIBS;ARGS" ${ARGN})
+  cmake_parse_arguments(T "OPTIMISED" "TIMEOUT;COST" "LABELS;SOURCES;LIBS;ARGS" ${ARGN})
   add_executable(${name} ${T_SOURCES})
   target_link_libraries(${name} PRIVATE stepmill_objects stepmill_test_support ${T_LIBS})
   stm_googletest(${name} ${T_OPTIMISED})
@@ -36,6 +41,9 @@ function(stm_test name)
     set(T_TIMEOUT 300) # against hangs, not a measure: a loaded machine must not fail a test
   endif()
   set_tests_properties(${name} PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT} SKIP_REGULAR_EXPRESSION "ALL TESTS SKIPPED")
+  if(T_COST)
+    set_tests_properties(${name} PROPERTIES COST ${T_COST})
+  endif()
 endfunction()
 
 # stm_all_cases(sanitizer test...): these leave cases out under a sanitizer (address, thread, any); there each has a second entry, test.all, which does all of them
@@ -70,8 +78,18 @@ function(stm_suite name)
   stm_googletest(${name} ${S_OPTIMISED})
 endfunction()
 function(stm_suite_for program backend)
-  target_sources(${program} PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/suite_for.cc)
-  target_compile_definitions(${program} PRIVATE STM_SUITE_FOR="${backend}")
+  stm_once(stepmill_suite_for_${backend} ${CMAKE_SOURCE_DIR}/tests/support/suite_for.cc)
+  target_compile_definitions(stepmill_suite_for_${backend} PRIVATE STM_SUITE_FOR="${backend}")
+  target_sources(${program} PRIVATE $<TARGET_OBJECTS:stepmill_suite_for_${backend}>)
+endfunction()
+# stm_once(name source): the object of a source that many programs have, compiled once.
+function(stm_once name source)
+  if(NOT TARGET ${name})
+    add_library(${name} OBJECT ${source})
+    target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+    target_link_libraries(${name} PRIVATE stepmill_flags)
+    stm_as_program(${name})
+  endif()
 endfunction()
 # Objects compiled as those of programs are, which differ from a library's.
 function(stm_as_program target)
@@ -111,7 +129,8 @@ function(stm_fuzz name)
                                   -max_len=${F_MAX_BYTES} -print_final_stats=1 -artifact_prefix=${found}- ${found} ${corpus})
     set_tests_properties(${name} PROPERTIES LABELS fuzz TIMEOUT ${limit})
   else()
-    target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/replay_corpus.cc)
+    stm_once(stepmill_replay_corpus ${CMAKE_SOURCE_DIR}/tests/support/replay_corpus.cc)
+    target_sources(${name} PRIVATE $<TARGET_OBJECTS:stepmill_replay_corpus>)
     add_test(NAME ${name} COMMAND ${name} ${corpus})
     set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 300)
   endif()
