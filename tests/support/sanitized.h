@@ -1,6 +1,8 @@
 /* What tests leave out under sanitizers, where all of it would take minutes to hours. The entries of ctest that end in .all (label slow) do all of it. */
 #pragma once
+#include <cstddef>
 #include <cstdlib>
+#include <vector>
 
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
@@ -23,5 +25,20 @@ constexpr bool kAddressSanitizer = MT_SANITIZED == 1, kThreadSanitizer = MT_SANI
 
 /** Whether a test that is slow under @p sanitizer (one of the above) leaves cases out. */
 inline bool leaves_out(bool sanitizer = kSanitized) { return sanitizer && getenv("STM_TEST_ALL") == nullptr; }
+
+/** A number of rounds, a size or a stride: fewer under a sanitizer, which looks for what a part of the rounds shows. */
+template <class T>
+T rounds(T all, T few)
+{
+    return leaves_out() ? few : all;
+}
+/** The rows of a table; under a sanitizer the first and each @p nth behind it. */
+template <class T, size_t n>
+std::vector<T> rows_of(const T (&table)[n], size_t nth)
+{
+    std::vector<T> v;
+    for (size_t i = 0; i < n; i += rounds<size_t>(1, nth)) v.push_back(table[i]);
+    return v;
+}
 
 } // namespace mt

@@ -2,6 +2,7 @@
 #include <functional>
 
 #include "rows.h"
+#include "support/sanitized.h"
 
 extern "C" {
 #include "batch/ipc.h"
@@ -402,7 +403,7 @@ TEST(ArrowArray, FailsCleanlyAtEveryAllocation)
 
 TEST(Ipc, RandomTablesRoundTrip)
 {
-    for (uint64_t seed = 0; seed < 400; seed++) {
+    for (uint64_t seed = 0; seed < mt::rounds<uint64_t>(400, 100); seed++) {
         SCOPED_TRACE("seed " + std::to_string(seed));
         Rng rng(seed);
         Pool pool;
@@ -510,7 +511,7 @@ TEST(Ipc, DamagedStreamsAreRefusedOrValid)
     Stream whole;
     write_stream(&whole, schema, {t.batch.p});
     int refused = 0;
-    for (int round = 0; round < 20000; round++) {
+    for (int round = 0; round < mt::rounds(20000, 4000); round++) {
         Stream s;
         s.bytes = whole.bytes;
         for (size_t n = 1 + rng() % 3; n > 0; n--) {

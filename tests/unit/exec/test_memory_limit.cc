@@ -11,6 +11,7 @@
 #include "support/fail_nth.h"
 #include "support/by_hand.h"
 #include "support/pipe.h"
+#include "support/sanitized.h"
 
 extern "C" {
 #include "batch/batch.h"
@@ -20,10 +21,13 @@ using namespace mt;
 
 namespace {
 
-constexpr int64_t kLimit = 8 << 20, kRowBytes = 4096, kBatch = 16, kRows = 20 * kLimit / kRowBytes;
+/* Under a sanitizer a quarter of everything: as many moves to the disk and back for each byte of the limit. */
+const int64_t kLimit = mt::rounds(8 << 20, 2 << 20);
+constexpr int64_t kRowBytes = 4096, kBatch = 16;
+const int64_t kRows = 20 * kLimit / kRowBytes;
 /* What may be alive above the limit: an eighth of it (relief), three batches for each replica of the few steps here, envelopes and
  * recipes of the batches on disk (about 1 KiB for each 64 KiB), and the small blocks that threads keep in stock (0.75 MiB each). */
-constexpr int64_t kReserve = kLimit / 8 + 3 * 6 * 96 * 1024 + kRows / kBatch * 1024 + 3 * (768 << 10);
+const int64_t kReserve = kLimit / 8 + 3 * 6 * 96 * 1024 + kRows / kBatch * 1024 + 3 * (768 << 10);
 constexpr int kThreads = 3;
 
 /* A pattern of 97 letters that begins elsewhere for each x, over and over: the suite makes and compares some 10 GB of it. */

@@ -190,6 +190,10 @@ TEST(Steady, IdleRunSleeps)
         const double before = processor_us();
         std::this_thread::sleep_for(std::chrono::milliseconds(1000));
         us = std::min(us, processor_us() - before);
+        if (us / 1e6 <= 0.001) break;
+#ifdef SANITIZED
+        break; /* sanitizers have threads of their own: it is not judged */
+#endif
     }
     let_go = true;
     ASSERT_EQ(p.wait(30), STM_END_DONE);

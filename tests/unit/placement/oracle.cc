@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 
 namespace mt {
 
@@ -98,33 +97,60 @@ double own_cost(const stm_place_problem &p, int32_t a, const std::vector<int32_t
     return pairs > 0 ? cost + arriving * (double)(x.size() - 1) * between / pairs : cost;
 }
 
-/* What the stages' totals cost: memory (INFINITY above what there is) and processors. */
-double total_cost(const stm_place_problem &p, const std::vector<Replica> &replicas, const Sites &sites, size_t n)
-{
-    std::map<std::pair<int32_t, int32_t>, double> bytes, threads, seconds; /* by stage and site */
-    double cost = 0;
+/* What the stages' totals cost: memory (INFINITY above what there is) and processors. Sums are by stage and site. */
+class Totals {
+public:
+    explicit Totals(const stm_place_problem &p) : p_(p), sites_((size_t)p.topology->n_gpus + (size_t)p.topology->n_nodes)
+    {
+        int32_t stages = 1;
 
-    for (size_t r = 0; r < n; r++) {
-        const stm_place_step &s = p.steps[replicas[r].step];
-        const int32_t first = sites[r][0];
-        int32_t node = first;
+        for (int32_t a = 0; a < p.n_steps; a++) stages = std::max(stages, p.steps[a].stage + 1);
+        sums_.resize((size_t)stages * sites_);
+        for (int32_t g = 0; g < p.topology->n_gpus; g++) {
+            speeds_.push_back(speed(p.topology, g));
+            room_.push_back((double)p.topology->gpus[g].memory * (p.memory_share > 0 ? p.memory_share : 1));
+        }
+        for (int32_t n = 0; n < p.topology->n_nodes; n++) processors_.push_back(stm_cpus_count(&p.topology->nodes[n].cpus));
+    }
+    /* Of the first @p n replicas. */
+    double cost(const std::vector<Replica> &replicas, const Sites &sites, size_t n)
+    {
+        const size_t gpus = (size_t)p_.topology->n_gpus;
+        double cost = 0;
 
-        if (s.gpus > 0) node = p.topology->n_gpus + std::max(0, p.topology->gpus[first].node);
-        threads[{s.stage, node}] += s.cpus;
-        seconds[{s.stage, node}] += s.gpus > 0 ? batch_seconds(s) / speed(p.topology, first) : batch_seconds(s);
-        for (int32_t g : sites[r])
-            if (s.gpus > 0) bytes[{s.stage, g}] += (double)s.memory;
+        std::fill(sums_.begin(), sums_.end(), Sum());
+        for (size_t r = 0; r < n; r++) {
+            const stm_place_step &s = p_.steps[replicas[r].step];
+            const size_t first = (size_t)sites[r][0];
+            Sum *stage = &sums_[(size_t)s.stage * sites_];
+            Sum &node = stage[s.gpus > 0 ? gpus + (size_t)std::max(0, p_.topology->gpus[first].node) : first];
+
+            node.threads += s.cpus;
+            node.seconds += s.gpus > 0 ? batch_seconds(s) / speeds_[first] : batch_seconds(s);
+            for (int32_t g : sites[r])
+                if (s.gpus > 0) stage[g].bytes += (double)s.memory;
+        }
+        for (size_t i = 0; i < sums_.size(); i++) {
+            const size_t site = i % sites_;
+            if (site < gpus) {
+                if (room_[site] > 0 && sums_[i].bytes > room_[site]) return INFINITY;
+            } else {
+                const double there = processors_[site - gpus];
+                if (there > 0 && sums_[i].threads > there) cost += (sums_[i].threads / there - 1) * sums_[i].seconds;
+            }
+        }
+        return cost;
     }
-    for (const auto &b : bytes) {
-        const double room = (double)p.topology->gpus[b.first.second].memory * (p.memory_share > 0 ? p.memory_share : 1);
-        if (room > 0 && b.second > room) return INFINITY;
-    }
-    for (const auto &t : threads) {
-        const double there = stm_cpus_count(&p.topology->nodes[t.first.second - p.topology->n_gpus].cpus);
-        if (there > 0 && t.second > there) cost += (t.second / there - 1) * seconds[t.first];
-    }
-    return cost;
-}
+
+private:
+    struct Sum {
+        double bytes = 0, threads = 0, seconds = 0;
+    };
+    const stm_place_problem &p_;
+    const size_t sites_;
+    std::vector<Sum> sums_;
+    std::vector<double> speeds_, room_, processors_;
+};
 
 /* Every choice of k of @p from. */
 void choose(const std::vector<int32_t> &from, size_t k, size_t at, std::vector<int32_t> &now,
@@ -158,35 +184,64 @@ std::vector<std::vector<int32_t>> options_of(const stm_place_problem &p, const R
     return out;
 }
 
-struct Trial {
-    const stm_place_problem &p;
-    std::vector<Replica> replicas;
-    std::vector<std::vector<std::vector<int32_t>>> options;
-    Sites sites;
-    std::vector<size_t> chosen;
-    double best = INFINITY;
+/* No part of the cost can be below 0, so what costs as much as the best does is not gone on from. */
+class Trial {
+public:
+    explicit Trial(const stm_place_problem &p) : p_(p), replicas_(replicas_of(p)), totals_(p), sites_(replicas_.size()), chosen_(replicas_.size())
+    {
+        for (const Replica &r : replicas_) {
+            first_.push_back(own_.size());
+            options_.push_back(options_of(p, r));
+            for (const auto &site : options_.back()) own_.push_back(own_cost(p, r.step, site));
+        }
+        pairs_.assign(own_.size() * own_.size(), NAN);
+    }
+    double best()
+    {
+        go(0, 0);
+        return best_;
+    }
 
+private:
+    /* Of replica r at its option o and an earlier one at what was chosen for it; calculated when it is first asked for. */
+    double pair(size_t r, size_t o, size_t q)
+    {
+        double &cost = pairs_[(first_[r] + o) * own_.size() + first_[q] + chosen_[q]];
+
+        if (std::isnan(cost)) cost = pair_cost(p_, replicas_[r].step, options_[r][o], replicas_[q].step, sites_[q]);
+        return cost;
+    }
     void go(size_t r, double pairs)
     {
-        const double totals = total_cost(p, replicas, sites, r);
+        const double totals = totals_.cost(replicas_, sites_, r);
 
-        if (!(pairs + totals < best)) return; /* no part of the cost can be below 0 */
-        if (r == replicas.size()) {
-            best = pairs + totals;
+        if (!(pairs + totals < best_)) return;
+        if (r == replicas_.size()) {
+            best_ = pairs + totals;
             return;
         }
         /* replicas of a step are alike: only in one order */
-        for (size_t o = r > 0 && replicas[r - 1].step == replicas[r].step && options[r].size() > 1 ? chosen[r - 1] : 0;
-             o < options[r].size(); o++) {
-            double cost = pairs + own_cost(p, replicas[r].step, options[r][o]);
+        for (size_t o = r > 0 && replicas_[r - 1].step == replicas_[r].step && options_[r].size() > 1 ? chosen_[r - 1] : 0;
+             o < options_[r].size(); o++) {
+            double cost = pairs + own_[first_[r] + o];
 
-            for (size_t q = 0; q < r && cost < best; q++)
-                cost += pair_cost(p, replicas[r].step, options[r][o], replicas[q].step, sites[q]);
-            sites[r] = options[r][o];
-            chosen[r] = o;
+            for (size_t q = 0; q < r && cost < best_; q++) cost += pair(r, o, q);
+            if (!(cost < best_)) continue;
+            sites_[r] = options_[r][o];
+            chosen_[r] = o;
             go(r + 1, cost);
         }
     }
+
+    const stm_place_problem &p_;
+    const std::vector<Replica> replicas_;
+    Totals totals_;
+    std::vector<std::vector<std::vector<int32_t>>> options_; /* of each replica */
+    std::vector<size_t> first_;                              /* its first option's place in: */
+    std::vector<double> own_, pairs_;                        /* what options cost alone, and two of them together */
+    Sites sites_;
+    std::vector<size_t> chosen_;
+    double best_ = INFINITY;
 };
 
 } // namespace
@@ -194,7 +249,7 @@ struct Trial {
 double oracle_cost(const stm_place_problem &p, const Sites &sites)
 {
     const std::vector<Replica> replicas = replicas_of(p);
-    double cost = total_cost(p, replicas, sites, sites.size());
+    double cost = Totals(p).cost(replicas, sites, sites.size());
 
     for (size_t r = 0; r < sites.size(); r++) {
         cost += own_cost(p, replicas[r].step, sites[r]);
@@ -203,16 +258,7 @@ double oracle_cost(const stm_place_problem &p, const Sites &sites)
     return cost;
 }
 
-double oracle_best(const stm_place_problem &p)
-{
-    Trial t{p, replicas_of(p), {}, {}, {}, INFINITY};
-
-    for (const Replica &r : t.replicas) t.options.push_back(options_of(p, r));
-    t.sites.resize(t.replicas.size());
-    t.chosen.resize(t.replicas.size());
-    t.go(0, 0);
-    return t.best;
-}
+double oracle_best(const stm_place_problem &p) { return Trial(p).best(); }
 
 Sites sites_of(const stm_place_problem &p, const stm_placement &placed)
 {
