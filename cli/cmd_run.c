@@ -86,6 +86,7 @@ static void summary(const mill_run *run, const mill_run_totals *t, mill_run_stat
         fprintf(stderr, "  %s: %s%s\n", step, path,
                 path != parts && state == MILL_RUN_STOPPED && access(path, F_OK) != 0 ? " (not complete)" : "");
     }
+    if (dir != NULL && state == MILL_RUN_FAILED) fprintf(stderr, "  outputs hold what was complete before the failure; %s/manifest.json says which are whole\n", dir);
     if (t->rows_imputed > 0)
         fprintf(stderr, "  %lld row%s with nulls made by imputation (max_errors: %lld)\n", (long long)t->rows_imputed,
                 t->rows_imputed == 1 ? "" : "s", (long long)t->max_errors);

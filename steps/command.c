@@ -430,7 +430,7 @@ static mill_status process_rows(mill_replica *r, mill_batch *const *in, size_t n
 }
 
 static const mill_param params[] = {
-    {.name = "argv", .type = MILL_PARAM_STRINGS, .text = "the program, looked up in PATH, and its arguments; no shell"},
+    {.name = "argv", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_PROGRAM, .text = "the program, looked up in PATH, and its arguments; no shell"},
     {.name = "send", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns it gets; without it, all"},
     {.name = "columns", .type = MILL_PARAM_COLUMNS, .flags = MILL_PARAM_OPTIONAL,
      .text = "name: type of the keys taken from its answers; without it, answers are only counted"},
@@ -463,7 +463,7 @@ const mill_step_type stm_step_command = {
 };
 
 static const mill_param params_rows[] = {
-    {.name = "argv", .type = MILL_PARAM_STRINGS, .text = "the program, looked up in PATH, and its arguments; no shell"},
+    {.name = "argv", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_PROGRAM, .text = "the program, looked up in PATH, and its arguments; no shell"},
     {.name = "send", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns it gets; without it, all"},
     {.name = "columns",
      .type = MILL_PARAM_COLUMNS,

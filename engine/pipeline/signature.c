@@ -3,7 +3,10 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "pipeline/yaml.h"
 #include "plugin/config.h"
@@ -68,6 +71,38 @@ static void add_param(stm_signature *s, const char *step, const mill_param *p, c
     for (size_t i = 0; p->type == MILL_PARAM_PATHS && i < v->n_entries; i++) add_file(s, step, p->name, v->entries[i].text);
 }
 
+static bool is_script(const char *path)
+{
+    static const char *const ends[] = {".py", ".sh", ".pl", ".rb", ".js", ".R", ".lua", ".jl", ".awk", ".jar"};
+    const char *dot = strrchr(path, '.');
+
+    for (size_t i = 0; dot != NULL && i < sizeof ends / sizeof *ends; i++)
+        if (strcmp(dot, ends[i]) == 0) return true;
+    return false;
+}
+
+/* What a command line runs: the program if it is named by path, and arguments that are scripts or may be run. Others may be what it writes. */
+static void add_program(stm_signature *s, const char *step, const mill_step_type *type, const mill_config *config, const mill_param *p, const stm_param_value *v)
+{
+    const char *folder = NULL;
+
+    for (size_t i = 0; i < type->n_params; i++)
+        if (strcmp(type->params[i].name, "cwd") == 0) folder = config->values[i].text;
+    for (size_t i = 0; i < v->n_entries; i++) {
+        const char *text = v->entries[i].text;
+        stm_text path = {0};
+        struct stat info;
+
+        if (text == NULL || text[0] == '\0' || (i == 0 && strchr(text, '/') == NULL)) continue; /* looked up in PATH */
+        if (text[0] != '/' && folder != NULL) stm_text_addf(&path, "%s/", folder);
+        stm_text_addf(&path, "%s", text);
+        s->fields.failed = s->fields.failed || path.failed;
+        if (!path.failed && stat(path.data, &info) == 0 && S_ISREG(info.st_mode) && (is_script(text) || access(path.data, X_OK) == 0))
+            add_file(s, step, p->name, path.data);
+        stm_text_free(&path);
+    }
+}
+
 /* A key of the step as it stands in the file. */
 static void add_key(stm_signature *s, const stm_graph_step *g, const char *key)
 {
@@ -90,7 +125,11 @@ mill_status stm_step_sign(const stm_graph_step *g, const stm_registry *reg, stm_
     add(&s, g->name, "type", text);
     for (size_t i = 0; i < stm_registry_count(reg); i++)
         if (stm_registry_at(reg, i) == type && stm_registry_origin(reg, i)[0] == '/') add_file(&s, g->name, "plugin", stm_registry_origin(reg, i));
-    for (size_t i = 0; i < type->n_params; i++) add_param(&s, g->name, &type->params[i], &out->step->config->values[i], stm_value_get(g->value, type->params[i].name));
+    for (size_t i = 0; i < type->n_params; i++) {
+        const mill_param *p = &type->params[i];
+        add_param(&s, g->name, p, &out->step->config->values[i], stm_value_get(g->value, p->name));
+        if ((p->flags & MILL_PARAM_PROGRAM) != 0) add_program(&s, g->name, type, out->step->config, p, &out->step->config->values[i]);
+    }
     for (size_t i = 0; i < sizeof keys / sizeof keys[0] && !g->gathers; i++) add_key(&s, g, keys[i]);
     if (type->kind == MILL_ROUTER || (type->flags & MILL_BATCH_SENSITIVE) != 0) {
         snprintf(text, sizeof text, "%lld", (long long)out->step->batch_rows);

@@ -145,7 +145,7 @@ static mill_status check_params(const mill_step_type *t, mill_error *err)
         }
         if (stm_param_type_name(p->type) == NULL)
             return mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\" has the unknown type %d", p->name, (int)p->type);
-        if (p->flags & ~(MILL_PARAM_OPTIONAL | MILL_PARAM_NO_RESULT))
+        if (p->flags & ~(MILL_PARAM_OPTIONAL | MILL_PARAM_NO_RESULT | MILL_PARAM_PROGRAM))
             return mill_fail(err, MILL_ERR_UNSUPPORTED, "parameter \"%s\" has unknown flags 0x%x", p->name, (unsigned)p->flags);
         if (p->text == NULL || p->text[0] == '\0')
             return mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\" has no text for people", p->name);

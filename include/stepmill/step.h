@@ -66,7 +66,9 @@ typedef struct mill_param {
 } mill_param;
 enum {
     MILL_PARAM_OPTIONAL = 1,   /* may be absent without a default */
-    MILL_PARAM_NO_RESULT = 2   /* cannot change a result: not part of the signature */
+    MILL_PARAM_NO_RESULT = 2,  /* cannot change a result: not part of the signature */
+    MILL_PARAM_PROGRAM = 4     /* strings: a command line; the program and the scripts that it names by path count with their contents. Relative
+                                  paths are from the folder that parameter `cwd` gives, or the current one */
 };
 
 /* ---- columns ---------------------------------------------------------------------------------------------- */

@@ -81,6 +81,20 @@ expect("the input changed", (code, rows), (0, 301))
 if "in.jsonl changed" not in text:
     faults.append(f"the input changed, but it says: {text}")
 expect("fresh", go("--fresh")[:2], (0, 301))
+script = work / "answer.py"
+for named in ("answer.py", str(script)):  # relative ones are from the folder in which it runs
+    script.write_text("import sys\nfor line in sys.stdin: print(line, end='', flush=True)\n")
+    write(argv=f"[python3, {named}], cwd: {work}")
+    code, rows, text = go()
+    expect(f"{named}: a program", (code, rows), (0, 301))
+    expect(f"{named}: nothing changed", go()[:2], (0, 0))
+    script.write_text("import sys\nfor line in sys.stdin: print(line.replace('1', '2'), end='', flush=True)\n")
+    code, rows, text = go()
+    expect(f"{named}: its script changed", (code, rows, b'"label":"222?"' in output().replace(b"!", b"?")), (0, 301, True))
+    if "answer.py changed" not in text:
+        faults.append(f"{named}: its script changed, but it says: {text}")
+write()
+go()
 write(kept="false")
 expect("cache: false", [go()[:2], go()[:2]], [(0, 301), (0, 301)])
 
