@@ -232,6 +232,8 @@ refused("router", """  flaky: {FLAKY, from: src, outputs: {value: three}}
 """, "deal: cannot run rows of it again: the step is a router")
 line = subprocess.run([stepmill, "trace", work / "plain.run", "src:100", "--json"], capture_output=True, text=True, timeout=60).stdout
 expect(f"trace: a row that ran again: {line}", ("100: 301" in line, "not liked" in line), (True, False))
+code, said = call("retry", work / "plain.run", "--step", "flakey")
+expect("no such step", (code, "has no such step" in said), (64, True))
 code, said = call("retry", work / "plain.run", "--class", "transiant")
 expect("no such class", (code, "did you mean 'transient'" in said), (64, True))
 
