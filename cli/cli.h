@@ -49,6 +49,8 @@ int cli_print(const cli_args *a, mill_status st, char **text, const mill_error *
 /** Value of @p key in a flat JSON object on one line, as we write it: texts unescaped into buf, other values as they stand; null and what is
  *  not there are "". Walks pair by pair, so that the inside of a text is never taken for a key. */
 const char *cli_field(const char *line, const char *key, char *buf, size_t size);
+/** Whether the run in DIR has a step of that name, of @p n bytes: run.json has a line for each. Also true when it cannot be read. */
+bool cli_has_step(const char *dir, const char *step, size_t n);
 /** @p text as the inside of a JSON string. */
 void cli_json_text(FILE *to, const char *text);
 

@@ -72,6 +72,11 @@ int cmd_logs(const cli_args *a)
         fprintf(stderr, "stepmill: cannot open %s: %s\n", path, strerror(errno));
         return MILL_EXIT_USAGE;
     }
+    if (a->n_operands > 1 && !cli_has_step(a->operands[0], a->operands[1], strcspn(a->operands[1], "["))) {
+        fprintf(stderr, "stepmill: the run in %s has no step '%s'\n", a->operands[0], a->operands[1]);
+        fclose(f);
+        return MILL_EXIT_USAGE;
+    }
     show_new(a, f, &line, &cap);
     while (a->given[CLI_FOLLOW] && gone < CLI_GONE_S && !ferror(stdout)) {
         mill_error none = {0};

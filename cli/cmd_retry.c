@@ -58,27 +58,6 @@ static bool count(const cli_args *a, const char *dir, uint32_t asked_for, failur
     return true;
 }
 
-/* Whether RUN/run.json, which has a line for each, knows the step; also when it cannot be read. */
-static bool has_step(const char *dir, const char *step)
-{
-    char path[PATH_MAX + 16], open[] = "{\"step\":\"", *line = NULL;
-    const size_t n = strlen(step), head = sizeof open - 1;
-    size_t cap = 0;
-    bool any = false, found = false;
-    FILE *f;
-
-    snprintf(path, sizeof path, "%s/run.json", dir);
-    if ((f = fopen(path, "re")) == NULL) return true;
-    while (getline(&line, &cap, f) > 0) {
-        if (strncmp(line, open, head) != 0) continue;
-        any = true;
-        found = found || (strncmp(line + head, step, n) == 0 && line[head + n] == '"');
-    }
-    free(line);
-    fclose(f);
-    return found || !any;
-}
-
 static int nothing(const cli_args *a, const char *dir)
 {
     if (!a->given[CLI_QUIET])
@@ -122,7 +101,7 @@ int cmd_retry(const cli_args *given)
         fprintf(stderr, "stepmill: cannot open %s: %s\n", a.operands[0], strerror(errno));
         return MILL_EXIT_USAGE;
     }
-    if (a.given[CLI_STEP] && !has_step(dir, a.value[CLI_STEP])) {
+    if (a.given[CLI_STEP] && !cli_has_step(dir, a.value[CLI_STEP], strlen(a.value[CLI_STEP]))) {
         fprintf(stderr, "stepmill: --step %s: the run in %s has no such step\n", a.value[CLI_STEP], dir);
         return MILL_EXIT_USAGE;
     }

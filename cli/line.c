@@ -1,4 +1,6 @@
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
@@ -41,4 +43,24 @@ const char *cli_field(const char *line, const char *key, char *buf, size_t size)
         if (match) break;
     }
     return buf;
+}
+
+bool cli_has_step(const char *dir, const char *step, size_t n)
+{
+    char path[PATH_MAX + 16], open[] = "{\"step\":\"", *line = NULL;
+    const size_t head = sizeof open - 1;
+    size_t cap = 0;
+    bool any = false, found = false;
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/run.json", dir);
+    if ((f = fopen(path, "re")) == NULL) return true;
+    while (getline(&line, &cap, f) > 0) {
+        if (strncmp(line, open, head) != 0) continue;
+        any = true;
+        found = found || (strncmp(line + head, step, n) == 0 && line[head + n] == '"');
+    }
+    free(line);
+    fclose(f);
+    return found || !any;
 }

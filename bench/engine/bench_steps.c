@@ -48,10 +48,11 @@ static int64_t now_ns(void)
 /* Once per process: a line for the file BENCH_FIRST. */
 static void note_first(_Atomic bool *noted, const char *who, int64_t number)
 {
-    const char *path = getenv("BENCH_FIRST");
-    FILE *f = path != NULL && !atomic_exchange(noted, true) ? fopen(path, "a") : NULL;
+    const char *path;
+    FILE *f;
 
-    if (f == NULL) return;
+    if (atomic_load_explicit(noted, memory_order_relaxed) || atomic_exchange(noted, true)) return; /* per batch, no more than the first look */
+    if ((path = getenv("BENCH_FIRST")) == NULL || (f = fopen(path, "a")) == NULL) return;
     fprintf(f, "%s %lld %lld\n", who, (long long)number, (long long)now_ns());
     fclose(f);
 }

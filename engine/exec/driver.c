@@ -23,6 +23,9 @@
 
 #define SPIN_NS 5000  /* before sleeping: about what a wake on the same core costs */
 #define WAKE_NS 5000  /* work that must wait elsewhere before a sleeping driver is woken for it */
+#define WORTH_NS 20000 /* a driver that was woken and had work for less was woken for too little */
+#define WAKE_DOUBLES 4 /* how often what it takes to wake one may double; */
+#define DECLINES 256   /* it is halved again when so many would have been woken without that */
 #define STEAL_NS 2000 /* work that must wait at a station before a driver takes it from one that is about to get there */
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t seen) { syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0); }
@@ -132,17 +135,42 @@ static int64_t pending_elsewhere(stm_run *run, const stm_station *next)
     return ns;
 }
 
+/* Somebody was not woken only because earlier ones had too little to do: that may have changed since. */
+static void decline(stm_run *run)
+{
+    const int32_t n = atomic_load_explicit(&run->declined, memory_order_relaxed) + 1;
+    const int32_t doubles = atomic_load_explicit(&run->wake_doubles, memory_order_relaxed);
+
+    atomic_store_explicit(&run->declined, n < DECLINES ? n : 0, memory_order_relaxed);
+    if (n >= DECLINES && doubles > 0) atomic_store_explicit(&run->wake_doubles, doubles - 1, memory_order_relaxed);
+}
+
+/* What a driver found that was woken @p worked ns ago says how much work has to wait before the next one is. */
+static void judge_wake(stm_run *run, double worked)
+{
+    const int32_t doubles = atomic_load_explicit(&run->wake_doubles, memory_order_relaxed);
+
+    if (worked >= WORTH_NS)
+        atomic_store_explicit(&run->wake_doubles, 0, memory_order_relaxed);
+    else if (doubles < WAKE_DOUBLES)
+        atomic_store_explicit(&run->wake_doubles, doubles + 1, memory_order_relaxed);
+}
+
 /* Wake a sleeping driver if what this one leaves behind is worth it. */
 static void share_work(stm_run *run, const stm_station *next)
 {
-    int64_t pending;
+    int64_t pending, enough;
     bool away; /* this driver is about to be busy for long: then anything is worth it */
 
     if (run->n_drivers < 2 || atomic_load_explicit(&run->sleepers, memory_order_relaxed) == 0) return;
     if (atomic_load_explicit(&run->waking, memory_order_relaxed) != 0) return;
     away = next != NULL && atomic_load_explicit(&next->cost_ns, memory_order_relaxed) > WAKE_NS;
     pending = pending_elsewhere(run, next);
-    if (pending <= (away ? 0 : WAKE_NS)) return;
+    enough = away ? 0 : (int64_t)WAKE_NS << atomic_load_explicit(&run->wake_doubles, memory_order_relaxed);
+    if (pending <= enough) {
+        if (pending > WAKE_NS) decline(run);
+        return;
+    }
     if (atomic_exchange(&run->waking, 1) == 0) stm_run_ring(run, false);
 }
 
@@ -210,7 +238,7 @@ static void *driver_main(void *arg)
     stm_station *s = NULL;
     stm_carry carry = {.may = true};
     const double ns_per_tick = stm_ns_per_tick();
-    uint64_t idle_since = 0, beats = 0;
+    uint64_t idle_since = 0, beats = 0, woken = stm_ticks();
     int pause = 1;
 
     while (atomic_load(&run->quiescing) != 0) sched_yield(); /* a thread that starts leaves idleness, too */
@@ -243,10 +271,13 @@ static void *driver_main(void *arg)
             if (pause < 64) pause *= 2;
             continue;
         }
+        const double worked = (double)(idle_since - woken) * ns_per_tick;
         idle_since = 0;
         const bool others_move = !alone && beats_of_others(d) != beats;
         if (!others_move && (s = find_work(run, 0)) != NULL) continue;
+        if (others_move) judge_wake(run, worked);
         park(run, others_move);
+        woken = stm_ticks();
         if (carry.ring != NULL) note_wait(carry.ring, now);
     }
     stm_carry_drop(&carry);

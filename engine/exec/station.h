@@ -182,6 +182,8 @@ struct stm_run {
     _Alignas(64) _Atomic uint32_t epoch;  /* sleeping drivers wait for it to change */
     _Atomic int32_t sleepers;             /* drivers asleep */
     _Atomic int32_t waking;               /* a wake is under way */
+    _Atomic int32_t wake_doubles;         /* relaxed: waking takes 2^this as much waiting work, since wakes were for too little */
+    _Atomic int32_t declined;             /* relaxed: looks at waiting work since that last changed that were for a wake but for it */
     _Alignas(64) _Atomic int32_t idle;    /* threads (drivers and own threads) with nothing to do */
     _Atomic int32_t threads;              /* drivers and own threads */
     _Atomic int32_t quiescing;            /* somebody looks at a run at rest: nobody else may start */

@@ -374,7 +374,7 @@ static bool run_submit(stm_conform *k, int64_t total, int64_t size, stm_conform_
     mill_error e = {0};
     int64_t done = 0, first = 0, since;
     const double patience = k->opts->timeout_s / 2;
-    bool good = false, flushed = false;
+    bool good = false;
 
     if (!stm_conform_open(k, &b)) return false;
     if (!stm_conform_load(k, &b) || stm_conform_rows_init(rows, (size_t)total) != MILL_OK) goto done;
@@ -392,9 +392,8 @@ static bool run_submit(stm_conform *k, int64_t total, int64_t size, stm_conform_
             if (stm_wrapper_submit(b.w, &in, &e) != MILL_OK) goto failed;
             first += rows_now;
         }
-        if (first == total && !flushed) {
+        if (first == total) { /* in each round, as at the end of a run: what was refused is handed over again by a poll */
             stm_conform_now(k, "flush");
-            flushed = true;
             if (stm_wrapper_flush(b.w, &e) != MILL_OK) goto failed;
         }
         stm_conform_now(k, "poll with %d tickets in flight", (int)stm_wrapper_in_flight(b.w));

@@ -19,6 +19,7 @@ typedef struct output {
     stm_place place;
     const char *text; /* as given */
     char *path;       /* the file that it is, absolute */
+    bool link;        /* the name itself is a symbolic link */
 } output;
 
 /* What is read: by a step (who), or by stepmill itself (who NULL: then what it is). */
@@ -163,7 +164,12 @@ static mill_status check_place(const output *o, mill_error *err)
         mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\" is \"%s\", which names a folder, not a file", o->param->name, o->text);
         return refuse(o, err);
     }
-    if (stat(o->path, &info) == 0) {
+    const bool there = stat(o->path, &info) == 0;
+    if (o->link && (!there || S_ISREG(info.st_mode))) { /* /dev/stdout may be one */
+        mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s is a symbolic link, which the output would replace", o->param->name, o->text);
+        return refuse(o, err);
+    }
+    if (there) {
         if (S_ISREG(info.st_mode)) return MILL_OK;
         mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s is %s, not a file that can be replaced", o->param->name, o->path,
                   stm_filetype_word(info.st_mode));
@@ -277,11 +283,13 @@ static mill_status add_output(all_files *f, const stm_graph_step *s, const mill_
     const stm_value *v = stm_value_get(s->value, p->name);
     const char *text = v != NULL && v->kind == STM_VALUE_SCALAR ? v->text : p->default_value;
     output *o = &f->outputs[f->n_outputs];
+    struct stat info;
     mill_status st;
 
     if (text == NULL) return MILL_OK;
     *o = (output){.step = s, .param = p, .place = v != NULL ? v->place : s->value->key_place, .text = text};
     if ((st = stm_path_join(f->dir, text, &o->path, err)) != MILL_OK) return st;
+    o->link = lstat(o->path, &info) == 0 && S_ISLNK(info.st_mode);
     o->path = one_name(o->path);
     f->n_outputs++;
     return check_output(f, o, err);

@@ -40,6 +40,8 @@ const Case kCases[] = {
      "6:42: o2: parameter \"path\": what step out writes as a file, this needs as a folder"},
     {"pipe", "A/fifo", "", "5:43: out: parameter \"path\": A/fifo is a pipe, not a file that can be replaced"},
     {"link_to_a_device", "A/null", "", "5:43: out: parameter \"path\": /dev/null is a device, not a file that can be replaced"},
+    {"link_to_a_file", "A/alias", "", "5:43: out: parameter \"path\": A/alias is a symbolic link, which the output would replace. Choose another path"},
+    {"link_to_nothing", "A/loose", "", "5:43: out: parameter \"path\": A/loose is a symbolic link, which the output would replace"},
     {"folder", "A/model", "", "5:43: out: parameter \"path\": A/model is a folder, not a file that can be replaced"},
     {"name_of_a_folder", "sub/", "", "5:43: out: parameter \"path\" is \"sub/\", which names a folder, not a file"},
     {"dots", "..", "", "5:43: out: parameter \"path\" is \"..\", which names a folder, not a file"},
@@ -66,6 +68,8 @@ TEST_P(Outputs, WhatMustNotBeWrittenIsRefused)
     ASSERT_EQ(mkfifo((at + "/fifo").c_str(), 0666), 0);
     ASSERT_EQ(symlink(".", (at + "/link").c_str()), 0);
     ASSERT_EQ(symlink("/dev/null", (at + "/null").c_str()), 0);
+    ASSERT_EQ(symlink("old.jsonl", (at + "/alias").c_str()), 0);
+    ASSERT_EQ(symlink("not-there", (at + "/loose").c_str()), 0);
     f.write("in.jsonl", "{\"id\":\"1\"}\n{\"id\":\"2\"}\n{\"id\":\"3\"}\n");
     f.write("i-00001.jsonl", "{\"id\":\"1\"}\n");
     f.write("old.jsonl", "old\n");

@@ -143,6 +143,9 @@ class Truth(Case):
         self.assertEqual(of_one.count("\n"), sum(x.get("step") == "work" and x.get("replica") == 1 for x in lines))
         self.assertEqual(self.command("logs", "r", "work", "--json").stdout.count("\n"), sum(x.get("step") == "work" for x in lines))
         self.assertEqual(self.command("logs", "r").stdout.count("\n"), len(lines))
+        for wrong in ("wrok", "wor", "works[0]"):
+            r = self.command("logs", "r", wrong, code=64)
+            self.assertEqual((r.stdout, r.stderr), ("", f"stepmill: the run in r has no step '{wrong}'\n"))
         # A second run of the same directory: nothing is left to do, and the log goes on.
         self.command("run", "seen.yaml", "--run", "r", code=0)
         self.assertEqual(json.loads(self.read("r/progress.json"))["attempt"], 2)

@@ -110,7 +110,9 @@ TEST_P(Restarts, GrowWithTheLogarithmOfTheBatchOnly)
     EXPECT_EQ(times(errors, "\n"), (int)m.bad.size()) << errors;
     for (int64_t row : m.bad)
         EXPECT_NE(errors.find("\"rows\":1,\"first_key\":\"count:" + std::to_string(row) + "\""), std::string::npos) << errors;
-    const int most = (int)m.bad.size() * (2 + (int)std::log2(m.batch)) + 3; /* a sink that is synced at that moment makes one alone look as if it were not */
+    /* A sink that is synced at that moment makes one alone look as if it were not. A thread of the step's own ends the process some time after
+     * the call that began it, so that whoever is in a call by then is looked at first. */
+    const int rounds = std::string(m.mode) == "thread" ? 2 : 1, most = rounds * (int)m.bad.size() * (2 + (int)std::log2(m.batch)) + 3;
     printf("%s: %d deaths for %zu rows, at most %d\n", m.name, deaths(r), m.bad.size(), most);
     EXPECT_GE(deaths(r), (int)m.bad.size() + 1);
     EXPECT_LE(deaths(r), most) << r.err;
