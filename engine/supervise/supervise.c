@@ -275,13 +275,31 @@ static const stm_record *find(const stm_recorder *r, const mill_error *e)
     return NULL;
 }
 
+/* Steps load at the same time: who else was at it may be the cause as well. */
+static const char *show_others(const stm_recorder *r, const stm_record *who, char *buf, size_t size)
+{
+    const int32_t n = atomic_load(&r->n_records);
+    size_t at = 0;
+    char one[128];
+
+    buf[0] = '\0';
+    for (int32_t i = 0; i < n && at < size; i++) {
+        const stm_record *other = &r->records[i];
+        if (other == who || atomic_load(&other->doing) != STM_DOING_LOAD) continue;
+        at += (size_t)snprintf(buf + at, size - at, ", or in %s", stm_record_show(other, one, sizeof one));
+    }
+    return buf;
+}
+
 static int end_for(const parent *p, const stm_record *who, mill_status status, const char *cause, mill_error *err)
 {
     const int32_t doing = who != NULL ? atomic_load(&who->doing) : STM_DOING_NOTHING;
-    char text[256];
+    const bool unsure = doing == STM_DOING_LOAD && status != MILL_ERR_TIMEOUT;
+    char text[256], others[256];
 
     if (who != NULL) {
-        mill_fail(err, status, "the process ended by %s in %s", cause, stm_record_show(who, text, sizeof text));
+        mill_fail(err, status, "the process ended by %s in %s%s", cause, stm_record_show(who, text, sizeof text),
+                  unsure ? show_others(p->recorder, who, others, sizeof others) : "");
         snprintf(err->step, sizeof err->step, "%s", who->step);
         err->replica = who->replica;
     } else {
