@@ -9,17 +9,17 @@
 #include "stepmill/watch.h"
 #include "time_limit.h"
 
-static const char *const classes[] = {"permanent", "transient", "data", "device"};
-enum { CLASSES = sizeof classes / sizeof *classes };
-
 static bool take_classes(const cli_args *a, uint32_t *out)
 {
+    const char *classes[MILL_CLASSES];
+
+    for (int32_t k = 0; k < MILL_CLASSES; k++) classes[k] = mill_class_text(k);
     for (size_t i = 0; i < a->n_class; i++) {
         int class = -1;
-        for (int k = 0; k < CLASSES; k++)
+        for (int k = 0; k < MILL_CLASSES; k++)
             if (strcmp(a->class[i], classes[k]) == 0) class = k;
         if (class < 0) {
-            const char *near = cli_nearest(a->class[i], classes, CLASSES);
+            const char *near = cli_nearest(a->class[i], classes, MILL_CLASSES);
             fprintf(stderr, "stepmill: --class %s: there are permanent, transient, data and device%s%s%s\n", a->class[i], near != NULL ? "; did you mean '" : "",
                     near != NULL ? near : "", near != NULL ? "'?" : "");
             return false;
@@ -48,7 +48,7 @@ static bool count(const cli_args *a, const char *dir, uint32_t asked_for, failur
         bool wanted = asked_for == 0;
 
         cli_field(line, "class", class, sizeof class);
-        for (int k = 0; k < CLASSES; k++) wanted = wanted || ((asked_for >> k & 1) != 0 && strcmp(class, classes[k]) == 0);
+        for (int k = 0; k < MILL_CLASSES; k++) wanted = wanted || ((asked_for >> k & 1) != 0 && strcmp(class, mill_class_text(k)) == 0);
         if (a->given[CLI_STEP] && strcmp(cli_field(line, "step", step, sizeof step), a->value[CLI_STEP]) != 0) wanted = false;
         out->rows += n;
         if (wanted) out->asked += n;

@@ -11,6 +11,14 @@ static void put(char *dst, size_t size, const char *fmt, va_list ap)
     if (n >= 0 && (size_t)n >= size && size > 3) memcpy(dst + size - 4, "...", 4);
 }
 
+const char *mill_class_text(int32_t error_class)
+{
+    static const char *const texts[MILL_CLASSES] = {[MILL_CLASS_PERMANENT] = "permanent", [MILL_CLASS_TRANSIENT] = "transient",
+                                                    [MILL_CLASS_DATA] = "data", [MILL_CLASS_DEVICE] = "device"};
+
+    return texts[error_class >= 0 && error_class < MILL_CLASSES ? error_class : MILL_CLASS_PERMANENT];
+}
+
 mill_status mill_fail_at(mill_error *err, mill_status status, const char *file, int line, const char *fmt, ...)
 {
     va_list ap;

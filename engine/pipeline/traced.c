@@ -131,12 +131,11 @@ static const char *fate(const stm_history *h, int32_t i)
 
 static void add_errors(const traced *v, int32_t step)
 {
-    static const char *const classes[] = {"permanent", "transient", "data", "device"};
     const stm_error_record *r;
 
     if (v->json) stm_text_addf(v->out, ",\"errors\":[");
     for (int32_t i = 0; (r = stm_history_error(v->h, step, i)) != NULL; i++) {
-        const char *class = classes[r->error.error_class >= 0 && r->error.error_class <= 3 ? r->error.error_class : 0];
+        const char *class = mill_class_text(r->error.error_class);
 
         if (v->json) {
             stm_text_addf(v->out, "%s{\"id\":%lld,\"replica\":%d,\"attempt\":%d,\"class\":\"%s\",\"message\":", i > 0 ? "," : "", (long long)r->id, r->error.replica, r->error.attempt, class);

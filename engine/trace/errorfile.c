@@ -19,13 +19,12 @@ static void json_field(stm_text *t, const char *key, const char *value)
 void stm_error_line(const mill_error *x, int64_t id, int64_t rows, const char *first_key, const char *last_key, stm_text *t)
 {
     static const char *const phases[] = {"none", "load", "process", "check", "unload"};
-    static const char *const classes[] = {"permanent", "transient", "data", "device"};
 
     stm_text_addf(t, "{\"id\":%lld", (long long)id);
     json_field(t, "step", x->step);
     stm_text_addf(t, ",\"replica\":%d,\"attempt\":%d,\"phase\":\"%s\",\"class\":\"%s\"", x->replica, x->attempt,
                   phases[x->phase >= 0 && x->phase <= 4 ? x->phase : 0],
-                  classes[x->error_class >= 0 && x->error_class <= 3 ? x->error_class : 0]);
+                  mill_class_text(x->error_class));
     json_field(t, "status", mill_status_text(x->status));
     json_field(t, "message", x->msg);
     json_field(t, "context", x->context);

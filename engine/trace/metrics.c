@@ -72,7 +72,6 @@ static const struct column {
 
 void stm_metrics_write(const stm_picture *p, stm_text *t)
 {
-    static const char *const class_names[] = {"permanent", "transient", "data", "device"};
     const stm_picture_sums sums = stm_picture_add_up(p);
 
     head(t, "run_info", "gauge", "The run; always 1.");
@@ -94,7 +93,7 @@ void stm_metrics_write(const stm_picture *p, stm_text *t)
     for (int c = 0; c < 4; c++) {
         stm_text_addf(t, "stepmill_errors_total{run=\"");
         label(t, p->name);
-        stm_text_addf(t, "\",class=\"%s\"} %lld\n", class_names[c], (long long)p->classes[c]);
+        stm_text_addf(t, "\",class=\"%s\"} %lld\n", mill_class_text(c), (long long)p->classes[c]);
     }
     for (size_t c = 0; c < sizeof columns / sizeof *columns; c++) {
         head(t, columns[c].name, columns[c].type, columns[c].help);

@@ -216,7 +216,6 @@ static int collect(const char *text, size_t n, struct group *g)
 
 static void errors(const stm_picture *p, const char *text, size_t n, stm_text *t)
 {
-    static const char *const names[] = {"permanent", "transient", "data", "device"};
     static const char *const what[] = {"the same rows will fail again", "a service, a deadline, memory", "the row itself is bad",
                                        "a device or the process was lost"};
     struct group g[MOST_GROUPS];
@@ -231,7 +230,7 @@ static void errors(const stm_picture *p, const char *text, size_t n, stm_text *t
                      "class\"><table><thead><tr><th>class</th><th class=\"l\">meaning</th><th>records"
                      "</th></tr></thead><tbody>");
     for (int c = 0; c < 4; c++) {
-        stm_text_addf(t, "<tr><th scope=\"row\">%s</th>", names[c]);
+        stm_text_addf(t, "<tr><th scope=\"row\">%s</th>", mill_class_text(c));
         cell(t, what[c]);
         number(t, p->classes[c]);
         stm_text_addf(t, "</tr>");

@@ -20,6 +20,9 @@ typedef enum mill_error_class {
     MILL_CLASS_DATA = 2,      /* the row itself is bad */
     MILL_CLASS_DEVICE = 3     /* the device or process is lost */
 } mill_error_class;
+enum { MILL_CLASSES = 4 };
+/** "permanent", "transient", "data", "device", as errors.jsonl and pipeline files have them; what is no class is permanent. Threads: any. */
+MILL_API const char *mill_class_text(int32_t error_class);
 
 /**
  * A failure. Owned by the caller of the function that fills it, normally on the stack; holds no pointers
