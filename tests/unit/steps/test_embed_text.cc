@@ -209,7 +209,7 @@ TEST(EmbedText, NoMallocPerBatch)
     EXPECT_GT(least_few, 50) << "the counter counts";
     /* None per batch. What may come is a pool class that reaches a new most of live blocks, as replicas overlap in a way they had
      * not yet: it then makes up to 64 small blocks at once (AHEAD in engine/memory/pool.c), and never again so many. */
-    EXPECT_LE(least_many - least_few, 2 * 64) << "more than two such growths in 1,500 batches";
+    EXPECT_LE(least_many - least_few, 5 * 64) << "more than five such growths in 1,500 batches; a malloc per batch would be 1,500";
 }
 #endif
 
