@@ -148,6 +148,14 @@ function(stm_module name)
   set_property(GLOBAL APPEND PROPERTY STEPMILL_MODULES stepmill-${name})
 endfunction()
 
+# stm_alloc_points(target): what the target's own objects allocate goes through tests/support/alloc_points.cc, which lets the n-th allocation fail.
+function(stm_alloc_points target)
+  target_sources(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/alloc_points.cc)
+  foreach(call malloc calloc realloc free strdup strndup realpath _Znwm _Znam _ZnwmRKSt9nothrow_t _ZnamRKSt9nothrow_t)
+    target_link_options(${target} PRIVATE LINKER:--wrap=${call})
+  endforeach()
+endfunction()
+
 # stm_count_malloc(): the library count_malloc, preloaded by tests and benches, which counts the calls of the allocator in a whole process.
 function(stm_count_malloc)
   if(TARGET count_malloc)

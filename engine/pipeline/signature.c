@@ -109,8 +109,9 @@ static void add_key(stm_signature *s, const stm_graph_step *g, const char *key)
     const stm_value *v = stm_value_get(g->value, key), *at = NULL;
     stm_text t = {0};
 
-    if (v == NULL || stm_value_json(v, &t, &at) != MILL_OK) return;
-    add(s, g->name, key, t.data != NULL ? t.data : "");
+    if (v == NULL) return;
+    if (stm_value_json(v, &t, &at) == MILL_OK && !t.failed) add(s, g->name, key, t.data != NULL ? t.data : "");
+    s->fields.failed |= t.failed; /* a signature that lacks a key would be another one */
     stm_text_free(&t);
 }
 

@@ -13,6 +13,7 @@ enum { PLACES = 1 << 16 }; /* a third is used at most */
 struct stm_errors {
     pthread_mutex_t lock; /* innermost: only notify runs under it */
     stm_error_record *kept[STM_ERRORS_KEPT]; /* lock to write; entries below count are constant */
+    stm_error_record *spare; /* lock; for a failure when there is no memory for its record, which may be why it failed. NULL = it is used */
     _Atomic int64_t count; /* release by add, acquire by readers */
     _Atomic int64_t rows, total; /* relaxed */
     int32_t *places; /* [PLACES] ids of restored records by the hash of what they are about, newer before older; 0 = none. Constant while anything runs */
@@ -25,7 +26,10 @@ mill_status stm_errors_create(void (*notify)(const stm_error_record *, void *), 
 {
     stm_errors *log = stm_calloc(sizeof *log);
 
-    if (log == NULL) return MILL_ERR_NOMEM;
+    if (log == NULL || (log->spare = stm_calloc(sizeof *log->spare)) == NULL) {
+        stm_free(log);
+        return MILL_ERR_NOMEM;
+    }
     pthread_mutex_init(&log->lock, NULL); /* default attributes: cannot fail on Linux */
     log->notify = notify;
     log->user = user;
@@ -40,6 +44,7 @@ void stm_errors_destroy(stm_errors **log)
     if (*log == NULL) return;
     n = atomic_load(&(*log)->count);
     for (int64_t i = 0; i < n; i++) stm_free((*log)->kept[i]);
+    stm_free((*log)->spare);
     stm_free((*log)->places);
     pthread_mutex_destroy(&(*log)->lock);
     stm_free(*log);
@@ -142,6 +147,20 @@ static void clear_rests(mill_error *e)
     clear_rest(e->origin, sizeof e->origin);
 }
 
+/* Under the lock; NULL = none is left. */
+static stm_error_record *new_record(stm_errors *log)
+{
+    stm_error_record *rec = stm_calloc(sizeof *rec);
+
+    if (rec == NULL) {
+        rec = log->spare;
+        log->spare = NULL;
+    } else if (log->spare == NULL) {
+        log->spare = stm_calloc(sizeof *log->spare);
+    }
+    return rec;
+}
+
 int64_t stm_errors_add(stm_errors *log, const mill_error *error, int64_t rows, const char *first_key, const char *last_key)
 {
     stm_error_record local, *rec = NULL;
@@ -153,7 +172,7 @@ int64_t stm_errors_add(stm_errors *log, const mill_error *error, int64_t rows, c
     atomic_fetch_add_explicit(&log->total, 1, memory_order_relaxed);
     pthread_mutex_lock(&log->lock);
     n = atomic_load_explicit(&log->count, memory_order_relaxed);
-    if (n < STM_ERRORS_KEPT) rec = stm_calloc(sizeof *rec);
+    if (n < STM_ERRORS_KEPT) rec = new_record(log);
     if (rec == NULL) rec = &local;
     id = rec == &local ? n : n + 1;
     rec->id = id;

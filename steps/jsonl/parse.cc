@@ -1,5 +1,6 @@
 #include "steps/jsonl/parse.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cmath>
 #include <cstdarg>
@@ -241,9 +242,9 @@ static bool fits(int32_t id, double x)
 
 static Out out_of_range(stm_jsonl *p, std::string_view token)
 {
-    const size_t n = strcspn(std::string(token.substr(0, 24)).c_str(), ",]} \t\r\n");
+    const std::string_view shown = token.substr(0, std::min<size_t>(24, token.find_first_of(",]} \t\r\n")));
 
-    snprintf(p->found, sizeof p->found, "%.*s", static_cast<int>(n), token.data());
+    snprintf(p->found, sizeof p->found, "%.*s", static_cast<int>(shown.size()), shown.data());
     return Out::misfit;
 }
 

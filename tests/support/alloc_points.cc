@@ -1,6 +1,7 @@
 #include "support/alloc_points.h"
 
 #include <atomic>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -41,6 +42,7 @@ void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_realloc(void *p, size_t n);
 char *__wrap_strdup(const char *s);
 char *__wrap_strndup(const char *s, size_t n);
+char *__wrap_realpath(const char *path, char *to);
 void *__wrap__Znwm(size_t n);
 void *__wrap__Znam(size_t n);
 void *__wrap__ZnwmRKSt9nothrow_t(size_t n, const std::nothrow_t &);
@@ -51,6 +53,7 @@ void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *p, size_t n);
 char *__real_strdup(const char *s);
 char *__real_strndup(const char *s, size_t n);
+char *__real_realpath(const char *path, char *to);
 void *__real__ZnwmRKSt9nothrow_t(size_t n, const std::nothrow_t &);
 void *__real__ZnamRKSt9nothrow_t(size_t n, const std::nothrow_t &);
 
@@ -70,6 +73,12 @@ void *__wrap_realloc(void *p, size_t n)
 }
 char *__wrap_strdup(const char *s) { return fails() ? nullptr : static_cast<char *>(counted(__real_strdup(s))); }
 char *__wrap_strndup(const char *s, size_t n) { return fails() ? nullptr : static_cast<char *>(counted(__real_strndup(s, n))); }
+char *__wrap_realpath(const char *path, char *to)
+{
+    if (to != nullptr) return __real_realpath(path, to);
+    if (fails()) return errno = ENOMEM, nullptr;
+    return static_cast<char *>(counted(__real_realpath(path, nullptr)));
+}
 void *__wrap__ZnwmRKSt9nothrow_t(size_t n, const std::nothrow_t &t) { return fails() ? nullptr : __real__ZnwmRKSt9nothrow_t(n, t); }
 void *__wrap__ZnamRKSt9nothrow_t(size_t n, const std::nothrow_t &t) { return fails() ? nullptr : __real__ZnamRKSt9nothrow_t(n, t); }
 void *__wrap__Znwm(size_t n)

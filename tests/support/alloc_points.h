@@ -1,10 +1,10 @@
-/* The allocations of one module's own code, which has no fault points of the engine: in a module of its objects that is linked to alloc_points.cc the
- * n-th fails when a test says so. What libraries allocate that the module calls is not among them. */
+/* Allocations of code that has no fault points of the engine: of a program's or module's own objects (stm_alloc_points in its CMakeLists.txt), the n-th
+ * fails when a test says so. What libraries allocate that these call is not among them. */
 #pragma once
 #include <cstdint>
 
 extern "C" {
-/** Let the @p nth allocation from now on fail (from 0), once, counted over all threads. Found by dlsym in the module. */
+/** Let the @p nth allocation from now on fail (from 0), once, counted over all threads. Found by dlsym in a module. */
 void mt_alloc_arm(int64_t nth);
 /** No further one fails; returns whether one did. */
 bool mt_alloc_disarm(void);

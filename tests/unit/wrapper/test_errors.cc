@@ -5,6 +5,8 @@
 #include <cstring>
 #include <string>
 
+#include "support/fail_nth.h"
+
 extern "C" {
 #include "core/alloc.h"
 #include "wrapper/errors.h"
@@ -40,6 +42,39 @@ TEST(Errors, RecordsHoldNothingBehindTheirTexts)
     strcpy(want.last_key, "a:2");
     EXPECT_EQ(memcmp(rec, &want, sizeof want), 0) << "something of \"" << secret << "\" is left";
     stm_errors_destroy(&log);
+}
+
+/* Rows often fail because memory is out: the record of that needs memory, too, and a row without one would look like any other. */
+TEST(Errors, WithoutMemoryTheFirstFailureHasItsRecordAndNoneHasNone)
+{
+    stm_errors *log = nullptr;
+    mill_error e = {};
+    const long before = mt::live();
+    ASSERT_EQ(stm_errors_create(nullptr, nullptr, &log), MILL_OK);
+    const auto add = [&](bool memory, const char *why, const char *key) {
+        e = {};
+        mill_fail(&e, MILL_ERR_NOMEM, "%s", why);
+        mt::FailNth fail(memory ? INT64_MAX : 0);
+        return stm_errors_add(log, &e, 1, key, key);
+    };
+    EXPECT_EQ(add(false, "first", "a:1"), 1);
+    EXPECT_EQ(add(false, "second", "a:2"), 1) << "the last one that is kept";
+    ASSERT_EQ(stm_errors_count(log), 1);
+    EXPECT_STREQ(stm_errors_get(log, 1)->error.msg, "first");
+    EXPECT_STREQ(stm_errors_get(log, 1)->first_key, "a:1");
+    EXPECT_EQ(add(true, "third", "a:3"), 2);
+    EXPECT_EQ(add(false, "fourth", "a:4"), 3) << "there is room again";
+    EXPECT_STREQ(stm_errors_get(log, 3)->error.msg, "fourth");
+    EXPECT_EQ(stm_errors_rows(log), 4);
+    EXPECT_EQ(stm_errors_total(log), 4);
+    stm_errors_destroy(&log);
+    EXPECT_EQ(mt::live(), before);
+    { /* nor does it begin without that room */
+        mt::FailNth fail(1);
+        EXPECT_EQ(stm_errors_create(nullptr, nullptr, &log), MILL_ERR_NOMEM);
+    }
+    EXPECT_EQ(log, nullptr);
+    EXPECT_EQ(mt::live(), before);
 }
 
 /* A failure that comes again after a resume keeps the number of its record, the newest one if there are several; what is void is not it. */
