@@ -4,6 +4,7 @@
 #include <glob.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
@@ -88,12 +89,22 @@ static bool nearest_in_folder(const char *path, char *buf, size_t size)
 static mill_status missing(const char *absolute, int error, mill_error *err)
 {
     char nearest[128];
+    struct stat info;
     mill_status st;
 
+    if (error == ENOENT && lstat(absolute, &info) == 0) return mill_fail(err, MILL_ERR_NOT_FOUND, "%s is a link that leads nowhere", absolute);
     if (error != ENOENT && error != ENOTDIR) return mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", absolute, strerror(error));
     st = mill_fail(err, MILL_ERR_NOT_FOUND, "cannot find %s", absolute);
     if (nearest_in_folder(absolute, nearest, sizeof nearest)) mill_error_remedy(err, "Did you mean \"%s\"?", nearest);
     return st;
+}
+
+/* What a pattern found may be a link that leads nowhere, or gone already. */
+static mill_status usable(const char *absolute, mill_error *err)
+{
+    const mill_status st = stm_filetype_check(absolute, err);
+
+    return st == MILL_ERR_NOT_FOUND || st == MILL_ERR_IO ? missing(absolute, errno, err) : st;
 }
 
 mill_status stm_path_input(const char *base, const char *path, char **out, mill_error *err)
@@ -105,7 +116,7 @@ mill_status stm_path_input(const char *base, const char *path, char **out, mill_
     if (access(absolute, R_OK) != 0)
         st = missing(absolute, errno, err);
     else
-        st = stm_filetype_check(absolute, err);
+        st = usable(absolute, err);
     if (st == MILL_OK)
         *out = absolute;
     else
@@ -159,12 +170,12 @@ mill_status stm_path_expand(const char *base, const char *pattern, stm_place pla
     }
     if ((st = stm_path_join(base, pattern, &absolute, err)) != MILL_OK) return st;
     if (access(absolute, R_OK) == 0) { /* a file that is really called a[1].txt */
-        if ((st = stm_filetype_check(absolute, err)) == MILL_OK) st = stm_param_add(out, "", absolute, NULL, place, err);
+        if ((st = usable(absolute, err)) == MILL_OK) st = stm_param_add(out, "", absolute, NULL, place, err);
         stm_free(absolute);
         return st;
     }
     stm_free(absolute);
-    while (pattern[0] == '.' && pattern[1] == '/') pattern += 2;
+    if (pattern[0] != '/') pattern = without_dots(pattern);
     if ((st = join_pattern(base, pattern, &absolute, err)) != MILL_OK) return st;
     rc = glob(absolute, GLOB_NOSORT, NULL, &found); /* sorted below: glob would follow the locale */
     if (rc == GLOB_NOSPACE)
@@ -176,7 +187,7 @@ mill_status stm_path_expand(const char *base, const char *pattern, stm_place pla
     else
         qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, by_bytes);
     for (size_t i = 0; st == MILL_OK && i < found.gl_pathc; i++)
-        if ((st = stm_filetype_check(found.gl_pathv[i], err)) == MILL_OK)
+        if ((st = usable(found.gl_pathv[i], err)) == MILL_OK)
             st = stm_param_add(out, "", found.gl_pathv[i], NULL, place, err);
     globfree(&found);
     stm_free(absolute);

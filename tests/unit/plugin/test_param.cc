@@ -349,6 +349,10 @@ TEST_F(Paths, PatternsAreExpandedAndSortedPerEntry)
     EXPECT_EQ(read("ins", "{ins: 'data/*.jsonl'}"), "i0 f0 [=D/data/B.jsonl] [=D/data/a.jsonl] [=D/data/b.jsonl]");
     EXPECT_EQ(read("ins", "{ins: [corpus.jsonl, './data/[ab].jsonl']}"),
               "i0 f0 [=D/corpus.jsonl] [=D/data/a.jsonl] [=D/data/b.jsonl]");
+    EXPECT_EQ(read("ins", "{ins: './/data/.///[ab].jsonl'}"), "i0 f0 [=D/data/.///a.jsonl] [=D/data/.///b.jsonl]") << "below the pipeline file, not the root";
+    ASSERT_EQ(symlink("nowhere", (dir_ + "/data/z.link").c_str()), 0);
+    EXPECT_EQ(read("ins", "{ins: 'data/*.link'}"), "p.yaml:10:10: s1: D/data/z.link is a link that leads nowhere (parameter \"ins\")");
+    EXPECT_EQ(read("in", "{in: data/z.link}"), "p.yaml:10:10: s1: D/data/z.link is a link that leads nowhere (parameter \"in\")");
     EXPECT_EQ(read("ins", "{ins: 'a[1].txt'}"), "i0 f0 [=D/a[1].txt]"); /* a file of that very name comes first */
     EXPECT_EQ(read("ins", "{ins: [data/c.txt, 'data/*.parquet']}"),
               "p.yaml:10:21: s1: no file matches " + std::string("/tmp/stepmill-param-\\[x]-") + dir_.substr(dir_.size() - 6) +
