@@ -51,6 +51,10 @@ int cli_print(const cli_args *a, mill_status st, char **text, const mill_error *
 const char *cli_field(const char *line, const char *key, char *buf, size_t size);
 /** Whether the run in DIR has a step of that name, of @p n bytes: run.json has a line for each. Also true when it cannot be read. */
 bool cli_has_step(const char *dir, const char *step, size_t n);
+/** --class of a as bits 1 << mill_error_class; false: one is none of them, which is said. */
+bool cli_take_classes(const cli_args *a, uint32_t *out);
+/** Whether the failure that a line of errors.jsonl tells is of these classes (0 = all), and of --step. */
+bool cli_failure_wanted(const cli_args *a, uint32_t classes, const char *line);
 /** @p text as the inside of a JSON string. */
 void cli_json_text(FILE *to, const char *text);
 

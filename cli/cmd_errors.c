@@ -29,20 +29,27 @@ static void show(const char *line)
 
 int cmd_errors(const cli_args *a)
 {
-    char path[4096], class[32], *line = NULL;
+    char path[4096], *line = NULL;
+    uint32_t classes = 0;
     struct stat s;
     size_t cap = 0;
     const bool is_dir = stat(a->operands[0], &s) == 0 && S_ISDIR(s.st_mode);
     FILE *f;
 
+    if (!cli_take_classes(a, &classes)) return MILL_EXIT_USAGE;
     snprintf(path, sizeof path, "%s%s", a->operands[0], is_dir ? "/errors.jsonl" : "");
     if ((f = fopen(path, "re")) == NULL) {
         fprintf(stderr, "stepmill: cannot open %s: %s\n", path, strerror(errno));
         if (is_dir && errno == ENOENT) fprintf(stderr, "It is written when a run ends.\n");
         return MILL_EXIT_USAGE;
     }
+    if (a->given[CLI_STEP] && is_dir && !cli_has_step(a->operands[0], a->value[CLI_STEP], strlen(a->value[CLI_STEP]))) {
+        fprintf(stderr, "stepmill: --step %s: the run in %s has no such step\n", a->value[CLI_STEP], a->operands[0]);
+        fclose(f);
+        return MILL_EXIT_USAGE;
+    }
     while (getline(&line, &cap, f) > 0) {
-        if (a->given[CLI_CLASS] && strcmp(cli_field(line, "class", class, sizeof class), a->value[CLI_CLASS]) != 0) continue;
+        if (!cli_failure_wanted(a, classes, line)) continue;
         if (a->given[CLI_JSON])
             fputs(line, stdout);
         else

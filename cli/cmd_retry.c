@@ -9,26 +9,6 @@
 #include "stepmill/watch.h"
 #include "time_limit.h"
 
-static bool take_classes(const cli_args *a, uint32_t *out)
-{
-    const char *classes[MILL_CLASSES];
-
-    for (int32_t k = 0; k < MILL_CLASSES; k++) classes[k] = mill_class_text(k);
-    for (size_t i = 0; i < a->n_class; i++) {
-        int class = -1;
-        for (int k = 0; k < MILL_CLASSES; k++)
-            if (strcmp(a->class[i], classes[k]) == 0) class = k;
-        if (class < 0) {
-            const char *near = cli_nearest(a->class[i], classes, MILL_CLASSES);
-            fprintf(stderr, "stepmill: --class %s: there are permanent, transient, data and device%s%s%s\n", a->class[i], near != NULL ? "; did you mean '" : "",
-                    near != NULL ? near : "", near != NULL ? "'?" : "");
-            return false;
-        }
-        *out |= 1u << class;
-    }
-    return true;
-}
-
 typedef struct failures {
     long long rows, asked; /* with nulls; of them of what is asked for */
 } failures;
@@ -36,7 +16,7 @@ typedef struct failures {
 /* What RUN/errors.jsonl says. */
 static bool count(const cli_args *a, const char *dir, uint32_t asked_for, failures *out)
 {
-    char path[PATH_MAX + 16], rows[32], class[32], step[80], *line = NULL;
+    char path[PATH_MAX + 16], rows[32], *line = NULL;
     size_t cap = 0;
     FILE *f;
 
@@ -45,13 +25,9 @@ static bool count(const cli_args *a, const char *dir, uint32_t asked_for, failur
     if ((f = fopen(path, "re")) == NULL) return false;
     while (getline(&line, &cap, f) > 0) {
         const long long n = atoll(cli_field(line, "rows", rows, sizeof rows));
-        bool wanted = asked_for == 0;
 
-        cli_field(line, "class", class, sizeof class);
-        for (int k = 0; k < MILL_CLASSES; k++) wanted = wanted || ((asked_for >> k & 1) != 0 && strcmp(class, mill_class_text(k)) == 0);
-        if (a->given[CLI_STEP] && strcmp(cli_field(line, "step", step, sizeof step), a->value[CLI_STEP]) != 0) wanted = false;
         out->rows += n;
-        if (wanted) out->asked += n;
+        if (cli_failure_wanted(a, asked_for, line)) out->asked += n;
     }
     free(line);
     fclose(f);
@@ -96,7 +72,7 @@ int cmd_retry(const cli_args *given)
     mill_error err = {0};
     uint32_t asked_for = 0;
 
-    if (!take_classes(&a, &asked_for)) return MILL_EXIT_USAGE;
+    if (!cli_take_classes(&a, &asked_for)) return MILL_EXIT_USAGE;
     if (realpath(a.operands[0], dir) == NULL) {
         fprintf(stderr, "stepmill: cannot open %s: %s\n", a.operands[0], strerror(errno));
         return MILL_EXIT_USAGE;

@@ -64,3 +64,33 @@ bool cli_has_step(const char *dir, const char *step, size_t n)
     fclose(f);
     return found || !any;
 }
+
+bool cli_take_classes(const cli_args *a, uint32_t *out)
+{
+    const char *classes[MILL_CLASSES];
+
+    for (int32_t k = 0; k < MILL_CLASSES; k++) classes[k] = mill_class_text(k);
+    for (size_t i = 0; i < a->n_class; i++) {
+        int class = -1;
+        for (int k = 0; k < MILL_CLASSES; k++)
+            if (strcmp(a->class[i], classes[k]) == 0) class = k;
+        if (class < 0) {
+            const char *near = cli_nearest(a->class[i], classes, MILL_CLASSES);
+            fprintf(stderr, "stepmill: --class %s: there are permanent, transient, data and device%s%s%s\n", a->class[i], near != NULL ? "; did you mean '" : "",
+                    near != NULL ? near : "", near != NULL ? "'?" : "");
+            return false;
+        }
+        *out |= 1u << class;
+    }
+    return true;
+}
+
+bool cli_failure_wanted(const cli_args *a, uint32_t classes, const char *line)
+{
+    char class[32], step[80];
+    bool wanted = classes == 0;
+
+    cli_field(line, "class", class, sizeof class);
+    for (int k = 0; k < MILL_CLASSES; k++) wanted = wanted || ((classes >> k & 1) != 0 && strcmp(class, mill_class_text(k)) == 0);
+    return wanted && (!a->given[CLI_STEP] || strcmp(cli_field(line, "step", step, sizeof step), a->value[CLI_STEP]) == 0);
+}

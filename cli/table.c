@@ -16,7 +16,7 @@ const cli_flag cli_flags[CLI_FLAGS] = {
     [CLI_COLUMN] = {"column", 0, "NAME=TYPE",
                     "check: a column that arrives, or the type of a declared input; may be given several times"},
     [CLI_TIMEOUT] = {"timeout", 0, "TIME", "check: how long one check may take before the step counts as hung (default: 20s)"},
-    [CLI_CLASS] = {"class", 0, "CLASS", "only failures of this class: permanent, transient, data, device; retry: may be given several times"},
+    [CLI_CLASS] = {"class", 0, "CLASS", "only failures of this class: permanent, transient, data, device; may be given several times"},
     [CLI_STEP] = {"step", 0, "STEP", "only failures of this step"},
     [CLI_DEVICES] = {"devices", 0, "FILE",
                      "a machine to plan for instead of this one: XML of hwloc or NCCL, or text (docs/placement.md)"},
@@ -80,7 +80,7 @@ const cli_verb cli_verbs[] = {
      "Steps, columns and types on every edge, batch sizes, replicas, credit in rows, memory, stages; for steps on GPUs each "
      "replica's devices: "
      "position, UUID, PCI bus id, NUMA node, cores."},
-    {"errors", "RUN", 1, 1, B(CLI_CLASS) | B(CLI_JSON), "dir", "list the errors of a run",
+    {"errors", "RUN", 1, 1, B(CLI_CLASS) | B(CLI_STEP) | B(CLI_JSON), "dir", "list the errors of a run",
      "RUN is a run directory. With --json the records as they were written, one JSON object per line."},
     {"status", "RUN", 1, 1, B(CLI_FOLLOW) | B(CLI_JSON), "dir", "say how a run is, while it goes on or after its end",
      "RUN is a run directory, of a run on this machine or another. With --follow a live table, until the run has ended. With "

@@ -331,6 +331,12 @@ TEST(Cli, FailedRowsAreImputedCountedAndListed)
     EXPECT_NE(list.out.find("work[0]  process, permanent  1 row  count:13"), std::string::npos) << list.out;
     EXPECT_EQ(other.out, "");
     EXPECT_EQ(json.out, errors);
+    EXPECT_EQ(mt::run(f, {"errors", "runs/t", "--class", "device", "--class", "permanent", "--step", "work", "--json"}).out, errors);
+    EXPECT_EQ(mt::run(f, {"errors", "runs/t", "--step", "count"}).out, "");
+    EXPECT_EQ(mt::run(f, {"errors", "runs/t", "--step", "wrok"}).code, 64);
+    const Result misspelt = mt::run(f, {"errors", "runs/t", "--class", "permanant"});
+    EXPECT_EQ(misspelt.code, 64);
+    EXPECT_NE(misspelt.err.find("did you mean 'permanent'?"), std::string::npos) << misspelt.err;
     /* the same, allowed */
     EXPECT_EQ(mt::run(f, {"run", "-q", "t.yaml", "--set", "max_errors=1"}).code, 0);
 }
