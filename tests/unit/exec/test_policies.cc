@@ -177,3 +177,105 @@ TEST(StopIf, ActsWhereverRowsFail)
             EXPECT_LT(p.stats("at").rows_failed, 40) << "60 rows of which every other is bad fill the share";
         }
 }
+
+/* A row whose input an earlier failure nulled is shown to a step that says so, and hidden from all others; it is counted once in both cases. */
+TEST(Nulls, OfImputationAreHiddenUnlessTheStepWantsThem)
+{
+    for (bool pass : {false, true}) {
+        SCOPED_TRACE(pass ? "pass" : "skip");
+        Pipe p;
+        Pipe::Opts o;
+        std::atomic<int> seen{0}, seen_x{0};
+        Behaviour bad = maps([](int64_t x) { return x; }), looks, other;
+        const auto plain = bad.process;
+        bad.process = [plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+            return value(in[0], 0, 0) == 10 ? mill_fail(e, MILL_ERR_STEP, "not ten") : plain(r, in, n, out, e);
+        };
+        const auto counts = [](std::atomic<int> *rows) {
+            return [rows](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
+                std::vector<int64_t> v;
+                for (int64_t i = 0; i < mill_batch_rows(in[0]); i++) {
+                    const int64_t x = value(in[0], 0, i);
+                    v.push_back(x == INT64_MIN ? -1 : x);
+                }
+                *rows += (int)v.size();
+                return emit_int64(r, out, v, e);
+            };
+        };
+        looks.uses = {{"y", "int64"}};
+        looks.adds = {{"z", "int64"}};
+        looks.process = counts(&seen);
+        other.uses = {{"x", "int64"}}; /* not nulled */
+        other.adds = {{"w", "int64"}};
+        other.process = counts(&seen_x);
+        o.policy = [pass](stm_policy *pol) { pol->nulls_pass = pass; };
+        p.source("src", 20, 5);
+        p.add("bad", MILL_STEP, {{"src"}}, bad);
+        p.add("looks", MILL_STEP, {{"bad"}}, looks, o);
+        p.add("other", MILL_STEP, {{"looks"}}, other);
+        p.sink("out", "other");
+        ASSERT_EQ(p.run(), STM_END_DONE) << p.error.msg;
+        expect_rows(p, "out", 20);
+        for (int64_t i = 0; i < 20; i++) {
+            const bool nulled = i >= 10 && i < 15;
+            const Row &row = p.rows("out")[(size_t)i];
+            EXPECT_EQ(row.values.at("y"), nulled ? INT64_MIN : i);
+            EXPECT_EQ(row.values.at("z"), !nulled ? i : pass ? -1 : INT64_MIN);
+            EXPECT_EQ(row.values.at("w"), i);
+            EXPECT_EQ(row.error != 0, nulled);
+        }
+        EXPECT_EQ(seen, pass ? 20 : 15);
+        EXPECT_EQ(seen_x, 20) << "a step that reads nothing of it gets the row";
+        EXPECT_EQ(p.stats("looks").rows_skipped, pass ? 0 : 5);
+        EXPECT_EQ(p.errors.size(), 1u);
+        EXPECT_EQ(stm_run_imputed_rows(p.handle()), 5);
+    }
+}
+
+/* Nulls that came otherwise hide nothing, also where other nulls of the same column do: of a branch that was not taken, of a join that lacks a row. */
+TEST(Nulls, OfRoutesAndJoinsAreShown)
+{
+    Pipe p;
+    Pipe::Opts r = rows_per_batch(5), meet, join, a, b;
+    std::atomic<int> seen{0};
+    Behaviour bad = maps([](int64_t x) { return x; }), looks, only_some = keeps([](int64_t x) { return x % 4 == 0; });
+    const auto plain = bad.process;
+    bad.process = [plain](mill_replica *rep, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        return value(in[0], 0, 0) == 10 ? mill_fail(e, MILL_ERR_STEP, "not ten") : plain(rep, in, n, out, e);
+    };
+    r.branches = {"a", "b"};
+    a.map_out = {{"y", "only_a"}};
+    b.map_out = {{"y", "only_b"}};
+    meet.mode = STM_INPUT_CONVERGE;
+    join.mode = STM_INPUT_JOIN;
+    join.on_missing = STM_MISSING_NULL;
+    join.batch_rows = 7;
+    looks.uses = {{"only_a", "int64"}, {"only_b", "int64"}, {"kept", "int64"}};
+    looks.adds = {{"nulls", "int64"}};
+    looks.process = [&](mill_replica *rep, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
+        std::vector<int64_t> v;
+        for (int64_t i = 0; i < mill_batch_rows(in[0]); i++) {
+            v.push_back(0);
+            for (int32_t c = 0; c < 3; c++) v.back() += (value(in[0], c, i) == INT64_MIN) << c;
+        }
+        seen += (int)v.size();
+        return emit_int64(rep, out, v, e);
+    };
+    p.source("src", 40, 10);
+    p.add("router", MILL_ROUTER, {{"src"}}, routes([](int64_t x) { return std::vector<size_t>{(size_t)(x / 5 % 2)}; }), r);
+    p.add("a", MILL_STEP, {{"router", 0}}, bad, a);
+    p.add("b", MILL_STEP, {{"router", 1}}, maps([](int64_t x) { return x; }), b);
+    p.add("meet", MILL_STEP, {{"a"}, {"b"}}, Behaviour(), meet);
+    p.add("some", MILL_STEP, {{"meet"}}, only_some);
+    p.add("looks", MILL_STEP, {{"meet"}, {"some"}}, looks, join);
+    p.sink("out", "looks");
+    ASSERT_EQ(p.run(), STM_END_DONE) << p.error.msg;
+    expect_rows(p, "out", 40);
+    for (int64_t i = 0; i < 40; i++) {
+        const bool failed = i >= 10 && i < 15;
+        EXPECT_EQ(p.rows("out")[(size_t)i].values.at("nulls"), failed ? INT64_MIN : (i / 5 % 2 == 0 ? 2 : 1) | (i % 4 == 0 ? 0 : 4)) << i;
+        EXPECT_EQ(p.rows("out")[(size_t)i].error != 0, failed);
+    }
+    EXPECT_EQ(seen, 35);
+    EXPECT_EQ(p.stats("looks").rows_skipped, 5);
+}

@@ -389,6 +389,47 @@ TEST(Run, RouterAndConvergence)
     }
 }
 
+TEST(Run, AConvergenceTakesAColumnFromTheFirstBranchThatTheRowTook)
+{
+    for (int64_t rows : {0, 7}) { /* of a batch behind it: those of routed batches, or across them */
+        Pipe p;
+        Pipe::Opts r, c;
+        r.branches = {"a", "b"};
+        r.batch_rows = 5;
+        c.mode = STM_INPUT_CONVERGE;
+        c.batch_rows = rows;
+        const auto adds = [](int64_t more) {
+            Behaviour b = doubles();
+            b.process = [more](mill_replica *rep, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
+                std::vector<int64_t> v;
+                for (int64_t i = 0; i < mill_batch_rows(in[0]); i++) v.push_back(value(in[0], 0, i) + more);
+                return emit_int64(rep, out, v, e);
+            };
+            return b;
+        };
+        Behaviour route;
+        route.uses = {{"x", "int64"}};
+        route.route = [](mill_replica *, const mill_batch *in, mill_route *out, mill_error *e) -> mill_status {
+            const int64_t way = value(in, 0, 0) / 5 % 3; /* a, b, both */
+            if (way != 1)
+                if (mill_status st = mill_route_to(out, 0, e)) return st;
+            return way != 0 ? mill_route_to(out, 1, e) : (mill_status)MILL_OK;
+        };
+        p.source("src", 60, 10);
+        p.add("router", MILL_ROUTER, {{"src"}}, route, r);
+        p.add("a", MILL_STEP, {{"router", 0}}, adds(1000));
+        p.add("b", MILL_STEP, {{"router", 1}}, adds(2000));
+        p.add("meet", MILL_STEP, {{"a"}, {"b"}}, Behaviour(), c);
+        p.sink("out", "meet");
+        ASSERT_EQ(p.run(), STM_END_DONE) << p.error.msg;
+        ASSERT_EQ(p.rows("out").size(), 60u);
+        for (int64_t i = 0; i < 60; i++) {
+            EXPECT_EQ(p.rows("out")[i].values.at("x"), i);
+            EXPECT_EQ(p.rows("out")[i].values.at("y"), i + (i / 5 % 3 == 1 ? 2000 : 1000));
+        }
+    }
+}
+
 TEST(Run, UnionIsInputByInput)
 {
     Pipe p;
