@@ -13,23 +13,6 @@ static void add_text(stm_text *t, const char *text)
     stm_text_addf(t, "\"");
 }
 
-static void add_choices(stm_text *t, const char *choices)
-{
-    stm_text_addf(t, "[");
-    for (const char *p = choices; p != NULL && *p != '\0';) {
-        const size_t n = strcspn(p, "|");
-
-        stm_text_addf(t, "%s", p != choices ? "," : "");
-        if ((n == 4 && strncmp(p, "true", 4) == 0) || (n == 5 && strncmp(p, "false", 5) == 0) ||
-            (n == 4 && strncmp(p, "null", 4) == 0))
-            stm_text_addf(t, "%.*s", (int)n, p); /* YAML reads these as themselves */
-        else
-            stm_text_addf(t, "\"%.*s\"", (int)n, p);
-        p += n + (p[n] == '|');
-    }
-    stm_text_addf(t, "]");
-}
-
 static void add_default(stm_text *t, const char *value, bool text)
 {
     if (value == NULL) return;
@@ -42,72 +25,78 @@ static void add_default(stm_text *t, const char *value, bool text)
 
 static void add_keys(stm_text *t, const stm_key *keys, size_t n, uint32_t kind, bool first);
 
-static void add_range(stm_text *t, double min, double max)
+/* A scalar that is a text to the engine, however it looks to others. */
+#define SCALAR "\"type\":[\"string\",\"number\",\"boolean\"],\"minLength\":1"
+#define SCALARS "{\"type\":\"array\",\"items\":{" SCALAR "},\"uniqueItems\":true"
+
+static const char list_form[] = SCALARS ",\"minItems\":1}";
+
+static void add_number(stm_text *t, const stm_key *k, const char *type)
 {
-    if (min != 0 || max != 0) stm_text_addf(t, ",\"minimum\":%.17g,\"maximum\":%.17g", min, max);
+    stm_text_addf(t, "\"type\":\"%s\",\"%s\":%.17g,\"maximum\":%.17g", type, k->above ? "exclusiveMinimum" : "minimum", k->min, k->max);
+    add_default(t, k->default_value, false);
 }
 
-static const char list_form[] = "{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"minItems\":1}";
+static void add_object(stm_text *t, const stm_key *k)
+{
+    stm_text_addf(t, "\"type\":\"object\",\"additionalProperties\":false,\"properties\":{");
+    add_keys(t, k->sub, k->n_sub, 0, true);
+    stm_text_addf(t, "}");
+}
 
 static void add_key(stm_text *t, const stm_key *k)
 {
     switch (k->shape) {
-    case STM_SHAPE_INT:
-        stm_text_addf(t, "\"type\":\"integer\"");
-        add_range(t, k->min, k->max);
-        add_default(t, k->default_value, false);
-        break;
-    case STM_SHAPE_FLOAT:
-        stm_text_addf(t, "\"type\":\"number\"");
-        add_range(t, k->min, k->max);
-        add_default(t, k->default_value, false);
-        break;
+    case STM_SHAPE_INT: add_number(t, k, "integer"); break;
+    case STM_SHAPE_FLOAT: add_number(t, k, "number"); break;
     case STM_SHAPE_BOOL:
         stm_text_addf(t, "\"type\":\"boolean\"");
         add_default(t, k->default_value, false);
         break;
-    case STM_SHAPE_TEXT: stm_text_addf(t, "\"type\":\"string\""); break;
-    case STM_SHAPE_NAME: stm_text_addf(t, "\"type\":\"string\",\"pattern\":\"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$\""); break;
+    case STM_SHAPE_TEXT: stm_text_addf(t, SCALAR); break;
+    case STM_SHAPE_NAME: stm_text_addf(t, "\"type\":[\"string\",\"integer\",\"boolean\"],\"minimum\":0,\"pattern\":\"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$\""); break;
     case STM_SHAPE_ENUM:
-        stm_text_addf(t, "\"enum\":");
-        add_choices(t, k->choices);
+        stm_describe_schema_choices(k->choices, t);
         add_default(t, k->default_value, true);
         break;
     case STM_SHAPE_BYTES:
-        stm_text_addf(t, "\"type\":[\"integer\",\"string\"]");
+        stm_describe_schema_bytes(k->min, k->max, t);
         add_default(t, k->default_value, true);
         break;
     case STM_SHAPE_DURATION:
-        stm_text_addf(t, "\"type\":[\"number\",\"string\"]");
+        stm_describe_schema_duration(k->min, k->max, k->above, t);
         add_default(t, k->default_value, true);
         break;
-    case STM_SHAPE_TEXTS:
-        stm_text_addf(
-            t,
-            "\"oneOf\":[{\"type\":[\"string\",\"integer\"]},{\"type\":\"array\",\"items\":{\"type\":[\"string\",\"integer\"]}}]");
-        break;
-    case STM_SHAPE_MAP: stm_text_addf(t, "\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\"}"); break;
+    case STM_SHAPE_TEXTS: stm_text_addf(t, "\"anyOf\":[{" SCALAR "}," SCALARS "}]"); break;
+    case STM_SHAPE_MAP: stm_text_addf(t, "\"type\":\"object\",\"additionalProperties\":{" SCALAR "}"); break;
     case STM_SHAPE_FLAGS:
-        stm_text_addf(t, "\"type\":\"array\",\"items\":{\"enum\":");
-        add_choices(t, k->choices);
-        stm_text_addf(t, "}");
+        stm_text_addf(t, "\"anyOf\":[{");
+        stm_describe_schema_choices(k->choices, t);
+        stm_text_addf(t, "},{\"type\":\"array\",\"minItems\":1,\"uniqueItems\":true,\"items\":{");
+        stm_describe_schema_choices(k->choices, t);
+        stm_text_addf(t, "}}]");
+        add_default(t, k->default_value, true);
         break;
-    case STM_SHAPE_OBJECT:
+    case STM_SHAPE_OBJECT: add_object(t, k); break;
     case STM_SHAPE_BYTES_OR_OBJECT:
-        stm_text_addf(t, k->shape == STM_SHAPE_OBJECT ? "\"type\":\"object\"" : "\"type\":[\"integer\",\"string\",\"object\"]");
-        stm_text_addf(t, ",\"additionalProperties\":false,\"properties\":{");
-        add_keys(t, k->sub, k->n_sub, 0, true);
-        stm_text_addf(t, "}");
+        stm_text_addf(t, "\"anyOf\":[{");
+        stm_describe_schema_bytes(k->sub[0].min, k->sub[0].max, t);
+        stm_text_addf(t, "},{");
+        add_object(t, k);
+        stm_text_addf(t, "}]");
         break;
     case STM_SHAPE_FROM:
         stm_text_addf(t,
-                      "\"oneOf\":[{\"type\":\"string\"},%s,{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{"
-                      "\"join\":%s,\"union\":%s,\"converge\":%s,\"on_missing\":{\"enum\":[\"error\",\"drop\",null]},"
-                      "\"on_uneven\":{\"enum\":[\"error\",null]}}}]",
+                      "\"anyOf\":[{" SCALAR "},%s,"
+                      "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"join\"],\"properties\":{\"join\":%s,"
+                      "\"on_missing\":{\"enum\":[\"error\",\"drop\",null]},\"on_uneven\":{\"enum\":[\"error\",null]}}},"
+                      "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"union\"],\"properties\":{\"union\":%s}},"
+                      "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"converge\"],\"properties\":{\"converge\":%s,"
+                      "\"on_missing\":{\"enum\":[\"error\",\"drop\",null]}}}]",
                       list_form, list_form, list_form, list_form);
         break;
     case STM_SHAPE_GROUPS:
-        stm_text_addf(t, "\"oneOf\":[{\"const\":\"sequential\"},{\"type\":\"array\",\"items\":%s}]", list_form);
+        stm_text_addf(t, "\"anyOf\":[{\"const\":\"sequential\"},{\"type\":\"array\",\"items\":%s}]", list_form);
         break;
     case STM_SHAPE_STEPS: break; /* written by stm_schema */
     }

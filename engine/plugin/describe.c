@@ -43,8 +43,9 @@ static void put_string(stm_text *t, const char *s)
     put(t, "\"");
 }
 
-static bool has_min(const mill_param *p) { return (p->min != 0 || p->max != 0) && p->min > -0x1p53; }
-static bool has_max(const mill_param *p) { return (p->min != 0 || p->max != 0) && p->max < 0x1p53; }
+static bool bounded(const mill_param *p) { return p->min != 0 || p->max != 0; }
+static bool has_min(const mill_param *p) { return bounded(p) && p->min > -0x1p53; }
+static bool has_max(const mill_param *p) { return bounded(p) && p->max < 0x1p53; }
 static bool required(const mill_param *p) { return p->default_value == NULL && !(p->flags & MILL_PARAM_OPTIONAL); }
 
 /* Whether the default is kept as written: text by nature, though "5" or "null" would read as something else. */
@@ -217,7 +218,38 @@ void stm_describe_json(const mill_step_type *type, const char *origin, stm_text 
 
 /* ---- JSON Schema ---------------------------------------------------------------------------------------------------------- */
 
-/* What JSON Schema says of a parameter's values. */
+void stm_describe_schema_choices(const char *choices, stm_text *out)
+{
+    static const char *const plain[] = {"true", "false", "null"}; /* which YAML reads as something else, unless they are quoted */
+
+    put(out, "\"enum\": [");
+    for (const char *c = choices; c != NULL && *c != '\0'; c += strcspn(c, "|"), c += *c == '|') {
+        const int n = (int)strcspn(c, "|");
+
+        for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+            if (strlen(plain[i]) == (size_t)n && strncmp(c, plain[i], (size_t)n) == 0) stm_text_addf(out, "%s, ", plain[i]);
+        stm_text_addf(out, "\"%.*s\"%s", n, c, c[n] == '|' ? ", " : "");
+    }
+    put(out, "]");
+}
+
+void stm_describe_schema_bytes(double min, double max, stm_text *out)
+{
+    stm_text_addf(out,
+                  "\"anyOf\":[{\"type\":\"integer\",\"minimum\":%.17g,\"maximum\":%.17g},"
+                  "{\"type\":\"string\",\"pattern\":\"^([0-9]+( ?B)?|[0-9]+(\\\\.[0-9]+)? ?[kKMGT]i?B)$\"}]",
+                  min, max);
+}
+
+void stm_describe_schema_duration(double min, double max, bool above, stm_text *out)
+{
+    stm_text_addf(out,
+                  "\"anyOf\":[{\"type\":\"number\",\"%s\":%.17g,\"maximum\":%.17g},"
+                  "{\"type\":\"string\",\"pattern\":\"^([0-9]+(\\\\.[0-9]+)?( ?(us|ms|s|m|min|h|d))?%s)$\"}]",
+                  above ? "exclusiveMinimum" : "minimum", min < 0 ? 0.0 : min, max, min < 0 ? "|none" : "");
+}
+
+/* What JSON Schema says of a parameter's values. A scalar may be a text to the engine, however it looks to others. */
 static void schema_type(stm_text *t, const mill_param *p)
 {
     static const char strings[] = "\"anyOf\": [{\"type\": [\"string\", \"number\", \"boolean\"]}, {\"type\": \"array\", "
@@ -226,31 +258,22 @@ static void schema_type(stm_text *t, const mill_param *p)
 
     switch (p->type) {
     case MILL_PARAM_BOOL: put(t, "\"type\": \"boolean\""); break;
-    case MILL_PARAM_INT:
+    case MILL_PARAM_INT: stm_text_addf(t, "\"type\": \"integer\", \"minimum\": %.17g, \"maximum\": %.17g", has_min(p) ? p->min : -0x1p63, has_max(p) ? p->max : 0x1p63); break;
     case MILL_PARAM_FLOAT:
-        stm_text_addf(t, "\"type\": \"%s\"", p->type == MILL_PARAM_INT ? "integer" : "number");
+        put(t, "\"type\": \"number\"");
         if (has_min(p)) stm_text_addf(t, ", \"minimum\": %.17g", p->min);
         if (has_max(p)) stm_text_addf(t, ", \"maximum\": %.17g", p->max);
         break;
     case MILL_PARAM_STRING: put(t, "\"type\": [\"string\", \"number\", \"boolean\"]"); break;
-    case MILL_PARAM_ENUM:
-        put(t, "\"enum\": ");
-        json_choices(t, p);
-        break;
+    case MILL_PARAM_ENUM: stm_describe_schema_choices(p->choices, t); break;
     case MILL_PARAM_PATH:
-    case MILL_PARAM_OUT_PATH: put(t, "\"type\": \"string\", \"minLength\": 1"); break;
+    case MILL_PARAM_OUT_PATH: put(t, "\"type\": [\"string\", \"number\", \"boolean\"], \"minLength\": 1"); break;
     case MILL_PARAM_PATHS:
-        put(t, "\"anyOf\": [{\"type\": \"string\", \"minLength\": 1}, {\"type\": \"array\", \"items\": {\"type\": \"string\", "
-               "\"minLength\": 1}}]");
+        put(t, "\"anyOf\": [{\"type\": [\"string\", \"number\", \"boolean\"], \"minLength\": 1}, {\"type\": \"array\", \"minItems\": 1, \"items\": "
+               "{\"type\": [\"string\", \"number\", \"boolean\"], \"minLength\": 1}}]");
         break;
-    case MILL_PARAM_BYTES:
-        put(t, "\"anyOf\": [{\"type\": \"integer\", \"minimum\": 0}, {\"type\": \"string\", \"pattern\": "
-               "\"^[0-9]+(\\\\.[0-9]+)? ?([kKMGT]i?B|B)?$\"}]");
-        break;
-    case MILL_PARAM_DURATION:
-        put(t, "\"anyOf\": [{\"type\": \"number\", \"minimum\": 0}, {\"type\": \"string\", \"pattern\": "
-               "\"^([0-9]+(\\\\.[0-9]+)? ?(us|ms|s|m|min|h|d)?|none)$\"}]");
-        break;
+    case MILL_PARAM_BYTES: stm_describe_schema_bytes(bounded(p) ? p->min : 0, bounded(p) ? p->max : 0x1p63, t); break;
+    case MILL_PARAM_DURATION: stm_describe_schema_duration(bounded(p) ? p->min : -1, bounded(p) ? p->max : 0x1p63, false, t); break;
     case MILL_PARAM_STRINGS: put(t, strings); break;
     case MILL_PARAM_MAP: put(t, map); break;
     case MILL_PARAM_COLUMNS: put(t, "\"type\": \"object\", \"additionalProperties\": {\"type\": \"string\"}"); break;

@@ -16,6 +16,12 @@ void stm_describe_json(const mill_step_type *type, const char *origin, stm_text 
 void stm_describe_schema_properties(const mill_step_type *type, stm_text *out);
 /** Elements of the "required" array: "path", "k". Nothing when none is. */
 void stm_describe_schema_required(const mill_step_type *type, stm_text *out);
+/** Keywords for one of "a|b|c". */
+void stm_describe_schema_choices(const char *choices, stm_text *out);
+/** Keywords for a size from @p min to @p max bytes: a whole number, or a text with a unit as stm_parse_bytes reads it. */
+void stm_describe_schema_bytes(double min, double max, stm_text *out);
+/** The same for a time in seconds, as stm_parse_duration reads it. @p min below 0: none is one, too. @p above: @p min itself, or 0, is too little. */
+void stm_describe_schema_duration(double min, double max, bool above, stm_text *out);
 /** "generator", "step", "global", "sink", "router". */
 const char *stm_kind_name(int32_t kind);
 

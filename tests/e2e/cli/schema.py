@@ -47,6 +47,10 @@ def valid(v, s):
             ok = not isinstance(v, list) or all(valid(i, want) for i in v)
         elif key == "minItems":
             ok = not isinstance(v, list) or len(v) >= want
+        elif key == "uniqueItems":
+            ok = not isinstance(v, list) or len({json.dumps(i) for i in v}) == len(v)
+        elif key == "exclusiveMinimum":
+            ok = not is_type(v, "number") or v > want
         elif key == "minimum":
             ok = not is_type(v, "number") or v >= want
         elif key == "maximum":
