@@ -45,6 +45,23 @@ struct mill_run {
 
 /* ---- run directory ----------------------------------------------------------------------------------------------- */
 
+/* The name of a new folder is to survive a power loss; some file systems keep it without being asked, and cannot be. */
+static void sync_above(const char *path)
+{
+    char *above = stm_strdup(path), *slash = above != NULL ? strrchr(above, '/') : NULL;
+    int fd = -1;
+
+    if (slash != NULL) {
+        slash[slash == above] = '\0';
+        fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+    stm_free(above);
+}
+
 static mill_status make_dirs(const char *path, mill_error *err)
 {
     char *copy = stm_strdup(path);
@@ -56,7 +73,9 @@ static mill_status make_dirs(const char *path, mill_error *err)
 
         if (c != '/' && c != '\0') continue;
         *p = '\0';
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+        if (mkdir(copy, 0777) == 0)
+            sync_above(copy);
+        else if (errno != EEXIST)
             st = mill_fail(err, MILL_ERR_IO, "cannot make the run directory %s: %s", copy, strerror(errno));
         *p = c;
         if (c == '\0') break;
@@ -389,10 +408,13 @@ static mill_status write_errors(const mill_run *r, mill_error *err)
             if (t.bytes > 1 << 16) ok = stm_file_write(fd, t.data, t.bytes), t.bytes = 0;
         }
         if (t.bytes > 0) ok = ok && stm_file_write(fd, t.data, t.bytes);
+        if (ok && stm_run_errors(r->run) > 0) ok = fdatasync(fd) == 0 || errno == EINVAL; /* an empty one has nothing to lose */
         ok = (close(fd) == 0) && ok && !t.failed;
         if (!ok || rename(tmp.data, path.data) != 0) {
             st = mill_fail(err, t.failed ? MILL_ERR_NOMEM : MILL_ERR_IO, "cannot write %s: %s", path.data, strerror(errno));
             unlink(tmp.data);
+        } else if (stm_run_errors(r->run) > 0) {
+            sync_above(path.data);
         }
     }
     stm_text_free(&t);

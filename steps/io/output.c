@@ -36,23 +36,6 @@ struct stm_output {
     char *path, *temporary, *before; /* before: the file that was gone on from, of an earlier opening; NULL = none */
 };
 
-mill_status stm_make_folders(const char *path, mill_error *err)
-{
-    char *copy = strdup(path);
-    mill_status st = MILL_OK;
-
-    if (copy == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a path");
-    for (char *p = copy + 1; *p != 0 && st == MILL_OK; p++) {
-        if (*p != '/') continue;
-        *p = 0;
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-            st = mill_fail(err, MILL_ERR_IO, "cannot make the folder %s of %s: %s", copy, path, strerror(errno));
-        *p = '/';
-    }
-    free(copy);
-    return st;
-}
-
 bool stm_name_ends(const char *name, const char *end)
 {
     const size_t n = strlen(name), m = strlen(end);
@@ -147,7 +130,7 @@ static mill_status copy_bytes(int from, int to, uint64_t n, const char *path, mi
     return st;
 }
 
-/* Names must survive a power loss, too: that of a new file, and the rename. Some file systems keep them without being asked, and cannot be; a
+/* Names must survive a power loss, too: that of a new file or folder, and the rename. Some file systems keep them without being asked, and cannot be; a
  * folder that may be written to but not read cannot be asked either. */
 static mill_status sync_folder(const char *path, mill_error *err)
 {
@@ -165,6 +148,25 @@ static mill_status sync_folder(const char *path, mill_error *err)
         if (fd >= 0) close(fd);
     }
     free(folder);
+    return st;
+}
+
+mill_status stm_make_folders(const char *path, mill_error *err)
+{
+    char *copy = strdup(path);
+    mill_status st = MILL_OK;
+
+    if (copy == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a path");
+    for (char *p = copy + 1; *p != 0 && st == MILL_OK; p++) {
+        if (*p != '/') continue;
+        *p = 0;
+        if (mkdir(copy, 0777) == 0)
+            st = sync_folder(copy, err);
+        else if (errno != EEXIST)
+            st = mill_fail(err, MILL_ERR_IO, "cannot make the folder %s of %s: %s", copy, path, strerror(errno));
+        *p = '/';
+    }
+    free(copy);
     return st;
 }
 
@@ -479,7 +481,8 @@ mill_status stm_output_commit(stm_output **op, stm_output_made *made, mill_error
         else
             st = sync_folder(o->path, err);
     }
-    if (st == MILL_OK && o->before != NULL) (void)unlink(o->before);
+    /* what was gone on from may have had its name already, which is now the new file's */
+    if (st == MILL_OK && o->before != NULL && strcmp(o->before, o->path) != 0) (void)unlink(o->before);
     for (int slot = 0; slot < 2 && st == MILL_OK; slot++) {
         char *name = o->tails[slot] ? temporary_name(o->path, o->run, o->opening, slot) : NULL;
         if (name != NULL) (void)unlink(name);

@@ -1,7 +1,10 @@
 #include "support/by_hand.h"
 
+#include <string.h>
+
 #include "exec/durable.h"
 #include "exec/station.h"
+#include "pipeline/pipeline.h"
 
 mill_status mt_hand_start(stm_plan **plan, const stm_run_opts *opts, stm_run **out, mill_error *err)
 {
@@ -21,6 +24,20 @@ mill_status mt_hand_start(stm_plan **plan, const stm_run_opts *opts, stm_run **o
     }
     if (st != MILL_OK) stm_run_destroy(&run);
     *out = run;
+    return st;
+}
+
+mill_status mt_hand_open(mill_pipeline *p, const char *dir, stm_run **out, mill_error *err)
+{
+    stm_arena arena = {0};
+    stm_graph graph = {0};
+    stm_plan *plan = NULL;
+    const stm_run_opts opts = {.struct_size = sizeof opts, .threads = 1, .run_dir = dir, .durable = true, .commit_interval_s = 3600.0};
+    mill_status st = stm_pipeline_plan(p, dir, &arena, &graph, &plan, err);
+
+    if (st == MILL_OK) st = mt_hand_start(&plan, &opts, out, err);
+    stm_plan_destroy(&plan);
+    stm_arena_fini(&arena);
     return st;
 }
 
@@ -47,3 +64,12 @@ bool mt_hand_failed(const stm_run *run, mill_error *err)
 }
 
 void mt_hand_commit(stm_run *run) { stm_durable_commit(run); }
+
+int64_t mt_hand_rows(const stm_run *run, const char *step)
+{
+    stm_step_stats s = {0};
+
+    for (int32_t i = 0; i < stm_run_steps(run); i++)
+        if (strcmp(stm_run_step(run, i)->name, step) == 0) stm_run_stats(run, i, &s);
+    return s.rows_in;
+}

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <spawn.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -10,7 +11,11 @@
 #include <cerrno>
 #include <cstdarg>
 #include <cstddef>
+#include <climits>
 #include <cstdio>
+#include <cstring>
+#include <map>
+#include <mutex>
 #include <string>
 
 #include "support/sanitized.h"
@@ -31,7 +36,105 @@ std::atomic<int> armed{-1}; /* the kind that fails; -1 = none is watched */
 std::atomic<int64_t> left{0}, room{-1}, written{0};
 std::atomic<int64_t> made[kCalls];
 std::atomic<bool> failed{false};
+/* What was changed on the disk. A call and its note are one under the lock, so that the notes are in order. */
+std::mutex noting;
+std::string noted_dir; /* "" = nothing is noted */
+std::vector<Disk::Op> noted;
+std::map<ino_t, int> inodes; /* of files that were made since: a number of its own each, since the system's come again */
+int next_inode;
 } // namespace
+
+void note_changes(const std::string &dir)
+{
+    const std::lock_guard<std::mutex> lock(noting);
+    noted_dir = dir;
+    noted.clear();
+    inodes.clear();
+    next_inode = 0;
+}
+std::vector<Disk::Op> changes_noted()
+{
+    const std::lock_guard<std::mutex> lock(noting);
+    return noted;
+}
+void note_no_changes() { note_changes(""); }
+
+/* From the folder that is noted; "" is itself, "/" what does not lie there. */
+static std::string name_in(int dir, const char *path)
+{
+    std::string whole = path;
+    if (path[0] != '/') {
+        char buf[PATH_MAX], link[64];
+        snprintf(link, sizeof link, dir == AT_FDCWD ? "/proc/self/cwd" : "/proc/self/fd/%d", dir);
+        const ssize_t n = readlink(link, buf, sizeof buf);
+        if (n < 0) return "/";
+        whole = std::string(buf, static_cast<size_t>(n)) + (strcmp(path, ".") == 0 ? "" : std::string("/") + path);
+    }
+    if (noted_dir.empty() || whole.compare(0, noted_dir.size(), noted_dir) != 0) return "/";
+    if (whole.size() == noted_dir.size()) return "";
+    return whole[noted_dir.size()] == '/' ? whole.substr(noted_dir.size() + 1) : "/";
+}
+
+static int inode_of(int fd)
+{
+    struct stat s = {};
+    const auto at = fstat(fd, &s) == 0 ? inodes.find(s.st_ino) : inodes.end();
+    return at != inodes.end() ? at->second : -1;
+}
+
+/* A file or folder that was not there before; @p to "/": a folder. */
+static void note_made(const std::string &name, ino_t inode, const char *to)
+{
+    inodes[inode] = next_inode;
+    noted.push_back({Disk::Op::Create, next_inode++, 0, name, to});
+}
+
+/* Makes the call @p real under the lock and, if it went well, what @p note says of it. */
+template <typename R, typename N> static auto noting_it(R real, N note)
+{
+    if (noted_dir.empty()) return real();
+    const std::lock_guard<std::mutex> lock(noting);
+    const auto result = real();
+    const int code = errno;
+    if (result >= 0) note(result);
+    errno = code;
+    return result;
+}
+
+template <typename R> static int noting_open(int dir, const char *path, int flags, R real)
+{
+    const std::string name = noted_dir.empty() ? "/" : name_in(dir, path);
+    struct stat s = {};
+    const bool there = noted_dir.empty() || fstatat(dir, path, &s, 0) == 0;
+
+    return noting_it(real, [&](int fd) {
+        if (name == "/" || name.empty() || (flags & O_ACCMODE) == O_RDONLY) return;
+        if (!there && fstat(fd, &s) == 0) note_made(name, s.st_ino, "");
+        if (there && (flags & O_TRUNC) != 0 && inode_of(fd) >= 0) noted.push_back({Disk::Op::Shorten, inode_of(fd), 0, "", ""});
+    });
+}
+
+static void note_sync(int fd)
+{
+    struct stat s = {};
+    if (fstat(fd, &s) != 0) return;
+    if (S_ISDIR(s.st_mode)) {
+        const std::string name = name_in(fd, ".");
+        if (name != "/") noted.push_back({Disk::Op::SyncNames, -1, 0, name, ""});
+    } else if (inode_of(fd) >= 0) {
+        noted.push_back({Disk::Op::Sync, inode_of(fd), 0, "", ""});
+    }
+}
+
+static void note_renamed(const std::string &from, const std::string &to)
+{
+    if (from != "/" && to != "/") noted.push_back({Disk::Op::Rename, -1, 0, from, to});
+}
+
+static void note_removed(const std::string &name)
+{
+    if (name != "/" && !name.empty()) noted.push_back({Disk::Op::Remove, -1, 0, name, ""});
+}
 
 static void begin()
 {
@@ -127,7 +230,7 @@ OURS int open(const char *path, int flags, ...)
     va_start(ap, flags);
     const int mode = flags & O_CREAT ? va_arg(ap, int) : 0;
     va_end(ap);
-    return fires(kOpen) ? (errno = EMFILE, -1) : real(path, flags, mode);
+    return fires(kOpen) ? (errno = EMFILE, -1) : noting_open(AT_FDCWD, path, flags, [=] { return real(path, flags, mode); });
 }
 
 OURS int openat(int dir, const char *path, int flags, ...)
@@ -137,7 +240,7 @@ OURS int openat(int dir, const char *path, int flags, ...)
     va_start(ap, flags);
     const int mode = flags & O_CREAT ? va_arg(ap, int) : 0;
     va_end(ap);
-    return fires(kOpen) ? (errno = EMFILE, -1) : real(dir, path, flags, mode);
+    return fires(kOpen) ? (errno = EMFILE, -1) : noting_open(dir, path, flags, [=] { return real(dir, path, flags, mode); });
 }
 
 OURS FILE *fopen(const char *path, const char *mode)
@@ -163,7 +266,15 @@ OURS ssize_t write(int fd, const void *from, size_t n)
     static const auto real = next<ssize_t (*)(int, const void *, size_t)>("write");
     if (fires(kWrite)) return errno = EIO, -1;
     const ssize_t room_for = fits(n);
-    return room_for < 0 ? (errno = ENOSPC, -1) : real(fd, from, static_cast<size_t>(room_for));
+    if (room_for < 0) return errno = ENOSPC, -1;
+    const off_t at = noted_dir.empty() ? 0 : lseek(fd, 0, SEEK_CUR);
+    return noting_it([=] { return real(fd, from, static_cast<size_t>(room_for)); },
+                     [&](ssize_t put) {
+                         struct stat s = {};
+                         if (inode_of(fd) < 0) return;
+                         const bool at_end = (fcntl(fd, F_GETFL) & O_APPEND) != 0 && fstat(fd, &s) == 0;
+                         noted.push_back({Disk::Op::Write, inode_of(fd), at_end ? s.st_size - put : at, std::string(static_cast<const char *>(from), static_cast<size_t>(put)), ""});
+                     });
 }
 
 OURS ssize_t pwrite(int fd, const void *from, size_t n, off_t at)
@@ -171,23 +282,63 @@ OURS ssize_t pwrite(int fd, const void *from, size_t n, off_t at)
     static const auto real = next<ssize_t (*)(int, const void *, size_t, off_t)>("pwrite");
     if (fires(kWrite)) return errno = EIO, -1;
     const ssize_t room_for = fits(n);
-    return room_for < 0 ? (errno = ENOSPC, -1) : real(fd, from, static_cast<size_t>(room_for), at);
+    if (room_for < 0) return errno = ENOSPC, -1;
+    return noting_it([=] { return real(fd, from, static_cast<size_t>(room_for), at); },
+                     [=](ssize_t put) {
+                         if (inode_of(fd) >= 0) noted.push_back({Disk::Op::Write, inode_of(fd), at, std::string(static_cast<const char *>(from), static_cast<size_t>(put)), ""});
+                     });
 }
 
 /* Thousands of runs: what is asked for counts, the device need not move. */
-OURS int fsync(int) { return fires(kSync) ? (errno = EIO, -1) : 0; }
-OURS int fdatasync(int) { return fires(kSync) ? (errno = EIO, -1) : 0; }
+OURS int fsync(int fd)
+{
+    return fires(kSync) ? (errno = EIO, -1) : noting_it([] { return 0; }, [=](int) { note_sync(fd); });
+}
+OURS int fdatasync(int fd) { return fsync(fd); }
 
 OURS int rename(const char *from, const char *to)
 {
     static const auto real = next<int (*)(const char *, const char *)>("rename");
-    return fires(kRename) ? (errno = EIO, -1) : real(from, to);
+    if (fires(kRename)) return errno = EIO, -1;
+    return noting_it([=] { return real(from, to); }, [=](int) { note_renamed(name_in(AT_FDCWD, from), name_in(AT_FDCWD, to)); });
 }
 
 OURS int renameat(int a, const char *from, int b, const char *to)
 {
     static const auto real = next<int (*)(int, const char *, int, const char *)>("renameat");
-    return fires(kRename) ? (errno = EIO, -1) : real(a, from, b, to);
+    if (fires(kRename)) return errno = EIO, -1;
+    return noting_it([=] { return real(a, from, b, to); }, [=](int) { note_renamed(name_in(a, from), name_in(b, to)); });
+}
+
+OURS int unlink(const char *path)
+{
+    static const auto real = next<int (*)(const char *)>("unlink");
+    return noting_it([=] { return real(path); }, [=](int) { note_removed(name_in(AT_FDCWD, path)); });
+}
+
+OURS int unlinkat(int dir, const char *path, int flags)
+{
+    static const auto real = next<int (*)(int, const char *, int)>("unlinkat");
+    return noting_it([=] { return real(dir, path, flags); }, [=](int) { note_removed(name_in(dir, path)); });
+}
+
+OURS int mkdir(const char *path, mode_t mode)
+{
+    static const auto real = next<int (*)(const char *, mode_t)>("mkdir");
+    return noting_it([=] { return real(path, mode); },
+                     [=](int) {
+                         struct stat s = {};
+                         const std::string name = name_in(AT_FDCWD, path);
+                         if (name != "/" && stat(path, &s) == 0) note_made(name, s.st_ino, "/");
+                     });
+}
+
+OURS int ftruncate(int fd, off_t bytes)
+{
+    static const auto real = next<int (*)(int, off_t)>("ftruncate");
+    return noting_it([=] { return real(fd, bytes); }, [=](int) {
+        if (inode_of(fd) >= 0) noted.push_back({Disk::Op::Shorten, inode_of(fd), bytes, "", ""});
+    });
 }
 
 OURS int pipe2(int fds[2], int flags)

@@ -1,6 +1,10 @@
 /* The calls into the system that a run makes, in front of those of the C library: any of them fails on demand, once. */
 #pragma once
 #include <cstdint>
+#include <string>
+#include <vector>
+
+#include "unit/store/disk.h"
 
 namespace mt {
 
@@ -16,5 +20,12 @@ bool calls_work_again();
 /** Calls of that kind since the last fail_call or fill_disk; bytes written since. */
 int64_t calls_made(Call which);
 int64_t bytes_written();
+
+/** From now on every change below the folder @p dir is noted: what is written, cut, synced, made, renamed, removed; files and folders by names from there.
+ *  What was there before is not known. */
+void note_changes(const std::string &dir);
+/** So far. */
+std::vector<Disk::Op> changes_noted();
+void note_no_changes();
 
 } // namespace mt

@@ -7,23 +7,13 @@
 #include <sys/stat.h>
 
 #include <cstdlib>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <functional>
-#include <map>
-#include <sstream>
-#include <string>
 
-#include "calls.h"
-#include "stepmill/run.h"
+#include "small_run.h"
 #include "support/sanitized.h"
 
 using namespace mt;
 
 namespace {
-
-namespace fs = std::filesystem;
 
 /* Without a program it takes no time, so that thousands of runs can be made. */
 constexpr char kPlain[] = R"(stepmill: 1
@@ -44,33 +34,6 @@ steps:
   out: {type: write_jsonl, from: program, path: sub/out.jsonl, part_rows: 5}
   packed: {type: write_jsonl, from: program, path: out.jsonl.gz}
 )";
-
-using Files = std::map<std::string, std::string>;
-
-/* What a user gets: everything but what the run keeps for itself. */
-Files outputs(const fs::path &dir)
-{
-    Files files;
-    std::error_code ec;
-    for (const auto &e : fs::recursive_directory_iterator(dir, ec)) {
-        const std::string name = fs::relative(e.path(), dir).string();
-        if (!e.is_regular_file() || name.find("out") != name.find_last_of('/') + 1 || name.find(".tmp") != std::string::npos)
-            continue;
-        std::ifstream f(e.path(), std::ios::binary);
-        std::stringstream text;
-        text << f.rdbuf();
-        files[name] = text.str();
-    }
-    return files;
-}
-
-struct End {
-    mill_status start = MILL_OK;
-    mill_run_state state = MILL_RUN_RUNNING;
-    int code = 0;
-    bool fired = false;
-    std::string message;
-};
 
 class DurableFaults : public testing::Test {
 protected:
@@ -94,40 +57,7 @@ protected:
     }
     void TearDown() override { fs::remove_all(folder_); }
 
-    End go(const std::string &run, const std::function<void()> &arm = nullptr)
-    {
-        End end;
-        const std::string base = folder_.string();
-        mill_error err = {};
-        mill_pipeline *p = nullptr;
-        mill_run *r = nullptr;
-        const std::string dir = (folder_ / run).string();
-        mill_run_options o = MILL_RUN_OPTIONS_INIT;
-        o.dir = dir.c_str();
-        o.threads = 1;
-        end.start = mill_pipeline_parse(pipeline_, strlen(pipeline_), "faults.yaml", base.c_str(), &p, &err);
-        if (arm) arm(); /* the library that reads YAML falls when memory runs out: from here on it is ours */
-        if (end.start == MILL_OK) end.start = mill_run_start(p, &o, &r, &err);
-        if (r != nullptr) {
-            end.state = mill_run_wait(r, 30.0, &err);
-            if (end.state == MILL_RUN_RUNNING) {
-                fprintf(stderr, "the run does not end\n");
-                abort();
-            }
-            mill_error late = {};
-            const mill_status st = mill_run_finish(r, &late);
-            end.code = mill_run_exit_code(r);
-            if (st != MILL_OK && end.state == MILL_RUN_DONE) {
-                end.start = st;
-                err = late;
-            }
-        }
-        mill_run_destroy(&r);
-        mill_pipeline_destroy(&p);
-        end.fired = calls_work_again();
-        end.message = err.msg;
-        return end;
-    }
+    End go(const std::string &run, const std::function<void()> &arm = nullptr) { return run_once(pipeline_, folder_, run, arm); }
 
     /* The run that met the fault, then the one that mends it. */
     void judge(const End &end)

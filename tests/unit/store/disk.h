@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,10 +26,10 @@ enum class Cut { Dropped, Kept, Torn };
 class Disk {
 public:
     struct Op {
-        enum Kind { Write, Sync, Create, Rename, Remove, SyncNames } kind;
+        enum Kind { Write, Shorten, Sync, Create, Rename, Remove, SyncNames } kind;
         int inode = -1;
-        int64_t at = 0;
-        std::string data, to; /* bytes, or names */
+        int64_t at = 0;       /* Shorten: to so many bytes */
+        std::string data, to; /* bytes; names (Create: to = "/" makes a folder); of SyncNames the folder, "" = that of names without one */
     };
     std::vector<Op> log;
     int64_t ops = 0;          /* calls that could fail, so far */
@@ -60,6 +61,8 @@ public:
     }
 
     std::map<std::string, int> names;
+    std::set<int> folders; /* inodes made with to == "/" */
+    bool is_folder(int inode) const { return folders.count(inode) != 0; }
     std::string &contents(const std::string &name) { return inodes_[static_cast<size_t>(names.at(name))]; }
     int64_t used() const
     {
@@ -78,26 +81,35 @@ public:
         auto coin = [&] { return (rng() & 1) != 0; };
         auto apply = [&](const Op &op, size_t from, size_t upto) {
             std::string &c = d->inode(op.inode);
+            if (op.kind == Op::Shorten) return c.resize(static_cast<size_t>(op.at));
             if (c.size() < static_cast<size_t>(op.at) + upto) c.resize(static_cast<size_t>(op.at) + upto);
             memcpy(c.data() + op.at + from, op.data.data() + from, upto - from);
         };
         auto name = [&](const Op &op) {
             if (op.kind == Op::Create) d->names[op.data] = op.inode, d->inode(op.inode);
+            if (op.kind == Op::Create && op.to == "/") d->folders.insert(op.inode);
             if (op.kind == Op::Rename && d->names.count(op.data)) d->names[op.to] = d->names[op.data], d->names.erase(op.data);
             if (op.kind == Op::Remove) d->names.erase(op.data);
         };
         for (size_t i = 0; i < n; i++) {
             const Op &op = log[i];
             switch (op.kind) {
-            case Op::Write: pending[op.inode].push_back(&op); break;
+            case Op::Write:
+            case Op::Shorten: pending[op.inode].push_back(&op); break;
             case Op::Sync:
                 for (const Op *w : pending[op.inode]) apply(*w, 0, w->data.size());
                 pending.erase(op.inode);
                 break;
-            case Op::SyncNames:
-                for (const Op *o : pending_names) name(*o);
-                pending_names.clear();
+            case Op::SyncNames: {
+                std::vector<const Op *> others;
+                for (const Op *o : pending_names)
+                    if (folder_of(o->data) == op.data)
+                        name(*o);
+                    else
+                        others.push_back(o);
+                pending_names.swap(others);
                 break;
+            }
             default: pending_names.push_back(&op);
             }
         }
@@ -120,6 +132,8 @@ public:
             }
         return d;
     }
+
+    static std::string folder_of(const std::string &name) { return name.find('/') == std::string::npos ? "" : name.substr(0, name.find_last_of('/')); }
 
 private:
     std::vector<std::string> inodes_;
