@@ -11,6 +11,7 @@
 #include "kernels/minhash.h"
 #include "kernels/near_pairs.h"
 #include "kernels/nearest.h"
+#include "kernels/tiles.h"
 #include "kernels/token_attention.h"
 #include "kernels/token_ops.h"
 #include "kernels/values.h"
@@ -38,6 +39,7 @@ typedef struct stm_kernels {
     mill_status (*linear_open)(const stm_linear_opts *o, stm_linear **out, mill_error *err);
     void (*linear_close)(stm_linear **l);
     mill_status (*linear)(stm_linear *l, const stm_linear_args *a, void *stream, mill_error *err);
+    mill_status (*tiles)(stm_tiles_answer *a, void *stream); /* MILL_ERR_UNSUPPORTED on cpu */
 } stm_kernels;
 
 extern const stm_kernels stm_kernels_cpu;

@@ -46,6 +46,13 @@ static mill_status minhash(const stm_minhash_args *a, void *stream)
     return stm_minhash_cpu(a);
 }
 
+static mill_status tiles(stm_tiles_answer *a, void *stream)
+{
+    (void)a;
+    (void)stream;
+    return MILL_ERR_UNSUPPORTED;
+}
+
 /* Operations of the encoder on devices: on the host the oracle does them, rounded as they are stored. (The encoder of the host has forms of
  * its own: row_ops.h, attention.h, gemm.h.) */
 #define ORACLE(NAME)                                                  \
@@ -81,6 +88,7 @@ const stm_kernels stm_kernels_cpu = {
     .linear_open = stm_linear_open_cpu,
     .linear_close = stm_linear_close_cpu,
     .linear = stm_linear_cpu,
+    .tiles = tiles,
 };
 
 const stm_kernels *stm_kernels_of(const stm_device_ops *ops)

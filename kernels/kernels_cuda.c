@@ -20,6 +20,7 @@ static const stm_kernels table = {
     .linear_open = stm_linear_open_cuda,
     .linear_close = stm_linear_close_cuda,
     .linear = stm_linear_cuda,
+    .tiles = stm_tiles_cuda,
 };
 
 const void *stm_cuda_kernels(void) { return &table; }

@@ -33,6 +33,7 @@ typedef struct stm_near_pairs_args {
     stm_near_pair *out; /* [room] */
     int64_t *found;     /* [2]: passed the screen; pairs in out */
     void *scratch;      /* stm_near_pairs_scratch_bytes(room); aligned to 8; NULL on cpu */
+    stm_tiles tiles;    /* a form that the device has; not read on cpu */
 } stm_near_pairs_args;
 
 static inline size_t stm_near_pairs_scratch_bytes(int64_t room) { return (size_t)room * 8; }
@@ -41,7 +42,7 @@ static inline int stm_near_pairs_fits(const stm_near_pairs_args *a)
     return stm_block_fits(&a->a) && stm_block_fits(&a->b) && a->a.n <= (int64_t)65535 * STM_NEAREST_TILE && a->dim >= 1 &&
            a->dim <= 65536 && (a->metric == 0 || a->metric == 1) && a->threshold == a->threshold && a->a_first >= 0 &&
            a->b_first >= 0 && a->a_first + a->a.n <= STM_RANK_ROWS && a->b_first + a->b.n <= STM_RANK_ROWS && a->room >= 1 &&
-           a->room < STM_RANK_ROWS && a->out != NULL && a->found != NULL;
+           a->room < STM_RANK_ROWS && (a->tiles == STM_TILES_MMA || a->tiles == STM_TILES_WGMMA) && a->out != NULL && a->found != NULL;
 }
 
 void stm_near_pairs_ref(const stm_near_pairs_args *a);

@@ -1,5 +1,6 @@
 #include "kernels/nearest.h"
 #include "kernels/unit_tiles.h"
+#include "kernels/wgmma_tiles.h"
 
 /* A row that passed the screen. */
 struct stm_screened {
@@ -52,6 +53,32 @@ static __device__ int cut_back(stm_screened *list, int n, int k, float margin, f
     return kept;
 }
 
+/* A list in which a tile may not find room: cut back, or given up (-1, and nothing is worth adding) where that does not help; a warp calls it.
+ * Returns the least score worth adding. */
+static __device__ float make_room(stm_screened *list, int *count, int room, int k, float margin, float cut)
+{
+    const int left = cut_back(list, *count, k, margin, &cut);
+    const bool over = left > room - STM_NEAREST_TILE;
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) *count = over ? -1 : left;
+    __syncwarp();
+    return over ? INFINITY : cut;
+}
+
+/* Before a query's first row: the least score worth a look, and the length of its list, or -1 where all rows are to be scored. */
+static __device__ __forceinline__ float first_cut(const stm_nearest_args &a, int64_t query, float margin, int *count)
+{
+    *count = 0;
+    if (query >= a.queries.n) return INFINITY;
+    const double length = a.queries.length[query];
+    const uint64_t last = a.best[query * a.k + a.k - 1];
+    float threshold = a.threshold;
+    if (last != STM_NO_RANK && stm_rank_score(last) > threshold) threshold = stm_rank_score(last);
+    if (stm_scale_sound(a.metric, length, a.longest)) return stm_screen_from(a.metric, length, a.longest, threshold, margin);
+    *count = -1;
+    return INFINITY;
+}
+
 /* grid: x = tile of 128 queries, y = part of the corpus; block: STM_TILE_THREADS; 48 KiB of dynamic shared memory and 2 KiB. Registers: 128 for
  * the scores, so two blocks a processor. */
 template <bool Tensor>
@@ -78,18 +105,7 @@ __global__ void __launch_bounds__(STM_TILE_THREADS) stm_nearest_screen_kernel(st
     float acc[4][8][4];
 
     if constexpr (Tensor && !STM_HAS_TENSOR) return; /* never launched there */
-    count[me] = 0;
-    cut[me] = INFINITY;
-    if (query + me < a.queries.n) {
-        const double length = a.queries.length[query + me];
-        const uint64_t last = a.best[(query + me) * a.k + a.k - 1];
-        float threshold = a.threshold;
-        if (last != STM_NO_RANK && stm_rank_score(last) > threshold) threshold = stm_rank_score(last);
-        if (stm_scale_sound(a.metric, length, a.longest))
-            cut[me] = stm_screen_from(a.metric, length, a.longest, threshold, margin);
-        else
-            count[me] = -1;
-    }
+    cut[me] = first_cut(a, query + me, margin, &count[me]);
     stm_tile_begin<Tensor>(walk, stages);
     for (int64_t t = 0; walk.first + t < walk.last; t++) {
         const int32_t first = static_cast<int32_t>((walk.first + t) * STM_NEAREST_TILE);
@@ -118,20 +134,110 @@ __global__ void __launch_bounds__(STM_TILE_THREADS) stm_nearest_screen_kernel(st
         unsigned full = __ballot_sync(ALL_LANES, count[me] > l.room - STM_NEAREST_TILE);
         for (; full != 0; full &= full - 1) {
             const int r = me - lane + __ffs(static_cast<int>(full)) - 1;
-            float now = cut[r];
-            const int left = cut_back(lists + r * l.room, count[r], a.k, margin, &now);
-            __syncwarp();
-            if (lane == 0) {
-                const bool over = left > l.room - STM_NEAREST_TILE;
-                count[r] = over ? -1 : left;
-                cut[r] = over ? INFINITY : now;
-            }
+            const float least = make_room(lists + r * l.room, &count[r], l.room, a.k, margin, cut[r]);
+            if (lane == 0) cut[r] = least;
             __syncwarp();
         }
     }
     if constexpr (Tensor) stm_cp_async_wait<0>();
     __syncthreads();
     if (query + me < a.queries.n) l.counts[static_cast<int64_t>(blockIdx.y) * a.queries.n + query + me] = count[me];
+}
+
+/* Of a block, in shared memory: registers are short, and these are rarely needed. */
+struct stm_block_lists {
+    stm_screened *first; /* of the block's first query */
+    const int32_t *self; /* its, or NULL */
+    int32_t place;       /* of the corpus block */
+    int32_t begin, last; /* tiles */
+    int32_t *counts;     /* where the lengths of the lists go */
+    int64_t queries;     /* from the block's first on: may be more than it has rows */
+    float margin;
+    int count[STM_WG_GROUPS * STM_WG_ROWS]; /* lengths of the lists */
+};
+static_assert(sizeof(stm_block_lists) <= STM_WG_OWN, "has its place in the plan");
+
+/* The same by warpgroups. grid: x = tile of 64 queries a warpgroup, y = part of the corpus; block: stm_wg_threads;
+ * plan.bytes of dynamic shared memory. A list belongs to the quad of lanes that has its scores, so no barrier of the block is needed. */
+__global__ void __launch_bounds__(STM_WG_THREADS, 1)
+    stm_nearest_wgmma_kernel(stm_nearest_args a, stm_lists l, stm_wg_plan plan, const __grid_constant__ stm_wg_maps maps)
+{
+#if STM_HAS_WGMMA
+    STM_DYN_SHARED(unsigned char, memory);
+    stm_block_lists *lists = reinterpret_cast<stm_block_lists *>(memory + plan.own_at);
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int64_t query = static_cast<int64_t>(blockIdx.x) * plan.groups * STM_WG_ROWS;
+    const int32_t first_tile = static_cast<int32_t>(static_cast<int64_t>(blockIdx.y) * l.tiles / l.parts);
+
+    if (threadIdx.x == 0) {
+        lists->first = l.items + (static_cast<int64_t>(blockIdx.y) * a.queries.n + query) * l.room;
+        lists->self = a.self != nullptr ? a.self + query : nullptr;
+        lists->counts = l.counts + static_cast<int64_t>(blockIdx.y) * a.queries.n + query;
+        lists->queries = a.queries.n - query;
+        lists->place = static_cast<int32_t>(a.first);
+        lists->begin = first_tile;
+        lists->last = static_cast<int32_t>(static_cast<int64_t>(blockIdx.y + 1) * l.tiles / l.parts);
+        lists->margin = static_cast<float>(stm_unit_margin(stm_unit_width(a.dim)) * 1.0001);
+    }
+    stm_wg_block b = stm_wg_begin(plan, memory);
+
+    if (b.group == plan.groups) { /* no barrier of the block below */
+        stm_wg_load(plan, b, maps, query, first_tile, lists->last,
+                    [&](int64_t row) { return stm_screen_weight(a.metric, a.corpus, row, a.longest); });
+        return;
+    }
+    stm_wg_ready(plan, b);
+    const int mine = stm_wg_row(static_cast<int>(threadIdx.x));
+    float acc[64], least[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int n;
+        least[h] = first_cut(a, query + mine + 8 * h, lists->margin, &n);
+        if (lane % 4 == 0) lists->count[mine + 8 * h] = n;
+    }
+    __syncwarp();
+    for (int32_t tile = first_tile; tile < lists->last; tile++) {
+        const int32_t first = tile * STM_NEAREST_TILE;
+        stm_wg_multiply(plan, &b, acc);
+        const float *weights = stm_wg_weights(plan, b, (tile - lists->begin) % plan.weights);
+#pragma unroll
+        for (int n = 0; n < 16; n++) {
+            const int column = stm_wg_column(n);
+            const float2 weight = *reinterpret_cast<const float2 *>(weights + column);
+            float score[4];
+            bool any = false;
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                score[e] = acc[4 * n + e] * (e % 2 == 0 ? weight.x : weight.y);
+                any |= score[e] >= least[e / 2];
+            }
+            if (!any) continue; /* nearly always */
+#pragma unroll 1
+            for (int e = 0; e < 4; e++) { /* rolled: the places of four scores would take more registers than there are */
+                const int r = mine + 8 * (e / 2), row = first + column + e % 2;
+                const float low = e % 2 == 0 ? score[0] : score[1], high = e % 2 == 0 ? score[2] : score[3];
+                if (!((e < 2 ? low : high) >= (e < 2 ? least[0] : least[1]))) continue;
+                if (lists->self != nullptr && lists->self[r] == lists->place + row) continue;
+                lists->first[r * l.room + atomicAdd(&lists->count[r], 1)] = {row, e < 2 ? low : high};
+            }
+        }
+        __syncwarp();
+        /* Each warp looks after its 16 lists: one more tile must fit. */
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            unsigned full = __ballot_sync(ALL_LANES, lane % 4 == 0 && lists->count[mine + 8 * h] > l.room - STM_NEAREST_TILE);
+            for (; full != 0; full &= full - 1) {
+                const int owner = __ffs(static_cast<int>(full)) - 1, r = mine - lane / 4 + owner / 4 + 8 * h;
+                const float now = __shfl_sync(ALL_LANES, least[h], owner);
+                const float then = make_room(lists->first + r * l.room, &lists->count[r], l.room, a.k, lists->margin, now);
+                if (lane / 4 == owner / 4) least[h] = then;
+            }
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        if (lane % 4 == 0 && mine + 8 * h < lists->queries) lists->counts[mine + 8 * h] = lists->count[mine + 8 * h];
+#endif
 }
 
 /* ---- the k best of what comes ------------------------------------------------------------------------------------ */
@@ -324,6 +430,27 @@ template <bool Tensor> static mill_status screen(const stm_nearest_args *a, cons
     return STM_LAUNCHED((stm_nearest_screen_kernel<Tensor>), grid, dim3(STM_TILE_THREADS), STM_TILE_BYTES, s, *a, l);
 }
 
+static mill_status screen_wgmma(const stm_nearest_args *a, const stm_lists &l, cudaStream_t s)
+{
+    const void *kernel = STM_KERNEL((stm_nearest_wgmma_kernel));
+    const stm_wg_plan plan = stm_wg_plan_of(a->queries.n, stm_unit_width(a->dim), STM_WG_STAGES, true);
+    const dim3 grid(stm_blocks(a->queries.n, stm_wg_rows(plan)), static_cast<unsigned>(l.parts));
+    stm_wg_maps maps;
+    bool has = false;
+    mill_status st = stm_cuda_check(STM_CUDA(stm_has_wgmma(&has)), "asking for the device", __FILE__, __LINE__, nullptr);
+    if (st == MILL_OK && !has) return MILL_ERR_UNSUPPORTED;
+    if (st == MILL_OK)
+        st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(plan.bytes))),
+                            "asking for shared memory", __FILE__, __LINE__, nullptr);
+    if (st == MILL_OK)
+        st = stm_cuda_check(STM_CUDA(stm_wg_maps_of(plan, a->queries.units, a->queries.n, a->corpus.units, a->corpus.n, &maps)),
+                            "describing vectors to the device", __FILE__, __LINE__, nullptr);
+    if (st != MILL_OK) return st;
+    declare(a);
+    STM_READS(a->best, a->queries.n * a->k * 8);
+    return STM_LAUNCHED((stm_nearest_wgmma_kernel), grid, dim3(stm_wg_threads(plan)), plan.bytes, s, *a, l, plan, maps);
+}
+
 extern "C" mill_status stm_nearest_cuda(const stm_nearest_args *a, void *stream)
 {
     cudaStream_t s = static_cast<cudaStream_t>(stream);
@@ -338,7 +465,7 @@ extern "C" mill_status stm_nearest_cuda(const stm_nearest_args *a, void *stream)
     l.items = static_cast<stm_screened *>(a->scratch);
     l.counts = reinterpret_cast<int32_t *>(l.items + l.parts * a->queries.n * l.room);
     mill_status st = stm_cuda_check(STM_CUDA(stm_tensor_cores(&tensor)), "asking for the device", __FILE__, __LINE__, nullptr);
-    if (st == MILL_OK) st = tensor ? screen<true>(a, l, s) : screen<false>(a, l, s);
+    if (st == MILL_OK) st = a->tiles == STM_TILES_WGMMA ? screen_wgmma(a, l, s) : tensor ? screen<true>(a, l, s) : screen<false>(a, l, s);
     if (st != MILL_OK) return st;
     const int size = slots_of(a->k), warps = warps_of(size);
     declare(a);

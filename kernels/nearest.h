@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "kernels/rank.h"
+#include "kernels/tiles.h"
 #include "kernels/unit.h"
 #include "stepmill/status.h"
 
@@ -48,6 +49,7 @@ typedef struct stm_nearest_args {
     int64_t first;       /* place of corpus row 0; first + corpus.n <= STM_RANK_ROWS */
     uint64_t *best;      /* in and out [queries.n][k], each ascending, STM_NO_RANK behind the last */
     void *scratch;       /* stm_nearest_scratch_bytes; aligned to 16; contents do not matter */
+    stm_tiles tiles;     /* a form that the device has; not read on cpu */
 } stm_nearest_args;
 
 typedef struct stm_merge_ranks_args {
@@ -91,7 +93,7 @@ static inline int stm_nearest_fits(const stm_nearest_args *a)
 {
     return stm_block_fits(&a->queries) && stm_block_fits(&a->corpus) && a->dim >= 1 && a->dim <= 65536 && a->k >= 1 &&
            a->k <= STM_NEAREST_MAX_K && (a->metric == 0 || a->metric == 1) && a->threshold == a->threshold && a->first >= 0 &&
-           a->first + a->corpus.n <= STM_RANK_ROWS && (a->queries.n == 0 || a->best != NULL);
+           a->first + a->corpus.n <= STM_RANK_ROWS && (a->tiles == STM_TILES_MMA || a->tiles == STM_TILES_WGMMA) && (a->queries.n == 0 || a->best != NULL);
 }
 static inline int stm_merge_ranks_fits(const stm_merge_ranks_args *a)
 {

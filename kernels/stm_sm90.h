@@ -5,12 +5,17 @@
  *   stm_mbarrier_init(bar, count); then a barrier of the block     bar: 8 bytes in shared memory
  *   stm_mbarrier_expect(bar, bytes)    arrives once, and announces bytes that TMA will bring
  *   stm_mbarrier_arrive(bar)           arrives
- *   stm_mbarrier_wait(bar, parity)     until phase `parity` is over; the first phase has parity 0
+ *   stm_mbarrier_wait(bar, parity)     until phase `parity` is over; the first phase has parity 0. The kernel fails after
+ *                                     2^28 tries: seconds at least, each may be suspended for a while
  *   stm_tma_load_2d(dst, map, bar, x, y)   a box of the tensor map into shared memory; x = innermost coordinate
  *   stm_tma_store_2d(map, src, x, y); stm_tma_store_commit(); stm_tma_store_wait<N>()     before it: stm_fence_async()
+ *   stm_registers_more<N>(), stm_registers_fewer<N>()   a warpgroup: N registers a thread from here on, a multiple of 8 from 24 to 256; the first
+ *                                     waits until others of the block have let go of enough
  *   stm_wgmma_fence(); stm_wgmma_m64k16<N>(d, a, b, accumulate, T()); stm_wgmma_commit(); stm_wgmma_wait<N>()
  *        a warpgroup: d[64][N] (+)= a[64][16] * b[N][16]^T, N = 8, 16, 32, 64, 128; operands in shared memory, K-major, as
- *        stm_wgmma_desc(p) describes them for rows of 128 bytes with the 128-byte swizzle (tiles aligned to 1024 bytes).
+ *        stm_wgmma_desc(p) describes them for rows of 128 bytes with the 128-byte swizzle (tiles aligned to 1024 bytes), and
+ *        stm_wgmma_desc_64(p) for rows of 64 bytes with the 64-byte swizzle (512 bytes). The fence comes before the first product and
+ *        again after each wait; operands that plain stores or cp.async wrote need stm_fence_async() by who wrote them, then a barrier.
  *        Lane l of warp w holds d[e] = D[16 w + l/4 + 8 (e/2 % 2)][8 (e/4) + 2 (l % 4) + e % 2]; not to be read before the wait. */
 #ifndef STM_KERNELS_STM_SM90_H
 #define STM_KERNELS_STM_SM90_H
@@ -21,6 +26,12 @@
 static __device__ __forceinline__ uint64_t stm_wgmma_desc(const void *p)
 {
     return static_cast<uint64_t>((stm_smem(p) & 0x3ffff) >> 4) | (1ull << 16) | (static_cast<uint64_t>(1024 >> 4) << 32) | (1ull << 62);
+}
+
+/* Rows of 32 16-bit elements, groups of 8 rows 512 bytes apart. The next 16 columns: + 2. */
+static __device__ __forceinline__ uint64_t stm_wgmma_desc_64(const void *p)
+{
+    return static_cast<uint64_t>((stm_smem(p) & 0x3ffff) >> 4) | (1ull << 16) | (static_cast<uint64_t>(512 >> 4) << 32) | (2ull << 62);
 }
 
 #ifdef STM_SIM
@@ -42,8 +53,13 @@ __device__ __forceinline__ void stm_mbarrier_arrive(uint64_t *bar)
 }
 __device__ __forceinline__ void stm_mbarrier_wait(uint64_t *bar, int parity)
 {
-    asm volatile("{\n.reg .pred done;\nagain: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(stm_smem(bar)),
-                 "r"(parity) : "memory");
+    for (uint32_t tries = 0; tries >> 28 == 0; tries++) {
+        uint32_t done;
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}" : "=r"(done)
+                     : "r"(stm_smem(bar)), "r"(parity) : "memory");
+        if (done) return;
+    }
+    __trap();
 }
 
 __device__ __forceinline__ void stm_tma_load_2d(void *dst, const CUtensorMap *map, uint64_t *bar, int x, int y)
@@ -59,6 +75,9 @@ __device__ __forceinline__ void stm_tma_store_2d(const CUtensorMap *map, const v
 }
 __device__ __forceinline__ void stm_tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void stm_tma_store_wait() { asm volatile("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory"); }
+
+template <int N> __device__ __forceinline__ void stm_registers_more() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> __device__ __forceinline__ void stm_registers_fewer() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
 
 __device__ __forceinline__ void stm_wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void stm_wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }

@@ -5,6 +5,7 @@
  *
  *     nearest   32 nearest of 4,096 queries in 1,048,576 rows of 384: milliseconds
  *     square    32 nearest of 131,072 rows among themselves;  pairs: all pairs of them above a threshold that few pass
+ *     form      1 where these are by wgmma, 0 by mma.sync; in the first case `nearest mma` and its kin follow, in the same rounds
  *     minhash   128 numbers of each of a million texts: GB of text a second
  */
 #include <math.h>
@@ -15,6 +16,7 @@
 #include "device/device.h"
 #include "device/registry.h"
 #include "kernels/kernels.h"
+#include "search/form.h"
 
 enum { DIM = 384, K = 32 };
 
@@ -67,7 +69,7 @@ static stm_block make_block(int64_t n, uint32_t seed, double *longest)
     return (stm_block){.rows = rows, .units = units, .length = length_there, .n = n};
 }
 
-static double nearest(stm_block queries, stm_block corpus, double longest)
+static double nearest(stm_block queries, stm_block corpus, double longest, stm_tiles tiles)
 {
     uint64_t *best = device_bytes((size_t)queries.n * K * sizeof *best);
     stm_nearest_args a = {.queries = queries,
@@ -77,7 +79,8 @@ static double nearest(stm_block queries, stm_block corpus, double longest)
                           .metric = 0,
                           .threshold = -2.0f,
                           .longest = longest,
-                          .best = best};
+                          .best = best,
+                          .tiles = tiles};
     double t;
 
     a.scratch = device_bytes(stm_nearest_scratch_bytes(queries.n, corpus.n, K));
@@ -92,10 +95,11 @@ static double nearest(stm_block queries, stm_block corpus, double longest)
     return t * 1e3;
 }
 
-static double pairs(stm_block rows, double longest)
+static double pairs(stm_block rows, double longest, stm_tiles tiles)
 {
     const int64_t room = 1 << 20;
-    stm_near_pairs_args a = {.a = rows, .b = rows, .dim = DIM, .metric = 0, .threshold = 0.6f, .longest = longest, .room = room};
+    stm_near_pairs_args a = {.a = rows, .b = rows, .dim = DIM, .metric = 0, .threshold = 0.6f, .longest = longest, .room = room,
+                             .tiles = tiles};
     double t;
 
     a.out = device_bytes((size_t)room * sizeof *a.out);
@@ -112,6 +116,21 @@ static double pairs(stm_block rows, double longest)
     return t * 1e3;
 }
 
+/* What searches would take on this device (STEPMILL_TILES decides, too). */
+static stm_tiles best_form(stm_device *dev)
+{
+    stm_stream *own = NULL;
+    void *pinned = NULL;
+    stm_tiles form = STM_TILES_MMA;
+
+    ok(stm_stream_open(dev, &own, &err), "a stream");
+    ok(stm_device_alloc(dev, STM_MEM_PINNED, 64, &pinned, &err), "pinned memory");
+    ok(stm_form_choose(own, table, pinned, &form, &err), "the form of products");
+    stm_device_free(dev, STM_MEM_PINNED, pinned);
+    stm_stream_close(&own);
+    return form;
+}
+
 int main(int argc, char **argv)
 {
     const int quick = argc > 1 && strcmp(argv[1], "--quick") == 0;
@@ -119,7 +138,7 @@ int main(int argc, char **argv)
     const int64_t texts = quick ? 64 : 1 << 20, n = quick ? 256 : 131072;
     const stm_device_ops *ops = NULL;
     stm_device *dev = NULL;
-    double value[4][ROUNDS_MOST], longest = 0;
+    double value[7][ROUNDS_MOST], longest = 0;
 
     ok(stm_backend_find("cuda", &ops, &err), "the CUDA module");
     ok(stm_device_open(ops, 0, &dev, &err), "device 0");
@@ -129,6 +148,7 @@ int main(int argc, char **argv)
     }
     ok(stm_device_enter(dev, &err), "device 0");
     CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    const stm_tiles form = best_form(dev);
     const stm_block queries = make_block(quick ? 128 : 4096, 1, &longest), corpus = make_block(quick ? 1024 : 1 << 20, 2, &longest);
     const stm_block among = make_block(n, 3, &longest);
     const size_t bytes = (size_t)texts * (size_t)length;
@@ -144,22 +164,33 @@ int main(int argc, char **argv)
     CHECK(cudaMemcpy((void *)(uintptr_t)hash.offsets, offsets, (size_t)(texts + 1) * sizeof *offsets, cudaMemcpyHostToDevice));
     CHECK(stm_bench_random((float *)(uintptr_t)hash.bytes, (int64_t)(bytes / 4), 4, stream));
     for (int round = quick ? 0 : -3; round < rounds; round++) {
-        double v[4], t;
+        double v[7] = {0}, t;
 
-        v[0] = nearest(queries, corpus, longest);
-        v[1] = nearest(among, among, longest);
-        v[2] = pairs(among, longest);
+        v[0] = nearest(queries, corpus, longest, form);
+        v[1] = nearest(among, among, longest, form);
+        v[2] = pairs(among, longest, form);
+        if (form != STM_TILES_MMA) {
+            v[4] = nearest(queries, corpus, longest, STM_TILES_MMA);
+            v[5] = nearest(among, among, longest, STM_TILES_MMA);
+            v[6] = pairs(among, longest, STM_TILES_MMA);
+        }
         CHECK(cudaStreamSynchronize(stream));
         t = seconds();
         ok(table->minhash(&hash, stream), "minhash");
         CHECK(cudaStreamSynchronize(stream));
         v[3] = (double)bytes / (seconds() - t) * 1e-9;
-        for (int i = 0; i < 4 && round >= 0; i++) value[i][round] = v[i];
+        for (int i = 0; i < 7 && round >= 0; i++) value[i][round] = v[i];
     }
     print_figure("nearest", "ms", value[0], rounds);
     print_figure("square", "ms", value[1], rounds);
     print_figure("pairs", "ms", value[2], rounds);
     print_figure("minhash", "GB/s", value[3], rounds);
+    print_figure("form", "", (const double[]){form == STM_TILES_WGMMA}, 1);
+    if (form != STM_TILES_MMA) {
+        print_figure("nearest mma", "ms", value[4], rounds);
+        print_figure("square mma", "ms", value[5], rounds);
+        print_figure("pairs mma", "ms", value[6], rounds);
+    }
     free(offsets);
     stm_device_unref(&dev);
     return 0;

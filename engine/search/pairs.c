@@ -203,7 +203,8 @@ static mill_status launch(search *s, int32_t r, int64_t b, mill_error *err)
                              .room = s->room,
                              .out = at->out,
                              .found = at->found,
-                             .scratch = at->scratch};
+                             .scratch = at->scratch,
+                             .tiles = stm_team_tiles(s->team, r)};
     mill_status st;
 
     at->h = at->a.n - at->x < at->height ? at->a.n - at->x : at->height;

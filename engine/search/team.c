@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "core/alloc.h"
+#include "search/form.h"
 
 enum { SLOTS = 2, LATE = 4 };
 
@@ -13,6 +14,7 @@ typedef struct member {
     void *slots[SLOTS]; /* pinned */
     stm_mark busy[SLOTS];
     int32_t turn;
+    stm_tiles tiles;
     /* the device did not say that it is idle: what was to be freed waits for the end of the stream */
     bool unsure;
     void *late[LATE];
@@ -51,6 +53,8 @@ mill_status stm_team_open(stm_device *const *devices, int32_t n, int64_t timeout
         if (t->kernels == NULL)
             st = mill_fail(err, MILL_ERR_UNSUPPORTED, "the module's kernels are of another version of stepmill");
     }
+    for (int32_t r = 0; r < n && st == MILL_OK; r++)
+        st = stm_form_choose(t->members[r].stream, t->kernels, t->members[r].slots[0], &t->members[r].tiles, err);
     if (st == MILL_OK && n > 1) {
         st = stm_comm_find(strcmp(stm_device_ops_of(devices[0])->name, "cpu") == 0 ? "cpu" : "nccl", &ops, err);
         if (st == MILL_OK) st = stm_comm_open(ops, streams, n, timeout_ns, &t->comm, err);
@@ -85,6 +89,7 @@ int32_t stm_team_size(const stm_team *t) { return t->n; }
 stm_device *stm_team_device(const stm_team *t, int32_t rank) { return t->members[rank].device; }
 stm_stream *stm_team_stream(const stm_team *t, int32_t rank) { return t->members[rank].stream; }
 const stm_kernels *stm_team_kernels(const stm_team *t) { return t->kernels; }
+stm_tiles stm_team_tiles(const stm_team *t, int32_t rank) { return t->members[rank].tiles; }
 
 mill_status stm_team_enter(stm_team *t, int32_t rank, mill_error *err) { return stm_device_enter(t->members[rank].device, err); }
 

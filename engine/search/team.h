@@ -16,7 +16,8 @@
 typedef struct stm_team stm_team;
 
 /** @p devices are n different ones of one backend; the team keeps references. With n > 1 the backend's communication library is
- *  found and the connection begun. @p timeout_ns as stm_comm_open. Threads: any; afterwards one owner at a time. Blocks: on memory. */
+ *  found and the connection begun. @p timeout_ns as stm_comm_open. Threads: any; afterwards one owner at a time. Blocks: on memory,
+ *  and on a check of each device's kernels. */
 mill_status stm_team_open(stm_device *const *devices, int32_t n, int64_t timeout_ns, stm_team **out, mill_error *err);
 /** Waits for what is queued. Sets *t to NULL, accepts NULL. */
 void stm_team_close(stm_team **t);
@@ -24,6 +25,8 @@ int32_t stm_team_size(const stm_team *t);
 stm_device *stm_team_device(const stm_team *t, int32_t rank);
 stm_stream *stm_team_stream(const stm_team *t, int32_t rank);
 const stm_kernels *stm_team_kernels(const stm_team *t);
+/** The form of products that the rank's device takes, chosen when the team was opened (search/form.h). */
+stm_tiles stm_team_tiles(const stm_team *t, int32_t rank);
 
 /** Make the calling thread work for that rank's device: before kernels are launched. */
 mill_status stm_team_enter(stm_team *t, int32_t rank, mill_error *err);

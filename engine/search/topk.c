@@ -234,6 +234,7 @@ static mill_status search_block(search *s, int32_t r, int64_t n_queries, int64_t
         .first = first,
         .best = at->lists + r * s->chunk * s->k,
         .scratch = at->scratch,
+        .tiles = stm_team_tiles(s->team, r),
     };
     mill_status st = stm_team_enter(s->team, r, err);
 

@@ -80,15 +80,33 @@ protected:
         a.dim = c.queries.dim, a.k = c.k, a.metric = c.metric, a.threshold = c.threshold, a.longest = c.corpus.longest,
         a.first = first;
         a.best = want.data();
-        uint64_t *best = put(want);
+        const std::vector<uint64_t> before = want;
         stm_nearest_ref(&a);
-        a.best = best;
         a.queries = there(c.queries), a.corpus = there(c.corpus);
         a.self = c.self ? put(self) : nullptr;
-        a.scratch = put(std::vector<uint8_t>(stm_nearest_scratch_bytes(c.queries.n, c.corpus.n, c.k), 0xa5));
-        ASSERT_EQ(kernels->nearest(&a, native()), MILL_OK);
-        ASSERT_EQ(get(best, want.size()), want);
+        for (stm_tiles form : forms()) {
+            SCOPED_TRACE(form == STM_TILES_MMA ? "mma" : "wgmma");
+            a.best = put(before);
+            a.scratch = put(std::vector<uint8_t>(stm_nearest_scratch_bytes(c.queries.n, c.corpus.n, c.k), 0xa5));
+            a.tiles = form;
+            ASSERT_EQ(kernels->nearest(&a, native()), MILL_OK);
+            ASSERT_EQ(get(a.best, want.size()), want);
+        }
         held.clear();
+    }
+    /* The forms of products that the device has (kernels/tiles.h). */
+    const std::vector<stm_tiles> &forms()
+    {
+        static const std::vector<stm_tiles> all = find_forms(); /* for all tests: the answer takes a while */
+        return all;
+    }
+    std::vector<stm_tiles> find_forms()
+    {
+        auto *answer = put(std::vector<stm_tiles_answer>(1));
+        if (kernels->tiles(answer, native()) == MILL_ERR_UNSUPPORTED) return {STM_TILES_MMA};
+        const stm_tiles_answer got = get(answer, 1)[0];
+        EXPECT_TRUE(stm_tiles_known(got.wrong, got.right)) << got.wrong << " wrong, " << got.right << " right";
+        return {STM_TILES_MMA, STM_TILES_WGMMA};
     }
     static Rows repeated(const Rows &r, int64_t times)
     {
@@ -159,6 +177,9 @@ TEST_P(NearKernels, Nearest)
         {"a threshold", random_rows(6, 24, 1), random_rows(260, 24, 2), 12, 0, 0.25f, false},
         {"a threshold of dot", random_rows(6, 24, 1), random_rows(260, 24, 2), 12, 1, 6.0f, false},
         {"k at a border of the lists", random_rows(3, 4, 1), random_rows(200, 4, 2), 33, 0, kNone, false},
+        {"four warpgroups, rows that stay", random_rows(200, 384, 1), random_rows(40, 384, 2), 5, 0, kNone, false},
+        {"two, rows that come again", random_rows(100, 1000, 1), random_rows(30, 1000, 2), 5, 1, kNone, true},
+        {"the largest k", random_rows(1, 3, 1), random_rows(1300, 3, 2), STM_NEAREST_MAX_K, 0, kNone, false},
     };
     for (const Case &c : cases)
         if (!kSlow || &c - cases >= 5) expect_nearest(c);
@@ -213,6 +234,7 @@ TEST_P(NearKernels, BlocksAndMerge)
     stm_nearest_ref(&a);
 
     const stm_block queries = there(q);
+    const std::vector<stm_tiles> &both = forms();
     uint64_t *lists = put(std::vector<uint64_t>(2 * q.n * k, STM_NO_RANK));
     void *scratch = put(std::vector<uint8_t>(stm_nearest_scratch_bytes(q.n, c.n, k)));
     for (int64_t first = 0, size; first < c.n; first += size) { /* blocks of 1, 3, 9, ... rows; every other to the other list */
@@ -221,6 +243,7 @@ TEST_P(NearKernels, BlocksAndMerge)
         const Rows part = rows_of({c.v.begin() + first * dim, c.v.begin() + (first + size) * dim}, dim);
         a.queries = queries, a.corpus = there(part), a.first = first, a.longest = part.longest, a.scratch = scratch;
         a.best = lists + (turn++ % 2) * q.n * k;
+        a.tiles = both[turn / 2 % both.size()];
         ASSERT_EQ(kernels->nearest(&a, native()), MILL_OK);
     }
     uint64_t *out = put(std::vector<uint64_t>((q.n - 3) * k, 0));
@@ -249,6 +272,7 @@ TEST_P(NearKernels, NearPairs)
         {"dot", random_rows(50, 8, 1, 3.0f), random_rows(150, 8, 2), 0, 50, 1, 9.0f, 9000},
         {"dot without a threshold", random_rows(20, 8, 1), random_rows(20, 8, 1), 0, 0, 1, kNone, 400},
         {"copies", repeated(random_rows(2, 4, 3), 30), repeated(random_rows(2, 4, 3), 30), 0, 0, 0, 1.0f, 3600},
+        {"several blocks and spans", random_rows(300, 5, 1), random_rows(300, 5, 1), 0, 0, 0, 0.9f, 20000},
     };
     for (const auto &c : cases) {
         if (kSlow && c.a.n > 150) continue;
@@ -257,26 +281,30 @@ TEST_P(NearKernels, NearPairs)
         std::vector<int64_t> found(2, -7);
         stm_near_pairs_args a = {here(c.a), here(c.b),   c.a_first,    c.b_first,
                                  c.a.dim,   c.metric,    c.threshold,  std::max(c.a.longest, c.b.longest),
-                                 c.room,    want.data(), found.data(), nullptr};
+                                 c.room,    want.data(), found.data(), nullptr, STM_TILES_MMA};
         stm_near_pairs_ref(&a);
         const int64_t n = found[1];
         a.a = there(c.a), a.b = there(c.b);
-        a.out = put(out), a.found = put(found);
-        a.scratch = put(std::vector<uint8_t>(stm_near_pairs_scratch_bytes(c.room)));
-        ASSERT_EQ(kernels->near_pairs(&a, native()), MILL_OK);
-        found = get(a.found, 2);
-        EXPECT_LE(found[0], c.room);
-        EXPECT_GE(found[0], found[1]) << "pairs that passed the screen";
-        ASSERT_EQ(found[1], n);
-        out = get(a.out, out.size());
-        for (int64_t i = n; i < c.room; i++) EXPECT_EQ(out[i].i, -7) << "wrote past what it found";
-        out.resize(n), want.resize(n);
-        const auto before = [](const stm_near_pair &x, const stm_near_pair &y) { return x.i != y.i ? x.i < y.i : x.j < y.j; };
-        std::sort(out.begin(), out.end(), before);
-        for (int64_t i = 0; i < n; i++) {
-            ASSERT_EQ(out[i].i, want[i].i);
-            ASSERT_EQ(out[i].j, want[i].j);
-            ASSERT_EQ(out[i].score, want[i].score);
+        for (stm_tiles form : forms()) {
+            SCOPED_TRACE(form == STM_TILES_MMA ? "mma" : "wgmma");
+            a.tiles = form;
+            a.out = put(out), a.found = put(std::vector<int64_t>(2, -7));
+            a.scratch = put(std::vector<uint8_t>(stm_near_pairs_scratch_bytes(c.room)));
+            ASSERT_EQ(kernels->near_pairs(&a, native()), MILL_OK);
+            found = get(a.found, 2);
+            EXPECT_LE(found[0], c.room);
+            EXPECT_GE(found[0], found[1]) << "pairs that passed the screen";
+            ASSERT_EQ(found[1], n);
+            std::vector<stm_near_pair> got = get(a.out, out.size());
+            for (int64_t i = n; i < c.room; i++) EXPECT_EQ(got[i].i, -7) << "wrote past what it found";
+            got.resize(n);
+            const auto before = [](const stm_near_pair &x, const stm_near_pair &y) { return x.i != y.i ? x.i < y.i : x.j < y.j; };
+            std::sort(got.begin(), got.end(), before);
+            for (int64_t i = 0; i < n; i++) {
+                ASSERT_EQ(got[i].i, want[i].i);
+                ASSERT_EQ(got[i].j, want[i].j);
+                ASSERT_EQ(got[i].score, want[i].score);
+            }
         }
         held.clear();
     }
@@ -298,11 +326,38 @@ TEST_P(NearKernels, NearPairsWithoutRoom)
                              room,
                              put(std::vector<stm_near_pair>(room)),
                              put(std::vector<int64_t>(2)),
-                             put(std::vector<uint8_t>(stm_near_pairs_scratch_bytes(room)))};
-    ASSERT_EQ(kernels->near_pairs(&a, native()), MILL_OK);
-    EXPECT_EQ(get(a.found, 2)[0], pairs);
-    (void)get(a.out, room);
-    (void)get(static_cast<uint8_t *>(a.scratch), stm_near_pairs_scratch_bytes(room));
+                             put(std::vector<uint8_t>(stm_near_pairs_scratch_bytes(room))),
+                             STM_TILES_MMA};
+    for (stm_tiles form : forms()) {
+        a.tiles = form;
+        ASSERT_EQ(kernels->near_pairs(&a, native()), MILL_OK);
+        EXPECT_EQ(get(a.found, 2)[0], pairs);
+        (void)get(a.out, room);
+        (void)get(static_cast<uint8_t *>(a.scratch), stm_near_pairs_scratch_bytes(room));
+    }
+}
+
+/* A device that is not for a form says so, and does nothing. */
+TEST_P(NearKernels, FormsOfProducts)
+{
+    stm_tiles_answer *answer = put(std::vector<stm_tiles_answer>(1));
+    const mill_status st = kernels->tiles(answer, native());
+    if (st == MILL_OK) {
+        const stm_tiles_answer got = get(answer, 1)[0];
+        EXPECT_TRUE(stm_tiles_known(got.wrong, got.right)) << got.wrong << " wrong, " << got.right << " right";
+        return;
+    }
+    EXPECT_EQ(st, MILL_ERR_UNSUPPORTED);
+    EXPECT_EQ(get(answer, 1)[0].wrong, 0);
+    if (strcmp(ops->name, "cuda") != 0) return; /* the host has one form */
+    const Rows r = random_rows(3, 8, 1);
+    stm_nearest_args a = {there(r), there(r), nullptr, 8, 1, 0, kNone, r.longest, 0, put(std::vector<uint64_t>(3, STM_NO_RANK)),
+                          put(std::vector<uint8_t>(stm_nearest_scratch_bytes(3, 3, 1))), STM_TILES_WGMMA};
+    EXPECT_EQ(kernels->nearest(&a, native()), MILL_ERR_UNSUPPORTED);
+    EXPECT_EQ(get(a.best, 3), std::vector<uint64_t>(3, STM_NO_RANK));
+    stm_near_pairs_args p = {a.queries, a.corpus, 0, 0, 8, 0, 0.0f, r.longest, 4, put(std::vector<stm_near_pair>(4)), put(std::vector<int64_t>(2)),
+                             put(std::vector<uint8_t>(stm_near_pairs_scratch_bytes(4))), STM_TILES_WGMMA};
+    EXPECT_EQ(kernels->near_pairs(&p, native()), MILL_ERR_UNSUPPORTED);
 }
 
 TEST_P(NearKernels, MinHash)
@@ -355,15 +410,15 @@ TEST_P(NearKernels, RefuseWhatTheContractExcludes)
     for (const stm_unit_args &a : {stm_unit_args{&row, &length, unit, -1, 1}, stm_unit_args{&row, &length, unit, 1, 0},
                                    stm_unit_args{nullptr, &length, unit, 1, 1}, stm_unit_args{&row, &length, unit + 1, 1, 1}})
         EXPECT_EQ(kernels->unit(&a, native()), MILL_ERR_INVALID);
-    for (const stm_nearest_args &a : {stm_nearest_args{bad, one, nullptr, 1, 1, 0, 0.0f, 1.0, 0, &rank, unit},
-                                      stm_nearest_args{one, bad, nullptr, 1, 1, 0, 0.0f, 1.0, 0, &rank, unit},
-                                      stm_nearest_args{one, one, nullptr, 0, 1, 0, 0.0f, 1.0, 0, &rank, unit},
-                                      stm_nearest_args{one, one, nullptr, 1, 0, 0, 0.0f, 1.0, 0, &rank, unit},
-                                      stm_nearest_args{one, one, nullptr, 1, STM_NEAREST_MAX_K + 1, 0, 0.0f, 1.0, 0, &rank, unit},
-                                      stm_nearest_args{one, one, nullptr, 1, 1, 2, 0.0f, 1.0, 0, &rank, unit},
-                                      stm_nearest_args{one, one, nullptr, 1, 1, 0, NAN, 1.0, 0, &rank, unit},
-                                      stm_nearest_args{one, one, nullptr, 1, 1, 0, 0.0f, 1.0, STM_RANK_ROWS, &rank, unit},
-                                      stm_nearest_args{one, one, nullptr, 1, 1, 0, 0.0f, 1.0, 0, nullptr, unit}})
+    for (const stm_nearest_args &a : {stm_nearest_args{bad, one, nullptr, 1, 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+                                      stm_nearest_args{one, bad, nullptr, 1, 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+                                      stm_nearest_args{one, one, nullptr, 0, 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+                                      stm_nearest_args{one, one, nullptr, 1, 0, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+                                      stm_nearest_args{one, one, nullptr, 1, STM_NEAREST_MAX_K + 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+                                      stm_nearest_args{one, one, nullptr, 1, 1, 2, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+                                      stm_nearest_args{one, one, nullptr, 1, 1, 0, NAN, 1.0, 0, &rank, unit, STM_TILES_MMA},
+                                      stm_nearest_args{one, one, nullptr, 1, 1, 0, 0.0f, 1.0, STM_RANK_ROWS, &rank, unit, STM_TILES_MMA},
+                                      stm_nearest_args{one, one, nullptr, 1, 1, 0, 0.0f, 1.0, 0, nullptr, unit, STM_TILES_MMA}})
         EXPECT_EQ(kernels->nearest(&a, native()), MILL_ERR_INVALID);
     for (const stm_merge_ranks_args &a :
          {stm_merge_ranks_args{&rank, 1, 0, 2, 1, 1, &rank}, stm_merge_ranks_args{&rank, 1, 0, 1, 0, 1, &rank},
@@ -371,10 +426,10 @@ TEST_P(NearKernels, RefuseWhatTheContractExcludes)
         EXPECT_EQ(kernels->merge_ranks(&a, native()), MILL_ERR_INVALID);
     stm_near_pair pair;
     int64_t found[2];
-    for (const stm_near_pairs_args &a : {stm_near_pairs_args{bad, one, 0, 0, 1, 0, 0.0f, 1.0, 1, &pair, found, unit},
-                                         stm_near_pairs_args{one, one, 0, -1, 1, 0, 0.0f, 1.0, 1, &pair, found, unit},
-                                         stm_near_pairs_args{one, one, 0, 0, 1, 0, 0.0f, 1.0, 0, &pair, found, unit},
-                                         stm_near_pairs_args{one, one, 0, 0, 1, 0, 0.0f, 1.0, 1, nullptr, found, unit}})
+    for (const stm_near_pairs_args &a : {stm_near_pairs_args{bad, one, 0, 0, 1, 0, 0.0f, 1.0, 1, &pair, found, unit, STM_TILES_MMA},
+                                         stm_near_pairs_args{one, one, 0, -1, 1, 0, 0.0f, 1.0, 1, &pair, found, unit, STM_TILES_MMA},
+                                         stm_near_pairs_args{one, one, 0, 0, 1, 0, 0.0f, 1.0, 0, &pair, found, unit, STM_TILES_MMA},
+                                         stm_near_pairs_args{one, one, 0, 0, 1, 0, 0.0f, 1.0, 1, nullptr, found, unit, STM_TILES_MMA}})
         EXPECT_EQ(kernels->near_pairs(&a, native()), MILL_ERR_INVALID);
     const int64_t offsets[2] = {0, 0};
     uint32_t hashes[STM_MINHASHES];

@@ -74,9 +74,12 @@ void stm_sim_tma_load(void *shared, const stm_sim_tensor_map *map, void *bar, co
 void stm_sim_tma_store(const stm_sim_tensor_map *map, const void *shared, const int *at, const char *site);
 void stm_sim_tma_store_commit(void);
 void stm_sim_tma_store_wait(unsigned newest, const char *site);
+// TMA stores and products read shared memory as it was at the last of these, but for what TMA itself brought since.
+void stm_sim_fence_async(void);
 
 // Hopper's warpgroup of 128 threads (exec/wgmma.cc): products wait for their wait, too.
-void stm_sim_warpgroup_sync(const char *site);
+void stm_sim_wgmma_fence(const char *site);
+void stm_sim_registers(const char *site); // registers are not simulated: only that a warpgroup comes as one
 void stm_sim_wgmma(float *d, int n, uint64_t a, uint64_t b, int accumulate, int bf16, const char *site);
 void stm_sim_wgmma_commit(void);
 void stm_sim_wgmma_wait(unsigned newest, const char *site);

@@ -94,9 +94,23 @@ static size_t box_bytes(const stm_sim_tensor_map &m)
     return n;
 }
 
+// Plain stores and cp.async write one view of shared memory; TMA stores and products read another, into which only TMA loads
+// write, and fence.proxy.async what has been written so far. (The device asks for the fence from each thread that wrote; here one thread's
+// is enough for all that was written before it.)
+char *async_view(Block *b)
+{
+    if (!b->viewed) {
+        Quiet quiet;
+        memset(b->arena + kArena, 0xff, kArena);
+        b->viewed = true;
+    }
+    return b->arena + kArena;
+}
+
 // Moves one box between global and shared memory, 16 bytes (the unit of swizzles) or less at a time.
 static void move_box(const stm_sim_tensor_map &m, const int *at, char *shared, bool load)
 {
+    char *view = async_view(fiber->block);
     const size_t arena_offset = static_cast<size_t>(shared - fiber->block->arena);
     const size_t inner = size_t(m.box[0]) * m.element_bytes, unit = 16;
     size_t packed = 0;
@@ -109,19 +123,27 @@ static void move_box(const stm_sim_tensor_map &m, const int *at, char *shared, b
             row += inside ? pos * static_cast<int64_t>(m.stride[d - 1]) : 0;
         }
         for (size_t x = 0; x < inner; x += unit) {
-            char *s = fiber->block->arena + swizzled(m, arena_offset + packed + x);
-            for (size_t e = 0; e < unit; e += m.element_bytes) {
-                const int64_t pos = int64_t(at[0]) + static_cast<int64_t>((x + e) / m.element_bytes);
-                const bool in = inside && pos >= 0 && pos <= int64_t(m.dim[0]);
-                const char *g = row + (in ? pos * m.element_bytes : 0);
-                if (!load) {
-                    if (in) memcpy(const_cast<char *>(g), s + e, m.element_bytes);
-                } else if (in) {
-                    memcpy(s + e, g, m.element_bytes);
-                } else {
-                    memset(s + e, m.fill_nan ? 0xff : 0, m.element_bytes);
+            const size_t place = swizzled(m, arena_offset + packed + x);
+            char *s = load ? fiber->block->arena + place : view + place;
+            const int64_t first = int64_t(at[0]) + static_cast<int64_t>(x / m.element_bytes);
+            if (inside && first >= 0 && first + static_cast<int64_t>(unit / m.element_bytes) - 1 <= int64_t(m.dim[0])) {
+                char *g = const_cast<char *>(row + first * m.element_bytes);
+                memcpy(load ? s : g, load ? g : s, unit);
+            } else {
+                for (size_t e = 0; e < unit; e += m.element_bytes) {
+                    const int64_t pos = int64_t(at[0]) + static_cast<int64_t>((x + e) / m.element_bytes);
+                    const bool in = inside && pos >= 0 && pos <= int64_t(m.dim[0]);
+                    const char *g = row + (in ? pos * m.element_bytes : 0);
+                    if (!load) {
+                        if (in) memcpy(const_cast<char *>(g), s + e, m.element_bytes);
+                    } else if (in) {
+                        memcpy(s + e, g, m.element_bytes);
+                    } else {
+                        memset(s + e, m.fill_nan ? 0xff : 0, m.element_bytes);
+                    }
                 }
             }
+            if (load) memcpy(view + place, s, unit);
         }
         packed += inner;
     });
@@ -245,6 +267,14 @@ void stm_sim_tma_store(const stm_sim_tensor_map *map, const void *shared, const 
     check_tma(map, shared, site);
     std::vector<int> where(at, at + map->rank);
     start(&fiber->stores, [=, m = *map] { move_box(m, where.data(), static_cast<char *>(const_cast<void *>(shared)), false); });
+}
+void stm_sim_fence_async(void)
+{
+    stm_sim_fence();
+    Quiet quiet;
+    const auto *from = reinterpret_cast<const volatile uint64_t *>(fiber->block->arena); // red zones, too: no memcpy, which ASan watches
+    auto *to = reinterpret_cast<volatile uint64_t *>(async_view(fiber->block));
+    for (size_t i = 0; i < fiber->block->used / 8; i++) to[i] = from[i];
 }
 void stm_sim_tma_store_commit(void) { commit(&fiber->stores); }
 void stm_sim_tma_store_wait(unsigned newest, const char *) { finish(&fiber->stores, newest); }

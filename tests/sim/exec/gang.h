@@ -27,6 +27,16 @@ struct Pending {
     }
 };
 
+// A product of a warpgroup that one of its threads has yet to see done.
+struct Product {
+    float *d; // an array in the kernel's frame
+    int n;
+    uint64_t a, b; // descriptors
+    bool accumulate, bf16;
+    std::vector<float> before; // what d holds until then
+    const char *site;
+};
+
 struct Fiber {
     stm_sim_thread self;
     uint3 tid, bid;
@@ -40,6 +50,9 @@ struct Fiber {
     int8_t barrier;
     const void *mbarrier;       // it waits for
     Pending copies, stores, products;
+    std::deque<Product> multiplying; // of `products`, oldest first
+    uint64_t asked;                  // a digest of the products since the last wait
+    bool fenced;                     // wgmma.fence since then
 };
 
 // bar.sync: counts arrivals; a generation ends when all are there. The tags alternate by generation, so that a fast thread,
@@ -48,6 +61,7 @@ struct Barrier {
     int count = 0, need = 0, generation = 0;
     int sum = 0, result = 0, ones = 0, results[3] = {};
     const char *site = nullptr;
+    uint64_t asked = 0; // of a warpgroup: what its first thread gave
     char tag[2];
 };
 
@@ -88,7 +102,8 @@ struct Block {
     std::vector<int> order;
     Barrier barriers[kBarriers];
     std::vector<Warp> warps;
-    char *arena = nullptr; // shared memory: dynamic part first, then variables as they are first reached
+    char *arena = nullptr; // shared memory: dynamic part first, then variables as they are first reached; behind it async_view
+    bool viewed = false;   // whether that is in use
     size_t used = 0;
     std::vector<SharedVariable> variables;
     std::map<void *, Mbarrier> mbarriers;
@@ -144,8 +159,10 @@ void finish(Pending *p, unsigned newest); // does all groups but the newest so m
 bool coin();                  // in random orders: whether something happens early
 void async_exit(Fiber *f);    // nothing that it started may be left
 void async_block_end(Block *b);
+char *async_view(Block *b); // shared memory as the asynchronous proxy sees it
 
 // shared.cc
+inline constexpr size_t kArena = 256 * 1024;
 void shared_begin(Block *b, size_t dynamic_bytes);
 void shared_check(Block *b); // overruns of one variable into what lies behind it
 void shared_end(Block *b);

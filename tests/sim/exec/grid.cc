@@ -72,6 +72,7 @@ static void block_begin(Block *b, size_t id, dim3 grid, dim3 block, size_t dynam
     gang->live += threads;
     barriers_reset(b);
     b->mbarriers.clear();
+    b->viewed = false;
     shared_begin(b, dynamic_bytes);
     b->warps.resize((threads + kLanes - 1) / kLanes);
     for (size_t i = 0; i < b->warps.size(); i++) {
@@ -93,6 +94,9 @@ static void block_begin(Block *b, size_t id, dim3 grid, dim3 block, size_t dynam
         f.site = nullptr;
         f.mask = 0;
         for (Pending *p : {&f.copies, &f.stores, &f.products}) p->open.clear(), p->groups.clear();
+        f.multiplying.clear();
+        f.asked = 0;
+        f.fenced = false;
         f.tid = {u % block.x, u / block.x % block.y, u / block.x / block.y};
         f.bid = bid;
         f.self = {i % kLanes, i / kLanes, u, b->variables[0].at, b->arena};

@@ -8,14 +8,14 @@
 
 namespace sim {
 
-static const size_t kArena = 256 * 1024, kRed = 64;
+static const size_t kRed = 64;
 static const unsigned char kFill = 0xff, kRedFill = 0xa5;
 
 struct Arenas {
     std::vector<char *> free;
     ~Arenas()
     {
-        for (char *a : free) munmap(a, kArena);
+        for (char *a : free) munmap(a, 2 * kArena);
     }
 };
 static thread_local Arenas arenas;
@@ -47,14 +47,14 @@ void shared_begin(Block *b, size_t dynamic_bytes)
     const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     if (!b->arena) {
         if (arenas.free.empty()) {
-            char *fresh = static_cast<char *>(mmap(nullptr, kArena, prot, flags, -1, 0));
+            char *fresh = static_cast<char *>(mmap(nullptr, 2 * kArena, prot, flags, -1, 0));
             if (fresh == MAP_FAILED) abort();
             arenas.free.push_back(fresh);
         }
         b->arena = arenas.free.back();
         arenas.free.pop_back();
     }
-    if (under_tsan()) mmap(b->arena, kArena, prot, flags | MAP_FIXED, -1, 0); // as for stacks: a new block, no history
+    if (under_tsan()) mmap(b->arena, 2 * kArena, prot, flags | MAP_FIXED, -1, 0); // as for stacks: a new block, no history
     if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(b->arena, b->used);
     b->variables.clear();
     b->used = 0;

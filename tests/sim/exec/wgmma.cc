@@ -1,6 +1,7 @@
 // Hopper's warpgroup products: d[64][n] (+)= a[64][16] * b[n][16]^T, both operands in shared memory, K-major, described by 64-bit
-// descriptors. As on the device, the registers of d must not be read before the wait; here they keep their old values until then.
+// descriptors. As on the device, the registers of d must not be touched before the wait; here they keep their old values until then.
 #include "gang.h"
+#include <cstdio>
 #include <cstring>
 
 namespace sim {
@@ -26,58 +27,100 @@ static float from_bf16(uint16_t h)
     return f;
 }
 
-// Element [row][k] of the operand a descriptor tells: start address, stride between groups of 8 rows, swizzle.
-static uint16_t element(uint64_t descriptor, int row, int k)
+static const size_t kSpans[4] = {16, 128, 64, 32}; // bytes of a row of the swizzle atom, by mode
+
+// Row `row` of the operand that a descriptor tells, 16 elements: start address, stride between groups of 8 rows, swizzle. From the
+// asynchronous proxy's view: what plain stores wrote is there from the fence on.
+static void operand(uint64_t descriptor, int row, bool bf16, float *out)
 {
-    static const size_t spans[4] = {16, 128, 64, 32}; // bytes of a row of the swizzle atom, by mode
     const unsigned mode = static_cast<unsigned>(descriptor >> 62);
     const size_t start = static_cast<size_t>(descriptor & 0x3fff) << 4, group = static_cast<size_t>(descriptor >> 32 & 0x3fff) << 4;
     const size_t leading = static_cast<size_t>(descriptor >> 16 & 0x3fff) << 4;
-    size_t at = start + static_cast<size_t>(row / 8) * group + static_cast<size_t>(row % 8) * spans[mode];
-    if (mode == 0) at += static_cast<size_t>(k / 8) * leading + static_cast<size_t>(k % 8) * 2; // core matrices of 8 x 16 bytes
-    else at += static_cast<size_t>(k) * 2;
-    if (mode == 1) at ^= (at >> 7 & 7) << 4;
-    if (mode == 2) at ^= (at >> 7 & 3) << 4;
-    if (mode == 3) at ^= (at >> 7 & 1) << 4;
-    uint16_t v;
-    memcpy(&v, fiber->block->arena + at, sizeof v);
-    return v;
-}
-
-static void multiply(float *d, int n, uint64_t a, uint64_t b, bool accumulate, bool bf16)
-{
-    auto number = [bf16](uint16_t v) { return bf16 ? from_bf16(v) : from_half(v); };
-    const int t = static_cast<int>(fiber->self.rank) % 128, warp = t / 32, lane = t % 32;
-    for (int e = 0; e < n / 2; e++) {
-        const int row = 16 * warp + lane / 4 + 8 * (e / 2 % 2), col = 8 * (e / 4) + 2 * (lane % 4) + e % 2;
-        float sum = accumulate ? d[e] : 0.0f;
-        for (int k = 0; k < 16; k++) sum += number(element(a, row, k)) * number(element(b, col, k));
-        d[e] = sum;
+    for (int half = 0; half < 2; half++) {
+        size_t at = start + static_cast<size_t>(row / 8) * group + static_cast<size_t>(row % 8) * kSpans[mode];
+        if (mode == 0) at += static_cast<size_t>(half) * leading; // core matrices of 8 x 16 bytes
+        else at += static_cast<size_t>(half) * 16;
+        if (mode == 1) at ^= (at >> 7 & 7) << 4;
+        if (mode == 2) at ^= (at >> 7 & 3) << 4;
+        if (mode == 3) at ^= (at >> 7 & 1) << 4;
+        uint16_t v[8];
+        memcpy(v, async_view(fiber->block) + at, sizeof v);
+        for (int i = 0; i < 8; i++) out[8 * half + i] = bf16 ? from_bf16(v[i]) : from_half(v[i]);
     }
 }
 
-} // namespace sim
+static void multiply(const Product &p)
+{
+    const int t = static_cast<int>(fiber->self.rank) % 128, warp = t / 32, lane = t % 32;
+    float rows[2][16], column[16];
+    for (int h = 0; h < 2; h++) operand(p.a, 16 * warp + lane / 4 + 8 * h, p.bf16, rows[h]);
+    for (int block = 0; block < p.n / 8; block++)
+        for (int side = 0; side < 2; side++) {
+            operand(p.b, 8 * block + 2 * (lane % 4) + side, p.bf16, column);
+            for (int h = 0; h < 2; h++) {
+                float *d = p.d + 4 * block + 2 * h + side, sum = p.accumulate ? *d : 0.0f;
+                for (int k = 0; k < 16; k++) sum += rows[h][k] * column[k];
+                *d = sum;
+            }
+        }
+}
 
-using namespace sim;
+[[noreturn]] static void mistake(const char *what, const char *site)
+{
+    fail(cudaErrorLaunchFailure, "%s: %s, at %s, %s", gang->kernel->name, what, site, thread_name(*fiber).c_str());
+    to_scheduler();
+    __builtin_trap();
+}
 
-extern "C" {
+// The oldest product of this thread takes place.
+static void next_product()
+{
+    Product p;
+    {
+        Quiet quiet;
+        p = std::move(fiber->multiplying.front());
+        fiber->multiplying.pop_front();
+    }
+    const size_t bytes = static_cast<size_t>(p.n / 2) * sizeof *p.d;
+    if (memcmp(p.d, p.before.data(), bytes) != 0) mistake("registers of a product were written before it was waited for", p.site);
+    multiply(p);
+    for (Product &later : fiber->multiplying)
+        if (later.d == p.d && later.n == p.n) memcpy(later.before.data(), p.d, bytes);
+}
 
-void stm_sim_warpgroup_sync(const char *site)
+// What the device leaves undefined if it is wrong: a start within the first row of a repetition of the swizzle, nothing in the bits that
+// are not fields, no offset of the base, and all within shared memory.
+static void check_operand(uint64_t descriptor, int rows, const char *name, const char *site)
+{
+    const unsigned mode = static_cast<unsigned>(descriptor >> 62);
+    const size_t start = static_cast<size_t>(descriptor & 0x3fff) << 4, group = static_cast<size_t>(descriptor >> 32 & 0x3fff) << 4;
+    const char *wrong = nullptr;
+    if (descriptor & ~(uint64_t(3) << 62 | uint64_t(0x3fff) << 32 | uint64_t(0x3fff) << 16 | 0x3fff)) wrong = "bits that are no field, or a base offset, are set";
+    else if (mode != 0 && start % (8 * kSpans[mode]) + 32 > kSpans[mode]) wrong = "starts behind the first row of a repetition of its swizzle";
+    else if (mode != 0 && group % (8 * kSpans[mode]) != 0) wrong = "groups of 8 rows do not lie as its swizzle repeats";
+    else if (start + static_cast<size_t>(rows / 8 - 1) * group + 8 * kSpans[mode] > fiber->block->used) wrong = "ends behind the block's shared memory";
+    if (!wrong) return;
+    char text[160];
+    snprintf(text, sizeof text, "operand %s of wgmma, descriptor %016llx, %s", name, static_cast<unsigned long long>(descriptor), wrong);
+    mistake(text, site);
+}
+
+// All 128 threads of a warpgroup meet, having asked for the same.
+static void meet(const char *site)
 {
     Quiet quiet;
     Fiber *me = fiber;
     Block *b = me->block;
     const unsigned group = me->self.rank / 128;
-    if (b->threads < static_cast<int>(group + 1) * 128 || group >= 8) {
-        fail(cudaErrorLaunchFailure, "%s: %s at %s is not in a full warpgroup of 128 threads", gang->kernel->name, thread_name(*me).c_str(), site);
-        to_scheduler();
-    }
+    if (b->threads < static_cast<int>(group + 1) * 128 || group >= 8) mistake("not in a full warpgroup of 128 threads", site);
     Barrier &r = b->warpgroups[group];
     if (r.site && r.site != site && strcmp(r.site, site) != 0) {
         fail(cudaErrorLaunchFailure, "%s: divergent warpgroup: %s at %s, %d other(s) at %s", gang->kernel->name, thread_name(*me).c_str(), site,
              r.count, r.site);
         to_scheduler();
     }
+    if (r.count == 0) r.asked = me->asked;
+    else if (r.asked != me->asked) mistake("threads of a warpgroup gave different operands to wgmma", site);
     const int generation = r.generation & 1;
     r.site = me->site = site;
     hb_release(&r.tag[generation]);
@@ -95,10 +138,30 @@ void stm_sim_warpgroup_sync(const char *site)
     hb_acquire(&r.tag[generation]);
 }
 
-void stm_sim_wgmma(float *d, int n, uint64_t a, uint64_t b, int accumulate, int bf16, const char *)
+} // namespace sim
+
+using namespace sim;
+
+extern "C" {
+
+void stm_sim_registers(const char *site) { meet(site); }
+
+void stm_sim_wgmma_fence(const char *site)
 {
+    meet(site);
+    fiber->fenced = true;
+}
+
+void stm_sim_wgmma(float *d, int n, uint64_t a, uint64_t b, int accumulate, int bf16, const char *site)
+{
+    if (!fiber->fenced) mistake("wgmma without a wgmma.fence since the last wait", site);
+    check_operand(a, 64, "a", site);
+    check_operand(b, n, "b", site);
     Quiet quiet;
-    fiber->products.open.push_back([=] { multiply(d, n, a, b, accumulate != 0, bf16 != 0); }); // d: an array in the kernel's frame
+    for (uint64_t v : {a, b, static_cast<uint64_t>(n) << 2 | uint64_t(accumulate != 0) << 1 | uint64_t(bf16 != 0)})
+        fiber->asked = (fiber->asked ^ v) * 0x9e3779b97f4a7c15u + 1;
+    fiber->multiplying.push_back({d, n, a, b, accumulate != 0, bf16 != 0, std::vector<float>(d, d + n / 2), site});
+    fiber->products.open.push_back(next_product);
 }
 void stm_sim_wgmma_commit(void)
 {
@@ -107,7 +170,9 @@ void stm_sim_wgmma_commit(void)
 void stm_sim_wgmma_wait(unsigned newest, const char *site)
 {
     finish(&fiber->products, newest);
-    stm_sim_warpgroup_sync(site); // nobody overwrites the operands while a neighbour still multiplies
+    meet(site); // nobody overwrites the operands while a neighbour still multiplies
+    fiber->asked = 0;
+    fiber->fenced = false;
 }
 
 } // extern "C"

@@ -118,6 +118,16 @@ static void run_hopper(int mistake)
     expect(c.download() == d.want);
 }
 
+static void missing_fence_of_the_asynchronous_proxy()
+{
+    TensorData d(64, 16, 32);
+    DeviceVec<__nv_bfloat16> a(d.a), b(d.b);
+    DeviceVec<float> c(d.want.size());
+    CHECK(tensor_stored(a, b, c, true, nullptr));
+    check(cudaDeviceSynchronize(), "kernel");
+    expect(c.download() == d.want);
+}
+
 static void missing_wait_for_cp_async()
 {
     TensorData d(16, 16, 64);
@@ -404,7 +414,7 @@ int main(int argc, char **argv)
     const std::string name = argc > 1 ? argv[1] : "";
 #define HOST(f) {#f, f}
     const std::map<std::string, void (*)()> hosts = {
-        HOST(missing_wait_for_cp_async), HOST(missing_wait_between_streams), HOST(event_recorded_too_early), HOST(buffer_reused_too_early),
+        HOST(missing_wait_for_cp_async), HOST(missing_fence_of_the_asynchronous_proxy), HOST(missing_wait_between_streams), HOST(event_recorded_too_early), HOST(buffer_reused_too_early),
         HOST(two_writers), HOST(host_reads_result_in_flight), HOST(result_read_too_early), HOST(host_writes_buffer_in_flight),
         HOST(piece_given_back_in_flight), HOST(work_on_a_piece_given_back), HOST(freed_in_flight), HOST(pinned_freed_in_flight), HOST(async_free_without_wait), HOST(use_after_async_free), HOST(use_after_free),
         HOST(double_free), HOST(free_of_the_middle), HOST(pinned_freed_as_device), HOST(leak_of_memory), HOST(leak_of_stream),
@@ -415,7 +425,9 @@ int main(int argc, char **argv)
         HOST(branches_of_a_graph_race), HOST(graph_launched_without_wait), HOST(graph_uses_freed_memory), HOST(leak_of_graph),
     };
 #undef HOST
-    const std::map<std::string, int> hopper = {{"missing_wait_for_tma", 1}, {"product_read_too_early", 2}, {"mbarrier_not_initialised", 3}};
+    const std::map<std::string, int> hopper = {{"missing_wait_for_tma", 1}, {"product_read_too_early", 2}, {"mbarrier_not_initialised", 3},
+        {"waits_for_the_other_phase", 4}, {"swizzle_of_another_tile", 5}, {"missing_wgmma_fence", 6}, {"registers_written_in_flight", 7},
+        {"warps_describe_other_rows", 8}, {"stage_filled_too_early", 9}, {"operand_off_its_swizzle", 10}};
     if (hosts.count(name)) hosts.at(name)();
     else if (hopper.count(name)) run_hopper(hopper.at(name));
     else run_kernel(name.c_str());

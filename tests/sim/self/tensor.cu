@@ -64,7 +64,7 @@ template <bool ForgetWait> __global__ void mma_kernel(const __nv_bfloat16 *a, co
         for (int e = 0; e < 4; e++) c[(m0 + lane / 4 + 8 * (e / 2)) * n + n0 + 8 * h + 2 * (lane % 4) + e % 2] = sum[h][e];
 }
 
-// One warpgroup, two stages.
+// One warpgroup, two stages. Mistakes as in tensor.h.
 template <int Mistake>
 __global__ void __launch_bounds__(128) hopper_kernel(const __grid_constant__ CUtensorMap ma, const __grid_constant__ CUtensorMap mb, float *c, int k)
 {
@@ -84,14 +84,22 @@ __global__ void __launch_bounds__(128) hopper_kernel(const __grid_constant__ CUt
         stm_tma_load_2d(sb[i % 2], &mb, &full[i % 2], i * 64, 0);
     };
     if (t == 0) fetch(0);
+    if (t == 0 && Mistake == 9 && turns > 1) fetch(1);
     float d[8] = {};
     for (int i = 0; i < turns; i++) {
-        if (t == 0 && i + 1 < turns) fetch(i + 1);
-        if (Mistake != 1) stm_mbarrier_wait(&full[i % 2], i / 2 & 1);
-        stm_wgmma_fence();
-        for (int part = 0; part < 4; part++)
-            stm_wgmma_m64k16<16>(d, stm_wgmma_desc(sa[i % 2]) + part * 2, stm_wgmma_desc(sb[i % 2]) + part * 2, 1, __nv_bfloat16());
+        if (t == 0 && i + 1 < turns && Mistake != 9) fetch(i + 1);
+        if (Mistake != 1) stm_mbarrier_wait(&full[i % 2], (i / 2 & 1) ^ (Mistake == 4 ? 1 : 0));
+        if (Mistake != 6) stm_wgmma_fence();
+        for (int part = 0; part < 4; part++) {
+            uint64_t da = stm_wgmma_desc(sa[i % 2]) + part * 2;
+            if (Mistake == 5) da = stm_wgmma_desc_64(sa[i % 2]) + part % 2 * 2;
+            if (Mistake == 8 && t >= 64) da += 64; // the next 8 rows for half of the warps
+            if (Mistake == 10) da += 8;            // the next row
+            stm_wgmma_m64k16<16>(d, da, stm_wgmma_desc(sb[i % 2]) + part * 2, 1, __nv_bfloat16());
+        }
         stm_wgmma_commit();
+        if (Mistake == 7) d[3] += 1.0f;
+        if (t == 0 && i + 2 < turns && Mistake == 9) fetch(i + 2);
         if (Mistake != 2 || i + 1 < turns) stm_wgmma_wait<0>();
         __syncthreads();
     }
@@ -99,6 +107,30 @@ __global__ void __launch_bounds__(128) hopper_kernel(const __grid_constant__ CUt
     for (int e = 0; e < 8; e++) early[e] = d[e];
     if (Mistake == 2) stm_wgmma_wait<0>();
     for (int e = 0; e < 8; e++) c[(16 * (t / 32) + t % 32 / 4 + 8 * (e / 2 % 2)) * 16 + 8 * (e / 4) + 2 * (t % 4) + e % 2] = early[e];
+#endif
+}
+
+// One warpgroup; operands by plain stores, rows of 64 bytes. k = 32.
+template <bool ForgetFence> __global__ void __launch_bounds__(128) stored_kernel(const __nv_bfloat16 *a, const __nv_bfloat16 *b, float *c)
+{
+#if defined(STM_SIM) || __CUDA_ARCH__ >= 900
+    STM_DYN_SHARED(unsigned char, memory);
+    const int t = threadIdx.x;
+    auto store = [&](unsigned char *tile, const __nv_bfloat16 *from, int row, int col) {
+        const int at = row * 64 + ((col / 8) ^ (row >> 1 & 3)) * 16 + col % 8 * 2;
+        *reinterpret_cast<__nv_bfloat16 *>(tile + at) = from[row * 32 + col];
+    };
+    for (int i = t; i < 64 * 32; i += 128) store(memory, a, i / 32, i % 32);
+    for (int i = t; i < 16 * 32; i += 128) store(memory + 4096, b, i / 32, i % 32);
+    if (!ForgetFence) stm_fence_async();
+    __syncthreads();
+    float d[8];
+    stm_wgmma_fence();
+    for (int part = 0; part < 2; part++)
+        stm_wgmma_m64k16<16>(d, stm_wgmma_desc_64(memory) + part * 2, stm_wgmma_desc_64(memory + 4096) + part * 2, part, __nv_bfloat16());
+    stm_wgmma_commit();
+    stm_wgmma_wait<0>();
+    for (int e = 0; e < 8; e++) c[(16 * (t / 32) + t % 32 / 4 + 8 * (e / 2 % 2)) * 16 + 8 * (e / 4) + 2 * (t % 4) + e % 2] = d[e];
 #endif
 }
 
@@ -137,12 +169,28 @@ cudaError_t tensor_mma(const __nv_bfloat16 *a, const __nv_bfloat16 *b, float *c,
 cudaError_t tensor_hopper(const CUtensorMap &a, const CUtensorMap &b, float *c, int k, int mistake, cudaStream_t s)
 {
     const size_t bytes = 20480 + 64;
+#define MISTAKE(M) \
+    case M: return STM_LAUNCH((hopper_kernel<M>), dim3(1), dim3(128), bytes, s, a, b, c, k)
     switch (mistake) {
-    case 0: return STM_LAUNCH((hopper_kernel<0>), dim3(1), dim3(128), bytes, s, a, b, c, k);
-    case 1: return STM_LAUNCH((hopper_kernel<1>), dim3(1), dim3(128), bytes, s, a, b, c, k);
-    case 2: return STM_LAUNCH((hopper_kernel<2>), dim3(1), dim3(128), bytes, s, a, b, c, k);
-    default: return STM_LAUNCH((hopper_kernel<3>), dim3(1), dim3(128), bytes, s, a, b, c, k);
+        MISTAKE(0);
+        MISTAKE(1);
+        MISTAKE(2);
+        MISTAKE(3);
+        MISTAKE(4);
+        MISTAKE(5);
+        MISTAKE(6);
+        MISTAKE(7);
+        MISTAKE(8);
+        MISTAKE(9);
+        MISTAKE(10);
     }
+#undef MISTAKE
+    return cudaErrorInvalidValue;
+}
+cudaError_t tensor_stored(const __nv_bfloat16 *a, const __nv_bfloat16 *b, float *c, bool forget_fence, cudaStream_t s)
+{
+    return forget_fence ? STM_LAUNCH((stored_kernel<true>), dim3(1), dim3(128), 5120, s, a, b, c)
+                        : STM_LAUNCH((stored_kernel<false>), dim3(1), dim3(128), 5120, s, a, b, c);
 }
 cudaError_t groups_sum(int *partial, int *sum, int blocks, int threads, cudaStream_t s)
 {

@@ -40,6 +40,15 @@ TEST(SimTensor, WgmmaThroughTmaAndMbarriers)
     EXPECT_EQ(c.download(), d.want);
 }
 
+TEST(SimTensor, WgmmaOfWhatThreadsStored)
+{
+    TensorData d(64, 16, 32);
+    DeviceVec<__nv_bfloat16> a(d.a), b(d.b);
+    DeviceVec<float> c(d.want.size());
+    CUDA_OK(tensor_stored(a, b, c, false, nullptr));
+    EXPECT_EQ(c.download(), d.want);
+}
+
 TEST(SimTensor, MapsThatTheDriverRefuses)
 {
     DeviceVec<__nv_bfloat16> a(64 * 64);

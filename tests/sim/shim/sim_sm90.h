@@ -11,7 +11,7 @@ inline void stm_tma_load_2d(void *dst, const CUtensorMap *map, uint64_t *bar, in
     const int at[2] = {x, y};
     stm_sim_tma_load(dst, reinterpret_cast<const stm_sim_tensor_map *>(map), bar, at, "stm_tma_load_2d");
 }
-inline void stm_fence_async() { stm_sim_fence(); }
+inline void stm_fence_async() { stm_sim_fence_async(); }
 inline void stm_tma_store_2d(const CUtensorMap *map, const void *src, int x, int y)
 {
     const int at[2] = {x, y};
@@ -20,7 +20,18 @@ inline void stm_tma_store_2d(const CUtensorMap *map, const void *src, int x, int
 inline void stm_tma_store_commit() { stm_sim_tma_store_commit(); }
 template <int N> inline void stm_tma_store_wait() { stm_sim_tma_store_wait(N, "stm_tma_store_wait"); }
 
-inline void stm_wgmma_fence() { stm_sim_warpgroup_sync("stm_wgmma_fence"); }
+template <int N> inline void stm_registers_more()
+{
+    static_assert(N % 8 == 0 && N >= 24 && N <= 256, "a multiple of 8 from 24 to 256");
+    stm_sim_registers("stm_registers_more");
+}
+template <int N> inline void stm_registers_fewer()
+{
+    static_assert(N % 8 == 0 && N >= 24 && N <= 256, "a multiple of 8 from 24 to 256");
+    stm_sim_registers("stm_registers_fewer");
+}
+
+inline void stm_wgmma_fence() { stm_sim_wgmma_fence("stm_wgmma_fence"); }
 inline void stm_wgmma_commit() { stm_sim_wgmma_commit(); }
 template <int N> inline void stm_wgmma_wait() { stm_sim_wgmma_wait(N, "stm_wgmma_wait"); }
 template <int N> inline void stm_wgmma_m64k16(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate, __half)
