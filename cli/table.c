@@ -119,7 +119,7 @@ const size_t cli_verb_count = sizeof cli_verbs / sizeof *cli_verbs;
 const cli_exit cli_exits[] = {
     {0, "done"},
     {1, "a step could not load"},
-    {2, "a generator, a global or a sink failed, or a batch passed its deadline"},
+    {2, "a generator, a global or a sink failed, or a step with on_error: stop; or processes died and it was of no use to start more"},
     {3, "done, with more imputed rows than max_errors"},
     {64, "the command was called wrongly"},
     {65, "the pipeline file is wrong"},
