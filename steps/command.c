@@ -316,6 +316,15 @@ static void on_log(void *user, const char *text)
     mill_replica_log(me->replica, MILL_INFO, "%s", text);
 }
 
+static void on_quiet(void *user)
+{
+    const state *me = user;
+    const settings *s = mill_step_state(mill_replica_step(me->replica));
+
+    mill_replica_log(me->replica, MILL_WARN, "%s was given %lld rows, has answered %lld and waits for more input; if it has answered them, " STM_CHILD_FLUSH, s->argv[0],
+                     (long long)me->rows, (long long)me->answered);
+}
+
 static bool on_cancelled(void *user)
 {
     const state *me = user;
@@ -384,7 +393,7 @@ static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, 
 {
     const settings *s = mill_step_state(mill_replica_step(r));
     state *me = mill_replica_state(r);
-    const stm_child_hooks hooks = {.line = on_line, .log = on_log, .cancelled = on_cancelled, .user = me};
+    const stm_child_hooks hooks = {.line = on_line, .log = on_log, .cancelled = on_cancelled, .quiet = on_quiet, .user = me};
     mill_batch *batch = NULL;
     mill_status st;
 
@@ -437,7 +446,7 @@ static const mill_param params[] = {
     {.name = "row_key", .type = MILL_PARAM_STRING, .flags = MILL_PARAM_OPTIONAL,
      .text = "key that numbers the rows sent and has to come back: finds answers that are out of step"},
     {.name = "process", .type = MILL_PARAM_ENUM, .default_value = "keep", .choices = "keep|per_batch",
-     .text = "one process for many batches, which has to flush its output after each row, or one per batch, whose input ends with it"},
+     .text = "one process for many batches, which has to flush its output after each row (python3 -u, stdbuf -oL), or one per batch, whose input ends with it"},
     {.name = "deadline", .type = MILL_PARAM_DURATION, .default_value = "none", .flags = MILL_PARAM_NO_RESULT,
      .text = "time for a batch; after it the process is killed and the batch fails"},
     {.name = "cwd", .type = MILL_PARAM_PATH, .flags = MILL_PARAM_OPTIONAL, .text = "folder it runs in"},

@@ -33,16 +33,17 @@
 
 struct stm_child {
     stm_child_opts opts;
-    pid_t pid;   /* 0 = none runs; also its process group */
+    pid_t pid;   /* 0 = none runs */
     int pidfd;   /* -1 = the kernel has none: the tick looks */
     int in, out, err;
-    stm_guard guard; /* kills it when this process is gone */
+    stm_guard guard; /* leads its process group, and kills that when this process is gone; without one it leads its group itself */
     bool ended;      /* waited for; `wait_status` holds */
     int wait_status;
     char *buf;   /* [cap + PADDING] its output */
     size_t cap, begin, end, scanned;
     bool out_end;
     bool answered;   /* a conversation was held */
+    bool quiet_told; /* of this process */
     char line[1024]; /* of its standard error, being gathered */
     size_t line_bytes;
     long log_lines; /* in this conversation */
@@ -112,19 +113,23 @@ mill_status stm_child_start(stm_child *c, mill_error *err)
     stm_guard_start(&c->guard);
     for (int i = 0; i < 3 && e == 0; i++) e = high_pipe(pipes[i]);
     if (e == 0) {
-        const int far[3] = {pipes[0][0], pipes[1][1], pipes[2][1]};
-        e = stm_spawn(c->opts.argv, c->opts.envp, c->opts.cwd, far, &c->pid); /* 0, 1 and 2 there; every other descriptor is closed */
+        const stm_spawn_opts opts = {.argv = c->opts.argv,
+                                     .envp = c->opts.envp,
+                                     .cwd = c->opts.cwd,
+                                     .fds = {pipes[0][0], pipes[1][1], pipes[2][1]},
+                                     .group = c->guard.pid};
+        e = stm_spawn(&opts, &c->pid);
     }
     close_fd(&pipes[0][0]);
     close_fd(&pipes[1][1]);
     close_fd(&pipes[2][1]);
     if (e != 0) {
+        stm_guard_stop(&c->guard);
         close_fd(&pipes[0][1]);
         close_fd(&pipes[1][0]);
         close_fd(&pipes[2][0]);
         return mill_fail(err, e == ENOENT ? MILL_ERR_NOT_FOUND : MILL_ERR_IO, "cannot start %s: %s", c->opts.argv[0], strerror(e));
     }
-    stm_guard_tell(&c->guard, c->pid);
     c->in = pipes[0][1];
     c->out = pipes[1][0];
     c->err = pipes[2][0];
@@ -132,7 +137,7 @@ mill_status stm_child_start(stm_child *c, mill_error *err)
     (void)fcntl(c->out, F_SETFL, O_NONBLOCK);
     (void)fcntl(c->err, F_SETFL, O_NONBLOCK);
     c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0); /* close-on-exec by itself */
-    c->ended = c->out_end = c->answered = false;
+    c->ended = c->out_end = c->answered = c->quiet_told = false;
     c->begin = c->end = c->scanned = 0;
     c->line_bytes = c->tail_bytes = 0;
     return MILL_OK;
@@ -140,8 +145,10 @@ mill_status stm_child_start(stm_child *c, mill_error *err)
 
 /* ---- end ---------------------------------------------------------------------------------------------------------- */
 
-/* Whether it has ended; keeps how. It stays a zombie no longer than this, so its group's number is free for the kernel then:
- * the group is killed first, while the zombie still holds the number. */
+/* All of its group. The number is the guard's, or without one its own, so it is nobody else's before that was waited for. */
+static int signal_group(const stm_child *c, int sig) { return kill(c->guard.pid != 0 ? -c->guard.pid : -c->pid, sig); }
+
+/* Whether it has ended; keeps how. What it left behind goes with it. */
 static bool reap(stm_child *c, bool block)
 {
     siginfo_t info = {0};
@@ -151,8 +158,8 @@ static bool reap(stm_child *c, bool block)
     do rc = waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOWAIT | (block ? 0 : WNOHANG));
     while (rc != 0 && errno == EINTR);
     if (rc == 0 && info.si_pid == 0) return false;
-    kill(-c->pid, SIGKILL); /* what it left behind */
-    stm_guard_tell(&c->guard, 0);
+    (void)signal_group(c, SIGKILL);
+    stm_guard_stop(&c->guard);
     c->wait_status = 0;
     do rc = waitpid(c->pid, &c->wait_status, 0);
     while (rc < 0 && errno == EINTR);
@@ -181,7 +188,7 @@ static void forget(stm_child *c)
 void stm_child_kill(stm_child *c)
 {
     if (c->pid == 0) return;
-    if (!c->ended) kill(-c->pid, SIGKILL);
+    if (!c->ended) (void)signal_group(c, SIGKILL);
     (void)reap(c, true);
     forget(c);
 }
@@ -208,10 +215,9 @@ void stm_child_destroy(stm_child **cp, double grace_s)
         close_fd(&c->in);
         close_fd(&c->out); /* should it be writing: it is not to wait for us */
         close_fd(&c->err);
-        if (!gone_within(c, grace_s) && kill(-c->pid, SIGTERM) == 0) (void)gone_within(c, grace_s);
+        if (!gone_within(c, grace_s) && signal_group(c, SIGTERM) == 0) (void)gone_within(c, grace_s);
         stm_child_kill(c);
     }
-    stm_guard_stop(&c->guard);
     free(c->buf);
     free(c);
     *cp = NULL;
@@ -388,6 +394,7 @@ typedef struct talk { /* what is left to write */
     size_t bytes;
     bool close_input;
     bool refused; /* it closed its input before it had all */
+    int64_t moved_ms; /* when it last took or gave something */
 } talk;
 
 static mill_status write_some(stm_child *c, talk *t, mill_error *err)
@@ -417,6 +424,7 @@ static mill_status serve(stm_child *c, talk *t, int64_t tick_ms, bool *done, con
 
     if (poll(p, 4, (int)tick_ms) < 0 && errno != EINTR) return mill_fail(err, MILL_ERR_IO, "poll: %s", strerror(errno));
     if (p[ERR].fd >= 0 && p[ERR].revents != 0) read_stderr(c, hooks);
+    if ((p[OUT].fd >= 0 && p[OUT].revents != 0) || (p[IN].fd >= 0 && p[IN].revents != 0)) t->moved_ms = now_ms();
     if (p[OUT].fd >= 0 && p[OUT].revents != 0) st = read_stdout(c, hooks, done, err);
     if (st == MILL_OK && p[IN].fd >= 0 && p[IN].revents != 0) st = write_some(c, t, err);
     return st;
@@ -453,7 +461,7 @@ static mill_status settle(stm_child *c, bool over, const stm_child_hooks *hooks,
 
     while (st == MILL_OK && c->out >= 0 && c->end == c->begin) {
         struct pollfd more = {.fd = c->out, .events = POLLIN};
-        const stm_group_state state = idle ? STM_GROUP_IDLE : stm_group_look(c->pid); /* before the look at the pipe: what it wrote is there then */
+        const stm_group_state state = idle ? STM_GROUP_IDLE : stm_group_look(c->pid, c->guard.pid); /* before the look at the pipe: what it wrote is there then */
         idle = state == STM_GROUP_IDLE;
         if (state == STM_GROUP_RUNS) until = now_ms() + SETTLE_MS;
         if (poll(&more, 1, idle ? 0 : 1) > 0)
@@ -472,6 +480,12 @@ static int64_t tick_ms(int64_t since, int64_t until)
     return until - now > tick ? tick : until > now ? until - now : 0;
 }
 
+/* It was given everything, and waits for more, while answers are awaited. */
+static bool holds_back(const stm_child *c, const talk *t, bool done)
+{
+    return !done && t->bytes == 0 && !t->close_input && stm_group_look(c->pid, c->guard.pid) == STM_GROUP_IDLE;
+}
+
 static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s, const stm_child_hooks *hooks, mill_error *err)
 {
     const int64_t since = now_ms(), until = deadline_s < 0 ? INT64_MAX : since + (int64_t)(deadline_s * 1000);
@@ -486,6 +500,7 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
                          c->opts.argv[0]);
 
     if (t->bytes == 0 && t->close_input) close_fd(&c->in);
+    t->moved_ms = since;
     while (st == MILL_OK && !over) {
         /* Nothing more to say, all answers there: without close_input it stays for the next conversation. */
         if (done && t->bytes == 0 && !t->close_input) break;
@@ -502,6 +517,11 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
         if (st == MILL_OK && !over && now_ms() >= until) {
             st = mill_fail(err, MILL_ERR_TIMEOUT, "%s did not answer within %g s", c->opts.argv[0], deadline_s);
             if (err != NULL) err->error_class = MILL_CLASS_TRANSIENT;
+            if (holds_back(c, t, done)) mill_error_remedy(err, "It waits for more input; if it has answered, " STM_CHILD_FLUSH);
+        }
+        if (st == MILL_OK && !over && !c->quiet_told && hooks->quiet != NULL && now_ms() - t->moved_ms >= STM_CHILD_QUIET_S * 1000 && holds_back(c, t, done)) {
+            c->quiet_told = true;
+            hooks->quiet(hooks->user);
         }
     }
     /* Output that ends within a line: so did it, perhaps. */

@@ -12,6 +12,10 @@
 
 MILL_BEGIN_DECLS
 
+#define STM_CHILD_QUIET_S 2
+/** What helps then. */
+#define STM_CHILD_FLUSH "it has to flush its output after each row: python3 -u or print(..., flush=True); of other programs stdbuf -oL"
+
 typedef struct stm_child stm_child;
 
 typedef struct stm_child_opts {
@@ -32,6 +36,9 @@ typedef struct stm_child_hooks {
     void (*log)(void *user, const char *text);
     /** Whether to give up. */
     bool (*cancelled)(void *user);
+    /** It has all that was written, waits for more, and has answered nothing for STM_CHILD_QUIET_S, though answers are awaited: what it has to say may be in a
+     *  buffer of its own. Once per child process. May be NULL. */
+    void (*quiet)(void *user);
     void *user;
 } stm_child_hooks;
 

@@ -81,8 +81,8 @@ static long switches_of(int pid)
     return n;
 }
 
-/* All of a group, one after the other. @p switches: the sum over them. */
-static stm_group_state look_at_all(pid_t pgid, long *switches)
+/* All of a group but @p leader, one after the other. @p switches: the sum over them. */
+static stm_group_state look_at_all(pid_t pgid, pid_t leader, long *switches)
 {
     const struct dirent *e;
     bool runs = false, sleeps = false, reads = false;
@@ -94,7 +94,7 @@ static stm_group_state look_at_all(pid_t pgid, long *switches)
         const int pid = atoi(e->d_name);
         int group = 0;
         bool zombie = false;
-        if (pid <= 0 || !group_of(pid, &group, &zombie) || group != (int)pgid || zombie) continue;
+        if (pid <= 0 || pid == (int)leader || !group_of(pid, &group, &zombie) || group != (int)pgid || zombie) continue;
         *switches += switches_of(pid);
         const what w = doing(pid);
         runs = w == RUNS;
@@ -105,19 +105,20 @@ static stm_group_state look_at_all(pid_t pgid, long *switches)
     return runs ? STM_GROUP_RUNS : sleeps || !reads ? STM_GROUP_WAITS : STM_GROUP_IDLE;
 }
 
-stm_group_state stm_group_look(pid_t pgid)
+stm_group_state stm_group_look(pid_t pid, pid_t leader)
 {
+    const pid_t pgid = leader != 0 ? leader : pid;
     long before, after;
 
-    switch (doing((int)pgid)) {
+    switch (doing((int)pid)) {
     case RUNS: return STM_GROUP_RUNS;
     case SLEEPS: return STM_GROUP_WAITS;
     case WAITS_FOR_INPUT: return STM_GROUP_IDLE;
     case WAITS_FOR_CHILDREN: break;
     }
-    const stm_group_state first = look_at_all(pgid, &before);
+    const stm_group_state first = look_at_all(pgid, leader, &before);
     if (first != STM_GROUP_IDLE) return first;
     /* One may have woken another that was seen asleep already, and gone to sleep before it was looked at itself. */
-    const stm_group_state second = look_at_all(pgid, &after);
+    const stm_group_state second = look_at_all(pgid, leader, &after);
     return second == STM_GROUP_IDLE && after != before ? STM_GROUP_RUNS : second;
 }

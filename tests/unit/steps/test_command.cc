@@ -7,8 +7,13 @@
 #include <chrono>
 #include <thread>
 
+#include "steps/command/child.h"
 #include "steps/command/idle.h"
 #include "support/chain.h"
+
+extern "C" {
+#include "core/log.h"
+}
 
 using mt::Chain;
 using mt::Folder;
@@ -21,7 +26,7 @@ Value sh(const std::string &script) { return Value::list({"sh", "-c", script}); 
 
 struct Result {
     stm_run_end end;
-    std::string rows, errors, first;
+    std::string rows, errors, first, remedy;
     int64_t failed;
     double seconds;
 };
@@ -43,7 +48,7 @@ Result run(const std::string &in, Params params, const Chain::Opts &step = Chain
     r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     r.rows = f.get("out.jsonl");
     for (const stm_error_record &e : c.errors) {
-        if (r.first.empty()) r.first = e.error.msg;
+        if (r.first.empty()) r.first = e.error.msg, r.remedy = e.error.remedy;
         r.errors += std::string(e.error.msg) + " (" + e.error.context + ")\n";
     }
     if (c.error.status != MILL_OK) r.errors += std::string("run: ") + c.error.msg;
@@ -269,7 +274,7 @@ TEST(Command, IdleIsWhatWaitsForInput)
         setpgid(pid, pid); /* whoever comes first */
         bool idle = false;
         for (int i = 0; i < (k.idle ? 5000 : 30) && !idle; i++) { /* also while it starts: it is not idle for a moment */
-            idle = stm_group_look(pid) == STM_GROUP_IDLE;
+            idle = stm_group_look(pid, 0) == STM_GROUP_IDLE;
             if (!idle) std::this_thread::sleep_for(std::chrono::milliseconds(2));
         }
         EXPECT_EQ(idle, k.idle);
@@ -277,7 +282,7 @@ TEST(Command, IdleIsWhatWaitsForInput)
         close(in[1]);
         while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
         }
-        EXPECT_NE(stm_group_look(pid), STM_GROUP_IDLE) << "what is gone is not idle";
+        EXPECT_NE(stm_group_look(pid, 0), STM_GROUP_IDLE) << "what is gone is not idle";
     }
 }
 
@@ -314,6 +319,27 @@ TEST(Command, HangsUntilItsDeadline)
     EXPECT_EQ(r.first, "sh did not answer within 0.2 s");
     EXPECT_EQ(r.failed, 2);
     EXPECT_LT(r.seconds, 5.0);
+}
+
+/* Its answers are in its own buffer: what helps is said, in the log while it is waited for, and with the error. */
+TEST(Command, SaysWhatHelpsWhereOutputIsNotFlushed)
+{
+    struct Seen {
+        std::string warning;
+    } seen;
+    stm_log_tap tap = {};
+    tap.sink = [](stm_level level, const char *, const char *line, void *user) {
+        if (level == STM_WARN) static_cast<Seen *>(user)->warning += line;
+    };
+    tap.user = &seen;
+    stm_log_tap_add(&tap);
+    const Result r = run(numbers(0, 2), {{"argv", sh("read -r l; echo '{\"b\":1}'; while read -r l; do :; done")}, kB, {"deadline", std::to_string(STM_CHILD_QUIET_S + 1) + "s"}});
+    stm_log_tap_remove(&tap);
+    ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
+    EXPECT_EQ(r.failed, 2);
+    EXPECT_NE(r.remedy.find("It waits for more input; if it has answered, it has to flush its output"), std::string::npos) << r.remedy;
+    EXPECT_NE(seen.warning.find("sh was given 2 rows, has answered 1 and waits for more input"), std::string::npos) << seen.warning;
+    EXPECT_EQ(seen.warning.find("was given"), seen.warning.rfind("was given")) << "once: " << seen.warning;
 }
 
 /* Neither reads nor ends, and ignores being told to: 2 s of grace and it is killed. */
