@@ -57,8 +57,38 @@ mill_status stm_module_find(const char *file, char *path, size_t size, mill_erro
 
 /* ---- looking for a library -------------------------------------------------------------------------------------- */
 
+/* Libraries of one maker. */
+typedef struct family {
+    const char *asked;            /* environment variable: folders */
+    const char *const *names;     /* how their names begin; NULL at the end */
+    const char *const *wheels;    /* folders in site-packages, as patterns; NULL at the end */
+    bool toolkits;                /* they come in CUDA toolkits, too */
+    int flags;                    /* of dlopen */
+} family;
+
+static const char *const cuda_names[] = {"libcudart.", "libcublas", "libnccl.", NULL};
+/* The wheels of CUDA 13 share a folder; those of CUDA 12, and nvidia-nccl of both, have one each. */
+static const char *const cuda_wheels[] = {"nvidia/cu13/lib", "nvidia/cu[0-9][0-9]/lib", "nvidia/*/lib", NULL};
+static const family cuda = {"STEPMILL_CUDA_LIBRARIES", cuda_names, cuda_wheels, true, RTLD_NOW | RTLD_GLOBAL};
+static const char *const arrow_names[] = {"libarrow.", "libparquet.", NULL};
+static const char *const arrow_wheels[] = {"pyarrow", NULL};
+static const family arrow = {"STEPMILL_ARROW_DIR", arrow_names, arrow_wheels, false, RTLD_NOW | RTLD_LOCAL};
+
+/* NULL: it is of nobody that we look for. */
+static const family *family_of(const char *soname)
+{
+    const family *const all[] = {&cuda, &arrow};
+
+    for (size_t f = 0; f < sizeof all / sizeof *all; f++)
+        for (const char *const *n = all[f]->names; *n != NULL; n++)
+            if (strncmp(soname, *n, strlen(*n)) == 0) return all[f];
+    return NULL;
+}
+
 typedef struct search {
+    const family *of;
     const char *soname;
+    char other[PATH_MAX]; /* the first folder of a wheel that has it in another version only; "" = none */
     void *handle;
     char *where; /* [where_size] */
     size_t where_size;
@@ -68,7 +98,7 @@ typedef struct search {
 static bool try_path(search *s, const char *path)
 {
     if (stm_fault_fires(STM_FAULT_OPEN)) return false;
-    s->handle = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+    s->handle = dlopen(path, s->of->flags);
     if (s->handle == NULL) {
         const char *why = dlerror();
         if (s->refused[0] == '\0' && strchr(path, '/') != NULL)
@@ -98,20 +128,52 @@ static bool try_pattern(search *s, const char *pattern)
     bool found = false;
 
     if (glob(pattern, GLOB_ONLYDIR, NULL, &g) != 0) return false;
-    for (size_t i = g.gl_pathc; i-- > 0 && !found;) found = try_folder(s, g.gl_pathv[i]); /* the newest Python first */
+    for (size_t i = g.gl_pathc; i-- > 0 && !found;) { /* the newest Python first */
+        found = try_folder(s, g.gl_pathv[i]);
+        if (!found && s->other[0] == '\0') snprintf(s->other, sizeof s->other, "%s", g.gl_pathv[i]);
+    }
     globfree(&g);
     return found;
 }
 
-/* The wheels of CUDA 13 share a folder; those of CUDA 12, and nvidia-nccl of both, have one each. */
 static bool try_wheels(search *s, const char *site_packages)
 {
-    static const char *const folders[] = {"nvidia/cu13/lib", "nvidia/cu[0-9][0-9]/lib", "nvidia/*/lib"};
     char pattern[2 * PATH_MAX];
 
-    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
-        snprintf(pattern, sizeof pattern, "%s/%s", site_packages, folders[i]);
+    for (const char *const *w = s->of->wheels; *w != NULL; w++) {
+        snprintf(pattern, sizeof pattern, "%s/%s", site_packages, *w);
         if (try_pattern(s, pattern)) return true;
+    }
+    return false;
+}
+
+/* Folders parted by ':'. */
+static bool try_each(search *s, const char *list, bool (*try)(search *s, const char *folder))
+{
+    while (list != NULL && *list != '\0') {
+        const size_t n = strcspn(list, ":");
+        char folder[PATH_MAX];
+        if (n > 0 && n < sizeof folder) {
+            memcpy(folder, list, n);
+            folder[n] = '\0';
+            if (try(s, folder)) return true;
+        }
+        list += n + (list[n] == ':');
+    }
+    return false;
+}
+
+/* What the python3 in a folder would import, if there is one. */
+static bool try_python_in(search *s, const char *bin)
+{
+    static const char *const places[] = {"lib/python3*/site-packages", "lib/python3*/dist-packages", "local/lib/python3*/dist-packages"};
+    char path[PATH_MAX + 64];
+
+    snprintf(path, sizeof path, "%s/python3", bin);
+    if (access(path, X_OK) != 0) return false;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        snprintf(path, sizeof path, "%s/../%s", bin, places[i]);
+        if (try_wheels(s, path)) return true;
     }
     return false;
 }
@@ -160,35 +222,35 @@ static bool try_python(search *s)
         *slash = '\0';
         if (try_environment(s, own, "/.venv")) return true;
     }
-    return false;
+    return try_each(s, getenv("PATH"), try_python_in) || (getenv("HOME") != NULL && try_environment(s, getenv("HOME"), "/.local"));
 }
 
-static bool try_asked(search *s)
+static mill_status not_found_arrow(const search *s, mill_error *err)
 {
-    const char *list = getenv("STEPMILL_CUDA_LIBRARIES");
+    int version = 0;
 
-    while (list != NULL && *list != '\0') {
-        const size_t n = strcspn(list, ":");
-        char folder[PATH_MAX];
-        if (n > 0 && n < sizeof folder) {
-            memcpy(folder, list, n);
-            folder[n] = '\0';
-            if (try_folder(s, folder)) return true;
-        }
-        list += n + (list[n] == ':');
-    }
-    return false;
+    mill_fail(err, MILL_ERR_UNSUPPORTED,
+              "%s is neither in a folder of $STEPMILL_ARROW_DIR, nor where the loader looks, nor beside the module, nor in the package pyarrow of a Python environment "
+              "($VIRTUAL_ENV, .venv here or above the program, a python3 in $PATH)%s%.120s",
+              s->soname, s->other[0] != '\0' ? "; of another version is " : "", s->other);
+    if (sscanf(s->soname, "lib%*[a-z].so.%d", &version) == 1 && version >= 100)
+        mill_error_remedy(err, "pip install 'pyarrow==%d.*' into one of these, or name the folder of a %s in STEPMILL_ARROW_DIR", version / 100, s->soname);
+    return MILL_ERR_UNSUPPORTED;
 }
 
-mill_status stm_library_open(const char *soname, const char *beside, void **out, char *where, size_t where_size, mill_error *err)
+/* @p runpath: folders that whoever needs it names; may be NULL. Those that are named after its own place ($ORIGIN) are none: @p beside. */
+static mill_status open_library(const char *soname, const char *beside, const char *runpath, void **out, char *where, size_t where_size, mill_error *err)
 {
-    search s = {.soname = soname, .where = where, .where_size = where_size};
+    search s = {.of = family_of(soname), .soname = soname, .where = where, .where_size = where_size};
 
-    if (try_asked(&s) || try_path(&s, soname) || (beside != NULL && try_folder(&s, beside)) || try_toolkits(&s) || try_python(&s)) {
+    if (s.of == NULL) s.of = &cuda;
+    if (try_each(&s, getenv(s.of->asked), try_folder) || try_path(&s, soname) || (beside != NULL && try_folder(&s, beside)) ||
+        try_each(&s, runpath, try_folder) || (s.of->toolkits && try_toolkits(&s)) || try_python(&s)) {
         *out = s.handle;
         return MILL_OK;
     }
     if (s.refused[0] != '\0') return mill_fail(err, MILL_ERR_UNSUPPORTED, "%s cannot be opened: %s", soname, s.refused);
+    if (s.of == &arrow) return not_found_arrow(&s, err);
     mill_fail(err, MILL_ERR_UNSUPPORTED, "%s was found neither by the loader, nor in a CUDA toolkit, nor in a Python environment",
               soname);
     mill_error_remedy(err, "Install %s, or name its folder in STEPMILL_CUDA_LIBRARIES",
@@ -197,6 +259,11 @@ mill_status stm_library_open(const char *soname, const char *beside, void **out,
                       : strstr(soname, "nccl") != NULL   ? "NCCL or `pip install nvidia-nccl-cu13` into .venv"
                                                          : "it");
     return MILL_ERR_UNSUPPORTED;
+}
+
+mill_status stm_library_open(const char *soname, const char *beside, void **out, char *where, size_t where_size, mill_error *err)
+{
+    return open_library(soname, beside, NULL, out, where, where_size, err);
 }
 
 /* ---- what a module needs ---------------------------------------------------------------------------------------- */
@@ -217,14 +284,15 @@ static uint64_t offset_of(const uint8_t *file, size_t bytes, const Elf64_Ehdr *h
     return bytes;
 }
 
-/* The libraries that an ELF file names as needed: up to MAX_NEEDS pointers into it. -1: the file is damaged, and the loader, which maps without
+/* The libraries that an ELF file names as needed: up to MAX_NEEDS pointers into it; *runpath: where it says they are, NULL = it does not. -1: the file is damaged, and the loader, which maps without
  * looking at the size, would take a bus error for it. */
-static int needs_of(const uint8_t *file, size_t bytes, const char **names)
+static int needs_of(const uint8_t *file, size_t bytes, const char **names, const char **runpath)
 {
     Elf64_Ehdr h;
-    uint64_t needed[MAX_NEEDS], strings = bytes;
+    uint64_t needed[MAX_NEEDS], strings = bytes, paths = bytes;
     int n = 0, found = 0;
 
+    *runpath = NULL;
     if (bytes < sizeof h) return -1;
     memcpy(&h, file, sizeof h);
     if (memcmp(h.e_ident, ELFMAG, SELFMAG) != 0 || h.e_ident[EI_CLASS] != ELFCLASS64 || h.e_phentsize != sizeof(Elf64_Phdr))
@@ -240,6 +308,7 @@ static int needs_of(const uint8_t *file, size_t bytes, const char **names)
             memcpy(&d, file + p.p_offset + at, sizeof d);
             if (d.d_tag == DT_NULL) break;
             if (d.d_tag == DT_NEEDED && n < MAX_NEEDS) needed[n++] = d.d_un.d_val;
+            if (d.d_tag == DT_RUNPATH) paths = d.d_un.d_val;
             if (d.d_tag == DT_STRTAB) strings = offset_of(file, bytes, &h, d.d_un.d_ptr);
         }
     }
@@ -247,17 +316,13 @@ static int needs_of(const uint8_t *file, size_t bytes, const char **names)
         const char *name = needed[i] < bytes && strings < bytes ? text_at(file, bytes, strings + needed[i]) : NULL;
         if (name != NULL) names[found++] = name;
     }
+    if (paths < bytes && strings < bytes) *runpath = text_at(file, bytes, strings + paths);
     return found;
-}
-
-static bool is_cuda(const char *soname)
-{
-    return strncmp(soname, "libcudart.", 10) == 0 || strncmp(soname, "libcublas", 9) == 0 || strncmp(soname, "libnccl.", 8) == 0;
 }
 
 static mill_status open_needs(const char *path, stm_text *found, mill_error *err)
 {
-    const char *names[MAX_NEEDS];
+    const char *names[MAX_NEEDS], *runpath;
     char folder[PATH_MAX], where[PATH_MAX];
     struct stat info;
     uint8_t *file;
@@ -274,17 +339,26 @@ static mill_status open_needs(const char *path, stm_text *found, mill_error *err
     if (file == MAP_FAILED) return mill_fail(err, MILL_ERR_IO, "cannot map %.200s: %s", path, strerror(errno));
     snprintf(folder, sizeof folder, "%s", path);
     if (strrchr(folder, '/') != NULL) *strrchr(folder, '/') = '\0';
-    const int n = needs_of(file, (size_t)info.st_size, names);
+    const int n = needs_of(file, (size_t)info.st_size, names, &runpath);
     if (n < 0) st = mill_fail(err, MILL_ERR_UNSUPPORTED, "%.200s is damaged: not a whole shared object", path);
     for (int i = 0; i < n && st == MILL_OK; i++) {
         void *handle;
-        if (!is_cuda(names[i])) continue;
-        st = stm_library_open(names[i], folder, &handle, where, sizeof where, err);
+        if (family_of(names[i]) == NULL) continue;
+        st = open_library(names[i], folder, runpath, &handle, where, sizeof where, err);
         if (st == MILL_OK)
             stm_text_addf(found, "%s%s%s%s%s", found->bytes > 0 ? ", " : "", names[i], strcmp(where, names[i]) ? " (" : "",
                           strcmp(where, names[i]) ? where : "", strcmp(where, names[i]) ? ")" : "");
     }
     munmap(file, (size_t)info.st_size);
+    return st;
+}
+
+mill_status stm_module_needs(const char *path, mill_error *err)
+{
+    stm_text found = {0};
+    const mill_status st = open_needs(path, &found, err);
+
+    stm_text_free(&found);
     return st;
 }
 

@@ -31,7 +31,11 @@ mill_status stm_registry_want(stm_registry *reg, const char *name, mill_error *e
     if (stm_registry_find(reg, name) != NULL) return MILL_OK;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(known[i].type, name) != 0) continue;
-        if (stm_module_find(known[i].module, path, sizeof path, NULL) == MILL_OK) return stm_registry_open(reg, path, err);
+        if (stm_module_find(known[i].module, path, sizeof path, NULL) == MILL_OK) {
+            const mill_status st = stm_module_needs(path, err);
+            if (st != MILL_OK) mill_error_context(err, "for step type \"%s\"", name);
+            return st == MILL_OK ? stm_registry_open(reg, path, err) : st;
+        }
         mill_fail(err, MILL_ERR_UNSUPPORTED, "step type \"%s\" is in the module %s, which is not there", name, known[i].module);
         mill_error_remedy(err, "It needs %s", known[i].needs);
         return MILL_ERR_UNSUPPORTED;
