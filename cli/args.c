@@ -90,6 +90,7 @@ static bool unknown_flag(const cli_verb *verb, const char *arg)
 static bool take_flag(int argc, char **argv, int *i, cli_args *out)
 {
     const char *arg = argv[*i], *value = NULL;
+    const int at = *i;
     int id = -1;
 
     if (arg[1] == '-') {
@@ -114,6 +115,7 @@ static bool take_flag(int argc, char **argv, int *i, cli_args *out)
     if ((id == CLI_SET && out->n_set == CLI_MAX_REPEATS) || (id == CLI_PLUGIN && out->n_plugin == CLI_MAX_REPEATS) ||
         (id == CLI_COLUMN && out->n_column == CLI_MAX_REPEATS) || (id == CLI_CLASS && out->n_class == CLI_MAX_REPEATS))
         return usage(out->verb, "too many of", arg, NULL);
+    if (id == CLI_SET) out->set_at[out->n_set] = at;
     if (id == CLI_SET) out->set[out->n_set++] = value;
     if (id == CLI_PLUGIN) out->plugin[out->n_plugin++] = value;
     if (id == CLI_COLUMN) out->column[out->n_column++] = value;

@@ -21,6 +21,7 @@ typedef struct cli_args {
     bool given[CLI_FLAGS];
     const char *value[CLI_FLAGS];
     const char *set[CLI_MAX_REPEATS], *plugin[CLI_MAX_REPEATS], *column[CLI_MAX_REPEATS], *class[CLI_MAX_REPEATS];
+    int set_at[CLI_MAX_REPEATS]; /* which argument of the command it is, from 1 */
     size_t n_set, n_plugin, n_column, n_class;
 } cli_args;
 

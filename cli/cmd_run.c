@@ -76,8 +76,10 @@ static void summary(const mill_run *run, const mill_run_totals *t, mill_run_stat
     static const char *const words[] = {"running", "done", "could not load", "failed", "stopped"};
     const char *path, *step, *dir = mill_run_dir(run);
 
-    fprintf(stderr, "%s%s%s after %.*f s: %lld rows in, %lld rows out, ", cli_colour() ? "\033[1m" : "", words[state],
-            cli_colour() ? "\033[0m" : "", t->seconds < 10 ? 2 : 0, t->seconds, (long long)t->rows_in, (long long)t->rows_out);
+    const bool before = mill_run_was_complete(run);
+    fprintf(stderr, "%s%s%s%s after %.*f s: %lld rows in, %lld rows out, ", cli_colour() ? "\033[1m" : "", before ? "complete already" : words[state],
+            cli_colour() ? "\033[0m" : "", before ? ", nothing was left to do: it was done" : "", t->seconds < 10 ? 2 : 0, t->seconds, (long long)t->rows_in,
+            (long long)t->rows_out);
     show_rate(t->seconds > 0 ? (double)t->rows_in / t->seconds : 0);
     fprintf(stderr, "\n");
     for (size_t i = 0; dir != NULL && state != MILL_RUN_LOAD_FAILED && (path = mill_run_output(run, i, &step)) != NULL; i++) {
@@ -119,7 +121,7 @@ static void summary_json(const mill_run *run, const mill_run_totals *t, mill_run
         cli_json_text(stdout, on_disk(path, parts, sizeof parts));
         printf("\"}");
     }
-    printf("],\"error\":\"");
+    printf("],\"complete_already\":%s,\"error\":\"", mill_run_was_complete(run) ? "true" : "false");
     cli_json_text(stdout, err->status != MILL_OK ? err->msg : "");
     printf("\"}\n");
 }

@@ -79,10 +79,28 @@ void cli_json_text(FILE *to, const char *text)
     }
 }
 
-void cli_say_error(const cli_args *a, const mill_error *err)
+/* A fault of an argument: which one it is. The library names what was set as it would stand in --set. */
+static void name_argument(const cli_args *a, mill_error *err)
 {
+    for (size_t i = 0; i < a->n_set; i++) {
+        const size_t n = strcspn(a->set[i], "=");
+        char text[sizeof err->file];
+
+        snprintf(text, sizeof text, "--set %.*s=%.120s", n < 120 ? (int)n : 120, a->set[i], a->set[i] + n + (a->set[i][n] == '='));
+        if (strcmp(text, err->file) != 0) continue;
+        mill_error_context(err, "argument %d of the command", a->set_at[i]);
+        return;
+    }
+    if (a->given[CLI_PLACEMENT] && strncmp(err->file, "--set placement=", 16) == 0)
+        snprintf(err->file, sizeof err->file, "--placement %.120s", a->value[CLI_PLACEMENT]);
+}
+
+void cli_say_error(const cli_args *a, const mill_error *given)
+{
+    mill_error named = *given, *err = &named;
     char text[1600];
 
+    name_argument(a, err);
     mill_error_format(err, text, sizeof text);
     fprintf(stderr, "%serror:%s %s\n", cli_colour() ? "\033[31m" : "", cli_colour() ? "\033[0m" : "", text);
     if (!a->given[CLI_JSON]) return;
@@ -115,7 +133,7 @@ mill_pipeline *cli_open(const cli_args *a, int *code)
         char key[256];
 
         if (a->set[i][n] != '=' || n == 0 || n >= sizeof key) {
-            fprintf(stderr, "stepmill: --set: expected STEP.KEY=VALUE, got '%s'\n", a->set[i]);
+            fprintf(stderr, "stepmill: --set %s (argument %d of the command): expected STEP.KEY=VALUE\n", a->set[i], a->set_at[i]);
             mill_pipeline_destroy(&p);
             *code = MILL_EXIT_USAGE;
             return NULL;

@@ -78,13 +78,15 @@ void mill_error_place(mill_error *err, const char *file, int line, int column)
 
 int mill_error_format(const mill_error *err, char *buf, size_t size)
 {
-    char place[sizeof err->file + 32] = "", who[sizeof err->step + 24] = "";
+    char place[sizeof err->file + 48] = "", who[sizeof err->step + 24] = "";
 
     if (err->file[0] != '\0') {
         if (err->line > 0 && err->column > 0)
             snprintf(place, sizeof place, "%s:%d:%d: ", err->file, err->line, err->column);
         else if (err->line > 0)
             snprintf(place, sizeof place, "%s:%d: ", err->file, err->line);
+        else if (err->column > 0)
+            snprintf(place, sizeof place, "%s, character %d of the value: ", err->file, err->column);
         else
             snprintf(place, sizeof place, "%s: ", err->file);
     }

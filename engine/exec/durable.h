@@ -58,6 +58,7 @@ struct stm_lasting {
     int64_t *marked_covered; /* [n_roots] */
     stm_batch_sink *out; /* where a store writes */
     stm_kept_input *lanes;     /* globals: [n_inputs]; claimant */
+    bool kept;           /* it had finished when the directory was opened; constant */
     bool replayed;       /* globals: what an earlier run accepted has been given to it; claimant */
     bool gathers;        /* globals: a retry; it gets the rows that ran again among all others once the last is there; constant */
     /* terminals; coordinator */

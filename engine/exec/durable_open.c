@@ -488,105 +488,6 @@ static mill_status open_stream(stm_run *run, stm_station *s, mill_error *err)
     return st;
 }
 
-/* ---- errors ------------------------------------------------------------------------------------------------------ */
-
-mill_status stm_durable_errors_commit(stm_run *run, mill_error *err)
-{
-    stm_durable *d = run->durable;
-    const int64_t n = stm_errors_count(run->errors);
-    mill_status st = MILL_OK;
-
-    for (; d->errors_written < n && st == MILL_OK; d->errors_written++) {
-        const stm_error_record *rec = stm_errors_get(run->errors, d->errors_written + 1);
-        const stm_bytes bytes = {rec, sizeof *rec};
-        st = stm_vault_append(d->vault, (size_t)d->errors_stream, STM_ERRORS_RECORD, (uint64_t)rec->id, rec->rows, &bytes, 1, err);
-        if (st != MILL_OK) break;
-    }
-    return st == MILL_OK ? stm_vault_mark(d->vault, (size_t)d->errors_stream, false, err) : st;
-}
-
-static bool terminated(const char *text, size_t n) { return memchr(text, 0, n) != NULL; }
-
-static bool record_ok(const stm_error_record *r)
-{
-    const mill_error *e = &r->error;
-
-    return r->rows >= 0 && terminated(r->first_key, sizeof r->first_key) && terminated(r->last_key, sizeof r->last_key) && terminated(e->msg, sizeof e->msg) &&
-           terminated(e->context, sizeof e->context) && terminated(e->remedy, sizeof e->remedy) && terminated(e->file, sizeof e->file) &&
-           terminated(e->field, sizeof e->field) && terminated(e->step, sizeof e->step) && terminated(e->origin, sizeof e->origin);
-}
-
-/* Whether what failed is still part of the run's result. */
-static bool is_kept(const stm_run *run, const opening *o, const mill_error *e)
-{
-    const int32_t p = stm_durable_part_of_error(run, e);
-
-    return p >= 0 && o->kept[p] && stm_vault_part_at(run->durable->vault, (size_t)p).n_state > 0; /* nothing committed of it: begun over */
-}
-
-/* Records of work that is done over are void, in this run and all later ones. */
-static mill_status void_errors(stm_run *run, const opening *o, mill_error *err)
-{
-    stm_durable *d = run->durable;
-    mill_status st = MILL_OK;
-
-    for (int64_t id = 1; id <= d->errors_written && st == MILL_OK; id++) {
-        if (stm_errors_is_void(run->errors, id) || is_kept(run, o, &stm_errors_get(run->errors, id)->error)) continue;
-        stm_errors_void(run->errors, id);
-        st = stm_vault_append(d->vault, (size_t)d->errors_stream, STM_ERRORS_VOID, (uint64_t)id, 0, NULL, 0, err);
-    }
-    return st; /* they go into the next commit: until then the parts are begun over, and so are the records */
-}
-
-mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err)
-{
-    const int64_t before = stm_errors_count(run->errors);
-    stm_segment_reader *r = NULL;
-    stm_frame f;
-    bool end = false;
-    mill_status st = stm_vault_read(v, stream, &r, err);
-
-    *n = 0;
-
-    while (st == MILL_OK) {
-        stm_error_record rec;
-        if ((st = stm_segment_reader_next(r, true, &f, &end, err)) != MILL_OK || end) break;
-        if (f.kind == STM_ERRORS_RETRY) {
-            if (retries != NULL && f.label >= 1 && f.label <= STM_MOST_RETRIES) *retries |= (uint64_t)1 << (f.label - 1);
-            continue;
-        }
-        if (f.kind == STM_ERRORS_VOID) {
-            if (f.label <= INT64_MAX / 2) stm_errors_void(run->errors, before + (int64_t)f.label);
-            continue;
-        }
-        if (f.bytes != sizeof rec) { /* of another version: its text is lost, its number is not */
-            memset(&rec, 0, sizeof rec);
-            rec.rows = f.rows;
-            rec.error.status = MILL_ERR_DATA;
-        } else {
-            memcpy(&rec, f.data, sizeof rec);
-            if (!record_ok(&rec) || rec.error.status == MILL_OK) st = mill_fail(err, MILL_ERR_DATA, "a stored error record makes no sense");
-        }
-        if (st != MILL_OK) break;
-        st = stm_errors_restore(run->errors, &rec);
-        if (st != MILL_OK) st = no_memory(err);
-        ++*n;
-    }
-    stm_segment_reader_destroy(&r);
-    return st;
-}
-
-static mill_status restore_errors(stm_run *run, const opening *o, mill_error *err)
-{
-    stm_durable *d = run->durable;
-    int64_t n;
-    mill_status st = stm_durable_errors_read(run, d->vault, (size_t)d->errors_stream, &n, &d->noted, err);
-
-    d->errors_written += n;
-    if (st == MILL_OK && d->again == NULL) st = void_errors(run, o, err);
-    return st == MILL_OK && d->again == NULL ? stm_retries_note(run, err) : st;
-}
-
 /* ---- open -------------------------------------------------------------------------------------------------------- */
 
 /* Twice, for what commits say and for what is found: coverage, batches of readers, items of lanes. And coverage at a sink's mark. */
@@ -634,6 +535,30 @@ static mill_status make_lasting(stm_run *run, mill_error *err)
     return d->need != NULL ? MILL_OK : no_memory(err);
 }
 
+/* What an earlier run has finished is not touched by this one. */
+static void note_kept(stm_run *run)
+{
+    stm_durable *d = run->durable;
+
+    d->complete = d->again == NULL && run->opts.put == 0;
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        struct stm_lasting *l = run->stations[i].lasting;
+
+        l->kept = l->finished && d->merge == NULL && d->again == NULL; /* what a merge finds finished the shards have done, and a retry the run that it is of */
+        d->complete = d->complete && l->finished;
+    }
+}
+
+static void say_going_on(const stm_run *run)
+{
+    stm_text kept = {0};
+
+    for (int32_t i = 0; i < run->plan->n_steps; i++)
+        if (stm_run_kept(run, i)) stm_text_addf(&kept, "%s%s", kept.bytes > 0 ? ", " : "; complete already: ", run->plan->steps[i].step->name);
+    stm_log(STM_INFO, "", "going on where the last run stopped%s", kept.bytes > 0 && !kept.failed ? kept.data : "");
+    stm_text_free(&kept);
+}
+
 /* Put the parts that are kept where they were. */
 static mill_status restore(stm_run *run, opening *o, mill_error *err)
 {
@@ -653,14 +578,16 @@ static mill_status restore(stm_run *run, opening *o, mill_error *err)
         if (run->stations[i].lasting->stream >= 0) st = open_stream(run, &run->stations[i], err);
         if (st == MILL_OK && run->stations[i].kind == STM_AT_GLOBAL) st = open_lanes(run, &run->stations[i], err);
     }
-    if (st == MILL_OK && d->merge == NULL) st = restore_errors(run, o, err);
-    if (st == MILL_OK && d->merge != NULL)
+    if (st == MILL_OK && d->merge == NULL) st = stm_durable_errors_restore(run, o->kept, err);
+    note_kept(run);
+    if (st != MILL_OK || d->complete) return st; /* whoever started it says so */
+    if (d->merge != NULL)
         stm_log(STM_INFO, "", "putting %d shards together", (int)run->opts.shards);
-    else if (st == MILL_OK && run->opts.put > 0)
+    else if (run->opts.put > 0)
         stm_log(STM_INFO, "", "putting the rows of retry %d in place", (int)run->opts.put);
-    else if (st == MILL_OK && any)
-        stm_log(STM_INFO, "", "going on where the last run stopped");
-    return st;
+    else if (any)
+        say_going_on(run);
+    return MILL_OK;
 }
 
 mill_status stm_durable_open(stm_run *run, mill_error *err)
@@ -700,6 +627,8 @@ fail:
     opening_fini(&o);
     return st; /* stm_durable_close takes what there is */
 }
+
+bool stm_run_was_complete(const stm_run *run) { return run->durable != NULL && run->durable->complete; }
 
 static mill_status look_at_part(stm_run *run, const opening *o, int32_t p, stm_text *changed, mill_error *err)
 {

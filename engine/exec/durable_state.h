@@ -72,6 +72,7 @@ struct stm_durable {
     stm_manifest *manifest;
     int64_t interval_ns, next_ns;
     bool broken; /* a commit failed: nothing more is written */
+    bool complete; /* everything had finished when the directory was opened */
     int32_t n_parts, errors_stream, rows_stream; /* rows_stream: a retry's, which rows */
     int64_t errors_written;
     uint64_t graph;      /* hash of stations, inputs, roots: places of another graph mean nothing here */
@@ -97,6 +98,8 @@ mill_status stm_merge_source(stm_run *run, const stm_station *r, stm_station *st
 void stm_merge_close(stm_run *run);
 /** Error records of stream @p stream of a vault, void ones as such; *n of them are added. *retries, may be NULL: those that are noted there. */
 mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err);
+/** Those of this run directory. Records of parts that are not kept (kept[part]), and of failures that ended an attempt which is gone on with, are void from here on. */
+mill_status stm_durable_errors_restore(stm_run *run, const bool *kept, mill_error *err);
 /** The state of a part of which nothing is left to do. */
 void stm_durable_encode_finished(const stm_run *run, uint64_t retries, stm_text *out);
 /** Whether it is such a state; *retries, may be NULL: whose rows count there. */

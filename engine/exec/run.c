@@ -273,6 +273,13 @@ void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out)
     }
 }
 
+bool stm_run_kept(const stm_run *run, int32_t step)
+{
+    const struct stm_lasting *l = run->stations[run->step_station[step]].lasting;
+
+    return l != NULL && l->kept;
+}
+
 void stm_run_memory(const stm_run *run, stm_memory_stats *out)
 {
     const stm_pool_stats pool = stm_pool_counts(run->pool);

@@ -83,6 +83,10 @@ void stm_run_stop(stm_run *run, bool drain);
 int32_t stm_run_steps(const stm_run *run);
 const mill_step *stm_run_step(const stm_run *run, int32_t step);
 void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out);
+/** Whether an earlier run in the same directory had finished the step: this one has nothing to do with it. Constant. */
+bool stm_run_kept(const stm_run *run, int32_t step);
+/** Whether there was nothing left to do at all. Constant. */
+bool stm_run_was_complete(const stm_run *run);
 /** Threads: any. Blocks: a short lock of a station at most. */
 void stm_run_replica(const stm_run *run, int32_t step, int32_t replica, stm_replica_stats *out);
 /** The inputs of a step: *n of them, indices of steps. */

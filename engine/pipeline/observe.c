@@ -43,6 +43,7 @@ struct stm_observer {
     pthread_mutex_t lock; /* below: all that follows */
     pthread_cond_t cond;
     bool quit, ended;
+    bool settled; /* the run was complete before: `picture` is that of the attempt that did the work */
     bool told;  /* that something cannot be written */
     bool moved; /* since the last writing a replica began, ended or made something */
     stm_picture *picture;
@@ -64,7 +65,7 @@ static void look(stm_observer *o)
 
     for (int32_t i = 0; i < p->n_steps; i++) {
         stm_picture_step *s = &p->steps[i];
-        for (int32_t k = 0; k < s->replicas; k++) {
+        for (int32_t k = 0; k < s->replicas && !s->kept; k++) {
             stm_picture_replica *r = &p->all[s->first_replica + k];
             stm_replica_stats now_at;
             int64_t ns[STM_SPENTS];
@@ -133,11 +134,13 @@ static void fill(stm_observer *o)
     stm_memory_stats m;
     struct timespec t;
 
+    if (o->settled) return;
     look(o);
     for (int32_t i = 0; i < p->n_steps; i++) {
         stm_picture_step *s = &p->steps[i];
         stm_step_stats c;
 
+        if (s->kept) continue;
         stm_run_stats(o->run, i, &c);
         s->phase = (stm_phase)c.phase;
         s->loaded = c.replicas_loaded;
@@ -250,7 +253,30 @@ static void *observer_main(void *arg)
 
 /* ---- start and end ------------------------------------------------------------------------------------------------- */
 
-/* How often and how long this directory was worked on before. */
+/* What an earlier attempt did, of which this one does nothing: its numbers. Where they are lost, they are 0. */
+static void take_kept(stm_picture *p, int32_t i, const stm_picture *before)
+{
+    stm_picture_step *to = &p->steps[i];
+    const stm_picture_step *from = NULL;
+
+    to->kept = true;
+    to->phase = STM_PHASE_DONE;
+    to->done = 1;
+    for (int32_t k = 0; before != NULL && k < before->n_steps && from == NULL; k++)
+        if (strcmp(before->steps[k].name, to->name) == 0) from = &before->steps[k];
+    if (from == NULL) return;
+    to->batches_in = from->batches_in, to->rows_in = from->rows_in, to->batches_out = from->batches_out, to->rows_out = from->rows_out;
+    to->rows_dropped = from->rows_dropped, to->parents_expanded = from->parents_expanded, to->children = from->children;
+    to->rows_failed = from->rows_failed, to->rows_skipped = from->rows_skipped, to->retries = from->retries;
+    to->stalls = from->stalls, to->rows_before = from->rows_before, to->rate = from->rate;
+    to->busy = from->busy, to->starved = from->starved, to->blocked = from->blocked, to->crowded = from->crowded;
+    for (int32_t k = 0; k < to->replicas && from->replicas == to->replicas; k++) {
+        p->all[to->first_replica + k] = before->all[from->first_replica + k];
+        p->all[to->first_replica + k].doing = STM_SPENT_OFF;
+    }
+}
+
+/* How often and how long this directory was worked on before, and what of that counts still. */
 static void look_back(stm_observer *o, bool fresh)
 {
     stm_picture *before = NULL;
@@ -262,6 +288,14 @@ static void look_back(stm_observer *o, bool fresh)
         stm_picture_read(t.data != NULL ? t.data : "", t.bytes, &before) == MILL_OK) {
         o->picture->attempt = before->attempt + 1;
         o->picture->earlier_s = before->earlier_s + before->seconds;
+    }
+    for (int32_t i = 0; i < o->picture->n_steps; i++)
+        if (stm_run_kept(o->run, i)) take_kept(o->picture, i, before);
+    if (before != NULL && stm_run_was_complete(o->run)) {
+        o->settled = true;
+        stm_picture_destroy(&o->picture);
+        o->picture = before;
+        before = NULL;
     }
     stm_picture_destroy(&before);
     stm_text_free(&t);
@@ -320,8 +354,12 @@ static mill_status open_files(stm_observer *o, const stm_observer_opts *opts)
         stm_log_tap_add(&o->tap);
         snprintf(text, sizeof text, "%s, attempt %d, process %d on %.40s", o->picture->name, o->picture->attempt, o->picture->pid,
                  o->picture->host);
-        log_event(o, STM_INFO, "", "start", text);
+        if (o->settled)
+            log_event(o, STM_INFO, "", "complete", "complete already: nothing is left to do");
+        else
+            log_event(o, STM_INFO, "", "start", text);
     }
+    if (o->settled) return MILL_OK;
     if (opts->facts != NULL && stm_file_replace(o->dir, STM_RUN_FACTS, opts->facts, opts->facts_bytes, &err) != MILL_OK)
         say_once(o, &err);
     fill(o);
@@ -369,6 +407,8 @@ void stm_observer_draw(stm_observer *o, stm_text *out, void (*draw)(const stm_pi
     pthread_mutex_unlock(&o->lock);
 }
 
+bool stm_observer_settled(const stm_observer *o) { return o->settled; }
+
 static void stop_thread(stm_observer *o)
 {
     if (!o->started) return;
@@ -392,6 +432,17 @@ void stm_observer_end(stm_observer *o, stm_picture_state state, const mill_error
     if (o->tracer != NULL && stm_tracer_finish(o->tracer, &err) != MILL_OK) say_once(o, &err);
     pthread_mutex_lock(&o->lock);
     o->ended = true;
+    if (o->settled) { /* who did the work may have been killed before it could say that it was done */
+        if (o->picture->state != STM_PICTURE_DONE) {
+            o->picture->state = STM_PICTURE_DONE;
+            o->picture->error[0] = '\0';
+            o->picture->errors = stm_run_errors(o->run);
+            o->picture->rows_imputed = stm_run_imputed_rows(o->run);
+            write_out(o);
+        }
+        pthread_mutex_unlock(&o->lock);
+        return;
+    }
     o->picture->state = state;
     if (why != NULL && why->status != MILL_OK && state != STM_PICTURE_DONE)
         snprintf(o->picture->error, sizeof o->picture->error, "%.255s", why->msg);

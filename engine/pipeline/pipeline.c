@@ -249,6 +249,13 @@ mill_status mill_pipeline_add(mill_pipeline *p, const char *step, const char *ty
     return MILL_OK;
 }
 
+/* Places in a value that stands in one line are columns of it: the line is shown whole. */
+static void in_one_line(stm_value *v)
+{
+    v->place.line = v->key_place.line = 0;
+    for (size_t i = 0; i < v->n_items; i++) in_one_line(&v->items[i]);
+}
+
 /* Text of a value given by a call: YAML for lists and maps, else itself. */
 static mill_status parse_value(mill_pipeline *p, const char *key, const char *text, stm_value *out, mill_error *err)
 {
@@ -259,7 +266,8 @@ static mill_status parse_value(mill_pipeline *p, const char *key, const char *te
         return mill_fail(err, MILL_ERR_NOMEM, "setting %s", key);
     if (text[0] == '[' || text[0] == '{') {
         st = stm_yaml_parse(&p->arena, text, strlen(text), where, out, err);
-        if (st != MILL_OK && err != NULL) err->line = err->column = 0; /* there is one line, and it is shown */
+        if (strchr(text, '\n') == NULL && st == MILL_OK) in_one_line(out);
+        else if (strchr(text, '\n') == NULL && err != NULL) err->line = 0;
         return st;
     }
     *out = (stm_value){.kind = STM_VALUE_SCALAR, .place = {where, 0, 0}, .key_place = {where, 0, 0}};

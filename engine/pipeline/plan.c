@@ -7,6 +7,7 @@
 #include "core/alloc.h"
 #include "exec/cost.h"
 #include "pipeline/placing.h"
+#include "pipeline/rundir.h"
 #include "pipeline/signature.h"
 #include "pipeline/yaml.h"
 #include "stepmill/device.h"
@@ -24,10 +25,7 @@ static mill_status open_plugins(mill_pipeline *p, mill_error *err)
         char *path = stm_path_absolute(p->base_dir, v->text);
 
         if (path == NULL) return mill_fail(err, MILL_ERR_NOMEM, "opening plugin %s", v->text);
-        if ((st = stm_registry_open(p->registry, path, err)) != MILL_OK) {
-            mill_error_place(err, v->place.file, v->place.line, v->place.column);
-            mill_error_context(err, "plugin %s", v->text);
-        }
+        if ((st = stm_registry_open(p->registry, path, err)) != MILL_OK) mill_error_place(err, v->place.file, v->place.line, v->place.column);
         stm_free(path);
     }
     return st;
@@ -245,7 +243,8 @@ mill_status stm_pipeline_plan(mill_pipeline *p, const char *run_dir, stm_arena *
     mill_status st;
 
     if (run_dir == NULL && any == NULL) return mill_fail(err, MILL_ERR_NOMEM, "planning");
-    st = make_plan(p, run_dir != NULL ? run_dir : any, run_dir != NULL, arena, graph != NULL ? graph : &own, out, err);
+    st = any != NULL ? stm_rundir_check(any, NULL, err) : MILL_OK; /* a run looks itself */
+    if (st == MILL_OK) st = make_plan(p, run_dir != NULL ? run_dir : any, run_dir != NULL, arena, graph != NULL ? graph : &own, out, err);
     stm_free(any);
     if (st != MILL_OK && err != NULL && st != MILL_ERR_NOMEM) err->phase = MILL_PHASE_CHECK;
     return st;

@@ -17,6 +17,7 @@
 #include "pipeline/facts.h"
 #include "pipeline/observe.h"
 #include "pipeline/placing.h"
+#include "pipeline/rundir.h"
 #include "pipeline/shards.h"
 #include "stepmill/json.h"
 #include "stepmill/watch.h"
@@ -90,15 +91,20 @@ static mill_status name_dir(mill_pipeline *p, mill_run *r, mill_error *err)
 {
     char name[64] = "", *dir;
     stm_text path = {0};
+    mill_status st = MILL_OK;
 
     if (r->opts.dry_run) return MILL_OK;
     if ((dir = r->opts.dir != NULL ? stm_path_absolute(NULL, r->opts.dir) : stm_pipeline_dir(p)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
     if (r->opts.shards > 0 && !r->opts.resume) snprintf(name, sizeof name, "/shard-%d-of-%d", (int)r->opts.shard, (int)r->opts.shards);
+    if (name[0] != '\0') st = stm_rundir_check(dir, r->opts.trace, err); /* the shards are put together there */
     stm_text_addf(&path, "%s%s", dir, name);
     stm_free(dir);
-    if (!path.failed) r->home = stm_path_absolute(NULL, path.data);
+    if (st == MILL_OK && !path.failed) r->home = stm_path_absolute(NULL, path.data);
     if (r->home != NULL) r->dir = stm_strdup(r->home);
     stm_text_free(&path);
+    if (st == MILL_OK && r->home != NULL) st = stm_rundir_check(r->home, r->opts.trace, err); /* a trace stays where a run could not load */
+    if (st != MILL_OK && err != NULL) err->phase = MILL_PHASE_CHECK;
+    if (st != MILL_OK) return st;
     return r->dir != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "starting the run");
 }
 
@@ -287,6 +293,20 @@ bool mill_run_at_work(const mill_run *r, mill_error *err) { return stm_run_hung(
 
 const char *mill_run_dir(const mill_run *r) { return r->dir; }
 
+bool mill_run_was_complete(const mill_run *r) { return stm_observer_settled(r->observer); }
+
+/* Of the attempt that did the work. */
+static void take_totals(const stm_picture *p, stm_text *out, void *user)
+{
+    const stm_picture_sums s = stm_picture_add_up(p);
+    mill_run_totals *t = user;
+
+    (void)out;
+    t->seconds = p->seconds;
+    t->rows_in = s.rows_in;
+    t->rows_out = s.rows_out;
+}
+
 void mill_run_get_totals(const mill_run *r, mill_run_totals *out)
 {
     const int32_t n = stm_run_steps(r->run);
@@ -294,7 +314,8 @@ void mill_run_get_totals(const mill_run *r, mill_run_totals *out)
     mill_run_totals t = {0};
 
     t.seconds = (double)((r->end_ns != 0 ? r->end_ns : stm_now_ns()) - r->start_ns) / 1e9;
-    for (int32_t i = 0; i < n; i++) {
+    if (stm_observer_settled(r->observer)) stm_observer_draw(r->observer, NULL, take_totals, &t);
+    for (int32_t i = 0; i < n && !stm_observer_settled(r->observer); i++) {
         const int32_t kind = stm_run_step(r->run, i)->type->kind;
 
         stm_run_stats(r->run, i, &s);
@@ -423,6 +444,22 @@ static mill_status write_errors(const mill_run *r, mill_error *err)
     return st;
 }
 
+/* What is written at the end: of a run that was complete before it says what is true, if it is there. */
+static bool has_its_files(const mill_run *r)
+{
+    static const char *const files[] = {STM_RUN_ERRORS, STM_RUN_REPORT};
+    bool all = true;
+
+    for (size_t i = 0; i < sizeof files / sizeof *files && all; i++) {
+        stm_text path = {0};
+
+        stm_text_addf(&path, "%s/%s", r->dir, files[i]);
+        all = !path.failed && access(path.data, F_OK) == 0;
+        stm_text_free(&path);
+    }
+    return all;
+}
+
 mill_status mill_run_finish(mill_run *r, mill_error *err)
 {
     mill_error seen = {0};
@@ -434,6 +471,7 @@ mill_status mill_run_finish(mill_run *r, mill_error *err)
         leave_nothing(r);
         return MILL_OK;
     }
+    if (stm_observer_settled(r->observer) && has_its_files(r)) return MILL_OK;
     st = write_errors(r, err);
     if (st == MILL_OK && r->state != MILL_RUN_RUNNING && mill_report_write(r->dir, NULL, &seen) != MILL_OK)
         stm_log(STM_WARN, "run", "no report: %s", seen.msg);

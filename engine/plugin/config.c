@@ -244,11 +244,11 @@ static stm_place place_of(const mill_config *c, const char *name)
     const char *bracket = strchr(name, '[');
     const stm_param_value *v = find(c, name, bracket != NULL ? (size_t)(bracket - name) : strlen(name));
 
-    if (v == NULL || v->place.line == 0) return c->place;
+    if (v == NULL || !stm_place_known(v->place)) return c->place;
     if (bracket != NULL) {
         const unsigned long i = strtoul(bracket + 1, NULL, 10);
 
-        if (i < v->n_entries && v->entries[i].place.line != 0) return v->entries[i].place;
+        if (i < v->n_entries && stm_place_known(v->entries[i].place)) return v->entries[i].place;
     }
     return v->place;
 }
@@ -276,7 +276,7 @@ bool stm_config_locate(const mill_config *c, const char *name, stm_place *place,
             const stm_param_value *v = &c->values[i];
             const stm_place *at = NULL;
 
-            if (v->place.line == 0) continue;
+            if (!stm_place_known(v->place)) continue;
             if (v->text != NULL && (part ? strstr(v->text, name) != NULL : strcmp(v->text, name) == 0)) at = &v->place;
             for (size_t k = 0; k < v->n_entries && at == NULL; k++) {
                 const stm_param_entry *e = &v->entries[k];

@@ -112,11 +112,13 @@ struct mill_step {
 
 /* ---- making a step ------------------------------------------------------------------------------------------- */
 
-/** Where in the pipeline file something stands; file borrowed. line 0 = nowhere (built through the API). */
+/** Where something stands: in the pipeline file, or, with line 0, in a value that was set by itself, which `file` shows. file borrowed; none or "" = nowhere (built
+ *  through the API). */
 typedef struct stm_place {
     const char *file;
     int32_t line, column;
 } stm_place;
+static inline bool stm_place_known(stm_place p) { return p.file != NULL && p.file[0] != '\0'; }
 
 /** A parameter as the pipeline gives it: a tree of scalars, lists and maps. Built by the YAML reader or the C API. */
 typedef struct stm_value {

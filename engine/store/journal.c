@@ -38,6 +38,8 @@ uint64_t stm_journal_epoch_of(const char *name)
     return epoch;
 }
 
+bool stm_journal_begins(const void *bytes, size_t n) { return n >= 3 && memcmp(bytes, "SMJ", 3) == 0; }
+
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 mill_status stm_journal_create(stm_journal *j, const stm_files *files, uint64_t epoch, uint64_t nonce, mill_error *err)

@@ -23,6 +23,8 @@ typedef enum stm_record_kind { STM_RECORD_BASE = 1, STM_RECORD_COMMIT = 2 } stm_
 /** Name of the journal of @p epoch into @p buf, and the epoch that a name stands for (0 = it is no journal). */
 void stm_journal_name(uint64_t epoch, char *buf, size_t size);
 uint64_t stm_journal_epoch_of(const char *name);
+/** Whether the first @p n bytes of a file are those of a journal, of this version or another. */
+bool stm_journal_begins(const void *bytes, size_t n);
 
 typedef struct stm_journal {
     const stm_files *files;

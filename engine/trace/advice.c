@@ -37,6 +37,7 @@ stm_advice stm_advise(const stm_picture *p)
     for (int32_t i = 0; i < p->n_steps; i++) {
         const double busy = busy_of(p, &p->steps[i]);
 
+        if (p->steps[i].kept) continue;
         for (int32_t k = 0; k < p->steps[i].replicas; k++) {
             const stm_picture_replica *r = &p->all[p->steps[i].first_replica + k];
             crowded += (double)r->ns[STM_SPENT_CROWDED];

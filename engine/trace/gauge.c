@@ -128,6 +128,7 @@ void stm_gauge_read(stm_gauge *g, stm_picture *p)
         stm_picture_step *s = &p->steps[i];
         struct history *h = &g->step[i];
 
+        if (s->kept) continue;
         if (p->state != STM_PICTURE_RUNNING || s->phase == STM_PHASE_DONE || s->phase == STM_PHASE_FAILED) {
             conclude(p, s);
             continue;

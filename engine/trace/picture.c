@@ -70,10 +70,10 @@ stm_picture_sums stm_picture_add_up(const stm_picture *p)
         double total;
 
         s.rows_failed += step->rows_failed;
-        if (step->kind == MILL_SINK) s.rows_out += step->rows_in;
+        if (step->kind == MILL_SINK && !step->kept) s.rows_out += step->rows_in;
         if (step->eta_s > s.eta_s) s.eta_s = step->eta_s; /* the run ends with its last step */
         s.more = s.more || (step->eta_s < 0 && step->phase != STM_PHASE_DONE && step->phase != STM_PHASE_FAILED);
-        if (step->kind != MILL_GENERATOR) continue;
+        if (step->kind != MILL_GENERATOR || step->kept) continue;
         s.rows_in += step->rows_out;
         s.rate += step->rate;
         total = step->phase == STM_PHASE_DONE ? (double)(step->rows_before + step->rows_out)
@@ -124,8 +124,8 @@ static void write_step(const stm_picture *p, const stm_picture_step *s, stm_text
     stm_text_addf(t, "{");
     text_field(t, "step", s->name);
     text_field(t, "type", s->type);
-    stm_text_addf(t, "\"kind\":%d,\"phase\":\"%s\",\"replicas\":%d,\"loaded\":%d,\"devices\":%s,\"may_replicate\":%s,\"from\":[",
-                  s->kind, stm_phase_names[s->phase], s->replicas, s->loaded, s->devices ? "true" : "false",
+    stm_text_addf(t, "\"kind\":%d,\"phase\":\"%s\",\"kept\":%s,\"replicas\":%d,\"loaded\":%d,\"devices\":%s,\"may_replicate\":%s,\"from\":[",
+                  s->kind, stm_phase_names[s->phase], s->kept ? "true" : "false", s->replicas, s->loaded, s->devices ? "true" : "false",
                   s->may_replicate ? "true" : "false");
     for (int32_t i = 0; i < s->n_from; i++) stm_text_addf(t, "%s%d", i > 0 ? "," : "", s->from[i]);
     stm_text_addf(
@@ -244,6 +244,7 @@ static mill_status read_step(const stm_tree *j, int32_t n_steps, stm_picture_ste
     s->phase = (stm_phase)pick(stm_tree_text(j, "phase"), stm_phase_names, STM_PHASES, STM_PHASE_WAITING);
     s->replicas = each != NULL ? each->n : 0;
     s->loaded = (int32_t)stm_tree_whole(j, "loaded", 0);
+    s->kept = stm_tree_get(j, "kept") != NULL && stm_tree_get(j, "kept")->whole != 0;
     s->devices = stm_tree_get(j, "devices") != NULL && stm_tree_get(j, "devices")->whole != 0;
     s->may_replicate = stm_tree_get(j, "may_replicate") != NULL && stm_tree_get(j, "may_replicate")->whole != 0;
 #define WHOLE(field) s->field = stm_tree_whole(j, #field, 0)

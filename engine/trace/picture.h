@@ -42,6 +42,7 @@ typedef struct stm_picture_step {
     char name[STM_PICTURE_NAME], type[STM_PICTURE_NAME];
     int32_t kind; /* mill_kind */
     stm_phase phase;
+    bool kept; /* done by an earlier attempt: the numbers are those of then, and no sum of this one has them */
     int32_t replicas, loaded;
     bool devices;       /* computes on devices */
     bool may_replicate; /* more replicas are possible */

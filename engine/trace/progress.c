@@ -89,7 +89,7 @@ static void cells(const stm_picture_step *s, char cell[COLUMNS][CELL])
     const bool source = s->kind == MILL_GENERATOR, moved = s->busy + s->starved + s->blocked + s->crowded > 0;
 
     snprintf(cell[0], CELL, "%.31s", s->name);
-    snprintf(cell[1], CELL, "%s", stm_phase_names[s->phase]);
+    snprintf(cell[1], CELL, "%s", s->kept ? "kept" : stm_phase_names[s->phase]);
     if (s->phase == STM_PHASE_LOADING || s->phase == STM_PHASE_RUNNING)
         snprintf(cell[2], CELL, "%d/%d", s->loaded, s->replicas);
     else

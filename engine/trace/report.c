@@ -143,6 +143,7 @@ static void steps(const stm_picture *p, stm_text *t)
 {
     static const char *const heads[] = {"type",   "replicas", "rows in", "rows out", "dropped",
                                         "failed", "skipped",  "retries", "batches",  "rows/s"};
+    bool any_kept = false;
 
     stm_text_addf(t, "<section><h2>Steps</h2><div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Numbers of each "
                      "step\"><table><thead><tr><th>step</th>");
@@ -154,7 +155,8 @@ static void steps(const stm_picture *p, stm_text *t)
 
         stm_text_addf(t, "<tr><th scope=\"row\">");
         stm_html_text(t, s->name);
-        stm_text_addf(t, "</th><td class=\"l\">");
+        any_kept = any_kept || s->kept;
+        stm_text_addf(t, "%s</th><td class=\"l\">", s->kept ? " (kept)" : "");
         stm_html_text(t, s->type);
         stm_text_addf(t, "</td>");
         number(t, s->replicas);
@@ -168,7 +170,8 @@ static void steps(const stm_picture *p, stm_text *t)
         number(t, (int64_t)(s->rate + 0.5));
         stm_text_addf(t, "</tr>");
     }
-    stm_text_addf(t, "</tbody></table></div></section>");
+    stm_text_addf(t, "</tbody></table></div>%s</section>",
+                  any_kept ? "<p class=\"sub\">Kept: an earlier attempt had done all of the step; its numbers are those of then.</p>" : "");
 }
 
 /* ---- errors -------------------------------------------------------------------------------------------------------- */

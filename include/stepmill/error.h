@@ -36,7 +36,7 @@ typedef struct mill_error {
     int32_t error_class; /* mill_error_class */
     int32_t replica;     /* -1 = none */
     int32_t attempt;     /* 0 = first */
-    int32_t line, column; /* 1-based place in `file`; 0 = none */
+    int32_t line, column; /* 1-based place in `file`; 0 = none. A column without a line: in a value that was given by itself, which `file` shows */
     int32_t origin_line;
     char msg[448];    /* the cause in one line, no full stop */
     char context[256]; /* outer circumstances, innermost first, parted by "; " */

@@ -102,6 +102,9 @@ MILL_API bool mill_run_at_work(const mill_run *run, mill_error *err);
 /** After the end: write errors.jsonl into the run directory (not on a dry run). Of a run that ended as MILL_RUN_LOAD_FAILED before any row could flow, take
  *  away what it made instead: its directory, if that was not there, and unfinished files; what was there is as it was. Once. */
 MILL_API mill_status mill_run_finish(mill_run *run, mill_error *err);
+/** Whether nothing was left to do when it was started: its totals are those of the attempt that did the work, whose numbers and report stay in the
+ *  directory. Threads: any. */
+MILL_API bool mill_run_was_complete(const mill_run *run);
 /** What the command's exit code would be. */
 MILL_API int mill_run_exit_code(const mill_run *run);
 /** Joins its threads, frees it, lets the run directory go. Sets *run to NULL; accepts NULL. */
@@ -113,7 +116,7 @@ MILL_API const char *mill_run_dir(const mill_run *run);
 /** Numbers of a run; growing ones may lag by a moment while it runs. */
 typedef struct mill_run_totals {
     size_t struct_size;
-    double seconds;       /* since the start, or of the whole run */
+    double seconds;       /* since the start, or of the whole attempt */
     int64_t rows_in;      /* made by generators */
     int64_t rows_out;     /* taken by sinks */
     int64_t rows_imputed; /* rows with nulls made by imputation */

@@ -27,7 +27,7 @@ const Case kCases[] = {
     {"parquet", "steps:\n  r: {type: read_parquet, path: FIFO}\n" SINK, "p.yaml:3:33: r: DIR/fifo is a pipe, which cannot be read again"},
 #endif
     {"plugin", "plugins: [FIFO]\nsteps:\n  r: {type: read_jsonl, path: in.jsonl}\n" SINK,
-     "p.yaml:2:11: DIR/fifo is a pipe, which cannot be read again (plugin DIR/fifo; plugin fifo)"},
+     "p.yaml:2:11: DIR/fifo is a pipe, which cannot be read again (plugin DIR/fifo)"},
     {"model", "steps:\n  r: {type: read_jsonl, path: in.jsonl}\n  e: {type: embed_text, from: r, model: FIFO}\n",
      "p.yaml:4:41: e: DIR/fifo is a pipe, which cannot be read again"},
     {"file_of_a_model", "steps:\n  r: {type: read_jsonl, path: in.jsonl}\n  e: {type: embed_text, from: r, inputs: {text: id}, model: model}\n",

@@ -470,7 +470,7 @@ TEST(CliSignals, ToAProgramAsWell)
         for (int i = 0; i < 6000 && !f.has("pid"); i++) usleep(10000);
         const pid_t program = atoi(f.read("pid").c_str());
         ASSERT_GT(program, 1);
-        kill(-program, signal); /* the shell waits for its sleep before it minds */
+        kill(-getpgid(program), signal); /* the shell waits for its sleep before it minds */
         c.signal(signal);
         const int code = c.wait(30);
         EXPECT_TRUE(code == 75 || (code == 0 && signal == SIGINT)) << code << c.err(); /* what was taken already is finished after INT */
@@ -514,6 +514,7 @@ TEST(CliSignals, DuringALoadOfARunThatIsBeingStarted)
     Folder f;
     f.write("t.yaml", pipeline("rows: 10", "mode: load_hang"));
     ASSERT_EQ(mkdir((f.path() + "/runs").c_str(), 0777) + mkdir((f.path() + "/runs/t").c_str(), 0777), 0);
+    f.write("runs/t/run.json", "{\"format\":1,\"run\":\"" + f.path() + "/runs/t\",\"steps\":[]}"); /* as an earlier run left it */
     ASSERT_EQ(mkfifo((f.path() + "/runs/t/log.jsonl").c_str(), 0666), 0);
     Command c(f, {"run", "t.yaml"});
     for (int i = 0; i < 10000 && !f.has("runs/t/journal.1"); i++) usleep(1000);
@@ -572,6 +573,31 @@ TEST(CliSignals, AProgramThatHangsGoesWithStepmillWhenThatIsKilled)
 }
 
 /* ---- run directory, startup --------------------------------------------------------------------------------------------- */
+
+/* Also of what only the step itself finds: the place is the argument, not the step in the file. */
+TEST(Cli, AFaultOfAnArgumentIsSaidThere)
+{
+    Folder f;
+    f.write("in.jsonl", "{\"a\":1}\n");
+    f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  in: {type: read_jsonl, path: in.jsonl, columns: {a: int64}}\n  label: {type: template, from: in, template: \"{a}\"}\n"
+                      "  cmd: {type: command, from: label, argv: [cat]}\n  out: {type: write_jsonl, from: cmd, path: out.jsonl}\n");
+    const struct { const char *set, *place, *cause; } cases[] = {
+        {"label.template=x {nope}", "--set label.template=x {nope}: label: ", "nope"},
+        {"cmd.deadline=0", "--set cmd.deadline=0: cmd: ", "expected a duration above 0"},
+        {"cmd.columns={b: binary}", "--set cmd.columns={b: binary}, character 5 of the value: cmd: ", "binary values cannot stand in JSON"},
+        {"cmd.send=[a, b]", "--set cmd.send=[a, b], character 5 of the value: cmd: ", "\"b\""},
+        {"cmd.retries={tims: 2}", "--set cmd.retries={tims: 2}, character 2 of the value: cmd: ", "Did you mean \"times\"?"},
+    };
+    for (const auto &k : cases) {
+        const Result r = mt::run(f, {"check", "t.yaml", "--set", "seed=3", "--set", k.set});
+        EXPECT_EQ(r.code, 65);
+        EXPECT_EQ(r.err.find(std::string("error: ") + k.place), 0u) << r.err;
+        EXPECT_NE(r.err.find(k.cause), std::string::npos) << r.err;
+        EXPECT_NE(r.err.find("argument 5 of the command)"), std::string::npos) << r.err;
+    }
+    const Result r = mt::run(f, {"check", "t.yaml", "--placement", "autoo"});
+    EXPECT_EQ(r.err.find("error: --placement autoo: placement: expected one of "), 0u) << r.err;
+}
 
 TEST(Cli, ARunDirectoryInUseIsRefused)
 {

@@ -125,7 +125,7 @@ while done < kills:
     for attempt in range(1, 200):
         at = kills_of_a_run() if attempt < 40 else None
         code, text, deaths = run(folder, at)
-        resumed += text.count("going on where")
+        resumed += text.count("going on where") + text.count("complete already, ")
         phases.update(phase for phase, _ in deaths)
         victims.update(who for _, who in deaths)
         done += len(deaths)

@@ -277,7 +277,9 @@ const Setting kSettings[] = {
     {"unknown_key", "map.replica", "2",
      "--set map.replica=2: map: step type t_map has no parameter \"replica\". Did you mean \"replicas\"?"},
     {"unknown_file_key", "sed", "2", "--set sed=2: no key of the file \"sed\". Did you mean \"seed\"?"},
-    {"broken_list", "map.words", "[a", "--set map.words=[a: a list without closing ']'"},
+    {"broken_list", "map.words", "[a", "--set map.words=[a, character 1 of the value: a list without closing ']'"},
+    {"in_a_map", "src.columns", "{id: int64, text: utf9}", "--set src.columns={id: int64, text: utf9}, character 19 of the value: src: type \"utf9\": expected bool, int32, int64, float16, float32, float64, utf8, binary, json, "
+     "list<...>, fixed_list<...>[n] or struct<...> at character 1 (column \"text\" of parameter \"columns\")"},
 };
 class PipelineSet : public testing::TestWithParam<Setting> {};
 TEST_P(PipelineSet, IsTypedByTheTables)
