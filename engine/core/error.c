@@ -1,4 +1,4 @@
-#include "stepmill/error.h"
+#include "core/error.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -66,6 +66,21 @@ void mill_error_remedy(mill_error *err, const char *fmt, ...)
     va_start(ap, fmt);
     put(err->remedy, sizeof err->remedy, fmt, ap);
     va_end(ap);
+}
+
+mill_status stm_refused(mill_status st, mill_error *err, const char *step, const char *remedy)
+{
+    if (err == NULL) return st;
+    err->phase = MILL_PHASE_CHECK;
+    if (step != NULL) snprintf(err->step, sizeof err->step, "%.63s", step);
+    if (remedy != NULL) mill_error_remedy(err, "%s", remedy);
+    return st;
+}
+
+mill_status stm_error_hand_on(const mill_error *why, mill_status st, mill_error *err)
+{
+    if (st != MILL_OK && err != NULL && err->status == MILL_OK) *err = *why;
+    return st;
 }
 
 void mill_error_place(mill_error *err, const char *file, int line, int column)

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/error.h"
 #include "core/log.h"
 #include "exec/durable_state.h"
 
@@ -37,17 +38,9 @@ struct stm_again {
 
 static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory for a retry"); }
 
-static mill_status refuse(mill_error *err, const char *step, const char *remedy)
-{
-    err->phase = MILL_PHASE_CHECK;
-    if (step != NULL) snprintf(err->step, sizeof err->step, "%.63s", step);
-    mill_error_remedy(err, "%s", remedy);
-    return err->status;
-}
-
 /* ---- rows of a failure -------------------------------------------------------------------------------------------- */
 
-/* "packages:12.-.3": the station that founds such keys, and the numbers; false: it is none of this graph. */
+/* "packages:12.-.3": the station that founds such keys, and the numbers, as far as a record has room for them; false: it is none of this graph. */
 static bool read_key(const stm_run *run, const char *text, int32_t *space, int64_t *key, int32_t *width)
 {
     const char *colon = strrchr(text, ':');
@@ -223,8 +216,7 @@ static mill_status check_parts(const stm_run *run, mill_error *err)
             why = "is read beside what a global makes of it";
         }
         if (why == NULL) continue;
-        mill_fail(err, MILL_ERR_INVALID, "cannot run rows of it again: the step %s", why);
-        return refuse(err, s->name, remedy);
+        return stm_refused(mill_fail(err, MILL_ERR_INVALID, "cannot run rows of it again: the step %s", why), err, s->name, remedy);
     }
     return MILL_OK;
 }
@@ -257,10 +249,9 @@ static mill_status choose_rows(stm_run *run, bool *found, mill_error *err)
         a->taken[id] = a->dirty[s->node] = true;
         asked++;
     }
-    if (asked == 0 && passed > 0) {
-        mill_fail(err, MILL_ERR_INVALID, "the failures asked for are of a global, or name no rows of this pipeline");
-        return refuse(err, NULL, "`stepmill errors RUN` lists them");
-    }
+    if (asked == 0 && passed > 0)
+        return stm_refused(mill_fail(err, MILL_ERR_INVALID, "the failures asked for are of a global, or name no rows of this pipeline"), err, NULL,
+                           "`stepmill errors RUN` lists them");
     if (asked == 0) stm_log(STM_INFO, "", "no failure of rows is of that class and step"); /* every part is kept, and errors are listed anew */
     if (passed > 0) stm_log(STM_WARN, "", "%lld failures of globals, or without rows of this pipeline, stay as they are", (long long)passed);
     while (changed) {
@@ -295,10 +286,8 @@ static mill_status take_parts(stm_run *run, mill_error *err)
     stm_again *a = d->again;
     mill_status st = MILL_OK;
 
-    if (stm_vault_parts(a->vault) == 0) {
-        mill_fail(err, MILL_ERR_INVALID, "nothing of a run is kept in %s", a->kept.dir);
-        return refuse(err, NULL, "Give the directory of a run");
-    }
+    if (stm_vault_parts(a->vault) == 0)
+        return stm_refused(mill_fail(err, MILL_ERR_INVALID, "nothing of a run is kept in %s", a->kept.dir), err, NULL, "Give the directory of a run");
     for (int32_t p = 0; p < d->n_parts && st == MILL_OK; p++) {
         const int32_t k = stm_vault_find_part(a->vault, d->part_names[p]);
         stm_signature sign = {0};
@@ -313,10 +302,9 @@ static mill_status take_parts(stm_run *run, mill_error *err)
                       !stm_signature_same_but_times(old.fields, old.n_fields, now.fields, now.n_fields)))
             st = stm_durable_refuse(run, k >= 0 ? &old : NULL, &now, now.name, err);
         stm_signature_fini(&sign);
-        if (st == MILL_OK && !stm_durable_is_finished(old.state, old.n_state, &a->kept.retries[p])) {
-            mill_fail(err, MILL_ERR_INVALID, "the run in %s has not ended", a->kept.dir);
-            st = refuse(err, NULL, "Finish it first: stepmill resume RUN");
-        }
+        if (st == MILL_OK && !stm_durable_is_finished(old.state, old.n_state, &a->kept.retries[p]))
+            st = stm_refused(mill_fail(err, MILL_ERR_INVALID, "the run in %s has not ended", a->kept.dir), err, NULL,
+                             "Finish it first: stepmill resume RUN");
     }
     return st;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/error.h"
 #include "exec/durable_state.h"
 
 #define KEY_MOST 64 /* elements of a key */
@@ -302,13 +303,6 @@ bool stm_part_is_sinks(const stm_run *run, int32_t part)
     return sinks;
 }
 
-static mill_status refuse(mill_error *err, const char *remedy)
-{
-    err->phase = MILL_PHASE_CHECK;
-    if (remedy != NULL) mill_error_remedy(err, "%s", remedy);
-    return err->status;
-}
-
 mill_status stm_retry_check(stm_run *run, mill_error *err)
 {
     stm_durable *d = run->durable;
@@ -317,17 +311,14 @@ mill_status stm_retry_check(stm_run *run, mill_error *err)
     mill_status st;
 
     if (number < 1 || number > STM_MOST_RETRIES) return mill_fail(err, MILL_ERR_INVALID, "there is no retry %d", (int)number);
-    if ((st = stm_retry_open(run, run->run_dir, number, &d->kept.opened[number - 1], err)) != MILL_OK) return refuse(err, NULL);
+    if ((st = stm_retry_open(run, run->run_dir, number, &d->kept.opened[number - 1], err)) != MILL_OK) return stm_refused(st, err, NULL, NULL);
     r = d->kept.opened[number - 1];
     for (size_t p = 0; p < stm_vault_parts(r->vault); p++) {
         const stm_vault_part part = stm_vault_part_at(r->vault, p);
-        if (!stm_retry_is_of(&part, stm_retry_print(d->vault))) {
-            mill_fail(err, MILL_ERR_INVALID, "the run has changed since retry %d began", (int)number);
-            return refuse(err, "Call it again");
-        }
-        if (stm_durable_is_finished(part.state, part.n_state, NULL)) continue;
-        mill_fail(err, MILL_ERR_INVALID, "retry %d has not ended", (int)number);
-        return refuse(err, "Call it again: it goes on");
+        if (!stm_retry_is_of(&part, stm_retry_print(d->vault)))
+            return stm_refused(mill_fail(err, MILL_ERR_INVALID, "the run has changed since retry %d began", (int)number), err, NULL, "Call it again");
+        if (!stm_durable_is_finished(part.state, part.n_state, NULL))
+            return stm_refused(mill_fail(err, MILL_ERR_INVALID, "retry %d has not ended", (int)number), err, NULL, "Call it again: it goes on");
     }
     return MILL_OK;
 }
@@ -338,10 +329,8 @@ mill_status stm_retry_part(const stm_run *run, int32_t part, const stm_vault_par
     uint64_t retries = 0;
 
     *again = false;
-    if (!stm_durable_is_finished(old->state, old->n_state, &retries)) {
-        mill_fail(err, MILL_ERR_INVALID, "the run in %s has not ended", run->run_dir);
-        return refuse(err, "Finish it first: stepmill resume");
-    }
+    if (!stm_durable_is_finished(old->state, old->n_state, &retries))
+        return stm_refused(mill_fail(err, MILL_ERR_INVALID, "the run in %s has not ended", run->run_dir), err, NULL, "Finish it first: stepmill resume");
     for (int32_t i = 0; i < run->n_stations && stm_part_is_sinks(run, part); i++) {
         const stm_station *s = &run->stations[i];
         *again = *again || (s->lasting->part == part && s->kind == STM_AT_READER && r->parts[s->lasting->store->lasting->part] != STM_PART_KEPT);

@@ -20,6 +20,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/error.h"
 #include "core/log.h"
 #include "pipeline/pipeline.h"
 #include "plugin/describe.h"
@@ -380,9 +381,8 @@ static mill_status conform(const char *path, const mill_plugin_check_options *op
     if (!(o.timeout_s > 0)) o.timeout_s = 20;
     *r = (report){.out = t, .format = format};
     st = run_all(path, &o, format, r, &inner);
-    if (st != MILL_OK && err != NULL && err->status == MILL_OK) *err = inner;
     if (st != MILL_OK) stm_text_free(t);
-    return st;
+    return stm_error_hand_on(&inner, st, err);
 }
 
 mill_status mill_plugin_conform(const char *path, const mill_plugin_check_options *options, mill_format format, char **out, mill_verdict *verdict,

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/error.h"
 #include "pipeline/facts.h"
 
 /* mill_pipeline_set, as it was called then. */
@@ -12,8 +13,7 @@ static mill_status set_again(mill_pipeline *p, const stm_tree *facts, mill_error
 
     for (const stm_tree *pair = list != NULL ? list->first : NULL; pair != NULL && st == MILL_OK; pair = pair->next)
         if (pair->n == 2 && pair->first->kind == STM_TREE_TEXT) st = mill_pipeline_set(p, pair->first->text, pair->first->next->text, err);
-    if (st != MILL_OK && st != MILL_ERR_NOMEM) err->phase = MILL_PHASE_CHECK;
-    return st;
+    return st == MILL_OK || st == MILL_ERR_NOMEM ? st : stm_refused(st, err, NULL, NULL);
 }
 
 static mill_status open_again(const char *dir, const stm_tree *facts, mill_pipeline **out, mill_error *err)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/error.h"
 #include "core/clock.h"
 #include "core/fault.h"
 #include "core/log.h"
@@ -135,10 +136,7 @@ static mill_status name_retry(mill_run *r, stm_run_opts *ro, mill_error *err)
         st = mill_fail(err, MILL_ERR_UNSUPPORTED, "rows of the run in %s were run again 64 times, which is as often as it goes", r->home);
         mill_error_remedy(err, "Run everything again: stepmill run FILE --fresh");
     }
-    if (st != MILL_OK) {
-        err->phase = MILL_PHASE_CHECK;
-        return st;
-    }
+    if (st != MILL_OK) return stm_refused(st, err, NULL, NULL);
     if (r->opts.retry == MILL_RETRY_PUT) {
         ro->put = number;
         return MILL_OK;

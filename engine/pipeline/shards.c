@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/error.h"
 #include "pipeline/facts.h"
 #include "pipeline/yaml.h"
 #include "plugin/config.h"
@@ -17,13 +18,6 @@ void stm_shards_fini(stm_shards *s)
     *s = (stm_shards){NULL, 0};
 }
 
-static mill_status refuse(mill_error *err, const char *remedy)
-{
-    err->phase = MILL_PHASE_CHECK;
-    if (remedy != NULL) mill_error_remedy(err, "%s", remedy);
-    return MILL_ERR_INVALID;
-}
-
 /* Which shard a directory is, by its run.json. */
 static mill_status look_at(const char *dir, int64_t *shard, int64_t *shards, mill_error *err)
 {
@@ -34,15 +28,11 @@ static mill_status look_at(const char *dir, int64_t *shard, int64_t *shards, mil
     if (st == MILL_OK) {
         *shard = stm_tree_whole(facts, "shard", 0);
         *shards = stm_tree_whole(facts, "shards", 0);
-        if (*shard < 1 || *shards < *shard || *shards > MOST_SHARDS) {
-            mill_fail(err, MILL_ERR_INVALID, "%s is not a shard: it was run without --shard", dir);
-            st = refuse(err, NULL);
-        }
-    } else {
-        err->phase = MILL_PHASE_CHECK;
+        if (*shard < 1 || *shards < *shard || *shards > MOST_SHARDS)
+            st = mill_fail(err, MILL_ERR_INVALID, "%s is not a shard: it was run without --shard", dir);
     }
     stm_tree_destroy(&doc);
-    return st;
+    return st == MILL_OK ? st : stm_refused(st, err, NULL, NULL);
 }
 
 static mill_status take(stm_shards *s, const char *dir, const char *run_dir, const char *first, mill_error *err)
@@ -63,7 +53,7 @@ static mill_status take(stm_shards *s, const char *dir, const char *run_dir, con
         mill_fail(err, MILL_ERR_INVALID, "%s is a shard, and nothing is merged into one", dir);
     else
         return (s->dirs[shard - 1] = stm_strdup(dir)) != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "no memory for a merge");
-    return refuse(err, NULL);
+    return stm_refused(MILL_ERR_INVALID, err, NULL, NULL);
 }
 
 mill_status stm_shards_order(const mill_run_options *o, const char *run_dir, stm_shards *out, mill_error *err)
@@ -79,10 +69,8 @@ mill_status stm_shards_order(const mill_run_options *o, const char *run_dir, stm
     }
     for (int32_t i = 0; i < s.n && st == MILL_OK; i++) {
         if (s.dirs[i] != NULL) continue;
-        mill_fail(err, MILL_ERR_INVALID, "shard %d of %d is missing", (int)i + 1, (int)s.n);
-        refuse(err, NULL);
+        st = stm_refused(mill_fail(err, MILL_ERR_INVALID, "shard %d of %d is missing", (int)i + 1, (int)s.n), err, NULL, NULL);
         mill_error_remedy(err, "Run it: stepmill run FILE --shard %d/%d", (int)i + 1, (int)s.n);
-        st = MILL_ERR_INVALID;
     }
     if (st == MILL_OK)
         *out = s;
@@ -120,9 +108,8 @@ mill_status stm_shards_outputs(const stm_graph *g, const stm_plan *plan, const c
 
             if (path == NULL || (strncmp(path, run_dir, n) == 0 && path[n] == '/')) continue;
             mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": all shards would write %s", p->name, path);
-            snprintf(err->step, sizeof err->step, "%.63s", s->name);
             if (v != NULL) mill_error_place(err, v->place.file, v->place.line, v->place.column);
-            return refuse(err, "A path that does not open with '/' is in the run directory of the shard");
+            return stm_refused(MILL_ERR_INVALID, err, s->name, "A path that does not open with '/' is in the run directory of the shard");
         }
     }
     return MILL_OK;

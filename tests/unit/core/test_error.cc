@@ -3,7 +3,9 @@
 #include <cstring>
 #include <string>
 
-#include "stepmill/error.h"
+extern "C" {
+#include "core/error.h"
+}
 
 TEST(Error, FirstToKnowWins)
 {
@@ -44,3 +46,29 @@ TEST(Error, LongTextIsCutVisibly)
 }
 
 TEST(Error, NullRecordIsAccepted) { EXPECT_EQ(mill_fail(nullptr, MILL_ERR_STEP, "x"), MILL_ERR_STEP); }
+
+TEST(Error, RefusalsAreOfTheCheckAndNeedNoRecord)
+{
+    mill_error e = {};
+    EXPECT_EQ(stm_refused(mill_fail(&e, MILL_ERR_INVALID, "no"), &e, "step", "Do otherwise"), MILL_ERR_INVALID);
+    EXPECT_EQ(e.phase, MILL_PHASE_CHECK);
+    EXPECT_STREQ(e.step, "step");
+    EXPECT_STREQ(e.remedy, "Do otherwise");
+    EXPECT_EQ(stm_refused(MILL_ERR_INVALID, &e, nullptr, nullptr), MILL_ERR_INVALID);
+    EXPECT_STREQ(e.step, "step");
+    EXPECT_EQ(stm_refused(mill_fail(nullptr, MILL_ERR_DATA, "no"), nullptr, "step", "Do otherwise"), MILL_ERR_DATA);
+}
+
+TEST(Error, AnAttemptsFailureBecomesTheCallers)
+{
+    mill_error e = {}, why = {};
+    EXPECT_EQ(stm_error_hand_on(&why, MILL_OK, &e), MILL_OK);
+    EXPECT_EQ(e.status, MILL_OK);
+    mill_fail(&why, MILL_ERR_IO, "first");
+    EXPECT_EQ(stm_error_hand_on(&why, MILL_ERR_IO, nullptr), MILL_ERR_IO);
+    EXPECT_EQ(stm_error_hand_on(&why, MILL_ERR_IO, &e), MILL_ERR_IO);
+    mill_error second = {};
+    mill_fail(&second, MILL_ERR_DATA, "second");
+    EXPECT_EQ(stm_error_hand_on(&second, MILL_ERR_DATA, &e), MILL_ERR_DATA);
+    EXPECT_STREQ(e.msg, "first");
+}
