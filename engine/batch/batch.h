@@ -92,6 +92,9 @@ void stm_batch_key(const mill_batch *b, int64_t r, int64_t *out);
 /** Key of row @p r as people read it: `12`, `12.0`, `12.-.3` (a child of row 12, which an earlier expansion did not make), cut to
  *  @p size. Returns the length. Different keys of one stream differ in it. */
 int stm_batch_key_text(const mill_batch *b, int64_t r, char *buf, size_t size);
+/** The elements of such a text into out[0 .. n-1], -1 where it has `-`; returns n, at most @p most, 0 = it begins with none. *rest: what stands behind
+ *  the last of them, "" when that is all. Threads: any. */
+int32_t stm_key_parse(const char *text, int64_t *out, int32_t most, const char **rest);
 /** -1, 0, 1: row ra of a against row rb of b; a shorter tuple is padded with -1. */
 int stm_batch_key_compare(const mill_batch *a, int64_t ra, const mill_batch *b, int64_t rb);
 /** Bytes that this batch keeps alive (capacity of the buffers it references, shared ones counted fully). */

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "memory/buffer.h"
@@ -33,6 +34,28 @@ int stm_batch_key_text(const mill_batch *b, int64_t r, char *buf, size_t size)
             n += snprintf(buf + n, size - (size_t)n, i == 0 ? "%" PRId64 : ".%" PRId64, t[i]);
     }
     return (size_t)n < size ? n : (int)size - 1;
+}
+
+int32_t stm_key_parse(const char *text, int64_t *out, int32_t most, const char **rest)
+{
+    int32_t n = 0;
+
+    for (*rest = text; n < most; n++) {
+        const char *at = n > 0 ? *rest + 1 : text;
+        char *end;
+
+        if (n > 0 && **rest != '.') break;
+        if (*at == '-') {
+            out[n] = -1;
+            *rest = at + 1;
+        } else if (*at >= '0' && *at <= '9') {
+            out[n] = strtoll(at, &end, 10);
+            *rest = end;
+        } else {
+            break;
+        }
+    }
+    return n;
 }
 
 int stm_batch_key_compare(const mill_batch *a, int64_t ra, const mill_batch *b, int64_t rb)

@@ -19,7 +19,6 @@
 #include "core/log.h"
 #include "exec/durable_state.h"
 
-#define KEY_MOST 64
 #define ANSWER_S 5.0
 
 struct stm_again {
@@ -32,6 +31,7 @@ struct stm_again {
     uint8_t *parts;          /* [parts] stm_part_retry */
     bool *dirty, *all;       /* [stations] makes some rows, or all, anew */
     bool *taken;             /* [errors + 1] void by this */
+    bool no_room;            /* for a range of rows */
     int64_t errors;
     uint64_t print;
 };
@@ -43,57 +43,53 @@ static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_N
 /* "packages:12.-.3": the station that founds such keys, and the numbers, as far as a record has room for them; false: it is none of this graph. */
 static bool read_key(const stm_run *run, const char *text, int32_t *space, int64_t *key, int32_t *width)
 {
-    const char *colon = strrchr(text, ':');
-    char *end;
+    const char *colon = strrchr(text, ':'), *rest;
 
-    *space = -1;
-    *width = 0;
     if (colon == NULL) return false;
+    *space = -1;
     for (int32_t i = 0; i < run->n_stations && *space < 0; i++)
         if (stm_flow_stream_of(run->flow, i)->key_space == i && strncmp(run->stations[i].name, text, (size_t)(colon - text)) == 0 &&
             run->stations[i].name[colon - text] == '\0')
             *space = i;
-    for (const char *p = colon; *space >= 0 && *p != '\0' && *width < KEY_MOST;) {
-        p++; /* the colon, or a dot */
-        key[*width] = -1;
-        end = (char *)p + 1;
-        if (*p != '-' && (*p < '0' || *p > '9')) return *width > 0; /* cut where a text ends */
-        if (*p != '-') key[*width] = strtoll(p, &end, 10);
-        ++*width;
-        p = end;
-    }
+    *width = stm_key_parse(colon + 1, key, STM_KEY_MOST, &rest);
     return *space >= 0 && *width > 0;
 }
 
 typedef bool (*visit)(stm_again *a, int32_t root, int64_t first, int64_t last);
 
-/* Whether visit was true of any of the record's rows. */
+/* Whether visit was true of any rows of a key space from key @p from (NULL: its first) to key @p to (NULL: its last). */
+static bool visit_between(const stm_run *run, int32_t space, const int64_t *from, const int64_t *to, visit v)
+{
+    const stm_station *s = &run->stations[space];
+    const int64_t first = from != NULL ? from[0] : 0, last = to != NULL ? to[0] : s->root < 0 ? s->n_inputs - 1 : INT64_MAX;
+    bool any = false;
+
+    if (s->root >= 0) return v(run->durable->again, space, first, last);
+    for (int64_t i = first; i <= last; i++) /* a union: first all of its first input, and so on */
+        any = visit_between(run, stm_station_key_space(s, (int32_t)i), from != NULL && i == first ? from + 1 : NULL,
+                            to != NULL && i == last ? to + 1 : NULL, v) || any;
+    return any;
+}
+
+/* The same of the record's rows; false also where it names none of this graph. */
 static bool each_span(const stm_run *run, const stm_error_record *rec, visit v)
 {
-    stm_again *a = run->durable->again;
-    int64_t from[KEY_MOST], to[KEY_MOST], first, last, row;
-    int32_t space, space_to, n_from, n_to, a_root, b_root;
-    bool any;
+    int64_t from[STM_KEY_MOST], to[STM_KEY_MOST], row;
+    int32_t space, space_to, n_from, n_to;
 
     if (!read_key(run, rec->first_key, &space, from, &n_from) || !read_key(run, rec->last_key, &space_to, to, &n_to) || space != space_to) return false;
-    a_root = stm_key_root(run, space, from, n_from, &first);
-    b_root = stm_key_root(run, space, to, n_to, &last);
-    if (a_root < 0 || b_root < 0) return false;
-    if (a_root == b_root && first <= last) return v(a, a_root, first, last);
-    any = v(a, a_root, first, INT64_MAX); /* from one branch of a union into another */
-    for (from[0]++; from[0] < to[0]; from[0]++) {
-        const int32_t root = stm_key_root(run, space, from, n_from, &row);
-        any = (root >= 0 && v(a, root, 0, INT64_MAX)) || any;
-    }
-    return v(a, b_root, 0, last) || any;
+    if (stm_key_root(run, space, from, n_from, &row) < 0 || stm_key_root(run, space, to, n_to, &row) < 0) return false;
+    return visit_between(run, space, from, to, v);
 }
 
 static bool add_span(stm_again *a, int32_t root, int64_t first, int64_t last)
 {
     stm_root_rows *r = &a->rows[root];
 
-    if (stm_grow(&r->ranges, &r->cap, r->n + 1, sizeof *r->ranges) != 0) return false;
-    r->ranges[r->n++] = (stm_row_range){first, last};
+    if (stm_grow(&r->ranges, &r->cap, r->n + 1, sizeof *r->ranges) != 0)
+        a->no_room = true;
+    else
+        r->ranges[r->n++] = (stm_row_range){first, last};
     return true;
 }
 
@@ -246,6 +242,7 @@ static mill_status choose_rows(stm_run *run, bool *found, mill_error *err)
             passed++;
             continue;
         }
+        if (a->no_room) return no_memory(err);
         a->taken[id] = a->dirty[s->node] = true;
         asked++;
     }
@@ -271,9 +268,10 @@ static mill_status choose_rows(stm_run *run, bool *found, mill_error *err)
             stm_station *s = found[id] ? station_of(run, rec->error.step) : NULL;
             found[id] = false;
             if (s == NULL || s->kind == STM_AT_GLOBAL || stm_again_part(run, s->lasting->part) == STM_PART_ALL) continue;
-            if (!each_span(run, rec, add_span)) return no_memory(err);
+            (void)each_span(run, rec, add_span);
             changed = a->dirty[s->node] = true;
         }
+        if (a->no_room) return no_memory(err);
     }
     return MILL_OK;
 }

@@ -12,8 +12,6 @@
 #include "core/error.h"
 #include "exec/durable_state.h"
 
-#define KEY_MOST 64 /* elements of a key */
-
 struct stm_leave {
     stm_leave *next;
     const stm_run *run;
@@ -36,12 +34,10 @@ void stm_leaves_free(stm_leave **l)
 
 int32_t stm_key_root(const stm_run *run, int32_t space, const int64_t *key, int32_t width, int64_t *row)
 {
-    while (width > 0 && space >= 0 && run->stations[space].root < 0) { /* a union: its branch stands in front */
-        int32_t from = -1;
-        for (int32_t i = 0; i < space && from < 0; i++)
-            for (int32_t o = 0; o < run->stations[i].n_outs; o++)
-                if (run->stations[i].outs[o].to->node == space && run->stations[i].outs[o].input == key[0]) from = i;
-        space = from >= 0 ? stm_flow_stream_of(run->flow, from)->key_space : -1;
+    while (width > 0 && space >= 0 && run->stations[space].root < 0) { /* a union: the number of its input stands in front */
+        const stm_station *s = &run->stations[space];
+
+        space = key[0] >= 0 && key[0] < s->n_inputs ? stm_station_key_space(s, (int32_t)key[0]) : -1;
         key++;
         width--;
     }
@@ -65,14 +61,14 @@ int32_t stm_station_key_space(const stm_station *s, int32_t input)
 static bool leaves(const mill_batch *b, int64_t r, void *user)
 {
     const stm_leave *l = user;
-    int64_t key[KEY_MOST], row;
+    int64_t key[STM_KEY_MOST], row;
     int32_t root;
 
     if (b->keys.tuples == NULL && l->run->stations[l->space].root >= 0) {
         root = l->space;
         row = b->keys.first + r;
     } else {
-        if (b->keys.width > KEY_MOST) return false;
+        if (b->keys.width > STM_KEY_MOST) return false;
         stm_batch_key(b, r, key);
         if ((root = stm_key_root(l->run, l->space, key, b->keys.width, &row)) < 0) return false;
     }

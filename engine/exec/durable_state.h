@@ -18,6 +18,7 @@ typedef struct stm_going_on {
 } stm_going_on;
 
 #define STM_MOST_RETRIES 64 /* of one run: bits of a part's state */
+#define STM_KEY_MOST 64     /* elements of a key that rows are found by */
 
 /* Rows of one root; [stations], by the station that founds their keys. */
 typedef struct stm_root_rows {

@@ -2,7 +2,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -62,24 +61,13 @@ char *stm_history_show(const stm_history *h, const stm_history_key *key, char *b
     return buf;
 }
 
-/* "12.0.-.3" into elements. */
 static bool take_elements(const char *text, stm_history_key *out)
 {
-    for (out->n = 0; out->n < STM_HISTORY_KEY; text++) {
-        char *end = (char *)text + 1;
+    const char *rest;
 
-        if (*text == '-' && out->n > 0)
-            out->at[out->n++] = -1;
-        else if (*text >= '0' && *text <= '9')
-            out->at[out->n++] = strtoll(text, &end, 10);
-        else
-            return false;
-        text = end;
-        if (*text == '\0') break;
-        if (*text != '.') return false;
-    }
+    out->n = stm_key_parse(text, out->at, STM_HISTORY_KEY, &rest);
     while (out->n > 1 && out->at[out->n - 1] < 0) out->n--;
-    return *text == '\0' && out->at[0] >= 0;
+    return *rest == '\0' && out->n > 0 && out->at[0] >= 0;
 }
 
 /* "root:elements". false: no such step, or none that founds keys, or no numbers. */

@@ -125,6 +125,11 @@ if kills:
     case("classes", PLAIN, None, (), "--class", "transient", "--class", "permanent")
     case("batches", PLAIN.replace("FLAKY,", "FLAKY, whole: true, on_error: impute, input_batch_size: 20,"))
 case("graph", GRAPH)
+case("border", """  a: {type: select, from: src, keep: [id]}
+  b: {type: select, from: src, keep: [id]}
+  flaky: {FLAKY, from: {union: [a, b]}, whole: true, on_error: impute, input_batch_size: 1600, outputs: {value: three}}
+  out: {type: write_jsonl, from: flaky, path: out.jsonl}
+""", {1400: "data"})  # a batch that ends in the second input of a union, in front of where it began in the first
 if kills:
     case("formats", """  flaky: {FLAKY, from: src, outputs: {value: three}}
   out: {type: write_arrow, from: flaky, path: out.arrow, part_rows: 400, batch_rows: 40}

@@ -192,6 +192,46 @@ TEST(BatchModel, RandomOperationsMatch)
     }
 }
 
+TEST(Keys, AreReadFromTheirTexts)
+{
+    static const struct Case {
+        const char *text;
+        std::vector<int64_t> key; /* of four elements at most */
+        const char *rest;
+    } kCases[] = {
+        {"12", {12}, ""},          {"12.0.3", {12, 0, 3}, ""}, {"12.-.3", {12, -1, 3}, ""},
+        {"-", {-1}, ""},           {"0.9223372036854775807", {0, INT64_MAX}, ""},
+        {"", {}, ""},              {".", {}, "."},             {"x", {}, "x"},
+        {"12.", {12}, "."},        {"12..3", {12}, "..3"},     {"12.x", {12}, ".x"},
+        {"12 ", {12}, " "},        {"+1", {}, "+1"},           {"1.2.3.4.5", {1, 2, 3, 4}, ".5"},
+        {"--1", {-1}, "-1"},
+    };
+    for (const Case &c : kCases) {
+        SCOPED_TRACE(c.text);
+        int64_t key[4];
+        const char *rest = nullptr;
+        const int32_t n = stm_key_parse(c.text, key, 4, &rest);
+        EXPECT_EQ(std::vector<int64_t>(key, key + n), c.key);
+        EXPECT_STREQ(rest, c.rest);
+    }
+    Pool pool;
+    Rng rng(5);
+    const Types types = {type_of("int64")};
+    for (int i = 0; i < 50; i++) {
+        Model m;
+        Batch b = random_batch(rng, pool, types, 20, &m);
+        for (int64_t r = 0; r < 20; r++) {
+            char text[256];
+            int64_t key[16];
+            const char *rest = nullptr;
+            stm_batch_key_text(b.p, r, text, sizeof text);
+            const int32_t n = stm_key_parse(text, key, 16, &rest);
+            EXPECT_EQ(std::vector<int64_t>(key, key + n), key_of(b.p, r)) << text;
+            EXPECT_STREQ(rest, "");
+        }
+    }
+}
+
 TEST(BatchOps, ConsecutiveKeysStayConsecutive)
 {
     Pool pool;
