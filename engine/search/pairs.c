@@ -11,8 +11,7 @@
 enum { ROOM = 1 << 17 };
 
 typedef struct rank_state {
-    void *arena;
-    char *pinned;
+    stm_search_memory memory;
     stm_block a, b;
     float *a_rows, *b_rows;
     uint16_t *a_units, *b_units;
@@ -58,14 +57,15 @@ static size_t carve(const search *s, rank_state *r, char *base)
     return (size_t)(at - base);
 }
 
+/* What comes down: how many a launch found and how many of them it kept, then those. */
+static int64_t *found_of(const rank_state *r) { return r->memory.pinned; }
+static stm_near_pair *pairs_of(const rank_state *r) { return (stm_near_pair *)(void *)(found_of(r) + 2); }
 static size_t pinned_bytes(const search *s) { return 2 * sizeof(int64_t) + (size_t)s->room * sizeof(stm_near_pair); }
 
 static void release(search *s)
 {
     for (int32_t r = 0; r < s->ranks; r++) {
-        void *pinned = s->rank[r].pinned;
-        stm_team_free(s->team, r, STM_MEM_DEVICE, &s->rank[r].arena);
-        stm_team_free(s->team, r, STM_MEM_PINNED, &pinned);
+        stm_search_free(s->team, r, &s->rank[r].memory);
         memset(&s->rank[r], 0, sizeof s->rank[r]);
     }
     stm_free(s->pairs);
@@ -78,9 +78,8 @@ static mill_status allocate(search *s, mill_error *err)
 
     for (int32_t r = 0; r < s->ranks && st == MILL_OK; r++) {
         rank_state *at = &s->rank[r];
-        st = stm_team_alloc(s->team, r, STM_MEM_DEVICE, carve(s, at, NULL), &at->arena, err);
-        if (st == MILL_OK) (void)carve(s, at, at->arena);
-        if (st == MILL_OK) st = stm_team_alloc(s->team, r, STM_MEM_PINNED, pinned_bytes(s), (void **)&at->pinned, err);
+        st = stm_search_alloc(s->team, r, carve(s, at, NULL), pinned_bytes(s), &at->memory, err);
+        if (st == MILL_OK) (void)carve(s, at, at->memory.arena);
     }
     if (st == MILL_OK && (s->pairs = stm_malloc((size_t)s->room * sizeof *s->pairs)) == NULL)
         st = mill_fail(err, MILL_ERR_NOMEM, "no memory for %lld pairs", (long long)s->room);
@@ -103,7 +102,7 @@ static mill_status make_room(search *s, const stm_search_opts *opts, mill_error 
         mill_error why = {0};
         st = (int64_t)carve(s, &r, NULL) > budget && s->block > STM_NEAREST_TILE ? MILL_ERR_DEVICE_MEM : allocate(s, &why);
         if (st != MILL_ERR_DEVICE_MEM || s->block <= STM_NEAREST_TILE) {
-            if (st != MILL_OK) *err = why;
+            st = stm_error_hand_on(&why, st, err);
             break;
         }
         s->block = s->block / 2 > STM_NEAREST_TILE ? s->block / 2 : STM_NEAREST_TILE;
@@ -120,16 +119,6 @@ static int64_t rows_of(const search *s, int64_t block)
     const int64_t left = s->own.n_valid - block * s->block;
 
     return left < s->block ? left : s->block;
-}
-
-static mill_status unit(search *s, int32_t r, const float *rows, const double *length, uint16_t *out, int64_t n, mill_error *err)
-{
-    const stm_unit_args a = {rows, length, out, n, s->dim};
-    mill_status st = stm_team_enter(s->team, r, err);
-
-    if (st != MILL_OK) return st;
-    return stm_team_launched(s->team, r, stm_team_kernels(s->team)->unit(&a, stm_stream_native(stm_team_stream(s->team, r))),
-                             "scaling vectors", err);
 }
 
 static mill_status load(search *s, int32_t r, int64_t block, float *rows, double *length, mill_error *err)
@@ -149,7 +138,7 @@ static mill_status load_round(search *s, int64_t g, mill_error *err)
         if (block >= s->n_blocks) continue;
         at->a = (stm_block){at->a_rows, at->a_units, at->a_length, rows_of(s, block)};
         st = load(s, r, block, at->a_rows, at->a_length, err);
-        if (st == MILL_OK) st = unit(s, r, at->a_rows, at->a_length, at->a_units, at->a.n, err);
+        if (st == MILL_OK) st = stm_search_unit(s->team, r, at->a_rows, at->a_length, at->a_units, at->a.n, s->dim, err);
     }
     return st;
 }
@@ -169,7 +158,7 @@ static mill_status load_b(search *s, int64_t b, mill_error *err)
     if (s->ranks == 1) {
         rank_state *at = &s->rank[0];
         at->b = has ? at->a : (stm_block){at->b_rows, at->b_units, at->b_length, n};
-        return st != MILL_OK || has ? st : unit(s, 0, at->b_rows, at->b_length, at->b_units, n, err);
+        return st != MILL_OK || has ? st : stm_search_unit(s->team, 0, at->b_rows, at->b_length, at->b_units, n, s->dim, err);
     }
     for (int32_t r = 0; r < s->ranks; r++) {
         const rank_state *at = &s->rank[r], *giver = &s->rank[from];
@@ -184,7 +173,7 @@ static mill_status load_b(search *s, int64_t b, mill_error *err)
     for (int32_t r = 0; r < s->ranks && st == MILL_OK; r++) {
         rank_state *at = &s->rank[r];
         at->b = (stm_block){at->b_rows, at->b_units, at->b_length, n};
-        if (s->a_block[r] >= 0 && s->a_block[r] <= b) st = unit(s, r, at->b_rows, at->b_length, at->b_units, n, err);
+        if (s->a_block[r] >= 0 && s->a_block[r] <= b) st = stm_search_unit(s->team, r, at->b_rows, at->b_length, at->b_units, n, s->dim, err);
     }
     return st == MILL_OK ? stm_team_settle(s->team, err) : st; /* what ranks do together is over before anything is reported */
 }
@@ -217,7 +206,7 @@ static mill_status launch(search *s, int32_t r, int64_t b, mill_error *err)
     st = stm_team_kernels(s->team)->near_pairs(&a, stm_stream_native(stm_team_stream(s->team, r)));
     if ((st = stm_team_launched(s->team, r, st, "the search for pairs", err)) != MILL_OK) return st;
     at->busy = true;
-    return stm_stream_copy(stm_team_stream(s->team, r), at->pinned, at->found, 2 * sizeof(int64_t), err);
+    return stm_stream_copy(stm_team_stream(s->team, r), found_of(at), at->found, 2 * sizeof(int64_t), err);
 }
 
 /* Half as much, where a launch found more than there is room for. */
@@ -244,7 +233,7 @@ static void advance(const search *s, rank_state *at, int64_t found)
 
 static mill_status report(search *s, int32_t r, int64_t n, mill_error *err)
 {
-    const stm_near_pair *from = (const stm_near_pair *)(s->rank[r].pinned + 2 * sizeof(int64_t));
+    const stm_near_pair *from = pairs_of(&s->rank[r]);
 
     for (int64_t i = 0; i < n; i++)
         s->pairs[i] = (mill_pair){s->own.valid[from[i].i], s->own.valid[from[i].j], s->args->scores ? from[i].score : 0.0f};
@@ -272,15 +261,15 @@ static mill_status look(search *s, int64_t b, mill_error *err)
         if (st == MILL_OK) st = stm_team_settle(s->team, err);
         for (int32_t r = 0; r < s->ranks && st == MILL_OK; r++) { /* the pairs themselves */
             rank_state *at = &s->rank[r];
-            const int64_t *found = (const int64_t *)at->pinned;
+            const int64_t *found = found_of(at);
             if (at->busy && found[0] <= s->room && found[1] > 0)
-                st = stm_stream_copy(stm_team_stream(s->team, r), at->pinned + 2 * sizeof(int64_t), at->out,
+                st = stm_stream_copy(stm_team_stream(s->team, r), pairs_of(at), at->out,
                                      (size_t)found[1] * sizeof(stm_near_pair), err);
         }
         if (st == MILL_OK) st = stm_team_settle(s->team, err);
         for (int32_t r = 0; r < s->ranks && st == MILL_OK; r++) {
             rank_state *at = &s->rank[r];
-            const int64_t *found = (const int64_t *)at->pinned;
+            const int64_t *found = found_of(at);
             if (!at->busy) continue;
             at->busy = false;
             if (found[0] > s->room) {
@@ -302,13 +291,7 @@ static mill_status load_surely(search *s, int64_t g, int64_t b, bool round, mill
         mill_error why = {0};
         mill_status st = round || attempt > 1 ? load_round(s, g, &why) : MILL_OK;
         if (st == MILL_OK) st = load_b(s, b, &why);
-        if (st == MILL_OK) return st;
-        stm_team_drain(s->team);
-        const bool again = s->ranks > 1 && stm_comm_verdict(st) == STM_RETRY && attempt < STM_SEARCH_TRIES;
-        if (!again || (st = stm_team_rebuild(s->team, &why)) != MILL_OK) {
-            *err = why;
-            return st;
-        }
+        if (st == MILL_OK || (st = stm_search_recover(s->team, attempt, st, &why, err)) != MILL_OK) return st;
     }
 }
 

@@ -15,6 +15,7 @@
 #ifndef STM_SEARCH_SEARCH_H
 #define STM_SEARCH_SEARCH_H
 
+#include "core/error.h"
 #include "kernels/vectors.h"
 #include "search/twins.h"
 #include "stepmill/ops.h"
@@ -35,9 +36,19 @@ bool stm_pairs_on_devices(const mill_pairs_args *a);
 mill_status stm_topk_team(stm_team *t, const mill_topk_args *a, const stm_search_opts *opts, mill_error *err);
 mill_status stm_pairs_team(stm_team *t, const mill_pairs_args *a, const stm_search_opts *opts, mill_error *err);
 
-/* ---- shared by topk.c and pairs.c ---- */
+/* ---- search.c: shared by topk.c and pairs.c ---- */
 
 #define STM_SEARCH_TRIES 3
+
+/** What a rank works in. All zero = nothing. */
+typedef struct stm_search_memory {
+    void *arena;  /* on its device */
+    void *pinned; /* on the host */
+} stm_search_memory;
+/** On failure stm_search_free takes what there is. */
+mill_status stm_search_alloc(stm_team *t, int32_t rank, size_t device_bytes, size_t pinned_bytes, stm_search_memory *out, mill_error *err);
+/** After stm_team_settle or stm_team_drain. Accepts nothing, leaves nothing. */
+void stm_search_free(stm_team *t, int32_t rank, stm_search_memory *m);
 
 /** Cut @p bytes, rounded up to 256, from *at; which begins at NULL where only the sum is wanted. */
 static inline void *stm_carve(char **at, size_t bytes)
@@ -53,5 +64,11 @@ mill_status stm_search_budget(stm_team *t, int64_t *bytes, mill_error *err);
 /** Queue the rows and lengths of v->rows[pick[0 .. n - 1]] to a rank's device. */
 mill_status stm_search_load(stm_team *t, int32_t rank, const stm_twins *twins, const stm_vectors *v, const int64_t *pick, int64_t n, float *rows,
                             double *lengths, mill_error *err);
+/** Queue the units (kernels/vectors.h) of @p n rows that are there. */
+mill_status stm_search_unit(stm_team *t, int32_t rank, const float *rows, const double *lengths, uint16_t *out, int64_t n, int32_t dim,
+                            mill_error *err);
+/** After attempt number @p attempt, from 1, failed with @p st and @p why: waits for what is queued. MILL_OK: connected anew, to be tried again; else
+ *  the failure, in @p err too. */
+mill_status stm_search_recover(stm_team *t, int32_t attempt, mill_status st, mill_error *why, mill_error *err);
 
 #endif

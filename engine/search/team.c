@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "core/alloc.h"
+#include "core/error.h"
 #include "search/form.h"
 
 enum { SLOTS = 2, LATE = 4 };
@@ -217,10 +218,7 @@ mill_status stm_team_group(stm_team *t, const stm_comm_call *calls, int32_t n, m
         st = stm_comm_poll(t->comm, &why);
         if (st == MILL_OK) st = stm_comm_submit(t->comm, calls, n, &why);
         if (st == MILL_OK) break;
-        if (st != MILL_ERR_AGAIN) {
-            *err = why;
-            return st;
-        }
+        if (st != MILL_ERR_AGAIN) return stm_error_hand_on(&why, st, err);
         nap(&ns);
     }
     while ((st = stm_comm_poll(t->comm, err)) == MILL_ERR_AGAIN) nap(&ns);

@@ -9,7 +9,7 @@ enum { CHUNK_ROWS = 4096 };
 
 /* What a rank has: one allocation on its device, cut into these. */
 typedef struct rank_state {
-    void *arena, *pinned;
+    stm_search_memory memory;
     float *query_rows, *block_rows;
     uint16_t *query_units, *block_units;
     double *query_length, *block_length;
@@ -36,41 +36,6 @@ bool stm_topk_on_devices(const mill_topk_args *a)
 {
     return (a->k <= STM_NEAREST_MAX_K || a->n_corpus <= STM_NEAREST_MAX_K) && a->n_corpus < STM_RANK_ROWS &&
            a->n_queries < STM_RANK_ROWS;
-}
-
-mill_status stm_search_budget(stm_team *t, int64_t *bytes, mill_error *err)
-{
-    int64_t least = INT64_MAX;
-
-    for (int32_t r = 0; r < stm_team_size(t); r++) {
-        int64_t free_bytes = 0, total = 0;
-        const mill_status st = stm_device_memory(stm_team_device(t, r), &free_bytes, &total, err);
-        if (st != MILL_OK) return st;
-        if (free_bytes < least) least = free_bytes;
-    }
-    *bytes = least / 10 * 8; /* others may want some of it */
-    return MILL_OK;
-}
-
-typedef struct picked {
-    const stm_vectors *v;
-    const int64_t *pick;
-} picked;
-
-static void fill_lengths(const void *user, int64_t first, int64_t n, void *out)
-{
-    const picked *p = user;
-
-    for (int64_t i = 0; i < n; i++) ((double *)out)[i] = p->v->length[p->pick[first + i]];
-}
-
-mill_status stm_search_load(stm_team *t, int32_t rank, const stm_twins *twins, const stm_vectors *v, const int64_t *pick, int64_t n, float *rows,
-                            double *lengths, mill_error *err)
-{
-    static const stm_twins none = {0};
-    const mill_status st = stm_twins_rows(twins != NULL ? twins : &none, t, rank, v->rows, pick, n, v->dim, rows, err);
-
-    return st != MILL_OK ? st : stm_team_upload(t, rank, lengths, n, sizeof(double), fill_lengths, &(picked){v, pick}, err);
 }
 
 static void fill_self(const void *user, int64_t first, int64_t n, void *out)
@@ -103,9 +68,7 @@ static size_t carve(const search *s, rank_state *r, char *base)
 static void release(search *s)
 {
     for (int32_t r = 0; r < s->ranks; r++) {
-        void *pinned = s->rank[r].pinned;
-        stm_team_free(s->team, r, STM_MEM_DEVICE, &s->rank[r].arena);
-        stm_team_free(s->team, r, STM_MEM_PINNED, &pinned);
+        stm_search_free(s->team, r, &s->rank[r].memory);
         memset(&s->rank[r], 0, sizeof s->rank[r]);
     }
 }
@@ -116,10 +79,8 @@ static mill_status allocate(search *s, mill_error *err)
 
     for (int32_t r = 0; r < s->ranks && st == MILL_OK; r++) {
         rank_state *at = &s->rank[r];
-        st = stm_team_alloc(s->team, r, STM_MEM_DEVICE, carve(s, at, NULL), &at->arena, err);
-        if (st == MILL_OK) (void)carve(s, at, at->arena);
-        if (st == MILL_OK)
-            st = stm_team_alloc(s->team, r, STM_MEM_PINNED, (size_t)(s->share * s->k) * sizeof(uint64_t), &at->pinned, err);
+        st = stm_search_alloc(s->team, r, carve(s, at, NULL), (size_t)(s->share * s->k) * sizeof(uint64_t), &at->memory, err);
+        if (st == MILL_OK) (void)carve(s, at, at->memory.arena);
     }
     if (st != MILL_OK) release(s);
     return st;
@@ -154,10 +115,7 @@ static mill_status make_room(search *s, const stm_search_opts *opts, mill_error 
     for (;;) {
         mill_error why = {0};
         st = allocate(s, &why);
-        if (st != MILL_ERR_DEVICE_MEM || !halve(s)) {
-            if (st != MILL_OK) *err = why;
-            return st;
-        }
+        if (st != MILL_ERR_DEVICE_MEM || !halve(s)) return stm_error_hand_on(&why, st, err);
     }
 }
 
@@ -166,14 +124,6 @@ static mill_status make_room(search *s, const stm_search_opts *opts, mill_error 
 static stm_comm_call gather(int32_t rank, stm_comm_type type, int64_t count, const void *send, void *recv)
 {
     return (stm_comm_call){.kind = STM_COMM_ALL_GATHER, .type = type, .rank = rank, .count = count, .send = send, .recv = recv};
-}
-
-static mill_status unit(search *s, int32_t r, const float *rows, const double *length, uint16_t *out, int64_t n, mill_error *err)
-{
-    const stm_unit_args a = {rows, length, out, n, s->dim};
-
-    return stm_team_launched(s->team, r, stm_team_kernels(s->team)->unit(&a, stm_stream_native(stm_team_stream(s->team, r))),
-                             "scaling vectors", err);
 }
 
 /* Queries first .. first + n - 1 on every device, as units too; lists empty. */
@@ -196,8 +146,7 @@ static mill_status load_queries(search *s, int64_t first, int64_t n, mill_error 
     if (st == MILL_OK) st = stm_team_group(s->team, calls, 2 * s->ranks, err);
     for (int32_t r = 0; r < s->ranks && st == MILL_OK; r++) {
         rank_state *at = &s->rank[r];
-        st = stm_team_enter(s->team, r, err);
-        if (st == MILL_OK) st = unit(s, r, at->query_rows, at->query_length, at->query_units, n, err);
+        st = stm_search_unit(s->team, r, at->query_rows, at->query_length, at->query_units, n, s->dim, err);
         if (st == MILL_OK)
             st = stm_stream_fill(stm_team_stream(s->team, r), at->lists + r * s->chunk * s->k, 0xff,
                                  (size_t)(s->chunk * s->k) * sizeof(uint64_t), err);
@@ -214,7 +163,7 @@ static mill_status load_block(search *s, int32_t r, int64_t first, int64_t n, mi
     if (at->loaded == first) return MILL_OK;
     at->loaded = -1;
     st = stm_search_load(s->team, r, s->twins, &s->own, s->own.kept + first, n, at->block_rows, at->block_length, err);
-    if (st == MILL_OK) st = unit(s, r, at->block_rows, at->block_length, at->block_units, n, err);
+    if (st == MILL_OK) st = stm_search_unit(s->team, r, at->block_rows, at->block_length, at->block_units, n, s->dim, err);
     if (st == MILL_OK) at->loaded = first;
     return st;
 }
@@ -266,7 +215,7 @@ static mill_status collect(search *s, int64_t n, mill_error *err)
         }
         if (st == MILL_OK)
             st =
-                stm_stream_copy(stm_team_stream(s->team, r), at->pinned, at->merged, (size_t)(mine * s->k) * sizeof(uint64_t), err);
+                stm_stream_copy(stm_team_stream(s->team, r), at->memory.pinned, at->merged, (size_t)(mine * s->k) * sizeof(uint64_t), err);
     }
     return st == MILL_OK ? stm_team_settle(s->team, err) : st;
 }
@@ -277,7 +226,7 @@ static void write_down(const search *s, int64_t first, int64_t n)
 
     for (int64_t i = 0; i < n; i++) {
         const int64_t q = s->queries->valid[first + i];
-        const uint64_t *list = (const uint64_t *)s->rank[i / s->share].pinned + i % s->share * s->k;
+        const uint64_t *list = (const uint64_t *)s->rank[i / s->share].memory.pinned + i % s->share * s->k;
         for (int32_t j = 0; j < s->k && list[j] != STM_NO_RANK; j++) {
             a->rows[q * a->k + j] = s->own.kept[stm_rank_row(list[j])];
             a->scores[q * a->k + j] = stm_rank_score(list[j]);
@@ -310,13 +259,7 @@ static mill_status search_chunk_surely(search *s, int64_t first, int64_t n, mill
     for (int32_t attempt = 1;; attempt++) {
         mill_error why = {0};
         mill_status st = search_chunk(s, first, n, &why);
-        if (st == MILL_OK) return st;
-        stm_team_drain(s->team);
-        const bool again = s->ranks > 1 && stm_comm_verdict(st) == STM_RETRY && attempt < STM_SEARCH_TRIES;
-        if (!again || (st = stm_team_rebuild(s->team, &why)) != MILL_OK) {
-            *err = why;
-            return st;
-        }
+        if (st == MILL_OK || (st = stm_search_recover(s->team, attempt, st, &why, err)) != MILL_OK) return st;
         for (int32_t r = 0; r < s->ranks; r++) s->rank[r].loaded = -1;
     }
 }
