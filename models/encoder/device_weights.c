@@ -1,6 +1,5 @@
 #include "models/encoder/device_weights.h"
 
-#include <pthread.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -10,11 +9,6 @@
 
 #define PIECE ((size_t)4 << 20) /* bytes that go up at once: two of them, one read while the other one is copied */
 #define ALIGN 256
-
-/* Weights in use. Held while uploading, too: a second replica waits rather than uploading the same again. Lock order: the locks of
- * devices (alloc, free) are taken under it, nothing of the engine's. */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static stm_device_weights *in_use; /* lock */
 
 /*
  * Lays tensors into the memory on the device and fills them. It goes over all of them twice: first with no memory, when places are only
@@ -148,8 +142,10 @@ static void all(uploader *u, const stm_safetensors *file, const float *type_row,
     }
 }
 
-static void destroy(stm_device_weights *w)
+static void destroy(stm_shared *shared)
 {
+    stm_device_weights *w = (stm_device_weights *)shared;
+
     if (w->device != NULL) stm_device_free(w->device, STM_MEM_DEVICE, w->memory);
     stm_device_unref(&w->device);
     stm_free(w->layers);
@@ -192,36 +188,14 @@ static mill_status fill(uploader *u, const stm_safetensors *file, mill_error *er
     return st;
 }
 
-static mill_status load(const stm_safetensors *file, const stm_encoder_config *c, stm_real type, stm_stream *stream,
-                        stm_device_weights **out, mill_error *err)
-{
-    stm_device_weights *w = stm_calloc(sizeof *w);
-    stm_device *dev = stm_stream_device(stream);
-    uploader u = {.w = w, .stream = stream, .kernels = stm_kernels_of(stm_device_ops_of(dev)), .err = err};
-    mill_status st = MILL_OK;
+/* ---- the shelf ---- */
 
-    if (w == NULL || (w->layers = stm_calloc((size_t)c->layers * sizeof *w->layers)) == NULL) {
-        stm_free(w);
-        return mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
-    }
-    w->type = type, w->config = *c;
-    w->ld = stm_device_stride(c->hidden), w->ld_wide = stm_device_stride(c->feed_forward);
-    /* The products' GELU is the one with tanh. In bf16 it stands for the one with erf, too: they differ by less than the roundings around them. */
-    w->gelu_in_product = c->gelu == STM_GELU_TANH || type == STM_BF16;
-    w->device = stm_device_ref(dev);
-    w->file = *stm_safetensors_id(file);
-    w->refs = 1;
-    if (u.kernels == NULL) st = mill_fail(err, MILL_ERR_UNSUPPORTED, "the device's kernels are of another version");
-    if (st == MILL_OK && stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_IO, "injected failure of loading weights");
-    if (st == MILL_OK) st = stm_device_enter(dev, err);
-    if (st == MILL_OK) st = fill(&u, file, err);
-    if (st != MILL_OK) {
-        destroy(w);
-        return st;
-    }
-    *out = w;
-    return MILL_OK;
-}
+typedef struct wanted {
+    const stm_safetensors *file;
+    const stm_encoder_config *config;
+    stm_real type;
+    stm_stream *stream;
+} wanted;
 
 /* The parts of a configuration that say what is on the device. */
 static bool same(const stm_encoder_config *a, const stm_encoder_config *b)
@@ -229,46 +203,68 @@ static bool same(const stm_encoder_config *a, const stm_encoder_config *b)
     return a->layers == b->layers && a->hidden == b->hidden && a->feed_forward == b->feed_forward && a->gelu == b->gelu;
 }
 
+static bool is_wanted(const stm_shared *shared, const void *user)
+{
+    const stm_device_weights *w = (const stm_device_weights *)shared;
+    const wanted *of = user;
+    const stm_device *dev = stm_stream_device(of->stream);
+
+    return stm_device_ops_of(w->device) == stm_device_ops_of(dev) && stm_device_ordinal(w->device) == stm_device_ordinal(dev) &&
+           !stm_device_lost(w->device) && w->type == of->type && same(&w->config, of->config) &&
+           memcmp(&w->file, stm_safetensors_id(of->file), sizeof w->file) == 0;
+}
+
+static mill_status load(void *user, stm_shared **out, mill_error *err)
+{
+    const wanted *of = user;
+    const stm_encoder_config *c = of->config;
+    stm_device_weights *w = stm_calloc(sizeof *w);
+    stm_device *dev = stm_stream_device(of->stream);
+    uploader u = {.w = w, .stream = of->stream, .kernels = stm_kernels_of(stm_device_ops_of(dev)), .err = err};
+    mill_status st = MILL_OK;
+
+    if (w == NULL || (w->layers = stm_calloc((size_t)c->layers * sizeof *w->layers)) == NULL) {
+        stm_free(w);
+        return mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
+    }
+    w->type = of->type, w->config = *c;
+    w->ld = stm_device_stride(c->hidden), w->ld_wide = stm_device_stride(c->feed_forward);
+    /* The products' GELU is the one with tanh. In bf16 it stands for the one with erf, too: they differ by less than the roundings around them. */
+    w->gelu_in_product = c->gelu == STM_GELU_TANH || of->type == STM_BF16;
+    w->device = stm_device_ref(dev);
+    w->file = *stm_safetensors_id(of->file);
+    if (u.kernels == NULL) st = mill_fail(err, MILL_ERR_UNSUPPORTED, "the device's kernels are of another version");
+    if (st == MILL_OK && stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_IO, "injected failure of loading weights");
+    if (st == MILL_OK) st = stm_device_enter(dev, err);
+    if (st == MILL_OK) st = fill(&u, of->file, err);
+    if (st != MILL_OK) {
+        destroy(&w->shared);
+        return st;
+    }
+    *out = &w->shared;
+    return MILL_OK;
+}
+
+/* Lock order: the locks of devices (alloc, free) are taken under the shelf's, nothing of the engine's. */
+static stm_shelf shelf = STM_SHELF(is_wanted, load, destroy);
+
 mill_status stm_device_weights_get(const char *path, const stm_encoder_config *c, stm_real type, stm_stream *stream,
                                    stm_device_weights **out, mill_error *err)
 {
-    stm_device *dev = stm_stream_device(stream);
+    wanted of = {.config = c, .type = type, .stream = stream};
     stm_safetensors *file = NULL;
-    stm_device_weights *w;
+    stm_shared *found;
     mill_status st = stm_safetensors_open(path, &file, err);
 
-    if (st != MILL_OK) return st;
-    pthread_mutex_lock(&lock);
-    for (w = in_use; w != NULL; w = w->next)
-        if (stm_device_ops_of(w->device) == stm_device_ops_of(dev) && stm_device_ordinal(w->device) == stm_device_ordinal(dev) &&
-            !stm_device_lost(w->device) && w->type == type && same(&w->config, c) &&
-            memcmp(&w->file, stm_safetensors_id(file), sizeof w->file) == 0)
-            break;
-    if (w != NULL) {
-        w->refs++;
-    } else if ((st = load(file, c, type, stream, &w, err)) == MILL_OK) {
-        w->next = in_use;
-        in_use = w;
-    }
-    pthread_mutex_unlock(&lock);
+    of.file = file;
+    if (st == MILL_OK) st = stm_shelf_get(&shelf, &of, &found, err);
     stm_safetensors_close(&file);
-    if (st == MILL_OK) *out = w;
+    if (st == MILL_OK) *out = (stm_device_weights *)found;
     return st;
 }
 
 void stm_device_weights_put(stm_device_weights **w)
 {
-    stm_device_weights *gone = NULL;
-
-    if (*w == NULL) return;
-    pthread_mutex_lock(&lock);
-    if (--(*w)->refs == 0) {
-        stm_device_weights **at = &in_use;
-        while (*at != *w) at = &(*at)->next;
-        *at = (*w)->next;
-        gone = *w;
-    }
-    pthread_mutex_unlock(&lock);
-    if (gone != NULL) destroy(gone);
+    if (*w != NULL) stm_shelf_put(&shelf, &(*w)->shared);
     *w = NULL;
 }

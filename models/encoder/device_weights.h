@@ -11,6 +11,7 @@
 #include "device/stream.h"
 #include "kernels/values.h"
 #include "models/encoder/config.h"
+#include "models/encoder/shared.h"
 #include "models/weights/file.h"
 
 typedef struct stm_device_norm {
@@ -28,6 +29,7 @@ typedef struct stm_device_layer {
 
 /** Read only once made. */
 typedef struct stm_device_weights {
+    stm_shared shared; /* first */
     stm_real type;
     stm_encoder_config config;
     int64_t ld, ld_wide; /* strides of hidden and of feed_forward values */
@@ -37,12 +39,9 @@ typedef struct stm_device_weights {
     stm_device_layer *layers; /* host memory */
     int64_t parameters;
     size_t bytes; /* on the device */
-    /* the cache */
     stm_device *device; /* a reference */
     void *memory;
     stm_file_id file;
-    struct stm_device_weights *next; /* lock */
-    int32_t refs;                    /* lock */
 } stm_device_weights;
 
 /** Stride of rows of @p n values: whole 16 bytes in any type. */

@@ -1,6 +1,5 @@
 #include "models/encoder/weights.h"
 
-#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -9,11 +8,6 @@
 #include "core/fault.h"
 #include "kernels/parallel.h"
 #include "models/encoder/tensors.h"
-
-/* Weights in use, so that replicas share them. Taken while loading, too: a second replica waits for the first rather than
- * packing the same matrices again. Lock order: nothing is called with it that takes another lock of the engine; threads that pack take none. */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static stm_encoder_weights *in_use; /* lock */
 
 /* Packs tensors one after another; after the first failure it does nothing. */
 typedef struct packer {
@@ -110,8 +104,10 @@ mill_status stm_encoder_weights_check(const stm_safetensors *file, const stm_enc
     return st;
 }
 
-static void destroy(stm_encoder_weights *w)
+static void destroy(stm_shared *shared)
 {
+    stm_encoder_weights *w = (stm_encoder_weights *)shared;
+
     for (int32_t i = 0; w->layers != NULL && i < w->n_layers; i++) {
         stm_encoder_layer *l = &w->layers[i];
         stm_gemm_weight **all[] = {&l->query, &l->key, &l->value, &l->output, &l->up, &l->down};
@@ -180,70 +176,64 @@ static int32_t loaders(void)
     return n < LOADERS_MAX ? n : LOADERS_MAX;
 }
 
-static mill_status load(stm_safetensors **file, const stm_encoder_config *c, stm_gemm_type type, int64_t parameters,
-                        stm_encoder_weights **out, mill_error *err)
+/* ---- the shelf ---- */
+
+typedef struct wanted {
+    stm_safetensors *file;
+    const stm_encoder_config *config;
+    stm_gemm_type type;
+    int64_t parameters;
+} wanted;
+
+static bool is_wanted(const stm_shared *shared, const void *user)
 {
+    const stm_encoder_weights *w = (const stm_encoder_weights *)shared;
+    const wanted *of = user;
+
+    return w->type == of->type && w->n_layers == of->config->layers &&
+           memcmp(stm_safetensors_id(w->file), stm_safetensors_id(of->file), sizeof(stm_file_id)) == 0;
+}
+
+static mill_status load(void *user, stm_shared **out, mill_error *err)
+{
+    wanted *of = user;
     stm_encoder_weights *w = stm_calloc(sizeof *w);
-    loading l = {.file = *file, .config = c, .weights = w, .type = type};
+    loading l = {.file = of->file, .config = of->config, .weights = w, .type = of->type};
     mill_status st = MILL_OK;
 
     if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
     if (stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_IO, "injected failure of loading weights");
-    if (st == MILL_OK && !make_vectors(w, c)) st = mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
+    if (st == MILL_OK && !make_vectors(w, of->config)) st = mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
     if (st == MILL_OK) st = stm_parallel(loaders(), load_layers, &l, err);
     if (st != MILL_OK) {
-        destroy(w);
+        destroy(&w->shared);
         return st;
     }
-    w->type = type, w->parameters = parameters, w->refs = 1;
-    w->file = *file, *file = NULL; /* stays mapped: the word embeddings are read from it */
-    *out = w;
+    w->type = of->type, w->parameters = of->parameters;
+    w->file = of->file, of->file = NULL; /* stays mapped: the word embeddings are read from it */
+    *out = &w->shared;
     return MILL_OK;
 }
+
+/* Lock order: nothing is called with the shelf's lock that takes another lock of the engine; threads that pack take none. */
+static stm_shelf shelf = STM_SHELF(is_wanted, load, destroy);
 
 mill_status stm_encoder_weights_get(const char *path, const stm_encoder_config *c, stm_gemm_type type, stm_encoder_weights **out,
                                     mill_error *err)
 {
-    stm_safetensors *file = NULL;
-    mill_status st = stm_safetensors_open(path, &file, err);
-    stm_encoder_weights *w;
-    int64_t parameters = 0;
+    wanted of = {.config = c, .type = type};
+    stm_shared *found;
+    mill_status st = stm_safetensors_open(path, &of.file, err);
 
-    if (st == MILL_OK) st = stm_encoder_weights_check(file, c, &parameters, err);
-    if (st != MILL_OK) {
-        stm_safetensors_close(&file);
-        return st;
-    }
-    pthread_mutex_lock(&lock);
-    for (w = in_use; w != NULL; w = w->next)
-        if (w->type == type && w->n_layers == c->layers &&
-            memcmp(stm_safetensors_id(w->file), stm_safetensors_id(file), sizeof(stm_file_id)) == 0)
-            break;
-    if (w != NULL) {
-        w->refs++;
-    } else if (st = load(&file, c, type, parameters, &w, err), w != NULL) { /* set on success only */
-        w->next = in_use;
-        in_use = w;
-    }
-    pthread_mutex_unlock(&lock);
-    stm_safetensors_close(&file);
-    if (st == MILL_OK) *out = w;
+    if (st == MILL_OK) st = stm_encoder_weights_check(of.file, c, &of.parameters, err);
+    if (st == MILL_OK) st = stm_shelf_get(&shelf, &of, &found, err);
+    stm_safetensors_close(&of.file);
+    if (st == MILL_OK) *out = (stm_encoder_weights *)found;
     return st;
 }
 
 void stm_encoder_weights_put(stm_encoder_weights **w)
 {
-    stm_encoder_weights *gone = NULL;
-
-    if (*w == NULL) return;
-    pthread_mutex_lock(&lock);
-    if (--(*w)->refs == 0) {
-        stm_encoder_weights **at = &in_use;
-        while (*at != *w) at = &(*at)->next;
-        *at = (*w)->next;
-        gone = *w;
-    }
-    pthread_mutex_unlock(&lock);
-    if (gone != NULL) destroy(gone);
+    if (*w != NULL) stm_shelf_put(&shelf, &(*w)->shared);
     *w = NULL;
 }

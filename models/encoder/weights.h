@@ -4,6 +4,7 @@
 
 #include "kernels/gemm.h"
 #include "models/encoder/config.h"
+#include "models/encoder/shared.h"
 #include "models/weights/safetensors.h"
 
 typedef struct stm_encoder_norm {
@@ -18,6 +19,7 @@ typedef struct stm_encoder_layer {
 
 /** Read only once made. */
 typedef struct stm_encoder_weights {
+    stm_shared shared; /* first */
     stm_gemm_type type;
     stm_encoder_layer *layers;
     int32_t n_layers;
@@ -28,9 +30,6 @@ typedef struct stm_encoder_weights {
     float *vectors; /* holds norms and type_row */
     int64_t parameters;
     stm_safetensors *file;
-    /* the cache */
-    struct stm_encoder_weights *next; /* lock */
-    int32_t refs;                     /* lock */
 } stm_encoder_weights;
 
 /** Check that @p file has every tensor that @p c asks for. @p parameters may be NULL. */
