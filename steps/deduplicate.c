@@ -16,7 +16,7 @@
 enum { GROUPS_PER_BATCH = 256, OWN_COLUMNS = 4 };
 
 typedef struct settings {
-    stm_rows_layout layout;
+    stm_rows_layout layout; /* first: the step's state begins with it */
     float threshold;
     bool groups;            /* output: groups, else rows */
     const mill_type **types; /* groups: [n_types] of the columns, first those of our own, then the lists of what is carried */
@@ -43,20 +43,13 @@ static mill_status add_group_column(settings *s, mill_io *io, const char *name, 
     return mill_io_add(io, name, type, NULL, err);
 }
 
-static mill_status taken(const char *name, mill_error *err)
-{
-    mill_fail(err, MILL_ERR_INVALID, "a column \"%s\" arrives already", name);
-    mill_error_remedy(err, "Give it another name in the step that makes it (outputs:)");
-    return MILL_ERR_INVALID;
-}
-
 /* A list of the members' values, under the column's name. */
 static mill_status carry(settings *s, mill_io *io, int32_t column, mill_error *err)
 {
     static const char *const own[OWN_COLUMNS] = {"group", "size", "rows", "scores"};
 
     for (int i = 0; i < OWN_COLUMNS; i++)
-        if (strcmp(s->layout.names[column], own[i]) == 0) return taken(own[i], err);
+        if (strcmp(s->layout.names[column], own[i]) == 0) return stm_rows_layout_taken(own[i], err);
     s->carried[s->n_types - OWN_COLUMNS] = column;
     return add_group_column(s, io, s->layout.names[column], mill_type_list(s->layout.types[column]), err);
 }
@@ -95,13 +88,10 @@ static mill_status configure_rows(settings *s, mill_io *io, mill_error *err)
 {
     mill_status st;
 
-    for (int32_t i = 0; i < s->layout.n_columns; i++) {
-        const char *name = s->layout.names[i];
-        if (strcmp(name, "group") == 0 || strcmp(name, "keep") == 0) return taken(name, err);
-        if ((st = mill_io_add(io, name, s->layout.types[i], NULL, err)) != MILL_OK) return st;
-    }
-    if ((st = mill_io_add(io, "group", mill_type_plain(MILL_INT64), NULL, err)) != MILL_OK) return st;
-    return mill_io_add(io, "keep", mill_type_plain(MILL_BOOL), NULL, err);
+    for (int32_t i = 0; i < s->layout.n_columns; i++)
+        if ((st = mill_io_add(io, s->layout.names[i], s->layout.types[i], NULL, err)) != MILL_OK) return st;
+    if ((st = stm_rows_layout_add(&s->layout, io, "group", mill_type_plain(MILL_INT64), err)) != MILL_OK) return st;
+    return stm_rows_layout_add(&s->layout, io, "keep", mill_type_plain(MILL_BOOL), err);
 }
 
 static mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_error *err)
@@ -118,30 +108,6 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
 }
 
 static const settings *settings_of(const mill_replica *r) { return mill_step_state(mill_replica_step(r)); }
-
-static mill_status load(mill_replica *r, mill_error *err)
-{
-    stm_rows *rows = calloc(1, sizeof *rows);
-
-    if (rows == NULL) return no_memory(err);
-    mill_replica_set_state(r, rows);
-    return MILL_OK;
-}
-
-static void unload(mill_replica *r)
-{
-    stm_rows *rows = mill_replica_state(r);
-
-    if (rows == NULL) return;
-    stm_rows_fini(rows, &settings_of(r)->layout);
-    free(rows);
-    mill_replica_set_state(r, NULL);
-}
-
-static mill_status accept(mill_replica *r, size_t input, const mill_batch *in, mill_error *err)
-{
-    return stm_rows_accept(mill_replica_state(r), &settings_of(r)->layout, input, in, err);
-}
 
 /* ---- groups ---- */
 
@@ -348,8 +314,8 @@ const mill_step_type stm_step_deduplicate = {
     .inputs = inputs,
     .n_inputs = 1,
     .configure = configure,
-    .load = load,
-    .unload = unload,
-    .accept = accept,
+    .load = stm_rows_load,
+    .unload = stm_rows_unload,
+    .accept = stm_rows_take,
     .finish = finish,
 };

@@ -9,7 +9,7 @@
 #include "steps/vectors/rows.h"
 
 typedef struct settings {
-    stm_rows_layout layout;
+    stm_rows_layout layout; /* first: the step's state begins with it */
     const mill_type *rows_type, *scores_type, *ids_type; /* lists; ids_type NULL = not wanted */
     int64_t k;
     float threshold;
@@ -26,17 +26,6 @@ static void settings_free(void *p)
 }
 
 static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory for neighbours"); }
-
-/* Outputs may not hide what arrives: both would have one name. */
-static mill_status add_new(const settings *s, mill_io *io, const char *name, const mill_type *type, mill_error *err)
-{
-    if (stm_rows_layout_column(&s->layout, name) >= 0) {
-        mill_fail(err, MILL_ERR_INVALID, "a column \"%s\" arrives already", name);
-        mill_error_remedy(err, "Give it another name in the step that makes it (outputs:)");
-        return MILL_ERR_INVALID;
-    }
-    return mill_io_add(io, name, type, NULL, err);
-}
 
 static mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_error *err)
 {
@@ -65,36 +54,12 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     if (s->rows_type == NULL || s->scores_type == NULL || (s->id >= 0 && s->ids_type == NULL)) return no_memory(err);
     for (int32_t i = 0; i < s->layout.n_columns; i++)
         if ((st = mill_io_add(io, s->layout.names[i], s->layout.types[i], NULL, err)) != MILL_OK) return st;
-    if ((st = add_new(s, io, "neighbours", s->rows_type, err)) != MILL_OK) return st;
-    if ((st = add_new(s, io, "scores", s->scores_type, err)) != MILL_OK) return st;
-    return s->ids_type != NULL ? add_new(s, io, "neighbour_ids", s->ids_type, err) : MILL_OK;
+    if ((st = stm_rows_layout_add(&s->layout, io, "neighbours", s->rows_type, err)) != MILL_OK) return st;
+    if ((st = stm_rows_layout_add(&s->layout, io, "scores", s->scores_type, err)) != MILL_OK) return st;
+    return s->ids_type != NULL ? stm_rows_layout_add(&s->layout, io, "neighbour_ids", s->ids_type, err) : MILL_OK;
 }
 
 static const settings *settings_of(const mill_replica *r) { return mill_step_state(mill_replica_step(r)); }
-
-static mill_status load(mill_replica *r, mill_error *err)
-{
-    stm_rows *rows = calloc(1, sizeof *rows);
-
-    if (rows == NULL) return no_memory(err);
-    mill_replica_set_state(r, rows);
-    return MILL_OK;
-}
-
-static void unload(mill_replica *r)
-{
-    stm_rows *rows = mill_replica_state(r);
-
-    if (rows == NULL) return;
-    stm_rows_fini(rows, &settings_of(r)->layout);
-    free(rows);
-    mill_replica_set_state(r, NULL);
-}
-
-static mill_status accept(mill_replica *r, size_t input, const mill_batch *in, mill_error *err)
-{
-    return stm_rows_accept(mill_replica_state(r), &settings_of(r)->layout, input, in, err);
-}
 
 /* What the search found, k places per vector. */
 typedef struct found {
@@ -264,8 +229,8 @@ const mill_step_type stm_step_nearest_neighbours = {
     .inputs = inputs,
     .n_inputs = 1,
     .configure = configure,
-    .load = load,
-    .unload = unload,
-    .accept = accept,
+    .load = stm_rows_load,
+    .unload = stm_rows_unload,
+    .accept = stm_rows_take,
     .finish = finish,
 };

@@ -14,6 +14,18 @@ int32_t stm_rows_layout_column(const stm_rows_layout *l, const char *name)
     return -1;
 }
 
+mill_status stm_rows_layout_taken(const char *name, mill_error *err)
+{
+    mill_fail(err, MILL_ERR_INVALID, "a column \"%s\" arrives already", name);
+    mill_error_remedy(err, "Give it another name in the step that makes it (outputs:)");
+    return MILL_ERR_INVALID;
+}
+
+mill_status stm_rows_layout_add(const stm_rows_layout *l, mill_io *io, const char *name, const mill_type *type, mill_error *err)
+{
+    return stm_rows_layout_column(l, name) >= 0 ? stm_rows_layout_taken(name, err) : mill_io_add(io, name, type, NULL, err);
+}
+
 static mill_status add_column(stm_rows_layout *l, mill_io *io, size_t input, const char *name, size_t width, mill_error *err)
 {
     int32_t place, at;
@@ -246,4 +258,32 @@ mill_status stm_rows_batch(const stm_rows *t, const stm_rows_layout *l, const st
     }
     *out = b;
     return MILL_OK;
+}
+
+/* ---- calls of a step type ---- */
+
+static const stm_rows_layout *layout_of(const mill_replica *r) { return mill_step_state(mill_replica_step(r)); }
+
+mill_status stm_rows_load(mill_replica *r, mill_error *err)
+{
+    stm_rows *t = calloc(1, sizeof *t);
+
+    if (t == NULL) return no_memory(err);
+    mill_replica_set_state(r, t);
+    return MILL_OK;
+}
+
+void stm_rows_unload(mill_replica *r)
+{
+    stm_rows *t = mill_replica_state(r);
+
+    if (t == NULL) return;
+    stm_rows_fini(t, layout_of(r));
+    free(t);
+    mill_replica_set_state(r, NULL);
+}
+
+mill_status stm_rows_take(mill_replica *r, size_t input, const mill_batch *in, mill_error *err)
+{
+    return stm_rows_accept(mill_replica_state(r), layout_of(r), input, in, err);
 }

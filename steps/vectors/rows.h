@@ -27,6 +27,10 @@ mill_status stm_rows_layout_init(stm_rows_layout *l, mill_io *io, bool signature
 void stm_rows_layout_fini(stm_rows_layout *l);
 /** Place of a column by its name; -1 = no such column arrives. */
 int32_t stm_rows_layout_column(const stm_rows_layout *l, const char *name);
+/** What mill_io_add gives, but that an output column may not hide one that arrives: MILL_ERR_INVALID then. */
+mill_status stm_rows_layout_add(const stm_rows_layout *l, mill_io *io, const char *name, const mill_type *type, mill_error *err);
+/** MILL_ERR_INVALID, for an output column that would have the name of one that arrives. */
+mill_status stm_rows_layout_taken(const char *name, mill_error *err);
 
 typedef struct stm_rows_chunk {
     size_t input, arrived; /* arrived: 0, 1, ... over all inputs */
@@ -62,5 +66,10 @@ mill_status stm_rows_append(const stm_rows *t, const stm_rows_layout *l, int32_t
 /** A batch of @p extra further columns after those of chunk @p k, which are shared. */
 mill_status stm_rows_batch(const stm_rows *t, const stm_rows_layout *l, const stm_rows_chunk *k, int32_t extra, mill_pool *pool,
                            mill_batch **out, mill_error *err);
+
+/* Calls of a step type whose step's state begins with its layout and whose replica's state is its rows. */
+mill_status stm_rows_load(mill_replica *r, mill_error *err);
+void stm_rows_unload(mill_replica *r);
+mill_status stm_rows_take(mill_replica *r, size_t input, const mill_batch *in, mill_error *err);
 
 #endif
