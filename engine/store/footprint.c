@@ -229,15 +229,16 @@ static bool read_folder(folder *at, const char **from, const char *end)
     size_t n = 0;
     int looked = 0, path = 0;
 
-    if (text == NULL || sscanf(text, "%zu %zu %d %n", &at->there, &n, &looked, &path) != 3 || path == 0) return false;
+    if (text == NULL || sscanf(text, "%zu %zu %d%n", &at->there, &n, &looked, &path) != 3 || text[path] != ' ') return false;
     at->looked = looked != 0;
-    if ((at->path = stm_strdup(text + path)) == NULL || at->there > strlen(at->path)) return false;
+    if ((at->path = stm_strdup(text + path + 1)) == NULL || at->there > strlen(at->path)) return false;
     for (; at->n < n; at->n++) {
         unsigned long long inode = 0;
         int name = 0;
 
-        if ((text = next_text(from, end)) == NULL || sscanf(text, "%llu %n", &inode, &name) != 1 || name == 0) return false;
-        if (stm_grow(&at->entries, &at->cap, at->n + 1, sizeof *at->entries) != 0 || (at->entries[at->n].name = stm_strdup(text + name)) == NULL) return false;
+        if ((text = next_text(from, end)) == NULL || sscanf(text, "%llu%n", &inode, &name) != 1 || text[name] != ' ') return false;
+        if (stm_grow(&at->entries, &at->cap, at->n + 1, sizeof *at->entries) != 0) return false;
+        if ((at->entries[at->n].name = stm_strdup(text + name + 1)) == NULL) return false; /* which may begin with blanks */
         at->entries[at->n].inode = (ino_t)inode;
     }
     return true;
@@ -343,7 +344,7 @@ static void put_back(const char *dir, const kept *k)
     if (!path.failed && !beside.failed && stat(path.data, &now) == 0 && now.st_ino == k->info.st_ino) {
         if (now.st_size > k->info.st_size && truncate(path.data, k->info.st_size) == 0) (void)utimensat(AT_FDCWD, path.data, times, 0);
     } else if (!path.failed && !beside.failed && (fd = open(beside.data, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, k->info.st_mode & 0777)) >= 0) {
-        const bool whole = copy(k->fd, fd);
+        const bool whole = fchmod(fd, k->info.st_mode & 07777) == 0 && copy(k->fd, fd) && fsync(fd) == 0; /* or a loss of power leaves neither */
 
         (void)futimens(fd, times);
         close(fd);

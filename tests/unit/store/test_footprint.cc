@@ -1,4 +1,4 @@
-/* What a run made goes, and what was there is as it was: names, contents, times. */
+/* What a run made goes, and what was there is as it was: names, contents, times, who may read and write it. */
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -36,7 +36,7 @@ protected:
             struct stat s = {};
             stat(e.path().c_str(), &s);
             std::ifstream in(e.path());
-            found[e.path()] = e.is_directory() ? "" : std::string(std::istreambuf_iterator<char>(in), {}) + std::to_string(s.st_mtim.tv_nsec);
+            found[e.path()] = e.is_directory() ? "" : std::string(std::istreambuf_iterator<char>(in), {}) + std::to_string(s.st_mtim.tv_nsec) + ", " + std::to_string(s.st_mode);
         }
         return found;
     }
@@ -86,6 +86,7 @@ TEST_F(Footprint, OfAFirstRunIsGone)
 TEST_F(Footprint, OfALaterRunLeavesTheEarlierOne)
 {
     for (const char *name : {"run.json", "progress.json", "log.jsonl", "manifest.json", "journal.3", "rows.2.seg", "out.jsonl.3.tmp", "mine.txt"}) write(std::string("run/") + name, "old");
+    fs::permissions(top + "/run/manifest.json", fs::perms(0666)); /* more than the process gives a file that it makes */
     const auto before = all();
     stm_footprint *f = create();
     look(f, 4);
@@ -167,6 +168,28 @@ TEST_F(Footprint, IsHandedOn)
         stm_footprint_destroy(&cut);
     }
     begin("1");
+    f = stm_footprint_read(bytes, n);
+    ASSERT_NE(f, nullptr);
+    stm_footprint_undo(f);
+    EXPECT_EQ(all(), before);
+    stm_footprint_destroy(&f);
+}
+
+TEST_F(Footprint, NamesThatBeginWithBlanksAreHandedOn)
+{
+    const std::string out = top + "/away/ far.jsonl";
+    const char *const outputs[] = {out.c_str()};
+    write("away/ far.jsonl.9.tmp", "of an earlier run");
+    const auto before = all();
+    mill_error err = {};
+    stm_footprint *f = nullptr;
+    ASSERT_EQ(stm_footprint_create((top + "/run").c_str(), outputs, 1, &f, &err), MILL_OK) << err.msg;
+    fs::create_directories(top + "/run");
+    look(f, 1);
+    char bytes[4096];
+    const size_t n = stm_footprint_write(f, bytes, sizeof bytes);
+    stm_footprint_destroy(&f);
+    write("away/ far.jsonl.1.tmp", "new");
     f = stm_footprint_read(bytes, n);
     ASSERT_NE(f, nullptr);
     stm_footprint_undo(f);
