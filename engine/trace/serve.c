@@ -20,7 +20,8 @@
 #include "core/fault.h"
 
 #define DEADLINE_NS (5 * STM_NS_PER_S)
-enum { CONNECTIONS = 16, REQUEST_BYTES = 4096 };
+#define DEAF_NS (STM_NS_PER_S / 10) /* nobody is accepted for so long when that failed: poll would say at once that somebody waits */
+enum { CONNECTIONS = 16, REQUEST_BYTES = 4096, REST_BYTES = 65536 };
 
 struct connection {
     int fd; /* -1 = free */
@@ -38,6 +39,7 @@ struct stm_server {
     void *user;
     pthread_t thread;
     bool started;
+    int64_t deaf_until_ns;
     struct connection at[CONNECTIONS];
 };
 
@@ -120,6 +122,8 @@ static void give_bytes(struct connection *c)
 {
     const ssize_t k = send(c->fd, c->answer.data + c->sent, c->answer.bytes - c->sent, MSG_NOSIGNAL);
     char rest[256];
+    size_t read = 0;
+    ssize_t more;
 
     if (k < 0) {
         if (errno != EAGAIN && errno != EINTR) drop(c);
@@ -128,8 +132,7 @@ static void give_bytes(struct connection *c)
     c->sent += (size_t)k;
     if (c->sent < c->answer.bytes) return;
     shutdown(c->fd, SHUT_WR);
-    while (recv(c->fd, rest, sizeof rest, 0) > 0) {
-    } /* bytes left unread would take the answer back */
+    while (read < REST_BYTES && (more = recv(c->fd, rest, sizeof rest, 0)) > 0) read += (size_t)more; /* left unread they would take the answer back */
     drop(c);
 }
 
@@ -138,7 +141,10 @@ static void greet(stm_server *s)
     const int fd = accept4(s->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     struct connection *oldest = &s->at[0];
 
-    if (fd < 0) return;
+    if (fd < 0) {
+        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) s->deaf_until_ns = stm_now_ns() + DEAF_NS; /* no descriptor is left */
+        return;
+    }
     for (int i = 0; i < CONNECTIONS && oldest->fd >= 0; i++)
         if (s->at[i].fd < 0 || s->at[i].until_ns < oldest->until_ns) oldest = &s->at[i];
     drop(oldest); /* a full house: whoever has been here longest gives way */
@@ -154,10 +160,11 @@ static void *server_main(void *arg)
 
     for (;;) {
         const int64_t now = stm_now_ns();
-        int64_t wait = -1;
+        const bool deaf = s->deaf_until_ns > now;
+        int64_t wait = deaf ? s->deaf_until_ns - now : -1;
 
         p[0] = (struct pollfd){.fd = s->stop, .events = POLLIN};
-        p[1] = (struct pollfd){.fd = s->listener, .events = POLLIN};
+        p[1] = (struct pollfd){.fd = deaf ? -1 : s->listener, .events = POLLIN};
         for (int i = 0; i < CONNECTIONS; i++) {
             struct connection *c = &s->at[i];
             if (c->fd >= 0 && c->until_ns <= now) drop(c);
