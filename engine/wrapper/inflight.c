@@ -98,6 +98,7 @@ mill_status mill_results_rows(mill_results *out, uint64_t ticket, const int64_t 
     int64_t first;
 
     if (t == NULL) return mill_fail(err, MILL_ERR_INVALID, "result for ticket %llu, which is not in flight", (unsigned long long)ticket);
+    if (*batch == NULL) return mill_fail(err, MILL_ERR_INVALID, "result of %lld rows without a batch", (long long)n);
     if ((*batch)->rows != n || (*batch)->n_columns != w->step->n_outputs)
         return mill_fail(err, MILL_ERR_INVALID, "result of %lld rows and %d columns for %lld rows; %d columns are declared", (long long)(*batch)->rows,
                          (int)(*batch)->n_columns, (long long)n, (int)w->step->n_outputs);
@@ -127,9 +128,10 @@ mill_status mill_results_fail(mill_results *out, uint64_t ticket, const int64_t 
 {
     stm_wrapper *w = out->w;
     stm_ticket *t = find(w, ticket);
-    mill_error e = *cause;
+    mill_error e;
 
-    if (t == NULL || claim_rows(t, rows, n, NULL) != MILL_OK) return MILL_ERR_INVALID;
+    if (t == NULL || cause == NULL || claim_rows(t, rows, n, NULL) != MILL_OK) return MILL_ERR_INVALID;
+    e = *cause;
     if (n > 0) hear(out, stm_ticket_rows_failed(w, t, rows, n, STM_ROW_CLAIMED, &e, e.status != MILL_OK ? e.status : MILL_ERR_STEP, out->err));
     return MILL_OK;
 }

@@ -86,8 +86,10 @@ void mill_replica_log(const mill_replica *r, mill_level level, const char *fmt, 
     char who[96];
     va_list ap;
 
+    const int known = (int)level < MILL_DEBUG ? MILL_DEBUG : (int)level > MILL_ERROR ? MILL_ERROR : (int)level; /* a plugin says which */
+
     snprintf(who, sizeof who, "%s[%d]", r->step->name, (int)r->index);
     va_start(ap, fmt);
-    stm_logv((stm_level)level, who, fmt, ap);
+    stm_logv((stm_level)known, who, fmt, ap);
     va_end(ap);
 }

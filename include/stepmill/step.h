@@ -329,10 +329,15 @@ MILL_API mill_status mill_emit_pass(mill_emit *out, mill_error *err);
  *  first one of the call; the caller makes the row's values null. */
 MILL_API mill_status mill_emit_row_error(mill_emit *out, int64_t row, const mill_error *cause);
 
-/** submit/poll: rows rows[0..n-1] of @p ticket are done; *batch holds one row each. Taken over on success. */
+/** submit/poll: rows rows[0..n-1] of @p ticket are done; *batch holds one row each. Taken over on success (set to NULL); on failure the caller still
+ *  owns it.
+ *  @retval MILL_ERR_INVALID  no such ticket in flight, a row that has its answer, or no batch of as many rows and columns.
+ *  @retval MILL_ERR_TYPE     a column has another type than declared.
+ *  @retval MILL_ERR_NOMEM    out of memory. */
 MILL_API mill_status mill_results_rows(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, mill_batch **batch, mill_error *err);
 /** submit/poll: those rows failed. Rows of one call are taken to have failed together: with on_error: isolate they come again apart, a
- *  single one is given up (after retries). @retval MILL_ERR_INVALID  no such ticket in flight, or a row that has its answer. */
+ *  single one is given up (after retries). @p cause is copied.
+ *  @retval MILL_ERR_INVALID  no such ticket in flight, a row that has its answer, or no cause. */
 MILL_API mill_status mill_results_fail(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, const mill_error *cause);
 
 /** Routers: this batch goes to branch @p i (an index of mill_io_branch_name), too. */

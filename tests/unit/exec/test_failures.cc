@@ -1,6 +1,10 @@
 /* The failure table of the reference system (semantics, part B, 6): what happens instead, and that it is told. */
 #include "behaviours.h"
 
+extern "C" {
+#include "core/log.h"
+}
+
 using namespace mt;
 
 TEST(FailureTable, FailedBatchIsImputedRecordedAndTheRunGoesOn)
@@ -54,6 +58,31 @@ TEST(FailureTable, PerRowStepsLoseOnlyTheRowsThatFail)
     }
     EXPECT_EQ(p.errors.size(), bad);
     for (auto &rec : p.errors) EXPECT_EQ(std::string("src:") + std::string(rec.error.msg).substr(4, strcspn(rec.error.msg + 4, " ")), rec.first_key);
+}
+
+/* A plugin may say any number: it is the nearest level that there is. */
+TEST(FailureTable, LevelsThatAreNoneAreTheNearest)
+{
+    static std::vector<std::pair<int, std::string>> said;
+    const auto log = reinterpret_cast<void (*)(const mill_replica *, int, const char *, ...)>(&mill_replica_log);
+    Pipe p;
+    Behaviour b = maps([](int64_t x) { return x; });
+    auto plain = b.process;
+    b.process = [plain, log](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        log(r, 99, "far too loud");
+        log(r, -1, "too quiet");
+        return plain(r, in, n, out, e);
+    };
+    p.source("src", 5, 5);
+    p.add("talks", MILL_STEP, {{"src"}}, b);
+    p.sink("out", "talks");
+    stm_log_set([](stm_level level, const char *who, const char *line, void *) { said.emplace_back(level, std::string(who) + ": " + line); }, nullptr, STM_INFO);
+    EXPECT_EQ(p.run(), STM_END_DONE);
+    stm_log_set(nullptr, nullptr, STM_INFO);
+    p.destroy();
+    ASSERT_EQ(said.size(), 1u);
+    EXPECT_EQ(said[0].first, STM_ERROR);
+    EXPECT_EQ(said[0].second, "talks[0]: far too loud");
 }
 
 TEST(FailureTable, EveryBatchFails)

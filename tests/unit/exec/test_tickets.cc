@@ -521,6 +521,35 @@ TEST(Tickets, AnAnswerToACancelledTicketIsRefused)
     p.destroy();
 }
 
+TEST(Tickets, AnswersWithoutABatchOrACauseAreRefused)
+{
+    Desk d;
+    Pipe p;
+    std::atomic<int> asked{0}, refused{0};
+    Behaviour b = d.step();
+    auto poll = b.poll;
+    b.poll = [&, poll](mill_replica *r, mill_results *out, mill_error *e) -> mill_status {
+        for (auto &t : d.open) {
+            const int64_t row = 0;
+            mill_batch *none = nullptr;
+            mill_error why = {};
+            if (t.second.settled[0]) continue;
+            asked += 2;
+            refused += mill_results_rows(out, t.first, &row, 1, &none, &why) == MILL_ERR_INVALID;
+            refused += mill_results_fail(out, t.first, &row, 1, nullptr) == MILL_ERR_INVALID;
+        }
+        return poll(r, out, e);
+    };
+    p.source("src", 4, 2);
+    p.add("asks", MILL_STEP, {{"src"}}, b);
+    p.sink("out", "asks");
+    ASSERT_EQ(p.run(10), STM_END_DONE);
+    expect_all_but(p, 4, [](int64_t) { return false; });
+    EXPECT_GT(asked, 0);
+    EXPECT_EQ(refused, asked);
+    p.destroy();
+}
+
 /* Late tickets, failing rows, isolation and retries at once, with every allocation and every call failing in its turn. */
 TEST(Tickets, EveryPointThatCanFail)
 {
