@@ -3,14 +3,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
-#include "core/error.h"
 #include "core/clock.h"
+#include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
 #include "core/runfiles.h"
@@ -31,7 +32,8 @@ struct mill_run {
     stm_run *run;
     char *dir;                /* absolute; NULL = dry run, or nothing is left of it */
     char *home;               /* where outputs are: `dir`, or of a retry the run in whose directory it works */
-    int64_t start_ns, end_ns; /* end_ns: 0 until it has ended */
+    int64_t start_ns;
+    _Atomic int64_t end_ns; /* 0 until it has ended; relaxed: the owner's, and who asks for totals meanwhile */
     int64_t max_errors;
     mill_run_state state;
     mill_error error; /* why it ended so */
@@ -189,8 +191,10 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     stm_observer_opts oo;
     stm_text facts = {0};
     stm_shards shards = {0};
+    mill_error unseen = {0};
     mill_status st;
 
+    if (err == NULL) err = &unseen; /* what is refused below is told by its record */
     if (r == NULL) return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
     r->opts = defaults;
     if (options != NULL) memcpy(&r->opts, options, options->struct_size < sizeof r->opts ? options->struct_size : sizeof r->opts);
@@ -275,7 +279,7 @@ mill_run_state mill_run_wait(mill_run *r, double timeout_s, mill_error *err)
     if (r->state == MILL_RUN_RUNNING) {
         r->state = states[stm_run_wait(r->run, timeout_s, &r->error)];
         if (r->state != MILL_RUN_RUNNING) {
-            r->end_ns = stm_now_ns();
+            atomic_store_explicit(&r->end_ns, stm_now_ns(), memory_order_relaxed);
             stm_observer_end(r->observer, (stm_picture_state)r->state, &r->error);
         }
     }
@@ -308,10 +312,11 @@ static void take_totals(const stm_picture *p, stm_text *out, void *user)
 void mill_run_get_totals(const mill_run *r, mill_run_totals *out)
 {
     const int32_t n = stm_run_steps(r->run);
+    const int64_t end_ns = atomic_load_explicit(&r->end_ns, memory_order_relaxed);
     stm_step_stats s;
     mill_run_totals t = {0};
 
-    t.seconds = (double)((r->end_ns != 0 ? r->end_ns : stm_now_ns()) - r->start_ns) / 1e9;
+    t.seconds = (double)((end_ns != 0 ? end_ns : stm_now_ns()) - r->start_ns) / 1e9;
     if (stm_observer_settled(r->observer)) stm_observer_draw(r->observer, NULL, take_totals, &t);
     for (int32_t i = 0; i < n && !stm_observer_settled(r->observer); i++) {
         const int32_t kind = stm_run_step(r->run, i)->type->kind;
@@ -406,39 +411,26 @@ static void leave_nothing(mill_run *r)
     r->dir = NULL;
 }
 
-/* errors.jsonl, complete or not there: written beside and renamed. Also when empty, so that an older one does not speak for this run. */
+/* errors.jsonl, complete or not there. Also when empty, so that an older one does not speak for this run. */
 static mill_status write_errors(const mill_run *r, mill_error *err)
 {
-    stm_text t = {0}, path = {0}, tmp = {0};
+    stm_text t = {0};
     mill_run_error e = {.struct_size = sizeof e};
-    mill_status st = MILL_OK;
+    stm_beside file;
+    mill_status st = stm_beside_open(r->dir, STM_RUN_ERRORS, &file, err);
     bool ok = true;
-    int fd = -1;
 
-    stm_text_addf(&path, "%s/" STM_RUN_ERRORS, r->dir);
-    stm_text_addf(&tmp, "%s/." STM_RUN_ERRORS ".tmp", r->dir);
-    if (path.failed || tmp.failed) {
-        st = mill_fail(err, MILL_ERR_NOMEM, "writing errors.jsonl");
-    } else if ((fd = open(tmp.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0) {
-        st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", path.data, strerror(errno));
-    } else {
-        for (int64_t i = 0; ok && mill_run_get_error(r, i, &e); i++) {
-            stm_error_line(&e.error, i + 1, e.rows, e.first_key, e.last_key, &t);
-            if (t.bytes > 1 << 16) ok = stm_file_write(fd, t.data, t.bytes), t.bytes = 0;
-        }
-        if (t.bytes > 0) ok = ok && stm_file_write(fd, t.data, t.bytes);
-        if (ok && stm_run_errors(r->run) > 0) ok = fdatasync(fd) == 0 || errno == EINVAL; /* an empty one has nothing to lose */
-        ok = (close(fd) == 0) && ok && !t.failed;
-        if (!ok || rename(tmp.data, path.data) != 0) {
-            st = mill_fail(err, t.failed ? MILL_ERR_NOMEM : MILL_ERR_IO, "cannot write %s: %s", path.data, strerror(errno));
-            unlink(tmp.data);
-        } else if (stm_run_errors(r->run) > 0) {
-            sync_above(path.data);
-        }
+    if (st != MILL_OK) return st;
+    for (int64_t i = 0; ok && mill_run_get_error(r, i, &e); i++) {
+        stm_error_line(&e.error, i + 1, e.rows, e.first_key, e.last_key, &t);
+        if (t.bytes > 1 << 16) ok = stm_file_write(file.fd, t.data, t.bytes), t.bytes = 0;
     }
+    if (t.failed) ok = false, errno = ENOMEM;
+    if (t.bytes > 0) ok = ok && stm_file_write(file.fd, t.data, t.bytes);
+    if (ok && stm_run_errors(r->run) > 0) ok = fdatasync(file.fd) == 0 || errno == EINVAL; /* an empty one has nothing to lose */
+    st = stm_beside_end(&file, ok, err);
+    if (st == MILL_OK && stm_run_errors(r->run) > 0) sync_above(file.path);
     stm_text_free(&t);
-    stm_text_free(&path);
-    stm_text_free(&tmp);
     return st;
 }
 

@@ -278,8 +278,11 @@ mill_status mill_row_trace(const char *dir, const char *key, mill_format format,
     stm_text text = {0};
     traced v = {.json = format == MILL_FORMAT_JSON, .out = &text};
     char *absolute = stm_path_absolute(NULL, dir);
-    mill_status st = absolute != NULL ? mill_run_reopen(absolute, &p, &o, err) : mill_fail(err, MILL_ERR_NOMEM, "looking a row up");
+    mill_error unseen = {0};
+    mill_status st;
 
+    if (err == NULL) err = &unseen;
+    st = absolute != NULL ? mill_run_reopen(absolute, &p, &o, err) : mill_fail(err, MILL_ERR_NOMEM, "looking a row up");
     if (st == MILL_OK) st = stm_shards_need_no_devices(p, err); /* it may be looked at anywhere */
     if (st == MILL_OK) st = stm_pipeline_plan(p, absolute, &arena, NULL, &plan, err);
     if (st == MILL_OK) {

@@ -8,7 +8,7 @@
 
 #include "core/alloc.h"
 
-enum { PATH_ROOM = 4096, MOST_BYTES = 256 << 20 };
+enum { MOST_BYTES = 256 << 20 };
 
 bool stm_file_write(int fd, const char *data, size_t n)
 {
@@ -23,32 +23,40 @@ bool stm_file_write(int fd, const char *data, size_t n)
     return true;
 }
 
+mill_status stm_beside_open(const char *dir, const char *name, stm_beside *out, mill_error *err)
+{
+    if (snprintf(out->path, sizeof out->path, "%s/%s", dir, name) >= STM_BESIDE_PATH ||
+        snprintf(out->tmp, sizeof out->tmp, "%s/.%s.tmp", dir, name) >= STM_BESIDE_PATH)
+        return mill_fail(err, MILL_ERR_INVALID, "the path %s/%s is too long", dir, name);
+    if ((out->fd = open(out->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
+        return mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", out->path, strerror(errno));
+    return MILL_OK;
+}
+
+mill_status stm_beside_end(stm_beside *b, bool whole, mill_error *err)
+{
+    if (close(b->fd) == 0 && whole && rename(b->tmp, b->path) == 0) return MILL_OK;
+    const mill_status st = mill_fail(err, errno == ENOMEM ? MILL_ERR_NOMEM : MILL_ERR_IO, "cannot write %s: %s", b->path, strerror(errno));
+
+    unlink(b->tmp);
+    return st;
+}
+
 mill_status stm_file_replace(const char *dir, const char *name, const char *data, size_t n, mill_error *err)
 {
-    char path[PATH_ROOM], tmp[PATH_ROOM];
-    bool ok;
-    int fd;
+    stm_beside b;
+    const mill_status st = stm_beside_open(dir, name, &b, err);
 
-    if (snprintf(path, sizeof path, "%s/%s", dir, name) >= PATH_ROOM ||
-        snprintf(tmp, sizeof tmp, "%s/.%s.tmp", dir, name) >= PATH_ROOM)
-        return mill_fail(err, MILL_ERR_INVALID, "the path %s/%s is too long", dir, name);
-    if ((fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
-        return mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", path, strerror(errno));
-    ok = stm_file_write(fd, data, n);
-    ok = close(fd) == 0 && ok;
-    if (ok && rename(tmp, path) == 0) return MILL_OK;
-    (void)mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", path, strerror(errno));
-    unlink(tmp);
-    return MILL_ERR_IO;
+    return st == MILL_OK ? stm_beside_end(&b, stm_file_write(b.fd, data, n), err) : st;
 }
 
 mill_status stm_file_read(const char *dir, const char *name, stm_text *out, mill_error *err)
 {
-    char path[PATH_ROOM], *block;
+    char path[STM_BESIDE_PATH], *block;
     ssize_t k = 0;
     int fd;
 
-    if (snprintf(path, sizeof path, "%s/%s", dir, name) >= PATH_ROOM)
+    if (snprintf(path, sizeof path, "%s/%s", dir, name) >= STM_BESIDE_PATH)
         return mill_fail(err, MILL_ERR_INVALID, "the path %s/%s is too long", dir, name);
     if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
         return mill_fail(err, errno == ENOENT ? MILL_ERR_NOT_FOUND : MILL_ERR_IO, "cannot open %s: %s", path, strerror(errno));

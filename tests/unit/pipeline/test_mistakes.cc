@@ -36,6 +36,7 @@ TEST_P(Mistakes, OneClearErrorAtItsPlaceAndValidWhenMended)
     const std::string said = text, place = "p.yaml:" + std::to_string(c.line) + ":" + std::to_string(c.column) + ": ";
     EXPECT_EQ(said, place + c.message);
     EXPECT_EQ(err.phase, MILL_PHASE_CHECK);
+    EXPECT_EQ(check(bad, nullptr), err.status) << "for who does not ask why";
     EXPECT_EQ(mt::live_states, 0);
 
     err = {};

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "support/fail_nth.h"
+#include "stepmill/run.h"
 #include "types.h"
 extern "C" {
 #include "pipeline/pipeline.h"
@@ -326,6 +327,21 @@ TEST(Pipeline, NotesSayWhatIsGivenUp)
     ASSERT_EQ(mill_pipeline_notes(q.p, &notes, &q.err), MILL_OK);
     EXPECT_STREQ(notes, "note: no step is a sink: nothing is written\n");
     mill_text_free(&notes);
+}
+
+TEST(Pipeline, RunsAreRefusedWithoutAnErrorRecordToo)
+{
+    const char *const none[] = {"/nonexistent/shard-1-of-2"};
+    Pipeline p(kLine);
+    mill_run *run = nullptr;
+    mill_run_options merge = MILL_RUN_OPTIONS_INIT, retry = MILL_RUN_OPTIONS_INIT;
+    merge.dir = retry.dir = "/nonexistent/run";
+    merge.merge = none;
+    merge.n_merge = 1;
+    retry.retry = MILL_RETRY_ROWS;
+    EXPECT_EQ(mill_run_start(p.p, &merge, &run, nullptr), MILL_ERR_NOT_FOUND);
+    EXPECT_EQ(mill_run_start(p.p, &retry, &run, nullptr), MILL_ERR_IO);
+    EXPECT_EQ(run, nullptr);
 }
 
 TEST(Pipeline, UnreadableFiles)
