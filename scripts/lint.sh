@@ -13,5 +13,5 @@ else
     clang-format --dry-run --Werror "${sources[@]}"
 fi
 [ -f "$build/compile_commands.json" ] || die "no $build/compile_commands.json: build first (cmake --preset dev)"
-git ls-files 'engine/*.c' 'kernels/*.c' 'models/*.c' 'steps/*.c' 'queues/*.c' 'placement/*.c' 'cli/*.c' |
+git ls-files 'engine/*.c' 'kernels/*.c' 'models/*.c' 'steps/*.c' 'placement/*.c' 'cli/*.c' |
     xargs -P "$(jobs_here)" -n 4 clang-tidy -p "$build" --quiet 2> >(grep -vE 'warnings? generated|^Suppressed|^Use -header' >&2)

@@ -15,7 +15,7 @@ LAYERS = [
     ["engine/device"],
     ["engine/memory"],
     ["engine/batch"],
-    ["queues", "kernels", "placement", "engine/plugin", "engine/comm", "engine/flow", "engine/store", "engine/trace"],
+    ["kernels", "placement", "engine/plugin", "engine/comm", "engine/flow", "engine/store", "engine/trace"],
     ["engine/supervise", "engine/search"],
     ["models", "engine/wrapper"],
     ["engine/exec"],
