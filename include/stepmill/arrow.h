@@ -60,21 +60,34 @@ struct ArrowArrayStream {
 /** Describe @p schema (any type, usually a struct). On success the caller calls out->release; on failure *out is untouched.
  *  Threads: any. Blocks: no. */
 MILL_API mill_status mill_arrow_export_type(const mill_type *schema, struct ArrowSchema *out, mill_error *err);
-/** The type that a column described by @p in becomes. @p in is borrowed. Extension names other than "arrow.json" are ignored. */
+/** The type that a column described by @p in becomes. @p in is borrowed. Extension names other than "arrow.json" are ignored.
+ *  @retval MILL_ERR_INVALID      @p in is released, or has no format.
+ *  @retval MILL_ERR_UNSUPPORTED  a type without counterpart, which is named.
+ *  @retval MILL_ERR_NOMEM        out of memory.
+ *  Threads: any. Blocks: a short lock. */
 MILL_API mill_status mill_arrow_import_type(const struct ArrowSchema *in, const mill_type **out, mill_error *err);
 /**
  * Share the columns of @p batch as one struct array. Nothing is copied: the array holds references, so it may outlive the
  * batch and be released by any thread. Columns that the batch does not have become nulls. Keys and error marks do not go along.
  * @param schema  Struct type with as many fields as the batch has columns, of their types.
- * @retval MILL_ERR_TYPE  a column has another type.
- * On failure *out is untouched.
+ * @param out     On success the caller calls out->release; untouched on failure.
+ * @retval MILL_ERR_TYPE     a column has another type.
+ * @retval MILL_ERR_INVALID  @p schema is no struct with as many fields.
+ * @retval MILL_ERR_NOMEM    out of memory.
+ * Threads: the batch's owner. Blocks: no.
  */
 MILL_API mill_status mill_arrow_export_batch(const mill_batch *batch, const mill_type *schema, struct ArrowArray *out, mill_error *err);
 /**
  * Make a batch of a struct array. On success @p array is moved from (its release is NULL afterwards) and its memory is released
  * with the last column that shares it, from whatever thread; on failure it is still the caller's.
- * Every offset and text is checked (MILL_ERR_DATA): sizes of buffers cannot be, the interface does not tell them.
- * A struct with nulls of its own, rather than in its fields, is MILL_ERR_UNSUPPORTED.
+ * @param schema  Borrowed.
+ * @param out     The caller's (mill_batch_destroy); untouched on failure.
+ * @retval MILL_ERR_DATA         an offset or a text is not what it should be: each is checked. Sizes of buffers cannot be, the interface does
+ *                               not tell them.
+ * @retval MILL_ERR_UNSUPPORTED  a type without counterpart, or a struct with nulls of its own rather than in its fields.
+ * @retval MILL_ERR_INVALID      it is no struct, or @p array is released.
+ * @retval MILL_ERR_NOMEM        memory or the pool's limit is exhausted.
+ * Threads: any; one that nobody else uses @p array in. Blocks: no.
  */
 MILL_API mill_status mill_arrow_import_batch(mill_pool *pool, const struct ArrowSchema *schema, struct ArrowArray *array,
                                              mill_batch **out, mill_error *err);

@@ -27,14 +27,14 @@ typedef struct mill_buffer mill_buffer;
  * Threads: any. Blocks: no.
  */
 MILL_API mill_status mill_buffer_create(mill_pool *pool, size_t bytes, mill_buffer **out);
-/** One more reference; returns @p buf. Threads: any. Cannot fail. */
+/** One more reference; returns @p buf. Threads: any. Blocks: no. Cannot fail. */
 MILL_API mill_buffer *mill_buffer_ref(mill_buffer *buf);
 /** Drop a reference and set *buf to NULL; *buf may already be NULL. The last drop returns the memory to its pool
  *  once the work already queued on it has run. Threads: any. Blocks: no. Cannot fail. */
 MILL_API void mill_buffer_unref(mill_buffer **buf);
-/** First byte. Write only while you hold the only reference. */
+/** First byte, as long as you hold a reference; write only while it is the only one. Threads: any. Blocks: no. Cannot fail. */
 MILL_API void *mill_buffer_data(const mill_buffer *buf);
-/** Payload in bytes, as asked for. */
+/** Payload in bytes, as asked for. Threads: any. Blocks: no. Cannot fail. */
 MILL_API size_t mill_buffer_bytes(const mill_buffer *buf);
 
 MILL_END_DECLS

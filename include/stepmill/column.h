@@ -1,4 +1,8 @@
-/* A column: values of one type for some rows, Arrow layout, immutable once made, reference counted. */
+/*
+ * A column: values of one type for some rows, Arrow layout, immutable once made, reference counted.
+ *
+ * Columns: Threads: any that holds a reference, or borrows one. Blocks: no. What gives no status cannot fail.
+ */
 #ifndef STEPMILL_COLUMN_H
 #define STEPMILL_COLUMN_H
 
@@ -27,14 +31,15 @@ typedef struct mill_view {
     const mill_column *const *children; /* [type->n_fields]; a fixed list's row r holds child rows (offset + r) * length .. */
 } mill_view;
 
-/** Look inside. Threads: any. Cannot fail. */
+/** Look inside. */
 MILL_API mill_view mill_column_view(const mill_column *col);
 MILL_API const mill_type *mill_column_type(const mill_column *col);
 MILL_API int64_t mill_column_rows(const mill_column *col);
+/** One more reference; returns @p col. */
 MILL_API mill_column *mill_column_ref(mill_column *col);
-/** Drop a reference and set *col to NULL; accepts NULL. */
+/** Drop a reference and set *col to NULL; accepts NULL. The last drop returns its memory to the pool. */
 MILL_API void mill_column_unref(mill_column **col);
-/** Whether row @p r is null. */
+/** Whether row @p r (0 .. rows-1) is null. */
 MILL_API bool mill_column_is_null(const mill_column *col, int64_t r);
 /** Bytes of row @p r of a utf8, binary or json column: pointer into the column and length; NULL and 0 for a null row. */
 MILL_API const char *mill_column_text(const mill_column *col, int64_t r, int64_t *bytes);
@@ -43,22 +48,26 @@ MILL_API const char *mill_column_text(const mill_column *col, int64_t r, int64_t
  * Make a column of buffers. Every buffer is taken over on success (the caller's pointers are set to NULL);
  * on failure nothing changes. validity may be NULL (no nulls). Which of the others are needed: see mill_view.
  * @p children  array of type->n_fields columns, taken over on success; NULL for types without children.
+ * @param out  On success a reference the caller owns (mill_column_unref); untouched on failure.
  * @retval MILL_ERR_INVALID  a buffer is missing or too small, or a child has too few rows; offsets themselves are not read.
- * Threads: any. Blocks: no.
+ * @retval MILL_ERR_NOMEM    memory or the pool's limit is exhausted.
  */
 MILL_API mill_status mill_column_create(mill_pool *pool, const mill_type *type, int64_t rows, mill_buffer **validity,
                                         mill_buffer **offsets, mill_buffer **data, mill_column **children,
                                         mill_column **out, mill_error *err);
-/** @p rows nulls. */
+/** @p rows nulls, a reference the caller owns. @retval MILL_ERR_INVALID  @p rows is out of range. @retval MILL_ERR_NOMEM  as above. */
 MILL_API mill_status mill_column_nulls(mill_pool *pool, const mill_type *type, int64_t rows, mill_column **out);
 
 /**
  * Builder: appends rows one by one to a column of any type. Memory comes from the pool and doubles as needed, so in
- * the steady state it makes no allocations. Threads: owner. Blocks: no. Every append gives MILL_ERR_NOMEM when the
- * pool is exhausted, leaving the builder as it was.
+ * the steady state it makes no allocations. Threads: owner. Blocks: no. Every append leaves the builder as it was when it fails:
+ * @retval MILL_ERR_TYPE   values of the builder's type cannot be appended by this call.
+ * @retval MILL_ERR_NOMEM  the pool is exhausted.
  */
 typedef struct mill_builder mill_builder;
+/** An empty one, the caller's. MILL_ERR_INVALID: no type; MILL_ERR_NOMEM. */
 MILL_API mill_status mill_builder_create(mill_pool *pool, const mill_type *type, mill_builder **out);
+/** Release it and what was appended; sets *b to NULL, accepts NULL. Not of a child, which is its parent's. */
 MILL_API void mill_builder_destroy(mill_builder **b);
 MILL_API mill_status mill_builder_null(mill_builder *b);
 MILL_API mill_status mill_builder_bool(mill_builder *b, bool v);
@@ -66,15 +75,15 @@ MILL_API mill_status mill_builder_int(mill_builder *b, int64_t v);   /* int32, i
 MILL_API mill_status mill_builder_float(mill_builder *b, double v);  /* float16/32/64 */
 MILL_API mill_status mill_builder_text(mill_builder *b, const char *bytes, int64_t n); /* utf8, binary, json; not checked */
 /** Lists: append the values to mill_builder_child(b, 0), then close the row. Fixed lists: exactly `length` values.
- *  Structs: one value to every child, then close the row. */
+ *  Structs: one value to every child, then close the row. A child is borrowed. MILL_ERR_INVALID: children have another number of values. */
 MILL_API mill_builder *mill_builder_child(mill_builder *b, int32_t i);
 MILL_API mill_status mill_builder_close_row(mill_builder *b);
-/** Room for @p rows more rows and @p bytes more bytes, zeroed out validity: for bulk writers. */
+/** Room for @p rows more rows and @p bytes more bytes, zeroed out validity: for bulk writers. MILL_ERR_INVALID: less than none. */
 MILL_API mill_status mill_builder_reserve(mill_builder *b, int64_t rows, int64_t bytes);
 MILL_API int64_t mill_builder_rows(const mill_builder *b);
 /** Cut back to @p rows rows (to undo a half-appended record). */
 MILL_API void mill_builder_truncate(mill_builder *b, int64_t rows);
-/** Hand over what was appended as a column; the builder is empty afterwards and can go on. */
+/** Hand over what was appended as a column, a reference the caller owns; the builder is empty afterwards and can go on. MILL_ERR_NOMEM: all is as it was. */
 MILL_API mill_status mill_builder_finish(mill_builder *b, mill_column **out);
 
 MILL_END_DECLS

@@ -34,10 +34,12 @@ typedef struct mill_replica_device {
         sizeof(mill_replica_device), NULL, -1, 0, 0, NULL, NULL \
     }
 
-/** Fill @p out; false (and nothing filled) when the replica has no device. Threads: inside a call for the replica, its load and unload too. */
+/** Fill @p out; false (and nothing filled) when the replica has no device. Threads: inside a call for the replica, its load and unload too.
+ *  Blocks: no. */
 MILL_API bool mill_replica_device_of(const mill_replica *r, mill_replica_device *out);
 /**
- * Memory on the replica's device, aligned to 256 bytes, for outputs and scratch. It may be let go as soon as the work that uses it is queued.
+ * Memory on the replica's device, aligned to 256 bytes, for outputs and scratch: a reference the caller owns, untouched on failure. It may be let go as
+ * soon as the work that uses it is queued.
  * @retval MILL_ERR_AGAIN        no room until queued work is done: return it, the engine calls again then.
  * @retval MILL_ERR_DEVICE_MEM   no room at all: return it.
  * @retval MILL_ERR_UNSUPPORTED  the replica has no device.
@@ -56,23 +58,26 @@ typedef mill_status (*mill_graph_queue)(mill_replica *r, void *user, mill_error 
  *
  * @param key, bytes  compared byte by byte; at most MILL_GRAPH_KEY bytes.
  * @retval MILL_ERR_UNSUPPORTED  the replica has no device.
+ * @retval MILL_ERR_INVALID      the key is too long.
+ * @retval MILL_ERR_NOMEM        out of memory. Besides, what @p queue gives.
  * Threads: inside process. Blocks: no, but to make room for a new key while all kept ones are queued.
  */
 MILL_API mill_status mill_replica_graph(mill_replica *r, const void *key, size_t bytes, mill_graph_queue queue, void *user,
                                         mill_error *err);
 #define MILL_GRAPHS 32
 #define MILL_GRAPH_KEY 64
-/** Drop all kept graphs: buffers that they use are about to go. They are dropped before unload is called, too. */
+/** Drop all kept graphs: buffers that they use are about to go. They are dropped before unload is called, too. Threads: inside a call for the
+ *  replica. Blocks: until those that are queued are done. */
 MILL_API void mill_replica_graphs_drop(mill_replica *r);
 /**
  * Steps with the flag MILL_REPORTS_STATUS: the word of the batch in hand, an int32 in device memory that is 0 before its work and that this
  * work may set. Another value than 0 means that the batch failed: it is read before the batch goes on. NULL without a device. Threads: inside
- * process.
+ * process. Blocks: no.
  */
 MILL_API int32_t *mill_replica_device_status(mill_replica *r);
-/** Whether the buffer is memory of a device: its address then means nothing on the host, but with the backend `cpu`. */
+/** Whether the buffer is memory of a device: its address then means nothing on the host, but with the backend `cpu`. Threads: any. Blocks: no. */
 MILL_API bool mill_buffer_is_on_device(const mill_buffer *buf);
-/** Whether any buffer of the column is. mill_view.null_count of such a column is -1 unless it has no nulls. */
+/** Whether any buffer of the column is. mill_view.null_count of such a column is -1 unless it has no nulls. Threads: any. Blocks: no. */
 MILL_API bool mill_column_is_on_device(const mill_column *col);
 
 /**

@@ -1,4 +1,9 @@
-/* The error record: a value of fixed size that says what failed, why, where, and what to do about it. */
+/*
+ * The error record: a value of fixed size that says what failed, why, where, and what to do about it.
+ *
+ * Every function that takes a mill_error accepts NULL: then only the status tells. Functions on a record: Threads: any, one per record at a time.
+ * Blocks: no. They allocate nothing and cannot fail.
+ */
 #ifndef STEPMILL_ERROR_H
 #define STEPMILL_ERROR_H
 
@@ -21,7 +26,8 @@ typedef enum mill_error_class {
     MILL_CLASS_DEVICE = 3     /* the device or process is lost */
 } mill_error_class;
 enum { MILL_CLASSES = 4 };
-/** "permanent", "transient", "data", "device", as errors.jsonl and pipeline files have them; what is no class is permanent. Threads: any. */
+/** "permanent", "transient", "data", "device", as errors.jsonl and pipeline files have them; what is no class is permanent. Static.
+ *  Threads: any. Blocks: no. */
 MILL_API const char *mill_class_text(int32_t error_class);
 
 /**
@@ -48,17 +54,17 @@ typedef struct mill_error {
 } mill_error;
 
 /** Fill @p err (may be NULL) unless it already holds a failure, and return @p status, so that
- *  `return mill_fail(err, MILL_ERR_IO, "cannot open %s: %s", path, strerror(e))` is the whole error path.
- *  Threads: any, one per record. Blocks: no. Allocates nothing. */
+ *  `return mill_fail(err, MILL_ERR_IO, "cannot open %s: %s", path, strerror(e))` is the whole error path. */
 #define mill_fail(err, status, ...) mill_fail_at((err), (status), __FILE__, __LINE__, __VA_ARGS__)
 MILL_API mill_status mill_fail_at(mill_error *err, mill_status status, const char *file, int line, const char *fmt, ...)
     MILL_PRINTF(5, 6);
 
 /** Append an outer circumstance ("loading model models/x"); no effect when @p err is NULL or holds no failure. */
 MILL_API void mill_error_context(mill_error *err, const char *fmt, ...) MILL_PRINTF(2, 3);
-/** Say what the user can do about it. */
+/** Say what the user can do about it. Does not replace a remedy that is there; no effect when @p err is NULL or holds no failure. */
 MILL_API void mill_error_remedy(mill_error *err, const char *fmt, ...) MILL_PRINTF(2, 3);
-/** Say which file, line and column (1-based, 0 = unknown) are at fault. Does not replace a place already set. */
+/** Say which file, line and column (1-based, 0 = unknown) are at fault. Does not replace a place already set; no effect when @p err is NULL or
+ *  holds no failure. @p file is copied. */
 MILL_API void mill_error_place(mill_error *err, const char *file, int line, int column);
 /** One line of text: "file:line:column: step: message (context). Remedy"; control characters in it are shown as spaces and question marks. Returns the
  *  length it would need, as snprintf. */

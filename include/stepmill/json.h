@@ -12,7 +12,8 @@ MILL_BEGIN_DECLS
  * Values: bool, whole numbers; float as the shortest decimals that read back to the same bits, NaN and infinities as
  * null; utf8 escaped, bytes that are not UTF-8 as U+FFFD; json as it is (newlines, which can only be white space in it,
  * as spaces; an empty text as null); binary as base64; lists as arrays, structs as objects; nulls as null.
- * Threads: one writer, one thread at a time.
+ * Threads: owner. Blocks: no. Calls with a status fail with MILL_ERR_NOMEM alone: then the line is taken back (mill_json_writer_truncate). Others
+ * cannot fail.
  */
 typedef struct mill_json_writer mill_json_writer;
 
@@ -27,7 +28,7 @@ MILL_API void mill_json_writer_destroy(mill_json_writer **w);
 /** The batch of the rows to come; borrowed until the next call or the writer's end. Its first n columns are written;
  *  columns it lacks are null. */
 MILL_API void mill_json_writer_batch(mill_json_writer *w, const mill_batch *batch);
-/** Begin a line: `{` and the columns of row @p row. MILL_ERR_NOMEM: the text is as it was. */
+/** Begin a line: `{` and the columns of row @p row. On failure the text is as it was. */
 MILL_API mill_status mill_json_writer_row(mill_json_writer *w, int64_t row);
 /** One more key of this line, with a string as its value; @p text NULL = null. */
 MILL_API mill_status mill_json_writer_text(mill_json_writer *w, const char *key, const char *text);

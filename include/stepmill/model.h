@@ -17,8 +17,8 @@ MILL_BEGIN_DECLS
 /** What matrix products compute in. Sums, norms and the vectors that come out are float32 in each. */
 typedef enum mill_precision {
     MILL_PRECISION_F32 = 0,
-    MILL_PRECISION_BF16 =
-        1, /* 8 times as fast on processors with AMX, cosine to f32 above 0.9999; works on all, slower without AVX512_BF16 */
+    /* 8 times as fast on processors with AMX, cosine to f32 above 0.9999; works on all, slower without AVX512_BF16 */
+    MILL_PRECISION_BF16 = 1,
     MILL_PRECISION_F16 = 2 /* on devices: as exact as f32 to 3 digits; MILL_ERR_UNSUPPORTED on the CPU */
 } mill_precision;
 
@@ -77,10 +77,13 @@ MILL_API mill_status mill_encoder_check(const char *dir, const mill_encoder_opti
 /** An open encoder. Its weights are shared by all encoders of the process (of the device) that have the same file and precision. */
 typedef struct mill_encoder mill_encoder;
 /** Open @p dir (see mill_encoder_check). @p out is owned by the caller (mill_encoder_close), untouched on failure.
- *  Threads: any. Blocks: on reading files, and while another thread loads a model. */
+ *  @retval MILL_ERR_NOMEM, MILL_ERR_DEVICE_MEM  no room for the weights, on the host or on the device; besides, what mill_encoder_check gives.
+ *  Threads: any; with a queue, its owner. Blocks: on reading files, and while another thread loads a model. */
 MILL_API mill_status mill_encoder_open(const char *dir, const mill_encoder_options *options, mill_encoder **out, mill_error *err);
-/** Release it; sets *enc to NULL, accepts NULL. Not during mill_encoder_run. */
+/** Release it; sets *enc to NULL, accepts NULL. Threads: any, not during mill_encoder_run or _queue. Blocks: joins its threads, waits for what it
+ *  queued. Cannot fail. */
 MILL_API void mill_encoder_close(mill_encoder **enc);
+/** Threads: any. Blocks: no. */
 MILL_API mill_encoder_info mill_encoder_info_of(const mill_encoder *enc);
 
 /** Texts in Arrow's layout: text r is bytes offsets[offset + r] .. offsets[offset + r + 1] of data (UTF-8), r < rows. */

@@ -47,11 +47,11 @@ typedef struct mill_topk_args {
 #define MILL_TOPK_INIT {.struct_size = sizeof(mill_topk_args), .threshold = -__builtin_inff(), .threads = 1}
 
 /**
- * Blocks until done; needs about 2 * n_corpus * dim floats of memory at most besides the outputs.
+ * Needs about 2 * n_corpus * dim floats of memory at most besides the outputs.
  * @retval MILL_ERR_INVALID  an argument is out of range.
  * @retval MILL_ERR_NOMEM    out of memory.
  * @retval MILL_ERR_STOPPED  cancelled() said so.
- * On failure the outputs are undefined. Threads: any; starts and joins `threads` - 1 of its own.
+ * On failure the outputs are undefined. Threads: any; starts and joins `threads` - 1 of its own. Blocks: until done.
  */
 MILL_API mill_status mill_topk(const mill_topk_args *args, mill_error *err);
 
@@ -77,10 +77,10 @@ typedef struct mill_pairs_args {
 } mill_pairs_args;
 #define MILL_PAIRS_INIT {.struct_size = sizeof(mill_pairs_args), .threshold = 1.0f, .threads = 1}
 
-/** As mill_topk. Every pair is looked at once (the upper triangle of the score matrix); no list of pairs is kept. */
+/** Statuses, threads and blocking as mill_topk. Every pair is looked at once (the upper triangle of the score matrix); no list of pairs is kept. */
 MILL_API mill_status mill_pairs(const mill_pairs_args *args, mill_error *err);
 
-/** The score of two vectors of @p dim floats; NaN when one takes no part. Threads: any. */
+/** The score of two vectors of @p dim floats; NaN when one takes no part. Threads: any. Blocks: no. */
 MILL_API float mill_score(int32_t metric, const float *a, const float *b, int64_t dim);
 
 #define MILL_MINHASHES 128

@@ -7,6 +7,9 @@
 
 MILL_BEGIN_DECLS
 
+/**
+ * A run. Threads of all calls, unless they say otherwise: owner, one at a time; they block only where they say so. A signal handler may call none.
+ */
 typedef struct mill_run mill_run;
 
 /** To run rows that failed again is two runs, one after the other; mill_run_reopen gives pipeline and options of both. */
@@ -69,7 +72,12 @@ enum {
 /**
  * Check, plan, take the run directory, start. Returns once it runs; loading goes on in the background. A pipeline that does
  * not check out fails with phase MILL_PHASE_CHECK before anything is written.
- * @retval MILL_ERR_BUSY  the run directory is in use by another process.
+ * @param options  NULL = the defaults. Texts in it are borrowed until mill_run_destroy; so is @p p.
+ * @param out      The caller's (mill_run_destroy); untouched on failure.
+ * @retval MILL_ERR_BUSY     the run directory, an output or a GPU is in use by another process.
+ * @retval MILL_ERR_IO       the run directory cannot be made, read or written.
+ * @retval MILL_ERR_INVALID  options that do not go together; besides, what mill_pipeline_check gives.
+ * Threads: as all calls on @p p. Blocks: reads what the run directory keeps.
  */
 MILL_API mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mill_run **out, mill_error *err);
 /**
@@ -77,6 +85,8 @@ MILL_API mill_status mill_run_start(mill_pipeline *p, const mill_run_options *op
  * on, and `resume`. @p dir is borrowed by *options; what is no part of the results there stays as it is.
  * @retval MILL_ERR_NOT_FOUND  @p dir is no run directory, or the pipeline file is not where it was.
  * @retval MILL_ERR_INVALID    a program made the pipeline: only that can make it again.
+ * @retval MILL_ERR_IO, MILL_ERR_PARSE  DIR/run.json or the pipeline file cannot be read.
+ * On failure *out is untouched. Threads: any. Blocks: reads files.
  */
 MILL_API mill_status mill_run_reopen(const char *dir, mill_pipeline **out, mill_run_options *options, mill_error *err);
 typedef enum mill_retry_state {
@@ -84,33 +94,37 @@ typedef enum mill_retry_state {
     MILL_RETRY_HALFWAY,   /* rows of a retry are in place, outputs are being written, or were when that was stopped: resume */
     MILL_RETRY_UNFINISHED /* the run is not at its end: resume */
 } mill_retry_state;
-/** How the run in @p dir is for a retry. MILL_ERR_NOT_FOUND: nothing is kept there. Blocks: reads. */
+/** How the run in @p dir is for a retry.
+ *  @retval MILL_ERR_NOT_FOUND         nothing is kept there.
+ *  @retval MILL_ERR_IO, MILL_ERR_DATA  what is there cannot be read, or makes no sense.
+ *  Threads: any. Blocks: reads. */
 MILL_API mill_status mill_retry_look(const char *dir, mill_retry_state *out, mill_error *err);
-/** Wait until it has ended or @p timeout_s passed (< 0: no limit). Threads: one at a time.
- *  @p err: why it failed, when it did. */
+/** Wait until it has ended or @p timeout_s passed (< 0: no limit). @p err: why it failed, when it did. Blocks: so long. */
 MILL_API mill_run_state mill_run_wait(mill_run *run, double timeout_s, mill_error *err);
 /** Ask it to end. drain: take no more rows, finish those in the pipeline (for options.drain_s at most); else drop what is not
- *  being worked on. Threads: any; not from a signal handler. */
+ *  being worked on. Threads: any. Blocks: short locks. */
 MILL_API void mill_run_stop(mill_run *run, bool drain);
 /** A replica that did not come back by its deadline (timeout: load, batch, unload), or 3 s after it was told that the run is being
  *  stopped: @p err names step, replica and phase; the process should end, since nothing can take the replica's thread back, and
- *  mill_run_destroy would wait for it. false = none. */
+ *  mill_run_destroy would wait for it. false = none. Threads: any. */
 MILL_API bool mill_run_hung(const mill_run *run, mill_error *err);
 /** As mill_run_hung, but without waiting for 3 s: of a run that was told to stop, who it still waits for. For a process that has no more time and must say
  *  whose call was not over. Threads: any. */
 MILL_API bool mill_run_at_work(const mill_run *run, mill_error *err);
 /** After the end: write errors.jsonl into the run directory (not on a dry run). Of a run that ended as MILL_RUN_LOAD_FAILED before any row could flow, take
- *  away what it made instead: its directory, if that was not there, and unfinished files; what was there is as it was. Once. */
+ *  away what it made instead: its directory, if that was not there, and unfinished files; what was there is as it was. Once; later calls do nothing.
+ *  @retval MILL_ERR_IO, MILL_ERR_NOMEM  errors.jsonl cannot be written.
+ *  Blocks: writes. */
 MILL_API mill_status mill_run_finish(mill_run *run, mill_error *err);
 /** Whether nothing was left to do when it was started: its totals are those of the attempt that did the work, whose numbers and report stay in the
  *  directory. Threads: any. */
 MILL_API bool mill_run_was_complete(const mill_run *run);
-/** What the command's exit code would be. */
+/** What the command's exit code would be, after the end. */
 MILL_API int mill_run_exit_code(const mill_run *run);
-/** Joins its threads, frees it, lets the run directory go. Sets *run to NULL; accepts NULL. */
+/** Joins its threads, frees it, lets the run directory go. Sets *run to NULL; accepts NULL. Blocks: until its threads have ended. Cannot fail. */
 MILL_API void mill_run_destroy(mill_run **run);
 
-/** Absolute; NULL on a dry run, and of a run that has left nothing (mill_run_finish). */
+/** Absolute; NULL on a dry run, and of a run that has left nothing (mill_run_finish), until which it is valid. */
 MILL_API const char *mill_run_dir(const mill_run *run);
 
 /** Numbers of a run; growing ones may lag by a moment while it runs. */
@@ -136,7 +150,7 @@ typedef struct mill_run_error {
 /** Record @p i, from 0; fills what the caller's struct_size has room for. false: no such record. Threads: any. */
 MILL_API bool mill_run_get_error(const mill_run *run, int64_t i, mill_run_error *out);
 
-/** Outputs: file or folder that output parameter @p i of the pipeline's sinks stands for. NULL: no such one. */
+/** Outputs: file or folder that output parameter @p i of the pipeline's sinks stands for, and the sink. NULL: no such one. Valid as long as the run. */
 MILL_API const char *mill_run_output(const mill_run *run, size_t i, const char **step);
 
 typedef enum mill_progress_style {
@@ -148,7 +162,7 @@ typedef enum mill_progress_style {
 /**
  * How far it is: one line, a table (a row per step: rows, rows/s, queued, how its time is spent, failed, left; at most @p width columns
  * wide), or a JSON object. Rates are those of about the last five seconds. *lines = lines of text, each ended by a newline.
- * Threads: one at a time. The text is valid until the next call.
+ * The text is valid until the next call. Blocks: short locks.
  */
 MILL_API const char *mill_run_progress(mill_run *run, mill_progress_style style, int width, int *lines);
 
@@ -156,7 +170,8 @@ MILL_API const char *mill_run_progress(mill_run *run, mill_progress_style style,
 MILL_API const char *mill_run_show(mill_run *run, int style, int width, int height, int *lines);
 
 /** Where lines of the log go, besides the run's log.jsonl; NULL = standard error, as it is without this call. Lines come one at a time, from any
- *  thread; @p level is a mill_level, @p who is "step[replica]" or "". For the whole process. */
+ *  thread; @p level is a mill_level, @p who is "step[replica]" or "". For the whole process.
+ *  @p user is borrowed until another call. Threads: any, one at a time, while no run is alive. Blocks: until nobody is inside the one before. */
 MILL_API void mill_log_to(void (*sink)(int level, const char *who, const char *line, void *user), void *user);
 
 MILL_END_DECLS

@@ -41,15 +41,17 @@ MILL_API int mill_supervise(const mill_supervise_options *options, int (*work)(m
                             mill_error *err);
 
 /** In the child: the next signal that the parent has got, 0 = none within @p timeout_s. Shows the parent that this process moves, so call it again
- *  at once, from a thread of its own. Threads: one at a time. */
+ *  at once, from a thread of its own. Threads: one at a time. Blocks: so long at most. */
 MILL_API int mill_child_command(mill_child *child, double timeout_s);
-/** How many children came before this one. */
+/** How many children came before this one. Threads: any. Blocks: no. */
 MILL_API int mill_child_number(const mill_child *child);
-/** Whether an earlier child has opened the run directory: what --fresh forgets must not be forgotten again. */
+/** Whether an earlier child has opened the run directory: what --fresh forgets must not be forgotten again. Threads: any.
+ *  Blocks: no. */
 MILL_API bool mill_child_went_on(const mill_child *child);
-/** In the child, before it ends by itself other than by returning from the work: its exit code is the run's. Threads: any. */
+/** In the child, before it ends by itself other than by returning from the work: its exit code is the run's. Threads: any. Blocks: no. */
 MILL_API void mill_child_end(mill_child *child);
-/** This process gives up for @p cause, which names step and replica: another is to go on. Does not return. Threads: any. */
+/** This process gives up for @p cause, which names step and replica: another is to go on. Does not return. Threads: any. Blocks: flushes what
+ *  is buffered. */
 MILL_API void mill_child_lose(mill_child *child, const mill_error *cause);
 
 MILL_END_DECLS

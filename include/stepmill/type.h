@@ -1,4 +1,4 @@
-/* Column types. Types are interned: two equal types are one pointer, valid for the life of the process. */
+/* Column types. Types are interned: two equal types are one pointer, valid for the life of the process: nobody releases one. */
 #ifndef STEPMILL_TYPE_H
 #define STEPMILL_TYPE_H
 
@@ -41,16 +41,19 @@ struct mill_type {
 
 /** A type without children. @p id must be bool .. json; NULL for any other. Threads: any. Blocks: no. */
 MILL_API const mill_type *mill_type_plain(mill_type_id id);
-/** list<item>; NULL when out of memory. Threads: any. Blocks: a short lock. */
+/** list<item>; NULL when out of memory or nested too deeply (64 levels), as the two below. Threads: any. Blocks: a short lock. */
 MILL_API const mill_type *mill_type_list(const mill_type *item);
-/** fixed_list<item>[length], length >= 1; NULL when out of memory or length < 1. */
+/** fixed_list<item>[length], length >= 1; NULL when out of memory or length < 1. Threads: any. Blocks: a short lock. */
 MILL_API const mill_type *mill_type_fixed_list(const mill_type *item, int32_t length);
-/** struct<name: type, ...>; names and array are copied; NULL when out of memory or a name repeats. */
+/** struct<name: type, ...>; names and array are copied; NULL when out of memory or a name repeats. Threads: any. Blocks: a short lock. */
 MILL_API const mill_type *mill_type_struct(const mill_field *fields, int32_t n_fields);
 /** Read the text form, e.g. "utf8", "float32", "list<int32>", "fixed_list<float32>[384]",
- *  "struct<a: utf8, b: list<int64>>". On failure *out is untouched and @p err says what was expected. */
+ *  "struct<a: utf8, b: list<int64>>". On failure *out is untouched and @p err says what was expected.
+ *  @retval MILL_ERR_PARSE  it is no type, or nested too deeply.
+ *  @retval MILL_ERR_NOMEM  out of memory.
+ *  Threads: any. Blocks: a short lock. */
 MILL_API mill_status mill_type_parse(const char *text, const mill_type **out, mill_error *err);
-/** Write the text form; returns the length it would need, as snprintf. */
+/** Write the text form; returns the length it would need, as snprintf. Threads: any. Blocks: no. */
 MILL_API int mill_type_format(const mill_type *type, char *buf, size_t size);
 
 MILL_END_DECLS

@@ -6,11 +6,15 @@
 
 MILL_BEGIN_DECLS
 
+/** What was read of a run. Threads: owner, one at a time. Blocks: on reading, mill_watch_open and _look; other calls do not, and cannot fail. */
 typedef struct mill_watch mill_watch;
 
-/** Read how the run in @p dir is (DIR/progress.json). MILL_ERR_NOT_FOUND: no run was ever started there. The caller destroys *out. */
+/** Read how the run in @p dir is (DIR/progress.json). The caller destroys *out, which is untouched on failure.
+ *  @retval MILL_ERR_NOT_FOUND           no run was ever started there.
+ *  @retval MILL_ERR_IO, MILL_ERR_PARSE  it cannot be read, or is no such file.
+ *  @retval MILL_ERR_NOMEM               out of memory. */
 MILL_API mill_status mill_watch_open(const char *dir, mill_watch **out, mill_error *err);
-/** Read again. What was read before stays when this fails. */
+/** Read again. What was read before stays when this fails, as mill_watch_open. */
 MILL_API mill_status mill_watch_look(mill_watch *w, mill_error *err);
 /** Accepts NULL, sets *w to NULL. */
 MILL_API void mill_watch_destroy(mill_watch **w);
@@ -23,7 +27,7 @@ MILL_API mill_run_state mill_watch_state(const mill_watch *w);
 MILL_API bool mill_watch_live(const mill_watch *w);
 /** How old the numbers are, s. */
 MILL_API double mill_watch_age(const mill_watch *w);
-/** Name of the run; machine and process that worked on it. */
+/** Name of the run; machine and process that worked on it. Valid until mill_watch_look, as all texts here. */
 MILL_API const char *mill_watch_name(const mill_watch *w);
 MILL_API const char *mill_watch_host(const mill_watch *w);
 MILL_API int32_t mill_watch_pid(const mill_watch *w);
@@ -39,13 +43,16 @@ MILL_API const char *mill_watch_folder(const mill_watch *w);
  * run may go on meanwhile. Values are cut for people, whole as JSON. *out: mill_text_free.
  * @retval MILL_ERR_NOT_FOUND  there never was such a row, or @p dir is no run directory.
  * @retval MILL_ERR_INVALID    @p key is no key, or the pipeline is not the one of the run any more.
+ * @retval MILL_ERR_IO, MILL_ERR_DATA  what is kept cannot be read, or makes no sense.
  * Threads: any. Blocks: reads what is kept up to the row.
  */
 MILL_API mill_status mill_row_trace(const char *dir, const char *key, mill_format format, char **out, mill_error *err);
 
-/** Add a failure that ended a run to DIR/errors.jsonl, for a process that ends by it. A run that goes on after all writes the file anew. */
+/** Add a failure that ended a run to DIR/errors.jsonl, for a process that ends by it. A run that goes on after all writes the file anew.
+ *  @retval MILL_ERR_IO, MILL_ERR_NOMEM  it cannot be read or written; it is as it was. Threads: any, one per directory. Blocks: reads and writes. */
 MILL_API mill_status mill_errors_add(const char *dir, const mill_error *cause, mill_error *err);
-/** Write the report of the run in @p dir, one HTML file, to @p path (NULL = DIR/report.html). */
+/** Write the report of the run in @p dir, one HTML file, to @p path (NULL = DIR/report.html); whole or not at all. Fails as mill_watch_open, and with
+ *  MILL_ERR_IO where it cannot be written. Threads: any. Blocks: reads and writes. */
 MILL_API mill_status mill_report_write(const char *dir, const char *path, mill_error *err);
 
 MILL_END_DECLS
