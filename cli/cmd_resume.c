@@ -25,7 +25,9 @@ bool cli_go_there(const char *folder, cli_args *a, char *trace, size_t size)
 static int complete(const cli_args *a, const char *dir, const mill_watch *w)
 {
     if (!a->given[CLI_QUIET])
-        fprintf(stderr, "stepmill: the run in %s is complete: nothing is left to do. `stepmill run FILE --run %s` runs what has changed since\n",
+        fprintf(stderr,
+                "stepmill: the run in %s is complete: nothing is left to do. `stepmill run FILE --run %s` runs what has changed "
+                "since\n",
                 dir, dir);
     if (a->given[CLI_JSON]) {
         printf("{\"state\":\"done\",\"exit_code\":%d,\"run_dir\":\"", mill_watch_exit_code(w));

@@ -9,8 +9,9 @@ static const struct {
     const char *verb;
     int (*run)(const cli_args *a);
 } commands[] = {
-    {"run", cmd_run},         {"resume", cmd_resume}, {"retry", cmd_retry}, {"merge", cmd_merge}, {"check", cmd_check},   {"plan", cmd_plan},     {"errors", cmd_errors},
-    {"steps", cmd_steps},     {"status", cmd_status}, {"logs", cmd_logs},     {"report", cmd_report}, {"trace", cmd_trace},
+    {"run", cmd_run},         {"resume", cmd_resume}, {"retry", cmd_retry},   {"merge", cmd_merge},
+    {"check", cmd_check},     {"plan", cmd_plan},     {"errors", cmd_errors}, {"steps", cmd_steps},
+    {"status", cmd_status},   {"logs", cmd_logs},     {"report", cmd_report}, {"trace", cmd_trace},
     {"devices", cmd_devices}, {"doctor", cmd_doctor}, {"schema", cmd_schema}, {"version", cmd_version},
 };
 
@@ -39,7 +40,8 @@ int main(int argc, char **argv)
     cli_args a;
     int code = MILL_EXIT_USAGE;
 
-    if (argc > 1 && (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "resume") == 0 || strcmp(argv[1], "retry") == 0 || strcmp(argv[1], "merge") == 0))
+    if (argc > 1 && (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "resume") == 0 || strcmp(argv[1], "retry") == 0 ||
+                     strcmp(argv[1], "merge") == 0))
         signals_block(); /* before anything: one that comes now counts */
     signal(SIGPIPE, SIG_IGN); /* a reader that goes away is a failed write, told below */
     signal(SIGCHLD, SIG_DFL); /* inherited as ignored, the kernel would take the ends of our children from us */

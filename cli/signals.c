@@ -49,8 +49,8 @@ static bool lock_soon(void)
     return pthread_mutex_timedlock(&lock, &until) == 0;
 }
 
-/* The time is over, counted from the signal; the run may have been told much later, if it was being started then. So whoever is inside a call is named,
- * however short a time it has known. No clean-up: something hangs, and nothing here may wait for it. */
+/* The time is over, counted from the signal; the run may have been told much later, if it was being started then. So whoever is
+ * inside a call is named, however short a time it has known. No clean-up: something hangs, and nothing here may wait for it. */
 static void leave(void)
 {
     mill_error err = {0};
@@ -70,7 +70,8 @@ static void leave(void)
 /* The next signal; 0: none came in @p left_s. */
 static int next(double left_s)
 {
-    const double asked = child == NULL && ask > 0 ? ask - time_limit_now() : 1e9; /* whoever supervises has the same limit, and asks */
+    /* whoever supervises has the same limit, and asks */
+    const double asked = child == NULL && ask > 0 ? ask - time_limit_now() : 1e9;
 
     if (asked <= 0) {
         ask = 0;
@@ -88,7 +89,8 @@ static int next(double left_s)
     return sig > 0 ? sig : 0;
 }
 
-/* When a time that begins now is over: the time left in all may be shorter, and @p keep of it, but at most half, is for what comes after. */
+/* When a time that begins now is over: the time left in all may be shorter, and @p keep of it, but at most half, is for what comes
+ * after. */
 static double over_in(double seconds, double keep)
 {
     const double t = time_limit_now(), left = gone > t ? gone - t : 0;
@@ -110,7 +112,9 @@ static void *take_signals(void *unused)
         if (sig > 0) {
             came++;
             draining = came == 1 && sig != SIGTERM && sig != SIGHUP;
-            deadline = came > 1 ? over_in(AGAIN_S, 0) : draining ? over_in(drain_seconds, STOP_S + KEEP_S) : over_in(STOP_S, KEEP_S);
+            deadline = came > 1   ? over_in(AGAIN_S, 0)
+                       : draining ? over_in(drain_seconds, STOP_S + KEEP_S)
+                                  : over_in(STOP_S, KEEP_S);
         } else if (deadline >= 0 && time_limit_now() >= deadline && draining) { /* it would not drain: now as on TERM */
             draining = false;
             deadline = over_in(STOP_S, KEEP_S);

@@ -11,8 +11,9 @@
 void signals_block(void);
 /**
  * Start the thread that takes signals, from @p child where the process is supervised (else NULL). The first INT or USR1 drains
- * the run, for at most @p drain_s; TERM stops it, for at most 4 s; a second signal leaves it 1 s; all of them for no longer than @p limit
- * allows, which itself drains the run when its time has come. When the time is over the process ends with code 75, whatever hangs. After signals_block, before any other thread is started. false: no thread could be started.
+ * the run, for at most @p drain_s; TERM stops it, for at most 4 s; a second signal leaves it 1 s; all of them for no longer than @p
+ * limit allows, which itself drains the run when its time has come. When the time is over the process ends with code 75, whatever
+ * hangs. After signals_block, before any other thread is started. false: no thread could be started.
  */
 bool signals_start(double drain_s, const time_limit *limit, mill_child *child);
 /** The run that signals are for from now on (NULL = none); stops it at once when one has come already. */

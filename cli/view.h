@@ -7,7 +7,8 @@
 
 enum { VIEW_LINES = 512 };
 
-/** Where the text of a frame comes from: *lines of it, at most @p width columns and @p height lines (table). Valid until the next call. */
+/** Where the text of a frame comes from: *lines of it, at most @p width columns and @p height lines (table). Valid until the next
+ *  call. */
 typedef const char *(*view_source)(void *user, bool table, bool colour, int width, int height, int *lines);
 
 typedef struct view {

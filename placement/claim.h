@@ -1,7 +1,7 @@
 /*
- * Claims on devices and output files between the processes of a machine. A claim is an abstract Unix socket with the device's UUID in its name:
- * the kernel lets one process bind a name, and forgets it when the process is gone, however it went. No file is left behind and
- * nobody has to clean up.
+ * Claims on devices and output files between the processes of a machine. A claim is an abstract Unix socket with the device's UUID
+ * in its name: the kernel lets one process bind a name, and forgets it when the process is gone, however it went. No file is left
+ * behind and nobody has to clean up.
  *
  *   stepmill/gpu/<uuid>             held by who wants the device alone
  *   stepmill/gpu/<uuid>/<pid>.<n>   held by each who shares it
@@ -32,12 +32,13 @@ void stm_claims_destroy(stm_claims **c);
  * Blocks: no.
  */
 mill_status stm_claims_take(stm_claims *c, const char *uuid, bool shared, mill_error *err);
-/** Claim the file @p path (absolute, the same text for the same file) to write it. @retval MILL_ERR_BUSY  another run writes it; the message names
- *  its process. Where no socket can be had nothing is claimed: MILL_OK. Blocks: no. */
+/** Claim the file @p path (absolute, the same text for the same file) to write it. @retval MILL_ERR_BUSY  another run writes it;
+ *  the message names its process. Where no socket can be had nothing is claimed: MILL_OK. Blocks: no. */
 mill_status stm_claims_take_file(stm_claims *c, const char *path, mill_error *err);
 /** Let one go; nothing happens if it is not held. */
 void stm_claims_drop(stm_claims *c, const char *uuid);
-/** Who holds a device now: a process id, 0 = nobody, -1 = somebody who cannot be seen from here. @p shared may be NULL. Takes nothing. */
+/** Who holds a device now: a process id, 0 = nobody, -1 = somebody who cannot be seen from here. @p shared may be NULL. Takes
+ *  nothing. */
 int32_t stm_claim_holder(const char *uuid, bool *shared);
 
 #endif

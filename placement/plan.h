@@ -7,11 +7,12 @@
  *   transfer   over edges a -> b of one stage:  bytes(edge) * replicas(b) * mean over pairs of a replica of a and one of b
  *              of seconds per byte of the path between their sites (topology.h); a replica on several GPUs has several sites,
  *              and the mean is over these as well
- *   exchange   over replicas on k > 1 GPUs:     bytes(all edges into its step) * (k - 1) * mean over pairs of its GPUs of seconds per byte
+ *   exchange   over replicas on k > 1 GPUs:     bytes(all edges into its step) * (k - 1) * mean over pairs of its GPUs of seconds
+ *              per byte
  *   waiting    over pairs of replicas of one stage on one GPU:  the smaller of their times, t = seconds of a batch / speed of the
  *              GPU; that is the time that the two spend waiting for each other when the shorter one goes first
- *   slowness   over replicas:  STM_PLACE_SLOWNESS * (t - t on the fastest GPU): GPUs of different speed are used together unless one
- *              is so slow that taking turns on the other is better
+ *   slowness   over replicas:  STM_PLACE_SLOWNESS * (t - t on the fastest GPU): GPUs of different speed are used together unless
+ *              one is so slow that taking turns on the other is better
  *   processors over nodes and stages (threads of a replica on GPUs are at the node nearest its first one):
  *               (threads wanted / processors - 1, if more than 0) * seconds of all batches there
  *   overload   of GPUs' memory:  STM_PLACE_NEVER * (bytes above what there is / what there is)
@@ -79,7 +80,8 @@ typedef struct stm_placement {
 
 /**
  * Place all replicas.
- * @param fault  on MILL_ERR_INVALID: index of the step that the error is about (the later of two, both of which it names); may be NULL.
+ * @param fault  on MILL_ERR_INVALID: index of the step that the error is about (the later of two, both of which it names); may be
+ *               NULL.
  * @retval MILL_ERR_INVALID  what cannot be: too few GPUs, more memory than there is, two steps that do not share on one GPU (the
  *                           message names both), a device that is not there.
  * Threads: any. Blocks: computes.

@@ -38,7 +38,8 @@ void stm_search_fini(stm_search *s);
 /** Put a replica at the sites it has in `sites` / take it off. */
 void stm_search_put(stm_search *s, int32_t replica);
 void stm_search_take(stm_search *s, int32_t replica);
-/** What replica @p r (not placed) would add to the cost at @p sites. stm_search_pull(s, r) must have been called since the last change. */
+/** What replica @p r (not placed) would add to the cost at @p sites. stm_search_pull(s, r) must have been called since the last
+ *  change. */
 double stm_search_price(const stm_search *s, int32_t r, const int32_t *sites);
 void stm_search_pull(stm_search *s, int32_t r);
 /** Greedy, then better until nothing helps; the best of @p starts starts is left in `sites`. */

@@ -1,7 +1,7 @@
 /*
- * deduplicate: groups of near-duplicates. Two rows whose vectors have at least the threshold's cosine belong together, or whose signatures
- * have at least that share of numbers in common, and so do rows that are linked through others. Groups stand in the order of their first
- * members, members in row order.
+ * deduplicate: groups of near-duplicates. Two rows whose vectors have at least the threshold's cosine belong together, or whose
+ * signatures have at least that share of numbers in common, and so do rows that are linked through others. Groups stand in the
+ * order of their first members, members in row order.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,7 +76,8 @@ static mill_status configure_groups(settings *s, const mill_config *c, mill_io *
         if (column < 0)
             return mill_config_fail(c, key, err, MILL_ERR_NOT_FOUND, "no column \"%s\" arrives", mill_config_item(c, "columns", i));
         if (!stm_rows_can_append(s->layout.types[column]))
-            return mill_config_fail(c, key, err, MILL_ERR_TYPE, "column \"%s\" is nested and cannot be listed", s->layout.names[column]);
+            return mill_config_fail(c, key, err, MILL_ERR_TYPE, "column \"%s\" is nested and cannot be listed",
+                                    s->layout.names[column]);
         if ((st = carry(s, io, column, err)) != MILL_OK) return st;
     }
     for (int32_t i = 0; !mill_config_has(c, "columns") && i < s->layout.n_columns; i++)
@@ -160,7 +161,8 @@ static mill_status grow_forest(mill_replica *r, const settings *s, const stm_row
 static float score(const settings *s, const stm_rows *t, int64_t i, int64_t j)
 {
     if (s->layout.signatures)
-        return stm_signatures_score((const int32_t *)(const void *)t->vectors[i], (const int32_t *)(const void *)t->vectors[j], s->layout.dim);
+        return stm_signatures_score((const int32_t *)(const void *)t->vectors[i], (const int32_t *)(const void *)t->vectors[j],
+                                    s->layout.dim);
     return mill_score(MILL_COSINE, t->vectors[i], t->vectors[j], s->layout.dim);
 }
 
@@ -293,7 +295,8 @@ static mill_status finish(mill_replica *r, mill_emit *out, mill_error *err)
 }
 
 static const mill_param params[] = {
-    {"threshold", MILL_PARAM_FLOAT, 0, "0.92", -1, 1, NULL, "from which on two rows belong together: the cosine of their vectors, or the share of equal numbers of their signatures"},
+    {"threshold", MILL_PARAM_FLOAT, 0, "0.92", -1, 1, NULL,
+     "from which on two rows belong together: the cosine of their vectors, or the share of equal numbers of their signatures"},
     {"output", MILL_PARAM_ENUM, 0, "groups", 0, 0, "groups|rows",
      "groups: one row per group of two or more; rows: every row, with its group and whether to keep it"},
     {"columns", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, NULL, 0, 0, NULL,
@@ -307,7 +310,8 @@ const mill_step_type stm_step_deduplicate = {
     .kind = MILL_GLOBAL,
     .flags = MILL_ORDERED | MILL_ON_DEVICE,
     .name = "deduplicate",
-    .summary = "Groups of near-duplicates: rows whose vectors or signatures are alike as far as the threshold says, and rows linked through others",
+    .summary = "Groups of near-duplicates: rows whose vectors or signatures are alike as far as the threshold says, and rows "
+               "linked through others",
     .version = "1",
     .params = params,
     .n_params = sizeof params / sizeof params[0],

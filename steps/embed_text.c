@@ -83,9 +83,9 @@ static mill_status bound(const mill_step *step, int64_t rows, int64_t bytes, mil
 }
 
 /*
- * Tokens of a text, guessed: a token per 4 ASCII bytes (English has 4 to 5) and one per other character, which word pieces take alone or nearly
- * so, and the two special ones; cut where the encoder cuts. To count them exactly would be to tokenise everything twice, and on the thread
- * that hands the rows on.
+ * Tokens of a text, guessed: a token per 4 ASCII bytes (English has 4 to 5) and one per other character, which word pieces take
+ * alone or nearly so, and the two special ones; cut where the encoder cuts. To count them exactly would be to tokenise everything
+ * twice, and on the thread that hands the rows on.
  */
 static mill_status cost(const mill_step *step, size_t input, const mill_batch *in, int64_t *tokens, mill_error *err)
 {

@@ -1,6 +1,6 @@
 /*
- * chat, complete, embed_remote: rows to an OpenAI-compatible server and its answers back (module libstepmill-http.so, since it needs
- * libcurl). This file: parameters, and what of a request's body is the same for every row.
+ * chat, complete, embed_remote: rows to an OpenAI-compatible server and its answers back (module libstepmill-http.so, since it
+ * needs libcurl). This file: parameters, and what of a request's body is the same for every row.
  */
 #include "steps/endpoint.h"
 
@@ -40,7 +40,8 @@ static mill_status read_url(stm_endpoint *s, const mill_config *c, mill_error *e
     const char *url = mill_config_text(c, "url"), *why;
     size_t n = strlen(url);
 
-    if (!stm_http_url_ok(url, &why)) return mill_config_fail(c, "url", err, MILL_ERR_INVALID, "this cannot be the server's url: %s", why);
+    if (!stm_http_url_ok(url, &why))
+        return mill_config_fail(c, "url", err, MILL_ERR_INVALID, "this cannot be the server's url: %s", why);
     while (n > 0 && url[n - 1] == '/') n--;
     s->url = malloc(n + strlen(paths[s->kind]) + 1);
     s->base = strndup(url, n);
@@ -55,12 +56,16 @@ static mill_status read_key(stm_endpoint *s, const mill_config *c, mill_error *e
     const char *h;
 
     if (mill_config_has(c, "api_key_env") && mill_config_has(c, "api_key_file"))
-        return mill_config_fail(c, "api_key_file", err, MILL_ERR_INVALID, "the key comes from api_key_env or from api_key_file, not from both");
+        return mill_config_fail(c, "api_key_file", err, MILL_ERR_INVALID,
+                                "the key comes from api_key_env or from api_key_file, not from both");
     if (copy(c, "api_key_env", &s->key_env) != MILL_OK || copy(c, "api_key_file", &s->key_file) != MILL_OK ||
         copy(c, "api_key_header", &s->key_header) != MILL_OK || copy(c, "ca_file", &s->ca_file) != MILL_OK)
         return mill_fail(err, MILL_ERR_NOMEM, "no memory for a step");
-    for (h = s->key_header; (*h >= '0' && *h <= '9') || (*h >= 'A' && *h <= 'Z') || (*h >= 'a' && *h <= 'z') || *h == '-' || *h == '_';) h++;
-    if (*h != 0 || h == s->key_header) return mill_config_fail(c, "api_key_header", err, MILL_ERR_INVALID, "this is no name of a header");
+    for (h = s->key_header;
+         (*h >= '0' && *h <= '9') || (*h >= 'A' && *h <= 'Z') || (*h >= 'a' && *h <= 'z') || *h == '-' || *h == '_';)
+        h++;
+    if (*h != 0 || h == s->key_header)
+        return mill_config_fail(c, "api_key_header", err, MILL_ERR_INVALID, "this is no name of a header");
     return MILL_OK;
 }
 
@@ -103,7 +108,8 @@ static mill_status put_number(body *b, const char *name)
     char text[40];
 
     if (!mill_config_has(b->c, name)) return MILL_OK;
-    if (strcmp(name, "temperature") == 0 || strcmp(name, "top_p") == 0) snprintf(text, sizeof text, "%.9g", mill_config_float(b->c, name));
+    if (strcmp(name, "temperature") == 0 || strcmp(name, "top_p") == 0)
+        snprintf(text, sizeof text, "%.9g", mill_config_float(b->c, name));
     else snprintf(text, sizeof text, "%lld", (long long)mill_config_int(b->c, name));
     return put_json(b, name, text);
 }
@@ -111,8 +117,9 @@ static mill_status put_number(body *b, const char *name)
 /* The members of an object that the user wrote. They may not be ones that the step writes or relies on. */
 static mill_status put_members(body *b, stm_answers *a)
 {
-    static const char *const taken[] = {"model", "messages", "prompt", "input", "temperature", "top_p", "max_tokens", "seed", "response_format",
-                                        "stream", "n", "best_of", "echo", "encoding_format", NULL};
+    static const char *const taken[] = {"model", "messages",   "prompt", "input",           "temperature",
+                                        "top_p", "max_tokens", "seed",   "response_format", "stream",
+                                        "n",     "best_of",    "echo",   "encoding_format", NULL};
     const char *json = mill_config_text(b->c, "extra_body"), *wrong, *open, *close;
     size_t members;
 
@@ -120,9 +127,10 @@ static mill_status put_members(body *b, stm_answers *a)
     const mill_status st = stm_object_check(a, json, taken, &wrong, &members);
     if (st == MILL_ERR_NOMEM) return st;
     if (st != MILL_OK) {
-        if (wrong == NULL) return mill_config_fail(b->c, "extra_body", b->err, MILL_ERR_TYPE, "expected a map of members of the request");
-        return mill_config_fail(b->c, "extra_body", b->err, MILL_ERR_INVALID, "\"%s\" is not for extra_body: the step writes it, or reads answers that depend on it",
-                                wrong);
+        if (wrong == NULL)
+            return mill_config_fail(b->c, "extra_body", b->err, MILL_ERR_TYPE, "expected a map of members of the request");
+        return mill_config_fail(b->c, "extra_body", b->err, MILL_ERR_INVALID,
+                                "\"%s\" is not for extra_body: the step writes it, or reads answers that depend on it", wrong);
     }
     if (members == 0) return MILL_OK;
     open = strchr(json, '{'), close = strrchr(json, '}');
@@ -217,13 +225,19 @@ static mill_status configure(stm_endpoint_kind kind, mill_step *step, const mill
     s->poll_s = mill_config_float(c, "batch_poll");
     s->wait_s = mill_config_float(c, "batch_wait");
     if (s->offline && mill_config_batch_rows(c) < 1)
-        return mill_config_fail(c, "offline", err, MILL_ERR_INVALID, "an offline batch has the rows of an input batch: set input_batch_size, to 10000 for instance");
+        return mill_config_fail(c, "offline", err, MILL_ERR_INVALID,
+                                "an offline batch has the rows of an input batch: set input_batch_size, to 10000 for instance");
     if ((st = make_body(s, c, err)) != MILL_OK) return st;
-    if (kind == STM_CHAT && (st = mill_io_use(io, 0, s->messages ? "messages" : "prompt", s->messages ? "text" : "utf8", NULL, err)) != MILL_OK) return st;
+    if (kind == STM_CHAT &&
+        (st = mill_io_use(io, 0, s->messages ? "messages" : "prompt", s->messages ? "text" : "utf8", NULL, err)) != MILL_OK)
+        return st;
     return s->raw ? mill_io_add(io, "raw", mill_type_plain(MILL_JSON), NULL, err) : MILL_OK;
 }
 
-static mill_status configure_chat(mill_step *step, const mill_config *c, mill_io *io, mill_error *err) { return configure(STM_CHAT, step, c, io, err); }
+static mill_status configure_chat(mill_step *step, const mill_config *c, mill_io *io, mill_error *err)
+{
+    return configure(STM_CHAT, step, c, io, err);
+}
 
 static mill_status configure_complete(mill_step *step, const mill_config *c, mill_io *io, mill_error *err)
 {
@@ -299,7 +313,13 @@ static const mill_param complete_params[] = {SERVER_PARAMS, TEXT_PARAMS};
 static const mill_param embed_params[] = {
     SERVER_PARAMS,
     {.name = "dimensions", .type = MILL_PARAM_INT, .min = 1, .max = 1 << 20, .text = "values of a vector, as the model gives them"},
-    {.name = "texts_per_request", .type = MILL_PARAM_INT, .flags = MILL_PARAM_NO_RESULT, .default_value = "16", .min = 1, .max = 2048, .text = "texts in one request, at most"},
+    {.name = "texts_per_request",
+     .type = MILL_PARAM_INT,
+     .flags = MILL_PARAM_NO_RESULT,
+     .default_value = "16",
+     .min = 1,
+     .max = 2048,
+     .text = "texts in one request, at most"},
 };
 
 static const mill_column_decl complete_inputs[] = {{"prompt", "utf8", "what to go on from; null gives nulls"}};
@@ -311,10 +331,10 @@ static const mill_column_decl text_outputs[] = {
     {"completion_tokens", "int64", "tokens of the answer"},
 };
 
-#define ENDPOINT                                                                                                                          \
-    .struct_size = sizeof(mill_step_type), .abi = MILL_ABI_1, .kind = MILL_STEP, .flags = MILL_PER_ROW | MILL_NONDETERMINISTIC, .version = "1", \
-    .load = stm_endpoint_load, .unload = stm_endpoint_unload, .submit = stm_endpoint_submit, .poll = stm_endpoint_poll,                  \
-    .cancel = stm_endpoint_cancel
+#define ENDPOINT                                                                                                                \
+    .struct_size = sizeof(mill_step_type), .abi = MILL_ABI_1, .kind = MILL_STEP, .flags = MILL_PER_ROW | MILL_NONDETERMINISTIC, \
+    .version = "1", .load = stm_endpoint_load, .unload = stm_endpoint_unload, .submit = stm_endpoint_submit,                    \
+    .poll = stm_endpoint_poll, .cancel = stm_endpoint_cancel
 
 static const mill_step_type chat_type = {
     ENDPOINT,
@@ -354,6 +374,7 @@ MILL_PLUGIN_EXPORT const mill_plugin *mill_plugin_v1(void);
 const mill_plugin *mill_plugin_v1(void)
 {
     static const mill_step_type *const types[] = {&chat_type, &complete_type, &embed_type};
-    static const mill_plugin plugin = {sizeof(mill_plugin), MILL_ABI_1, "stepmill-http", MILL_VERSION, types, sizeof types / sizeof types[0]};
+    static const mill_plugin plugin = {sizeof(mill_plugin), MILL_ABI_1, "stepmill-http",
+                                       MILL_VERSION,        types,      sizeof types / sizeof types[0]};
     return &plugin;
 }

@@ -71,7 +71,8 @@ mill_status stm_endpoint_key(const stm_endpoint *s, char **key, mill_error *err)
     if (n == 0 || st != MILL_OK) {
         explicit_bzero(text, n);
         free(text);
-        return mill_fail(err, MILL_ERR_INVALID, "the key in %s %s is empty, or holds something else than printable ASCII characters",
+        return mill_fail(err, MILL_ERR_INVALID,
+                         "the key in %s %s is empty, or holds something else than printable ASCII characters",
                          s->key_file != NULL ? "file" : "environment variable", s->key_file != NULL ? s->key_file : s->key_env);
     }
     *key = text;

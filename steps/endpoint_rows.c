@@ -49,10 +49,12 @@ mill_status stm_endpoint_load(mill_replica *r, mill_error *err)
 
     if (me == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a step");
     mill_replica_set_state(r, me);
-    if ((me->answers = stm_answers_create()) == NULL || mill_json_writer_create(names, 1, 0, &me->quoted) != MILL_OK || make_builders(r, s, me) != MILL_OK)
+    if ((me->answers = stm_answers_create()) == NULL || mill_json_writer_create(names, 1, 0, &me->quoted) != MILL_OK ||
+        make_builders(r, s, me) != MILL_OK)
         return mill_fail(err, MILL_ERR_NOMEM, "no memory for a step");
     if ((st = stm_endpoint_key(s, &me->key, err)) != MILL_OK) return st;
-    if (me->key != NULL && strncmp(s->url, "https:", 6) != 0 && strstr(s->url, "//127.") == NULL && strstr(s->url, "//localhost") == NULL)
+    if (me->key != NULL && strncmp(s->url, "https:", 6) != 0 && strstr(s->url, "//127.") == NULL &&
+        strstr(s->url, "//localhost") == NULL)
         mill_replica_log(r, MILL_WARN, "the key goes to %s in the clear: the url begins with http:", s->url);
     o.url = s->url;
     o.key = me->key, o.key_header = s->key_header;
@@ -60,10 +62,16 @@ mill_status stm_endpoint_load(mill_replica *r, mill_error *err)
     o.requests_per_minute /= mill_replica_count(r);
     o.tokens_per_minute /= mill_replica_count(r);
     o.wake = wake, o.user = r;
-    if ((st = stm_http_open(&o, &me->http, err)) != MILL_OK || !s->offline || mill_replica_run_dir(r) == NULL) return st; /* a dry run asks at once */
+    /* a dry run asks at once */
+    if ((st = stm_http_open(&o, &me->http, err)) != MILL_OK || !s->offline || mill_replica_run_dir(r) == NULL) return st;
     const char *host = strstr(s->url, "//"), *path = host != NULL ? strchr(host + 2, '/') : NULL;
-    const stm_offline_options off = {.http = o, .base = s->base, .path = path != NULL ? path : "/", .run_dir = mill_replica_run_dir(r),
-                                     .name = mill_step_name(mill_replica_step(r)), .poll_s = s->poll_s, .wait_s = s->wait_s};
+    const stm_offline_options off = {.http = o,
+                                     .base = s->base,
+                                     .path = path != NULL ? path : "/",
+                                     .run_dir = mill_replica_run_dir(r),
+                                     .name = mill_step_name(mill_replica_step(r)),
+                                     .poll_s = s->poll_s,
+                                     .wait_s = s->wait_s};
     return stm_offline_open(&off, &me->offline, err);
 }
 
@@ -74,11 +82,15 @@ void stm_endpoint_unload(mill_replica *r)
     if (me == NULL) return;
     if (me->http != NULL) {
         const stm_http_counts n = stm_http_count(me->http);
-        mill_replica_log(r, MILL_INFO, "%" PRId64 " requests; failed in passing: %" PRId64 " by rate limit, %" PRId64 " by the server, %" PRId64 " without an answer",
+        mill_replica_log(r, MILL_INFO,
+                         "%" PRId64 " requests; failed in passing: %" PRId64 " by rate limit, %" PRId64 " by the server, %" PRId64
+                         " without an answer",
                          n.requests, n.limited, n.server, n.network);
         const stm_endpoint *s = mill_step_state(mill_replica_step(r));
         if (n.least < s->http.concurrency)
-            mill_replica_log(r, MILL_INFO, "the server wanted fewer requests at once than concurrency (%d): it was given %d for a while", s->http.concurrency, n.least);
+            mill_replica_log(r, MILL_INFO,
+                             "the server wanted fewer requests at once than concurrency (%d): it was given %d for a while",
+                             s->http.concurrency, n.least);
     }
     stm_offline_close(&me->offline);
     stm_http_close(&me->http);
@@ -108,7 +120,8 @@ static stm_http_job *new_job(uint64_t ticket, int64_t cap)
 }
 
 /* The text of a row as it stands in a body. *bytes 0: nothing is asked (null, and not wrong). false: no memory. */
-static bool row_text(const stm_endpoint *s, state *me, const mill_column *col, int64_t row, const char **text, size_t *bytes, bool *wrong)
+static bool row_text(const stm_endpoint *s, state *me, const mill_column *col, int64_t row, const char **text, size_t *bytes,
+                     bool *wrong)
 {
     int64_t n;
     const char *p = col != NULL ? mill_column_text(col, row, &n) : NULL;
@@ -123,9 +136,12 @@ static bool row_text(const stm_endpoint *s, state *me, const mill_column *col, i
         *bytes -= QUOTED_AT;
         return true;
     }
-    /* What is between the brackets, once it is known to be a list of objects; a body must not be anything else than the user wrote. */
+    /* What is between the brackets, once it is known to be a list of objects; a body must not be anything else than the user
+     * wrote. */
     static const char padding[STM_HTTP_PADDING] = {0};
-    if (mill_json_writer_raw(me->quoted, p, (size_t)n) != MILL_OK || mill_json_writer_raw(me->quoted, padding, sizeof padding) != MILL_OK) return false;
+    if (mill_json_writer_raw(me->quoted, p, (size_t)n) != MILL_OK ||
+        mill_json_writer_raw(me->quoted, padding, sizeof padding) != MILL_OK)
+        return false;
     const char *json = mill_json_writer_data(me->quoted, bytes);
     const mill_status st = stm_messages_check(me->answers, json, (size_t)n);
     if (st != MILL_OK) {
@@ -195,7 +211,9 @@ mill_status stm_endpoint_submit(mill_replica *r, uint64_t ticket, mill_batch *co
         mill_column_unref(&ref);
         return MILL_ERR_AGAIN;
     }
-    if (mill_batch_create(mill_replica_pool(r), rows, 1, &texts) != MILL_OK || (ref != NULL && mill_batch_set_column(texts, 0, &ref) != MILL_OK)) goto fail;
+    if (mill_batch_create(mill_replica_pool(r), rows, 1, &texts) != MILL_OK ||
+        (ref != NULL && mill_batch_set_column(texts, 0, &ref) != MILL_OK))
+        goto fail;
     mill_json_writer_batch(me->quoted, texts);
     for (int64_t row = 0; row < rows; row++) {
         const char *text = NULL;
@@ -274,7 +292,8 @@ static void explain(const stm_endpoint *s, state *me, const stm_http_job *job, m
         mill_fail(e, MILL_ERR_NOMEM, "no memory for a request or its answer");
     } else if (o->curl == STM_HTTP_UNASKED) {
         mill_fail(e, MILL_ERR_STEP, "%s", o->words);
-        mill_error_remedy(e, o->status == 0 ? "`retries` hands the row over again in another batch" : "Compare url, model and the requests with what the service takes");
+        mill_error_remedy(e, o->status == 0 ? "`retries` hands the row over again in another batch"
+                                            : "Compare url, model and the requests with what the service takes");
     } else if (o->curl != 0) {
         mill_fail(e, o->curl == 28 /* CURLE_OPERATION_TIMEDOUT */ ? MILL_ERR_TIMEOUT : MILL_ERR_IO, "no answer: %s", o->words);
         mill_error_remedy(e, "Is the server there? See url, connect_timeout, request_timeout, ca_file");
@@ -286,7 +305,9 @@ static void explain(const stm_endpoint *s, state *me, const stm_http_job *job, m
     }
     e->error_class = stm_http_class(o);
     mill_error_context(e, "POST %s", s->url);
-    if (o->again_after) mill_error_context(e, "the server asks to come again after %" PRId64 " s, longer than row_timeout leaves", o->retry_after_s);
+    if (o->again_after)
+        mill_error_context(e, "the server asks to come again after %" PRId64 " s, longer than row_timeout leaves",
+                           o->retry_after_s);
     if (o->attempts > 1) mill_error_context(e, "%d attempts", o->attempts);
 }
 
@@ -307,7 +328,8 @@ static stm_http_job *half(const stm_endpoint *s, const stm_http_job *whole, int6
     size_t cap = 0;
 
     for (int64_t i = from; job != NULL && i < from + n; i++)
-        if (!put_text(s, job, &cap, whole->row[i], whole->body + whole->at[i], whole->at[i + 1] - whole->at[i] - 1)) stm_http_job_free(job), job = NULL;
+        if (!put_text(s, job, &cap, whole->row[i], whole->body + whole->at[i], whole->at[i + 1] - whole->at[i] - 1))
+            stm_http_job_free(job), job = NULL;
     if (job != NULL && !close_body(s, job, &cap)) stm_http_job_free(job), job = NULL;
     if (job != NULL) job->seed = whole->seed + (uint64_t)from, job->deadline_ns = whole->deadline_ns;
     return job;
@@ -325,7 +347,8 @@ static mill_status fail_job(const stm_endpoint *s, state *me, const stm_http_job
         stm_http_job_free(a);
         stm_http_job_free(b);
         *e = (mill_error){0}; /* not the fault of all of them */
-        mill_fail(e, MILL_ERR_NOMEM, "no memory to ask again for the %" PRId64 " texts of a request, one of which the server did not take", job->rows);
+        mill_fail(e, MILL_ERR_NOMEM,
+                  "no memory to ask again for the %" PRId64 " texts of a request, one of which the server did not take", job->rows);
     }
     mill_status st = MILL_OK;
     for (int64_t i = 0; i < job->rows && st == MILL_OK; i++) st = mill_results_fail(out, job->ticket, &job->row[i], 1, e);
@@ -334,7 +357,10 @@ static mill_status fail_job(const stm_endpoint *s, state *me, const stm_http_job
 
 /* ---- answers into rows ------------------------------------------------------------------------------------------- */
 
-static mill_status append_text(mill_builder *b, const char *text, int64_t n) { return text != NULL ? mill_builder_text(b, text, n) : mill_builder_null(b); }
+static mill_status append_text(mill_builder *b, const char *text, int64_t n)
+{
+    return text != NULL ? mill_builder_text(b, text, n) : mill_builder_null(b);
+}
 static mill_status append_count(mill_builder *b, int64_t n) { return n >= 0 ? mill_builder_int(b, n) : mill_builder_null(b); }
 
 /* Append a row to the builders; NULL = nulls. On failure some of them have it. */
@@ -395,7 +421,8 @@ static mill_status take_choice(const stm_endpoint *s, state *me, const stm_http_
 
     if (!job->empty) {
         st = stm_answer_choice(me->answers, job->answer, job->answer_bytes, s->kind == STM_CHAT, &c, e);
-        if (st == MILL_OK && c.prompt_tokens >= 0) stm_http_used(me->http, job, c.prompt_tokens + (c.completion_tokens > 0 ? c.completion_tokens : 0));
+        if (st == MILL_OK && c.prompt_tokens >= 0)
+            stm_http_used(me->http, job, c.prompt_tokens + (c.completion_tokens > 0 ? c.completion_tokens : 0));
     }
     for (int64_t i = 0; i < job->rows && st == MILL_OK; i++) {
         st = append_row(me, job->empty ? NULL : &c, job);
@@ -408,7 +435,8 @@ static mill_status take_choice(const stm_endpoint *s, state *me, const stm_http_
 }
 
 /* The vectors of one request, as a batch of their own. */
-static mill_status take_vectors(mill_replica *r, const stm_endpoint *s, state *me, const stm_http_job *job, mill_results *out, mill_error *e)
+static mill_status take_vectors(mill_replica *r, const stm_endpoint *s, state *me, const stm_http_job *job, mill_results *out,
+                                mill_error *e)
 {
     mill_pool *pool = mill_replica_pool(r);
     mill_buffer *values = NULL;
@@ -421,8 +449,11 @@ static mill_status take_vectors(mill_replica *r, const stm_endpoint *s, state *m
         st = mill_column_nulls(pool, s->vector, job->rows, &col);
     } else {
         st = mill_buffer_create(pool, (size_t)job->rows * (size_t)s->dim * sizeof(float), &values);
-        if (st == MILL_OK) st = stm_answer_vectors(me->answers, job->answer, job->answer_bytes, job->rows, s->dim, mill_buffer_data(values), &used, e);
-        if (st == MILL_OK) st = mill_column_create(pool, s->vector->fields[0].type, job->rows * s->dim, NULL, NULL, &values, NULL, &child, e);
+        if (st == MILL_OK)
+            st = stm_answer_vectors(me->answers, job->answer, job->answer_bytes, job->rows, s->dim, mill_buffer_data(values), &used,
+                                    e);
+        if (st == MILL_OK)
+            st = mill_column_create(pool, s->vector->fields[0].type, job->rows * s->dim, NULL, NULL, &values, NULL, &child, e);
         if (st == MILL_OK) st = mill_column_create(pool, s->vector, job->rows, NULL, NULL, NULL, &child, &col, e);
         if (used >= 0) stm_http_used(me->http, job, used);
     }

@@ -178,9 +178,18 @@ static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, 
 
 static const mill_param params[] = {
     {.name = "column", .type = MILL_PARAM_STRING, .text = "the list"},
-    {.name = "output", .type = MILL_PARAM_STRING, .flags = MILL_PARAM_OPTIONAL, .text = "name of the column of items; without it, the list's"},
-    {.name = "index", .type = MILL_PARAM_STRING, .flags = MILL_PARAM_OPTIONAL, .text = "name of a column with the item's number in its list, from 0"},
-    {.name = "keep_empty", .type = MILL_PARAM_BOOL, .default_value = "false", .text = "keep rows with no items, as one row with a null"},
+    {.name = "output",
+     .type = MILL_PARAM_STRING,
+     .flags = MILL_PARAM_OPTIONAL,
+     .text = "name of the column of items; without it, the list's"},
+    {.name = "index",
+     .type = MILL_PARAM_STRING,
+     .flags = MILL_PARAM_OPTIONAL,
+     .text = "name of a column with the item's number in its list, from 0"},
+    {.name = "keep_empty",
+     .type = MILL_PARAM_BOOL,
+     .default_value = "false",
+     .text = "keep rows with no items, as one row with a null"},
 };
 
 const mill_step_type stm_step_explode = {

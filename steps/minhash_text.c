@@ -1,4 +1,5 @@
-/* minhash_text: a MinHash signature for every text, on the CPU or on the GPU of its replica; deduplicate makes groups of texts whose signatures are alike. */
+/* minhash_text: a MinHash signature for every text, on the CPU or on the GPU of its replica; deduplicate makes groups of texts
+ * whose signatures are alike. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,7 +57,8 @@ static mill_status mark_texts(mill_pool *pool, const mill_view *v, mill_buffer *
     return MILL_OK;
 }
 
-static mill_status sign(mill_replica *r, const settings *s, const mill_column *texts, int64_t rows, mill_column **out, mill_error *err)
+static mill_status sign(mill_replica *r, const settings *s, const mill_column *texts, int64_t rows, mill_column **out,
+                        mill_error *err)
 {
     mill_minhash_args a = MILL_MINHASH_INIT;
     mill_pool *pool = mill_replica_pool(r);
@@ -73,7 +75,8 @@ static mill_status sign(mill_replica *r, const settings *s, const mill_column *t
     a.threads = mill_replica_cpus(r);
     a.width = s->width, a.seed = s->seed;
     a.bytes = v.data, a.offsets = v.offsets + v.offset, a.rows = rows;
-    if ((st = mark_texts(pool, &v, &validity)) != MILL_OK) (void)mill_fail(err, st, "no memory for %lld signatures", (long long)rows);
+    if ((st = mark_texts(pool, &v, &validity)) != MILL_OK)
+        (void)mill_fail(err, st, "no memory for %lld signatures", (long long)rows);
     if (st == MILL_OK) st = mill_replica_minhash(r, &a, &numbers, err);
     if (st == MILL_OK)
         st = mill_column_create(pool, s->signature->fields[0].type, rows * MILL_MINHASHES, NULL, NULL, &numbers, NULL, &child, err);
@@ -104,7 +107,8 @@ static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, 
 static const mill_param params[] = {
     {"shingle", MILL_PARAM_INT, 0, "9", 1, MILL_SHINGLE_MAX, NULL,
      "bytes of a shingle: texts are as near as their sets of shingles overlap; 5 for lines, 9 for pages"},
-    {"seed", MILL_PARAM_INT, 0, "0", 0, 9.0e15, NULL, "of the 128 hash functions: only signatures of one seed and shingle can be compared"},
+    {"seed", MILL_PARAM_INT, 0, "0", 0, 9.0e15, NULL,
+     "of the 128 hash functions: only signatures of one seed and shingle can be compared"},
 };
 static const mill_column_decl inputs[] = {{"text", "utf8", "bytes as they are; a null or empty text has no signature"}};
 

@@ -42,7 +42,8 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     s->id = -1;
     if (mill_config_has(c, "id")) {
         s->id = stm_rows_layout_column(&s->layout, mill_config_text(c, "id"));
-        if (s->id < 0) return mill_config_fail(c, "id", err, MILL_ERR_NOT_FOUND, "no column \"%s\" arrives", mill_config_text(c, "id"));
+        if (s->id < 0)
+            return mill_config_fail(c, "id", err, MILL_ERR_NOT_FOUND, "no column \"%s\" arrives", mill_config_text(c, "id"));
     }
     s->rows_type = mill_type_list(mill_type_plain(MILL_INT64));
     s->scores_type = mill_type_list(mill_type_plain(MILL_FLOAT32));

@@ -1,6 +1,6 @@
 /*
- * read_arrow: rows of Arrow IPC files, of the file or the stream format. The cursor is (file, byte of a batch in it, rows of that batch that
- * were emitted).
+ * read_arrow: rows of Arrow IPC files, of the file or the stream format. The cursor is (file, byte of a batch in it, rows of that
+ * batch that were emitted).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,7 +72,8 @@ static mill_status choose(settings *s, const mill_config *c, mill_error *err)
             if (strcmp(s->type->fields[k].name, mill_config_item(c, "columns", (size_t)i)) == 0) s->place[i] = k;
         if (s->place[i] >= 0) continue;
         snprintf(entry, sizeof entry, "columns[%d]", (int)i);
-        return mill_config_fail(c, entry, err, MILL_ERR_NOT_FOUND, "%s has no column %s", s->paths[0], mill_config_item(c, "columns", (size_t)i));
+        return mill_config_fail(c, entry, err, MILL_ERR_NOT_FOUND, "%s has no column %s", s->paths[0],
+                                mill_config_item(c, "columns", (size_t)i));
     }
     return MILL_OK;
 }
@@ -195,7 +196,10 @@ static mill_status generate(mill_replica *r, int64_t max_rows, mill_cursor *curs
 
 static const mill_param params[] = {
     {.name = "path", .type = MILL_PARAM_PATHS, .text = "file or files to read, globs too; all with the same columns"},
-    {.name = "columns", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns to emit, in this order; without it, all"},
+    {.name = "columns",
+     .type = MILL_PARAM_STRINGS,
+     .flags = MILL_PARAM_OPTIONAL,
+     .text = "columns to emit, in this order; without it, all"},
 };
 
 const mill_step_type stm_step_read_arrow = {

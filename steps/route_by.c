@@ -73,14 +73,17 @@ static mill_status compile_conditions(settings *s, const mill_config *c, mill_io
             s->otherwise = i;
             without++;
         }
-    if (without > 1) return mill_config_fail(c, "when", err, MILL_ERR_INVALID, "%zu branches have no condition; at most one may be for the rest", without);
+    if (without > 1)
+        return mill_config_fail(c, "when", err, MILL_ERR_INVALID, "%zu branches have no condition; at most one may be for the rest",
+                                without);
     return MILL_OK;
 }
 
 static mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_error *err)
 {
     settings *s = calloc(1, sizeof *s);
-    const bool column = mill_config_has(c, "column"), when = mill_config_count(c, "when") > 0, random = mill_config_bool(c, "random");
+    const bool column = mill_config_has(c, "column"), when = mill_config_count(c, "when") > 0,
+               random = mill_config_bool(c, "random");
 
     if (s == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a router");
     mill_step_set_state(step, s, settings_free);
@@ -89,7 +92,11 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     if (s->names == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a router");
     for (size_t i = 0; i < s->n; i++) s->names[i] = mill_io_branch_name(io, i);
     if (column + when + random != 1)
-        return mill_config_fail(c, column ? "column" : when ? "when" : "random", err, MILL_ERR_INVALID, "exactly one of column, when, random is to be given");
+        return mill_config_fail(c,
+                                column ? "column"
+                                : when ? "when"
+                                       : "random",
+                                err, MILL_ERR_INVALID, "exactly one of column, when, random is to be given");
     s->by = column ? BY_COLUMN : when ? BY_WHEN : BY_RANDOM;
     s->most = strcmp(mill_config_text(c, "mixed"), "most") == 0;
     if (column) return mill_io_use(io, 0, mill_config_text(c, "column"), "text", NULL, err);
@@ -147,7 +154,8 @@ static mill_status choose_by_column(const settings *s, state *me, const mill_bat
         if (text == NULL) return mill_fail(err, MILL_ERR_DATA, "row %lld: the column that names the branch is null", (long long)r);
         const size_t branch = find_branch(s, text, (size_t)n);
         if (branch == s->n)
-            return mill_fail(err, MILL_ERR_DATA, "row %lld: there is no branch \"%.*s\" in `to`", (long long)r, (int)(n < 60 ? n : 60), text);
+            return mill_fail(err, MILL_ERR_DATA, "row %lld: there is no branch \"%.*s\" in `to`", (long long)r,
+                             (int)(n < 60 ? n : 60), text);
         me->choice[r] = (int32_t)branch;
     }
     return MILL_OK;
@@ -196,8 +204,8 @@ static mill_status route(mill_replica *r, const mill_batch *in, mill_route *out,
     if (me->votes[best] < rows && !s->most) {
         int64_t other = 0;
         while (me->choice[other] == me->choice[0]) other++;
-        st = mill_fail(err, MILL_ERR_DATA, "rows of one batch go different ways: row 0 to %s, row %lld to %s", s->names[me->choice[0]],
-                       (long long)other, s->names[me->choice[other]]);
+        st = mill_fail(err, MILL_ERR_DATA, "rows of one batch go different ways: row 0 to %s, row %lld to %s",
+                       s->names[me->choice[0]], (long long)other, s->names[me->choice[other]]);
         mill_error_remedy(err, "Set input_batch_size: 1, or mixed: most");
         return st;
     }
@@ -215,10 +223,18 @@ static mill_status route_turns(mill_replica *r, const mill_batch *in, mill_route
 
 static const mill_param params[] = {
     {.name = "column", .type = MILL_PARAM_STRING, .flags = MILL_PARAM_OPTIONAL, .text = "text column that names the branch"},
-    {.name = "when", .type = MILL_PARAM_MAP, .flags = MILL_PARAM_OPTIONAL,
+    {.name = "when",
+     .type = MILL_PARAM_MAP,
+     .flags = MILL_PARAM_OPTIONAL,
      .text = "branch: condition, as of `filter`; the first branch of `to` whose condition holds; one without is for the rest"},
-    {.name = "random", .type = MILL_PARAM_BOOL, .default_value = "false", .text = "any branch, by the seed of the run and the batch's first row"},
-    {.name = "mixed", .type = MILL_PARAM_ENUM, .default_value = "error", .choices = "error|most",
+    {.name = "random",
+     .type = MILL_PARAM_BOOL,
+     .default_value = "false",
+     .text = "any branch, by the seed of the run and the batch's first row"},
+    {.name = "mixed",
+     .type = MILL_PARAM_ENUM,
+     .default_value = "error",
+     .choices = "error|most",
      .text = "rows of one batch choose different branches: an error of the batch, or the branch that most choose"},
 };
 

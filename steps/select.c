@@ -59,7 +59,8 @@ static mill_status check_names(const mill_config *c, mill_io *io, mill_error *er
     return MILL_OK;
 }
 
-static mill_status change_column(settings *s, const mill_config *c, mill_io *io, const char *name, const mill_type *type, mill_error *err)
+static mill_status change_column(settings *s, const mill_config *c, mill_io *io, const char *name, const mill_type *type,
+                                 mill_error *err)
 {
     const int32_t renamed = find_key(c, "rename", name), cast = find_key(c, "cast", name);
     const char *to = renamed >= 0 ? mill_config_item(c, "rename", (size_t)renamed) : name;
@@ -139,10 +140,15 @@ static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, 
 }
 
 static const mill_param params[] = {
-    {.name = "keep", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns that go on; without it, all but the dropped ones"},
+    {.name = "keep",
+     .type = MILL_PARAM_STRINGS,
+     .flags = MILL_PARAM_OPTIONAL,
+     .text = "columns that go on; without it, all but the dropped ones"},
     {.name = "drop", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns that do not go on"},
     {.name = "rename", .type = MILL_PARAM_MAP, .flags = MILL_PARAM_OPTIONAL, .text = "name: new name"},
-    {.name = "cast", .type = MILL_PARAM_COLUMNS, .flags = MILL_PARAM_OPTIONAL,
+    {.name = "cast",
+     .type = MILL_PARAM_COLUMNS,
+     .flags = MILL_PARAM_OPTIONAL,
      .text = "name: new type, by the name before renaming; a value that does not fit is an error of its row"},
 };
 

@@ -54,7 +54,8 @@ static mill_status fault(const mill_config *c, const char *text, size_t at, mill
 }
 
 /* A column's name inside of braces, from text[at] up to `close`. */
-static mill_status use_column(const mill_config *c, mill_io *io, const char *text, size_t at, size_t close, int32_t *index, mill_error *err)
+static mill_status use_column(const mill_config *c, mill_io *io, const char *text, size_t at, size_t close, int32_t *index,
+                              mill_error *err)
 {
     char name[256];
     const size_t n = close - at;
@@ -79,7 +80,8 @@ static mill_status cut(settings *s, const mill_config *c, mill_io *io, const cha
         int32_t column = -1;
         if (text[i] == '{' && text[i + 1] != '{') {
             const char *close = strpbrk(text + i + 1, "{}");
-            if (close == NULL || *close == '{') return fault(c, text, i, err, MILL_ERR_INVALID, "this { has no }; write {{ for a brace");
+            if (close == NULL || *close == '{')
+                return fault(c, text, i, err, MILL_ERR_INVALID, "this { has no }; write {{ for a brace");
             const mill_status st = use_column(c, io, text, i + 1, (size_t)(close - text), &column, err);
             if (st != MILL_OK) return st;
             i = (size_t)(close - text);
@@ -87,7 +89,8 @@ static mill_status cut(settings *s, const mill_config *c, mill_io *io, const cha
             begin = used;
             continue;
         }
-        if (text[i] == '}' && text[i + 1] != '}') return fault(c, text, i, err, MILL_ERR_INVALID, "this } has no {; write }} for a brace");
+        if (text[i] == '}' && text[i + 1] != '}')
+            return fault(c, text, i, err, MILL_ERR_INVALID, "this } has no {; write }} for a brace");
         if (text[i] == '{' || text[i] == '}') i++; /* doubled: one of them */
         s->literal[used++] = text[i];
     }
@@ -177,9 +180,14 @@ static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, 
 }
 
 static const mill_param params[] = {
-    {.name = "template", .type = MILL_PARAM_STRING, .text = "text with columns in braces: \"{name}: {text}\"; {{ and }} are braces"},
+    {.name = "template",
+     .type = MILL_PARAM_STRING,
+     .text = "text with columns in braces: \"{name}: {text}\"; {{ and }} are braces"},
     {.name = "output", .type = MILL_PARAM_STRING, .default_value = "text", .text = "name of the column to write"},
-    {.name = "on_null", .type = MILL_PARAM_ENUM, .default_value = "empty", .choices = "empty|propagate",
+    {.name = "on_null",
+     .type = MILL_PARAM_ENUM,
+     .default_value = "empty",
+     .choices = "empty|propagate",
      .text = "a null value gives no text, or makes the whole result null"},
 };
 

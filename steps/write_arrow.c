@@ -1,7 +1,7 @@
 /*
- * write_arrow: rows to Arrow IPC files of the file format, one or parts. A file has its own name only once it is complete. Rows are written in
- * batches of a fixed number, whatever batches they come in, so a file can be gone on with behind any of them: the cursor is (part, rows of it
- * that are in such batches, rows of the batch in hand that are, place in the file).
+ * write_arrow: rows to Arrow IPC files of the file format, one or parts. A file has its own name only once it is complete. Rows are
+ * written in batches of a fixed number, whatever batches they come in, so a file can be gone on with behind any of them: the cursor
+ * is (part, rows of it that are in such batches, rows of the batch in hand that are, place in the file).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +45,8 @@ static mill_status use_columns(settings *s, mill_field *fields, size_t n, mill_i
     for (size_t i = 0; i < n; i++) {
         fields[i] = (mill_field){mill_io_column_name(io, 0, i), mill_io_column_type(io, 0, i)};
         if (s->errors && strcmp(fields[i].name, "_error") == 0)
-            return mill_config_fail(c, "path", err, MILL_ERR_INVALID, "`errors: true` adds a column _error, but there is one already");
+            return mill_config_fail(c, "path", err, MILL_ERR_INVALID,
+                                    "`errors: true` adds a column _error, but there is one already");
         const mill_status st = mill_io_use(io, 0, fields[i].name, "any", NULL, err);
         if (st != MILL_OK) return st;
     }
@@ -71,7 +72,8 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     s->batch_rows = mill_config_int(c, "batch_rows");
     s->errors = mill_config_row_errors(c);
     if (s->path != NULL && (stm_name_ends(s->path, ".gz") || stm_name_ends(s->path, ".zst")))
-        st = mill_config_fail(c, "path", err, MILL_ERR_INVALID, "readers of Arrow files do not unpack them: end the name with .arrow");
+        st = mill_config_fail(c, "path", err, MILL_ERR_INVALID,
+                              "readers of Arrow files do not unpack them: end the name with .arrow");
     else
         st = use_columns(s, fields, n, io, c, err);
     free(fields);
@@ -103,7 +105,10 @@ static void unload(mill_replica *r)
     mill_replica_set_state(r, NULL);
 }
 
-static mill_status put(void *user, const void *bytes, size_t n, mill_error *err) { return stm_output_write(((sink *)user)->file, bytes, n, err); }
+static mill_status put(void *user, const void *bytes, size_t n, mill_error *err)
+{
+    return stm_output_write(((sink *)user)->file, bytes, n, err);
+}
 
 static mill_status open_part(mill_replica *r, sink *me, const settings *s, const stm_output_place *from, mill_error *err)
 {
@@ -114,7 +119,8 @@ static mill_status open_part(mill_replica *r, sink *me, const settings *s, const
     st = stm_output_open(r, name, from, &me->file, err);
     if (st == MILL_OK && from == NULL) st = mill_arrow_writer_create(mill_replica_pool(r), s->type, put, me, &me->writer, err);
     if (st == MILL_OK && from != NULL)
-        st = mill_arrow_writer_resume(mill_replica_pool(r), s->type, stm_output_name(me->file), (int64_t)from->bytes, put, me, &me->writer, err);
+        st = mill_arrow_writer_resume(mill_replica_pool(r), s->type, stm_output_name(me->file), (int64_t)from->bytes, put, me,
+                                      &me->writer, err);
     free(name);
     return st;
 }
@@ -140,7 +146,8 @@ static mill_status open_sink(mill_replica *r, const mill_cursor *cursor, mill_er
     if (s->path == NULL) return mill_fail(err, MILL_ERR_INVALID, "there is no run directory to write to");
     if (again) {
         if (cursor->size == sizeof b) memcpy(&b, cursor->bytes, sizeof b);
-        if (cursor->size != sizeof b || b.version != CURSOR_VERSION) return mill_fail(err, MILL_ERR_INVALID, "the cursor is of another version");
+        if (cursor->size != sizeof b || b.version != CURSOR_VERSION)
+            return mill_fail(err, MILL_ERR_INVALID, "the cursor is of another version");
     }
     me->part = b.part;
     me->rows = b.rows;

@@ -46,7 +46,8 @@ static void settings_free(void *p)
 
 static mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_error *err)
 {
-    static const char *const unknown[] = {".bz2", ".xz", ".lz4", ".zip", ".br"}; /* would be written plain under a name that says otherwise */
+    /* would be written plain under a name that says otherwise */
+    static const char *const unknown[] = {".bz2", ".xz", ".lz4", ".zip", ".br"};
     settings *s = calloc(1, sizeof *s);
     const size_t n = mill_io_column_count(io, 0);
 
@@ -56,7 +57,8 @@ static mill_status configure(mill_step *step, const mill_config *c, mill_io *io,
     for (size_t i = 0; s->path != NULL && i < sizeof unknown / sizeof *unknown; i++) {
         const size_t bytes = strlen(s->path), end = strlen(unknown[i]);
         if (bytes > end && strcmp(s->path + bytes - end, unknown[i]) == 0)
-            return mill_config_fail(c, "path", err, MILL_ERR_UNSUPPORTED, "%s is not a compression that is written; use .gz or .zst", unknown[i]);
+            return mill_config_fail(c, "path", err, MILL_ERR_UNSUPPORTED,
+                                    "%s is not a compression that is written; use .gz or .zst", unknown[i]);
     }
     s->part_rows = mill_config_int(c, "part_rows");
     s->errors = mill_config_row_errors(c);

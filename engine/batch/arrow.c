@@ -88,7 +88,8 @@ mill_status mill_arrow_export_batch(const mill_batch *batch, const mill_type *sc
     node *p;
 
     if (schema == NULL || schema->id != MILL_STRUCT || schema->n_fields != batch->n_columns)
-        return mill_fail(err, MILL_ERR_INVALID, "the schema of a batch of %d columns is a struct of as many fields", (int)batch->n_columns);
+        return mill_fail(err, MILL_ERR_INVALID, "the schema of a batch of %d columns is a struct of as many fields",
+                         (int)batch->n_columns);
     for (int32_t i = 0; i < batch->n_columns; i++)
         if (batch->columns[i] != NULL && batch->columns[i]->view.type != schema->fields[i].type)
             return mill_fail(err, MILL_ERR_TYPE, "column \"%s\" has another type than the schema says", schema->fields[i].name);
@@ -98,7 +99,8 @@ mill_status mill_arrow_export_batch(const mill_batch *batch, const mill_type *sc
     a.n_buffers = 1;
     for (int32_t i = 0; i < batch->n_columns; i++) {
         mill_column *nulls = NULL;
-        bool ok = batch->columns[i] != NULL || mill_column_nulls(batch->pool, schema->fields[i].type, batch->rows, &nulls) == MILL_OK;
+        bool ok =
+            batch->columns[i] != NULL || mill_column_nulls(batch->pool, schema->fields[i].type, batch->rows, &nulls) == MILL_OK;
 
         ok = ok && export_column(batch->pool, nulls != NULL ? nulls : batch->columns[i], a.children[i]);
         mill_column_unref(&nulls);
@@ -172,7 +174,8 @@ static mill_status import_offsets(importer *im, const void *data, int64_t n, stm
     return share(im, data, (n + 1) * 8, 8, out);
 }
 
-static mill_status import_values(importer *im, const mill_type *t, const void *data, int64_t n, stm_arrow_form form, mill_buffer **out)
+static mill_status import_values(importer *im, const mill_type *t, const void *data, int64_t n, stm_arrow_form form,
+                                 mill_buffer **out)
 {
     const uint8_t *src = data;
 
@@ -212,14 +215,17 @@ static mill_status check_shape(importer *im, const struct ArrowSchema *s, const 
 
     if (a->release == NULL) return mill_fail(im->err, MILL_ERR_INVALID, "Arrow array \"%.64s\" is released", name);
     if (a->length < 0 || a->offset < 0 || a->length > (int64_t)1 << 45 || a->offset > (int64_t)1 << 45)
-        return mill_fail(im->err, MILL_ERR_DATA, "Arrow array \"%.64s\" has %lld rows from %lld", name, (long long)a->length, (long long)a->offset);
+        return mill_fail(im->err, MILL_ERR_DATA, "Arrow array \"%.64s\" has %lld rows from %lld", name, (long long)a->length,
+                         (long long)a->offset);
     if (a->n_buffers != buffers || a->n_children != t->n_fields || a->dictionary != NULL)
-        return mill_fail(im->err, MILL_ERR_DATA, "Arrow array \"%.64s\" has %lld buffers and %lld children, its type needs %lld and %d", name,
+        return mill_fail(im->err, MILL_ERR_DATA,
+                         "Arrow array \"%.64s\" has %lld buffers and %lld children, its type needs %lld and %d", name,
                          (long long)a->n_buffers, (long long)a->n_children, (long long)buffers, (int)t->n_fields);
     return MILL_OK;
 }
 
-static mill_status import_column(importer *im, const struct ArrowSchema *s, const struct ArrowArray *a, const mill_type *t, mill_column **out)
+static mill_status import_column(importer *im, const struct ArrowSchema *s, const struct ArrowArray *a, const mill_type *t,
+                                 mill_column **out)
 {
     const int64_t end = a->offset + a->length;
     const stm_arrow_form form = stm_arrow_form_of(s);
@@ -235,7 +241,8 @@ static mill_status import_column(importer *im, const struct ArrowSchema *s, cons
         goto fail;
     if (stm_type_has_offsets(t)) {
         if ((st = import_offsets(im, a->buffers[1], end, form, &c->offsets)) != MILL_OK) goto fail;
-        if (stm_type_is_text(t) && (st = share(im, a->buffers[2], ((const int64_t *)c->offsets->data)[end], 1, &c->data)) != MILL_OK)
+        if (stm_type_is_text(t) &&
+            (st = share(im, a->buffers[2], ((const int64_t *)c->offsets->data)[end], 1, &c->data)) != MILL_OK)
             goto fail;
     } else if (stm_type_is_plain(t)) {
         if ((st = import_values(im, t, a->buffers[1], end, form, &c->data)) != MILL_OK) goto fail;
@@ -259,7 +266,8 @@ fail:
 }
 
 /* The struct's own rows [offset, offset + length) of each child. */
-static mill_status import_rows(importer *im, const struct ArrowSchema *schema, const struct ArrowArray *a, const mill_type *t, mill_batch *b)
+static mill_status import_rows(importer *im, const struct ArrowSchema *schema, const struct ArrowArray *a, const mill_type *t,
+                               mill_batch *b)
 {
     for (int32_t i = 0; i < t->n_fields; i++) {
         mill_column *whole = NULL;
@@ -280,7 +288,8 @@ static mill_status import_rows(importer *im, const struct ArrowSchema *schema, c
     return MILL_OK;
 }
 
-mill_status mill_arrow_import_batch(mill_pool *pool, const struct ArrowSchema *schema, struct ArrowArray *array, mill_batch **out, mill_error *err)
+mill_status mill_arrow_import_batch(mill_pool *pool, const struct ArrowSchema *schema, struct ArrowArray *array, mill_batch **out,
+                                    mill_error *err)
 {
     importer im = {pool, NULL, err};
     mill_batch *b = NULL;

@@ -1,6 +1,6 @@
 /*
- * Files are read in the order in which their messages stand, so of the footer only its place matters: a file without its end is cut off. A writer
- * notes where its batches lie for the footer; one that goes on with a file finds them by walking over their heads.
+ * Files are read in the order in which their messages stand, so of the footer only its place matters: a file without its end is cut
+ * off. A writer notes where its batches lie for the footer; one that goes on with a file finds them by walking over their heads.
  */
 #include "stepmill/arrow_file.h"
 
@@ -60,14 +60,18 @@ static mill_status find_format(mill_arrow_reader *r, mill_error *err)
     r->at = 0;
     if (st != MILL_OK || memcmp(head, "\xff\xff\xff\xff", 4) == 0) return st;
     if (bytes == 0) return mill_fail(err, MILL_ERR_PARSE, "it is empty");
-    if (memcmp(head, magic, MAGIC_BYTES) != 0) return mill_fail(err, MILL_ERR_PARSE, "this is no Arrow file, neither of the file nor of the stream format");
+    if (memcmp(head, magic, MAGIC_BYTES) != 0)
+        return mill_fail(err, MILL_ERR_PARSE, "this is no Arrow file, neither of the file nor of the stream format");
     r->at = bytes - TAIL_BYTES;
-    if (r->at < BEGIN_BYTES || (st = read_at(r, tail, sizeof tail, &got, err)) != MILL_OK || memcmp(tail + 4, magic, MAGIC_BYTES) != 0)
+    if (r->at < BEGIN_BYTES || (st = read_at(r, tail, sizeof tail, &got, err)) != MILL_OK ||
+        memcmp(tail + 4, magic, MAGIC_BYTES) != 0)
         return st != MILL_OK ? st : mill_fail(err, MILL_ERR_PARSE, "the file is cut off: its end is missing");
     footer = tail[0] | tail[1] << 8 | tail[2] << 16 | (int64_t)tail[3] << 24;
     r->at = BEGIN_BYTES;
     r->end = bytes - TAIL_BYTES - footer;
-    return r->end > r->at ? MILL_OK : mill_fail(err, MILL_ERR_PARSE, "the footer says that it has %lld bytes, more than the file", (long long)footer);
+    return r->end > r->at
+               ? MILL_OK
+               : mill_fail(err, MILL_ERR_PARSE, "the footer says that it has %lld bytes, more than the file", (long long)footer);
 }
 
 static mill_status open_file(mill_arrow_reader *r, mill_error *err)
@@ -154,7 +158,8 @@ mill_status mill_arrow_reader_next(mill_arrow_reader *r, int64_t max_rows, mill_
     if (st != MILL_OK || r->batch == NULL) return st;
     n = mill_batch_rows(r->batch) - r->place.row;
     if (n > max_rows) n = max_rows;
-    if ((st = stm_batch_slice(r->batch, r->place.row, n, out)) != MILL_OK) return mill_fail(err, st, "no memory for rows of %s", r->path);
+    if ((st = stm_batch_slice(r->batch, r->place.row, n, out)) != MILL_OK)
+        return mill_fail(err, st, "no memory for rows of %s", r->path);
     r->place.row += n;
     return MILL_OK;
 }
@@ -201,13 +206,15 @@ static mill_status put(void *user, const void *bytes, size_t n, mill_error *err)
 
 static mill_status add_block(mill_arrow_writer *w, stm_ipc_block block, int64_t offset, mill_error *err)
 {
-    if (stm_grow(&w->blocks, &w->cap_blocks, w->n_blocks + 1, sizeof *w->blocks) != 0) return mill_fail(err, MILL_ERR_NOMEM, "no memory for an Arrow file");
+    if (stm_grow(&w->blocks, &w->cap_blocks, w->n_blocks + 1, sizeof *w->blocks) != 0)
+        return mill_fail(err, MILL_ERR_NOMEM, "no memory for an Arrow file");
     block.offset = offset;
     w->blocks[w->n_blocks++] = block;
     return MILL_OK;
 }
 
-static mill_status new_writer(mill_pool *pool, const mill_type *schema, mill_arrow_put to, void *user, mill_arrow_writer **out, mill_error *err)
+static mill_status new_writer(mill_pool *pool, const mill_type *schema, mill_arrow_put to, void *user, mill_arrow_writer **out,
+                              mill_error *err)
 {
     mill_arrow_writer *w = stm_calloc(sizeof *w);
     mill_status st = MILL_OK;
@@ -216,7 +223,8 @@ static mill_status new_writer(mill_pool *pool, const mill_type *schema, mill_arr
     *w = (mill_arrow_writer){.pool = pool, .schema = schema, .put = to, .user = user};
     w->columns = stm_calloc((size_t)(schema->n_fields + 1) * sizeof(mill_builder *));
     if (w->columns == NULL) st = MILL_ERR_NOMEM;
-    for (int32_t i = 0; i < schema->n_fields && st == MILL_OK; i++) st = mill_builder_create(pool, schema->fields[i].type, &w->columns[i]);
+    for (int32_t i = 0; i < schema->n_fields && st == MILL_OK; i++)
+        st = mill_builder_create(pool, schema->fields[i].type, &w->columns[i]);
     if (st != MILL_OK) {
         mill_arrow_writer_destroy(&w);
         return mill_fail(err, st, "no memory for an Arrow file");
@@ -225,7 +233,8 @@ static mill_status new_writer(mill_pool *pool, const mill_type *schema, mill_arr
     return MILL_OK;
 }
 
-mill_status mill_arrow_writer_create(mill_pool *pool, const mill_type *schema, mill_arrow_put to, void *user, mill_arrow_writer **out, mill_error *err)
+mill_status mill_arrow_writer_create(mill_pool *pool, const mill_type *schema, mill_arrow_put to, void *user,
+                                     mill_arrow_writer **out, mill_error *err)
 {
     mill_arrow_writer *w = NULL;
     mill_status st = new_writer(pool, schema, to, user, &w, err);
@@ -252,12 +261,13 @@ static mill_status find_blocks(mill_arrow_writer *w, mill_arrow_reader *r, int64
         if (st == MILL_OK && !end) st = add_block(w, block, at, err);
         r->at += block.body_bytes;
     }
-    if (st == MILL_OK && (r->at != bytes || end)) st = mill_fail(err, MILL_ERR_DATA, "the file to go on with has no batch that ends at byte %lld", (long long)bytes);
+    if (st == MILL_OK && (r->at != bytes || end))
+        st = mill_fail(err, MILL_ERR_DATA, "the file to go on with has no batch that ends at byte %lld", (long long)bytes);
     return st;
 }
 
-mill_status mill_arrow_writer_resume(mill_pool *pool, const mill_type *schema, const char *path, int64_t bytes, mill_arrow_put to, void *user,
-                                     mill_arrow_writer **out, mill_error *err)
+mill_status mill_arrow_writer_resume(mill_pool *pool, const mill_type *schema, const char *path, int64_t bytes, mill_arrow_put to,
+                                     void *user, mill_arrow_writer **out, mill_error *err)
 {
     mill_arrow_reader *r = NULL;
     mill_arrow_writer *w = NULL;

@@ -183,7 +183,8 @@ static mill_status import_type(const struct ArrowSchema *in, int depth, const mi
     const mill_type *item;
     mill_status st;
 
-    if (in->format == NULL || in->release == NULL) return mill_fail(err, MILL_ERR_INVALID, "Arrow schema is released or has no format");
+    if (in->format == NULL || in->release == NULL)
+        return mill_fail(err, MILL_ERR_INVALID, "Arrow schema is released or has no format");
     if (depth > STM_TYPE_MAX_DEPTH) return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow type is nested too deeply");
     if (in->dictionary != NULL)
         return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow column \"%.64s\" is dictionary-encoded", name_of(in));
@@ -194,17 +195,18 @@ static mill_status import_type(const struct ArrowSchema *in, int depth, const mi
         }
     if (strcmp(in->format, "+s") == 0) return import_struct(in, depth, out, err);
     if (strcmp(in->format, "+l") != 0 && strcmp(in->format, "+L") != 0 && strncmp(in->format, "+w:", 3) != 0)
-        return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow column \"%.64s\" has the type \"%.32s\", which has no counterpart", name_of(in),
-                         in->format);
-    if (in->n_children != 1) return mill_fail(err, MILL_ERR_INVALID, "Arrow list \"%.64s\" has %lld children", name_of(in), (long long)in->n_children);
+        return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow column \"%.64s\" has the type \"%.32s\", which has no counterpart",
+                         name_of(in), in->format);
+    if (in->n_children != 1)
+        return mill_fail(err, MILL_ERR_INVALID, "Arrow list \"%.64s\" has %lld children", name_of(in), (long long)in->n_children);
     if ((st = import_type(in->children[0], depth + 1, &item, err)) != MILL_OK) return st;
     if (in->format[1] == 'w') {
         char *end;
         const long n = strtol(in->format + 3, &end, 10);
 
         if (n < 1 || n > INT32_MAX || *end != '\0')
-            return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow column \"%.64s\" has the type \"%.32s\"; lengths from 1 are possible",
-                             name_of(in), in->format);
+            return mill_fail(err, MILL_ERR_UNSUPPORTED,
+                             "Arrow column \"%.64s\" has the type \"%.32s\"; lengths from 1 are possible", name_of(in), in->format);
         return made(mill_type_fixed_list(item, (int32_t)n), out, err);
     }
     return made(mill_type_list(item), out, err);

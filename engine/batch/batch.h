@@ -14,9 +14,10 @@
 
 struct stm_spill;
 
-/** Keys of the rows of one batch. A key is a tuple of `width` int64: (row number in its root, child indices ...); each expansion has a
- *  place of its own, the last of its stream's keys, and what did not pass through it has -1 there (also in the middle). On
- *  an edge below a union the first element is the branch. Tuples increase strictly, compared element by element. With tuples == NULL the width is 1 and row r has the key (first + r). */
+/** Keys of the rows of one batch. A key is a tuple of `width` int64: (row number in its root, child indices ...); each expansion
+ *  has a place of its own, the last of its stream's keys, and what did not pass through it has -1 there (also in the middle). On
+ *  an edge below a union the first element is the branch. Tuples increase strictly, compared element by element. With tuples ==
+ *  NULL the width is 1 and row r has the key (first + r). */
 typedef struct stm_keys {
     int64_t first;       /* tuples == NULL only */
     int64_t offset;      /* rows before row 0 in tuples */
@@ -31,7 +32,8 @@ struct mill_batch {
     uint64_t seq;          /* place in the producer's stream: 0, 1, 2, ... without gaps */
     int64_t frontier[2];   /* every row of this stream with a key below (frontier[0], frontier[1]) is in this batch or an
                             * earlier one; [1] is 0 unless below a union */
-    int64_t *covered;      /* [n_roots], at least one per root of the plan: rows of the root completed on this stream up to and with this batch */
+    /* [n_roots], at least one per root of the plan: rows of the root completed on this stream up to and with this batch */
+    int64_t *covered;
     uint32_t borders;      /* bit d: the last batch of a routed batch of router depth d ... */
     uint32_t skipped;      /* ... and, where borders has the bit: that routed batch did not take this branch */
     bool end;              /* the stream ends with this batch */
@@ -43,7 +45,8 @@ struct mill_batch {
     struct stm_spill *away_in; /* atomic: acquire by readers, release by who brings them back */
     uint64_t away;             /* the record there */
     mill_column *marks;     /* int64: identity of the error record of a row, 0 = none; NULL = no marks */
-    mill_column **imputed;  /* [n_columns] of bool columns: true = null by imputation; NULL = nothing imputed; entries may be NULL */
+    /* [n_columns] of bool columns: true = null by imputation; NULL = nothing imputed; entries may be NULL */
+    mill_column **imputed;
     mill_column **columns;  /* [n_columns] */
 };
 
@@ -84,7 +87,8 @@ typedef struct stm_run_of_rows {
 mill_status stm_batch_concat(mill_pool *pool, const stm_run_of_rows *runs, size_t n, const mill_type *const *types,
                              int32_t n_columns, int32_t n_roots, mill_batch **out);
 /** Rows src[index[i]], index -1 = a null row; marks, imputed and keys likewise (key -1 ... for null rows; neither marked nor
- *  imputed). The envelope is copied, as by stm_batch_slice. Consecutive indices give a slice. @p types may be NULL (not checked). */
+ *  imputed). The envelope is copied, as by stm_batch_slice. Consecutive indices give a slice. @p types may be NULL (not
+ *  checked). */
 mill_status stm_batch_gather(mill_pool *pool, const mill_batch *src, const int64_t *index, int64_t n, const mill_type *const *types,
                              mill_batch **out);
 /** Key tuple of row @p r into out[0 .. keys.width-1]. */
@@ -92,8 +96,8 @@ void stm_batch_key(const mill_batch *b, int64_t r, int64_t *out);
 /** Key of row @p r as people read it: `12`, `12.0`, `12.-.3` (a child of row 12, which an earlier expansion did not make), cut to
  *  @p size. Returns the length. Different keys of one stream differ in it. */
 int stm_batch_key_text(const mill_batch *b, int64_t r, char *buf, size_t size);
-/** The elements of such a text into out[0 .. n-1], -1 where it has `-`; returns n, at most @p most, 0 = it begins with none. *rest: what stands behind
- *  the last of them, "" when that is all. Threads: any. */
+/** The elements of such a text into out[0 .. n-1], -1 where it has `-`; returns n, at most @p most, 0 = it begins with none. *rest:
+ *  what stands behind the last of them, "" when that is all. Threads: any. */
 int32_t stm_key_parse(const char *text, int64_t *out, int32_t most, const char **rest);
 /** -1, 0, 1: row ra of a against row rb of b; a shorter tuple is padded with -1. */
 int stm_batch_key_compare(const mill_batch *a, int64_t ra, const mill_batch *b, int64_t rb);
@@ -110,7 +114,8 @@ mill_status stm_column_slice(mill_column *col, int64_t first, int64_t rows, mill
 mill_status stm_column_concat(mill_pool *pool, mill_column *const *cols, size_t n, const mill_type *type, mill_column **out);
 mill_status stm_column_gather(mill_pool *pool, const mill_column *col, const int64_t *index, int64_t n, mill_column **out);
 int64_t stm_column_bytes(const mill_column *col);
-/** Bytes of the values of rows [first, first + rows) alone, without validity and offsets: what the rows weigh, not what they keep alive. */
+/** Bytes of the values of rows [first, first + rows) alone, without validity and offsets: what the rows weigh, not what they keep
+ *  alive. */
 int64_t stm_column_span(const mill_column *col, int64_t first, int64_t rows);
 /** Full check of a column a plugin made: offsets in range and not decreasing, UTF-8 well formed, children long enough. */
 mill_status stm_column_validate(const mill_column *col, mill_error *err);

@@ -100,7 +100,8 @@ mill_status stm_builder_room(mill_builder *b, int64_t rows, int64_t bytes)
     if (rows < 0 || bytes < 0 || rows > MAX_ROWS || bytes > (int64_t)MILL_BUFFER_MAX_BYTES) return MILL_ERR_NOMEM;
     if (b->rows + rows > b->cap_rows && room_rows(b, b->rows + rows) != MILL_OK) return MILL_ERR_NOMEM;
     if (stm_type_is_text(b->type) && (b->data == NULL || b->bytes + bytes > b->cap_bytes)) {
-        const int64_t cap = grown(b->cap_bytes, b->bytes + bytes, b->bytes == 0 && b->last_bytes > FIRST_BYTES ? b->last_bytes : FIRST_BYTES);
+        const int64_t cap =
+            grown(b->cap_bytes, b->bytes + bytes, b->bytes == 0 && b->last_bytes > FIRST_BYTES ? b->last_bytes : FIRST_BYTES);
 
         if (regrow(b->pool, &b->data, b->bytes, cap) != MILL_OK) return MILL_ERR_NOMEM;
         b->val = b->data->data;

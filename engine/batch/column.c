@@ -136,17 +136,19 @@ static bool holds(mill_buffer *const *b, int64_t n, int64_t bits)
     return !__builtin_mul_overflow(n, (int64_t)bits / 8, &need) && need <= (int64_t)(*b)->bytes;
 }
 
-static mill_status check_parts(const mill_type *type, int64_t rows, mill_buffer **validity, mill_buffer **offsets, mill_buffer **data,
-                               mill_column **children, mill_error *err)
+static mill_status check_parts(const mill_type *type, int64_t rows, mill_buffer **validity, mill_buffer **offsets,
+                               mill_buffer **data, mill_column **children, mill_error *err)
 {
-    if (type == NULL || rows < 0 || rows > MAX_ROWS) return mill_fail(err, MILL_ERR_INVALID, "a column of %lld rows", (long long)rows);
+    if (type == NULL || rows < 0 || rows > MAX_ROWS)
+        return mill_fail(err, MILL_ERR_INVALID, "a column of %lld rows", (long long)rows);
     if (validity != NULL && *validity != NULL && !holds(validity, rows, 1))
         return mill_fail(err, MILL_ERR_INVALID, "validity buffer is too small for %lld rows", (long long)rows);
     if (stm_type_has_offsets(type) && !holds(offsets, rows + 1, 64))
         return mill_fail(err, MILL_ERR_INVALID, "offsets buffer is missing or too small for %lld rows", (long long)rows);
     if (stm_type_is_plain(type) && !holds(data, rows, type->id == MILL_BOOL ? 1 : type->width * 8))
         return mill_fail(err, MILL_ERR_INVALID, "data buffer is missing or too small for %lld rows", (long long)rows);
-    if (stm_type_is_text(type) && (data == NULL || *data == NULL)) return mill_fail(err, MILL_ERR_INVALID, "data buffer is missing");
+    if (stm_type_is_text(type) && (data == NULL || *data == NULL))
+        return mill_fail(err, MILL_ERR_INVALID, "data buffer is missing");
     for (int32_t i = 0; i < type->n_fields; i++) {
         const mill_column *child = children != NULL ? children[i] : NULL;
         int64_t need = type->id == MILL_STRUCT ? rows : 0;
@@ -215,7 +217,8 @@ mill_status mill_column_nulls(mill_pool *pool, const mill_type *type, int64_t ro
     if (!zeros(pool, stm_bits_bytes(rows), &c->validity)) goto fail;
     if (stm_type_has_offsets(type) && !zeros(pool, (rows + 1) * 8, &c->offsets)) goto fail;
     if (stm_type_is_text(type) && !zeros(pool, 0, &c->data)) goto fail;
-    if (stm_type_is_plain(type) && !zeros(pool, type->id == MILL_BOOL ? stm_bits_bytes(rows) : rows * type->width, &c->data)) goto fail;
+    if (stm_type_is_plain(type) && !zeros(pool, type->id == MILL_BOOL ? stm_bits_bytes(rows) : rows * type->width, &c->data))
+        goto fail;
     stm_column_fix_view(c);
     *out = c;
     return MILL_OK;

@@ -1,6 +1,6 @@
 /*
- * Batches as an Arrow IPC stream: for spilling, for the store, and for what other programs read and write (arrow_file.c). Columns only;
- * keys and marks are added as columns by those who need them.
+ * Batches as an Arrow IPC stream: for spilling, for the store, and for what other programs read and write (arrow_file.c). Columns
+ * only; keys and marks are added as columns by those who need them.
  */
 #ifndef STM_BATCH_IPC_H
 #define STM_BATCH_IPC_H
@@ -37,14 +37,16 @@ void stm_ipc_writer_destroy(stm_ipc_writer **w);
 
 typedef struct stm_ipc_reader stm_ipc_reader;
 /** Begin to read: reads the schema. Nothing of the input is trusted: memory taken is bounded by a small multiple of the bytes
- *  that came (of compressed ones as zstd can pack them), and every size, offset and text is checked before use. MILL_ERR_PARSE: malformed;
- *  MILL_ERR_UNSUPPORTED: a type without counterpart, a dictionary, another compression than zstd, big-endian. Threads: owner, all calls. */
+ *  that came (of compressed ones as zstd can pack them), and every size, offset and text is checked before use. MILL_ERR_PARSE:
+ *  malformed; MILL_ERR_UNSUPPORTED: a type without counterpart, a dictionary, another compression than zstd, big-endian. Threads:
+ *  owner, all calls. */
 mill_status stm_ipc_reader_create(mill_pool *pool, stm_ipc_source source, void *user, stm_ipc_reader **out, mill_error *err);
 /** What the batches are: a struct type. */
 const mill_type *stm_ipc_reader_schema(const stm_ipc_reader *r);
 /** The next batch, or *out = NULL at the end of the stream (its mark, or the end of the input at a message's border). */
 mill_status stm_ipc_reader_next(stm_ipc_reader *r, mill_batch **out, mill_error *err);
-/** The head of the next message, a batch whose bytes the caller leaves out: he moves the source by body_bytes. *end: there is none. */
+/** The head of the next message, a batch whose bytes the caller leaves out: he moves the source by body_bytes. *end: there is
+ *  none. */
 mill_status stm_ipc_reader_skip(stm_ipc_reader *r, stm_ipc_block *sizes, bool *end, mill_error *err);
 /** The source was moved to the border of a message. */
 void stm_ipc_reader_moved(stm_ipc_reader *r);

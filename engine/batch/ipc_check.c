@@ -25,7 +25,8 @@ static mill_status check_pairs(NS(KeyValue_vec_t) pairs, mill_error *err)
 
 static mill_status no_counterpart(NS(Field_table_t) f, const char *why, mill_error *err)
 {
-    return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow column \"%.64s\" %s", NS(Field_name(f)) != NULL ? NS(Field_name(f)) : "", why);
+    return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow column \"%.64s\" %s", NS(Field_name(f)) != NULL ? NS(Field_name(f)) : "",
+                     why);
 }
 
 /* The verifier bounds nesting, so this may recurse. */
@@ -39,8 +40,10 @@ static mill_status check_fields(NS(Field_vec_t) fields, int depth, mill_error *e
 
         if (f == NULL || NS(Field_type_get(f)) == NULL) return missing(err, "a field without a type");
         if (NS(Field_dictionary(f)) != NULL) return no_counterpart(f, "is dictionary-encoded: write its values", err);
-        if (NS(Field_type_type(f)) > NS(Type_LargeList)) return no_counterpart(f, "is of a type, such as a view, that has no counterpart: cast it", err);
-        if ((st = check_pairs(NS(Field_custom_metadata(f)), err)) == MILL_OK) st = check_fields(NS(Field_children(f)), depth + 1, err);
+        if (NS(Field_type_type(f)) > NS(Type_LargeList))
+            return no_counterpart(f, "is of a type, such as a view, that has no counterpart: cast it", err);
+        if ((st = check_pairs(NS(Field_custom_metadata(f)), err)) == MILL_OK)
+            st = check_fields(NS(Field_children(f)), depth + 1, err);
     }
     return st;
 }
@@ -58,7 +61,8 @@ static mill_status check_nodes(const mill_type *t, NS(FieldNode_vec_t) nodes, si
     nulls = NS(FieldNode_null_count(node));
     ++*at;
     if (rows < 0 || rows > MAX_ROWS || nulls < -1 || nulls > rows || (t->length > 0 && rows > INT64_MAX / 4 / t->length))
-        return mill_fail(err, MILL_ERR_PARSE, "Arrow stream: a column of %lld rows with %lld nulls", (long long)rows, (long long)nulls);
+        return mill_fail(err, MILL_ERR_PARSE, "Arrow stream: a column of %lld rows with %lld nulls", (long long)rows,
+                         (long long)nulls);
     for (int32_t i = 0; i < t->n_fields && st == MILL_OK; i++) st = check_nodes(t->fields[i].type, nodes, at, err);
     return st;
 }
@@ -71,18 +75,22 @@ static mill_status check_batch(NS(RecordBatch_table_t) batch, int64_t body_bytes
     mill_status st = MILL_OK;
 
     if (schema == NULL) return missing(err, "a batch before the schema");
-    if (NS(RecordBatch_length(batch)) < 0 || NS(RecordBatch_length(batch)) > MAX_ROWS) return missing(err, "a batch of absurd length");
-    if (NS(RecordBatch_compression(batch)) != NULL && NS(BodyCompression_codec(NS(RecordBatch_compression(batch)))) != NS(CompressionType_ZSTD)) {
+    if (NS(RecordBatch_length(batch)) < 0 || NS(RecordBatch_length(batch)) > MAX_ROWS)
+        return missing(err, "a batch of absurd length");
+    if (NS(RecordBatch_compression(batch)) != NULL &&
+        NS(BodyCompression_codec(NS(RecordBatch_compression(batch)))) != NS(CompressionType_ZSTD)) {
         mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow stream is compressed with lz4");
         mill_error_remedy(err, "Write it with zstd, or without compression");
         return MILL_ERR_UNSUPPORTED;
     }
-    if (NS(RecordBatch_variadicBufferCounts(batch)) != NULL) return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow stream: view columns");
+    if (NS(RecordBatch_variadicBufferCounts(batch)) != NULL)
+        return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow stream: view columns");
     for (size_t i = 0; i < NS(Buffer_vec_len(buffers)); i++) {
         NS(Buffer_struct_t) b = NS(Buffer_vec_at(buffers, i));
         const int64_t from = NS(Buffer_offset(b)), bytes = NS(Buffer_length(b));
 
-        if (from < 0 || bytes < 0 || from > body_bytes || bytes > body_bytes - from) return missing(err, "a buffer outside its message");
+        if (from < 0 || bytes < 0 || from > body_bytes || bytes > body_bytes - from)
+            return missing(err, "a buffer outside its message");
         if (from % 8 != 0) return missing(err, "a buffer that is not aligned");
     }
     for (int32_t i = 0; i < schema->n_fields && st == MILL_OK; i++) st = check_nodes(schema->fields[i].type, nodes, &at, err);
@@ -108,7 +116,8 @@ mill_status stm_ipc_check_body(const void *message, const uint8_t *body, mill_er
         if (says == -1) continue; /* not compressed after all */
         packed += bytes;
         if (says < 0 || __builtin_add_overflow(unpacked, says, &unpacked) || unpacked > packed * MAX_PACKED + MORE_UNPACKED)
-            return mill_fail(err, MILL_ERR_PARSE, "Arrow stream: a compressed buffer of %lld bytes that says it is %lld", (long long)bytes, (long long)says);
+            return mill_fail(err, MILL_ERR_PARSE, "Arrow stream: a compressed buffer of %lld bytes that says it is %lld",
+                             (long long)bytes, (long long)says);
     }
     return MILL_OK;
 }

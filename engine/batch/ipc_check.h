@@ -12,8 +12,8 @@
  * @retval MILL_ERR_PARSE, MILL_ERR_UNSUPPORTED
  */
 mill_status stm_ipc_check(const void *message, const mill_type *schema, mill_error *err);
-/** Sizes that a compressed batch says of its buffers, which lie in its body: allocated before anything is unpacked, so not believed beyond what
- *  zstd can pack. @p message: one that stm_ipc_check let through. */
+/** Sizes that a compressed batch says of its buffers, which lie in its body: allocated before anything is unpacked, so not believed
+ *  beyond what zstd can pack. @p message: one that stm_ipc_check let through. */
 mill_status stm_ipc_check_body(const void *message, const uint8_t *body, mill_error *err);
 
 #endif

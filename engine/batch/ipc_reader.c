@@ -56,7 +56,8 @@ static mill_status read_into(stm_ipc_reader *r, struct ArrowBuffer *b, int64_t n
         mill_status st;
 
         if (chunk > n) chunk = n;
-        if (ArrowBufferReserve(b, chunk) != NANOARROW_OK) return mill_fail(err, MILL_ERR_NOMEM, "out of memory for an Arrow message");
+        if (ArrowBufferReserve(b, chunk) != NANOARROW_OK)
+            return mill_fail(err, MILL_ERR_NOMEM, "out of memory for an Arrow message");
         if ((st = read_full(r, b->data + b->size_bytes, (size_t)chunk, &got, err)) != MILL_OK) return st;
         b->size_bytes += (int64_t)got;
         if ((int64_t)got < chunk) return mill_fail(err, MILL_ERR_PARSE, "Arrow stream ends in the middle of a message");
@@ -92,7 +93,8 @@ static mill_status next_head(stm_ipc_reader *r, mill_error *err)
     if (got < sizeof prefix) return mill_fail(err, MILL_ERR_PARSE, "Arrow stream ends in the middle of a message");
     mark = prefix[0] | (uint32_t)prefix[1] << 8 | (uint32_t)prefix[2] << 16 | (uint32_t)prefix[3] << 24;
     length = (int32_t)(prefix[4] | (uint32_t)prefix[5] << 8 | (uint32_t)prefix[6] << 16 | (uint32_t)prefix[7] << 24);
-    if (mark != 0xFFFFFFFFu) return mill_fail(err, MILL_ERR_PARSE, "not an Arrow stream: a message begins with 0x%08X", (unsigned)mark);
+    if (mark != 0xFFFFFFFFu)
+        return mill_fail(err, MILL_ERR_PARSE, "not an Arrow stream: a message begins with 0x%08X", (unsigned)mark);
     r->over = length == 0;
     if (r->over) return MILL_OK;
     if (length < 0 || length > MAX_HEAD_BYTES || length % 8 != 0)
@@ -101,9 +103,11 @@ static mill_status next_head(stm_ipc_reader *r, mill_error *err)
     if (ArrowBufferAppend(&r->head, prefix, sizeof prefix) != NANOARROW_OK)
         return mill_fail(err, MILL_ERR_NOMEM, "out of memory for an Arrow message");
     if ((st = read_into(r, &r->head, length, err)) != MILL_OK) return st;
-    if ((code = ArrowIpcDecoderVerifyHeader(&r->decoder, view_of(&r->head), &why)) != NANOARROW_OK) return malformed(code, &why, err);
+    if ((code = ArrowIpcDecoderVerifyHeader(&r->decoder, view_of(&r->head), &why)) != NANOARROW_OK)
+        return malformed(code, &why, err);
     if ((st = stm_ipc_check(r->head.data + PREFIX_BYTES, r->schema, err)) != MILL_OK) return st;
-    if ((code = ArrowIpcDecoderDecodeHeader(&r->decoder, view_of(&r->head), &why)) != NANOARROW_OK) return malformed(code, &why, err);
+    if ((code = ArrowIpcDecoderDecodeHeader(&r->decoder, view_of(&r->head), &why)) != NANOARROW_OK)
+        return malformed(code, &why, err);
     if (r->decoder.body_size_bytes < 0 || r->decoder.body_size_bytes > (int64_t)MILL_BUFFER_MAX_BYTES)
         return mill_fail(err, MILL_ERR_PARSE, "Arrow stream: a message of %lld bytes", (long long)r->decoder.body_size_bytes);
     return MILL_OK;
@@ -121,10 +125,12 @@ static mill_status read_schema(stm_ipc_reader *r, mill_error *err)
     if (r->decoder.endianness != ArrowIpcSystemEndianness())
         return mill_fail(err, MILL_ERR_UNSUPPORTED, "Arrow stream has the bytes of numbers the other way round");
     if (r->decoder.body_size_bytes != 0) return mill_fail(err, MILL_ERR_PARSE, "Arrow stream: a schema with a body");
-    if ((code = ArrowIpcDecoderDecodeSchema(&r->decoder, &r->arrow_schema, &why)) != NANOARROW_OK) return malformed(code, &why, err);
+    if ((code = ArrowIpcDecoderDecodeSchema(&r->decoder, &r->arrow_schema, &why)) != NANOARROW_OK)
+        return malformed(code, &why, err);
     if ((st = mill_arrow_import_type(&r->arrow_schema, &r->schema, err)) != MILL_OK) return st;
     if ((code = ArrowIpcDecoderSetSchema(&r->decoder, &r->arrow_schema, &why)) != NANOARROW_OK) return malformed(code, &why, err);
-    if ((code = ArrowIpcDecoderSetEndianness(&r->decoder, r->decoder.endianness)) != NANOARROW_OK) return malformed(code, &why, err);
+    if ((code = ArrowIpcDecoderSetEndianness(&r->decoder, r->decoder.endianness)) != NANOARROW_OK)
+        return malformed(code, &why, err);
     return MILL_OK;
 }
 
@@ -138,7 +144,8 @@ mill_status stm_ipc_reader_create(mill_pool *pool, stm_ipc_source source, void *
     r->source = source;
     r->user = user;
     ArrowBufferInit(&r->head);
-    st = ArrowIpcDecoderInit(&r->decoder) == NANOARROW_OK ? read_schema(r, err) : mill_fail(err, MILL_ERR_NOMEM, "out of memory for an Arrow stream");
+    st = ArrowIpcDecoderInit(&r->decoder) == NANOARROW_OK ? read_schema(r, err)
+                                                          : mill_fail(err, MILL_ERR_NOMEM, "out of memory for an Arrow stream");
     if (st != MILL_OK) {
         stm_ipc_reader_destroy(&r);
         return st;

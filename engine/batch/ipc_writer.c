@@ -42,7 +42,8 @@ static mill_status send_head(stm_ipc_writer *w, mill_error *err)
     return send(w, &w->head, err);
 }
 
-static mill_status begin(const mill_type *schema, bool say_schema, stm_ipc_sink sink, void *user, stm_ipc_writer **out, mill_error *err)
+static mill_status begin(const mill_type *schema, bool say_schema, stm_ipc_sink sink, void *user, stm_ipc_writer **out,
+                         mill_error *err)
 {
     struct ArrowError why = {{0}};
     stm_ipc_writer *w;
@@ -62,7 +63,8 @@ static mill_status begin(const mill_type *schema, bool say_schema, stm_ipc_sink 
     else if ((st = mill_arrow_export_type(schema, &w->arrow_schema, err)) != MILL_OK) (void)0;
     else if ((code = ArrowArrayViewInitFromSchema(&w->view, &w->arrow_schema, &why)) != NANOARROW_OK) st = failed(code, &why, err);
     else if (!say_schema) (void)0;
-    else if ((code = ArrowIpcEncoderEncodeSchema(&w->encoder, &w->arrow_schema, &why)) != NANOARROW_OK) st = failed(code, &why, err);
+    else if ((code = ArrowIpcEncoderEncodeSchema(&w->encoder, &w->arrow_schema, &why)) != NANOARROW_OK)
+        st = failed(code, &why, err);
     else st = send_head(w, err);
     if (st != MILL_OK) {
         stm_ipc_writer_destroy(&w);
@@ -108,7 +110,8 @@ static mill_status compact(const mill_batch *batch, mill_batch **out)
     bool need = false;
 
     *out = NULL;
-    for (int32_t i = 0; i < batch->n_columns && !need; i++) need = batch->columns[i] != NULL && !is_compact(batch->columns[i], batch->rows);
+    for (int32_t i = 0; i < batch->n_columns && !need; i++)
+        need = batch->columns[i] != NULL && !is_compact(batch->columns[i], batch->rows);
     if (!need) return MILL_OK;
     st = mill_batch_create(batch->pool, batch->rows, batch->n_columns, &copy);
     for (int32_t i = 0; i < batch->n_columns && st == MILL_OK; i++) {
@@ -184,7 +187,8 @@ mill_status stm_ipc_writer_footer(stm_ipc_writer *w, const stm_ipc_block *blocks
     ArrowIpcFooterInit(&footer);
     st = mill_arrow_export_type(w->schema, &footer.schema, err);
     for (size_t i = 0; i < n && code == NANOARROW_OK; i++) {
-        const struct ArrowIpcFileBlock block = {.offset = blocks[i].offset, .metadata_length = blocks[i].head_bytes, .body_length = blocks[i].body_bytes};
+        const struct ArrowIpcFileBlock block = {
+            .offset = blocks[i].offset, .metadata_length = blocks[i].head_bytes, .body_length = blocks[i].body_bytes};
 
         code = ArrowBufferAppend(&footer.record_batch_blocks, &block, sizeof block);
     }

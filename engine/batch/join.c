@@ -159,8 +159,8 @@ static mill_status concat_column(const stm_site *site, mill_pool *pool, const st
     return away ? site->concat(site->user, type, runs, n, i, out) : concat_part(pool, runs, n, COLUMNS, i, type, out);
 }
 
-mill_status stm_batch_concat(mill_pool *pool, const stm_run_of_rows *runs, size_t n, const mill_type *const *types, int32_t n_columns,
-                             int32_t n_roots, mill_batch **out)
+mill_status stm_batch_concat(mill_pool *pool, const stm_run_of_rows *runs, size_t n, const mill_type *const *types,
+                             int32_t n_columns, int32_t n_roots, mill_batch **out)
 {
     return stm_batch_concat_at(NULL, pool, runs, n, types, n_columns, n_roots, out);
 }

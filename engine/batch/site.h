@@ -4,11 +4,12 @@
 
 #include "batch/batch.h"
 
-/** Made by whoever has streams and memory there (wrapper/assemble.c); only columns with a buffer on a device are given to it. What it makes is on its
- *  device, or on the host where that was the way that was left. Threads: the one that drives it. */
+/** Made by whoever has streams and memory there (wrapper/assemble.c); only columns with a buffer on a device are given to it. What
+ *  it makes is on its device, or on the host where that was the way that was left. Threads: the one that drives it. */
 typedef struct stm_site {
     void *user;
-    /** Rows of column @p column of @p runs, one after the other, as of stm_batch_concat: a run without a batch, or without that column, is nulls. */
+    /** Rows of column @p column of @p runs, one after the other, as of stm_batch_concat: a run without a batch, or without that
+     *  column, is nulls. */
     mill_status (*concat)(void *user, const mill_type *type, const stm_run_of_rows *runs, size_t n, int32_t column,
                           mill_column **out);
     /** Rows index[i] of @p col, -1 = null; checked already. */

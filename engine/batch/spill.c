@@ -124,14 +124,25 @@ static void put_contents(stm_stream *s, const mill_batch *b)
 static void put_envelope(stm_stream *s, const mill_batch *b)
 {
     const stm_keys *k = &b->keys;
-    batch_head h = {.seq = b->seq, .rows = b->rows, .frontier = {b->frontier[0], b->frontier[1]}, .first = k->first, .n_roots = b->n_roots,
-                    .n_columns = b->n_columns, .width = k->width, .tuples = k->tuples != NULL, .borders = b->borders, .skipped = b->skipped, .end = b->end, .failed = b->failed};
+    batch_head h = {.seq = b->seq,
+                    .rows = b->rows,
+                    .frontier = {b->frontier[0], b->frontier[1]},
+                    .first = k->first,
+                    .n_roots = b->n_roots,
+                    .n_columns = b->n_columns,
+                    .width = k->width,
+                    .tuples = k->tuples != NULL,
+                    .borders = b->borders,
+                    .skipped = b->skipped,
+                    .end = b->end,
+                    .failed = b->failed};
 
     h.check = check_of(&h, sizeof h);
     stm_stream_put(s, &h, sizeof h);
     if (b->n_roots > 0) stm_stream_put(s, b->covered, (size_t)b->n_roots * sizeof *b->covered);
     if (k->tuples != NULL && b->rows > 0)
-        stm_stream_put(s, (const int64_t *)mill_buffer_data(k->tuples) + k->offset * k->width, (size_t)(b->rows * k->width) * sizeof(int64_t));
+        stm_stream_put(s, (const int64_t *)mill_buffer_data(k->tuples) + k->offset * k->width,
+                       (size_t)(b->rows * k->width) * sizeof(int64_t));
 }
 
 static mill_status write_record(stm_spill *file, const mill_batch *b, bool envelope, uint64_t *token, mill_error *err)

@@ -45,8 +45,8 @@ void stm_spill_drop(stm_spill *s, uint64_t token);
 stm_spill_stats stm_spill_counts(stm_spill *s);
 
 /** Send the contents of @p b to disk; it keeps its envelope, keys and row count, has no columns, and must be recalled before
- *  anybody looks at those (mill_batch_destroy takes it as it is). No effect on a parked batch, nor on one with columns on a device. On failure nothing has changed.
- *  Threads: the batch's owner. */
+ *  anybody looks at those (mill_batch_destroy takes it as it is). No effect on a parked batch, nor on one with columns on a device.
+ *  On failure nothing has changed. Threads: the batch's owner. */
 mill_status stm_batch_park(mill_batch *b, stm_spill *s, mill_error *err);
 /** Bring the contents back, if they are away. On failure the batch stays parked. Threads: any, also several at once with one
  *  batch: all return once it is complete. */

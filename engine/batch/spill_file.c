@@ -88,7 +88,8 @@ static mill_status open_file(stm_spill *s, mill_error *err)
             unlink(path);
     }
     if (fd < 0) {
-        mill_fail(err, MILL_ERR_IO, "memory_limit is reached and no file for waiting rows can be made in %s: %s", s->dir, strerror(errno));
+        mill_fail(err, MILL_ERR_IO, "memory_limit is reached and no file for waiting rows can be made in %s: %s", s->dir,
+                  strerror(errno));
         mill_error_remedy(err, "make the directory writable, or raise memory_limit");
         return MILL_ERR_IO;
     }
@@ -147,7 +148,8 @@ static void give_space(stm_spill *s, int64_t at, int64_t bytes)
         memmove(&s->holes[i + 1], &s->holes[i], (s->n_holes++ - i) * sizeof *s->holes);
         s->holes[i] = (hole){at, bytes};
     }
-    if (s->n_holes > 0 && s->holes[s->n_holes - 1].at + s->holes[s->n_holes - 1].bytes == s->end) s->end = s->holes[--s->n_holes].at;
+    if (s->n_holes > 0 && s->holes[s->n_holes - 1].at + s->holes[s->n_holes - 1].bytes == s->end)
+        s->end = s->holes[--s->n_holes].at;
     if (s->stats.records > 0) return;
     s->n_holes = 0;
     s->end = 0;
@@ -251,8 +253,9 @@ static void transfer(stm_stream *s, void *bytes, size_t n, bool write)
             continue;
         }
         if (got < 0 && errno == EINTR) continue;
-        s->st = mill_fail(s->err, MILL_ERR_IO, "memory_limit is reached and waiting rows cannot be %s disk in %s: %s",
-                          write ? "written to" : "read back from", s->file->dir, got == 0 ? "the file ends early" : strerror(errno));
+        s->st =
+            mill_fail(s->err, MILL_ERR_IO, "memory_limit is reached and waiting rows cannot be %s disk in %s: %s",
+                      write ? "written to" : "read back from", s->file->dir, got == 0 ? "the file ends early" : strerror(errno));
         if (write) mill_error_remedy(s->err, "free space there, or raise memory_limit");
         return;
     }
@@ -316,7 +319,8 @@ void stm_stream_put(stm_stream *s, const void *bytes, size_t n)
 mill_status stm_stream_written(stm_stream *s, uint64_t *token)
 {
     flush(s);
-    if (s->st == MILL_OK && s->at != s->end) stm_stream_fail(s, MILL_ERR_INTERNAL, "a spilled record is not as long as was worked out");
+    if (s->st == MILL_OK && s->at != s->end)
+        stm_stream_fail(s, MILL_ERR_INTERNAL, "a spilled record is not as long as was worked out");
     if (s->st != MILL_OK) {
         stm_spill_drop(s->file, s->token);
         return s->st;

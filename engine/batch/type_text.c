@@ -18,7 +18,8 @@ static const struct { const char *name; mill_type_id id; } words[] = {
     {"json", MILL_JSON},
 };
 enum { N_WORDS = sizeof words / sizeof words[0] };
-#define EXPECTED_TYPE "bool, int32, int64, float16, float32, float64, utf8, binary, json, list<...>, fixed_list<...>[n] or struct<...>"
+#define EXPECTED_TYPE \
+    "bool, int32, int64, float16, float32, float64, utf8, binary, json, list<...>, fixed_list<...>[n] or struct<...>"
 
 typedef struct reader {
     const char *text, *at;
@@ -28,7 +29,8 @@ typedef struct reader {
 
 static bool bare(unsigned char c)
 {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c > 127 || (c != 0 && strchr("_-.$@/", c) != NULL);
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c > 127 ||
+           (c != 0 && strchr("_-.$@/", c) != NULL);
 }
 
 static void skip(reader *r)

@@ -52,7 +52,8 @@ static mill_status check_offsets(const mill_column *col, int64_t limit, mill_err
             return mill_fail(err, MILL_ERR_DATA, "offsets decrease at row %lld: %lld, then %lld", (long long)r, (long long)o[r],
                              (long long)o[r + 1]);
     if (o[v->rows] > limit)
-        return mill_fail(err, MILL_ERR_DATA, "last offset is %lld, past the %lld there are", (long long)o[v->rows], (long long)limit);
+        return mill_fail(err, MILL_ERR_DATA, "last offset is %lld, past the %lld there are", (long long)o[v->rows],
+                         (long long)limit);
     return MILL_OK;
 }
 
@@ -63,7 +64,8 @@ static mill_status check_text(const mill_column *col, mill_error *err)
         const unsigned char *text = (const unsigned char *)mill_column_text(col, r, &n), *bad;
 
         if (text == NULL || (bad = stm_utf8_bad(text, text + n)) == NULL) continue;
-        return mill_fail(err, MILL_ERR_DATA, "row %lld is not UTF-8: byte %lld is 0x%02X", (long long)r, (long long)(bad - text), *bad);
+        return mill_fail(err, MILL_ERR_DATA, "row %lld is not UTF-8: byte %lld is 0x%02X", (long long)r, (long long)(bad - text),
+                         *bad);
     }
     return MILL_OK;
 }

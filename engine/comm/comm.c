@@ -44,7 +44,10 @@ size_t stm_comm_type_bytes(stm_comm_type type)
 
 /* ---- what fits together ----------------------------------------------------------------------------------------- */
 
-static bool reduces(stm_comm_kind kind) { return kind == STM_COMM_ALL_REDUCE || kind == STM_COMM_REDUCE || kind == STM_COMM_REDUCE_SCATTER; }
+static bool reduces(stm_comm_kind kind)
+{
+    return kind == STM_COMM_ALL_REDUCE || kind == STM_COMM_REDUCE || kind == STM_COMM_REDUCE_SCATTER;
+}
 static bool point_to_point(stm_comm_kind kind) { return kind == STM_COMM_SEND || kind == STM_COMM_RECV; }
 
 static mill_status check_call(const stm_comm *c, const stm_comm_call *call, int32_t at, mill_error *err)
@@ -73,7 +76,8 @@ static const stm_comm_call *kth_collective(const stm_comm_call *calls, int32_t n
         if (calls[i].rank == rank && !point_to_point(calls[i].kind) && k-- == 0) return &calls[i];
     return NULL;
 }
-static const stm_comm_call *kth_message(const stm_comm_call *calls, int32_t n, stm_comm_kind kind, int32_t rank, int32_t peer, int32_t k)
+static const stm_comm_call *kth_message(const stm_comm_call *calls, int32_t n, stm_comm_kind kind, int32_t rank, int32_t peer,
+                                        int32_t k)
 {
     for (int32_t i = 0; i < n; i++)
         if (calls[i].kind == kind && calls[i].rank == rank && calls[i].peer == peer && k-- == 0) return &calls[i];
@@ -106,8 +110,9 @@ static mill_status check_group(const stm_comm *c, const stm_comm_call *calls, in
             if (b == NULL || b->kind != a->kind || b->count != a->count || b->type != a->type ||
                 (reduces(a->kind) && b->op != a->op) ||
                 ((a->kind == STM_COMM_BROADCAST || a->kind == STM_COMM_REDUCE) && b->peer != a->peer))
-                st = mill_fail(err, MILL_ERR_INVALID, "call %d of a group: collective %d of rank %d does not agree with that of rank %d",
-                               (int)i, (int)k, (int)a->rank, (int)r);
+                st = mill_fail(err, MILL_ERR_INVALID,
+                               "call %d of a group: collective %d of rank %d does not agree with that of rank %d", (int)i, (int)k,
+                               (int)a->rank, (int)r);
         }
     }
     return st;
@@ -199,8 +204,8 @@ mill_status stm_comm_submit(stm_comm *c, const stm_comm_call *calls, int32_t n, 
 
     if (c->state == STM_COMM_BROKEN) return tell(c, err);
     if (c->state != STM_COMM_READY || c->count == STM_COMM_DEPTH)
-        return mill_fail(err, MILL_ERR_AGAIN, c->state != STM_COMM_READY ? "the communicator is not ready" : "%d groups are under way",
-                         STM_COMM_DEPTH);
+        return mill_fail(err, MILL_ERR_AGAIN,
+                         c->state != STM_COMM_READY ? "the communicator is not ready" : "%d groups are under way", STM_COMM_DEPTH);
     if ((st = check_group(c, calls, n, err)) != MILL_OK) return st;
     c->since = stm_now_ns();
     st = c->ops->group(c->hw, calls, n, &why);
@@ -306,7 +311,8 @@ static mill_status drain(stm_comm *c, mill_error *err)
             if (stm_now_ns() > until)
                 return mill_fail(err, MILL_ERR_DEVICE, "%s: device %d does not come back from an aborted operation", c->ops->name,
                                  (int)stm_device_ordinal(stm_stream_device(c->streams[i])));
-            if (st == MILL_ERR_AGAIN && stm_stream_in_flight(c->streams[i]) < STM_TICKS) st = stm_stream_raise(c->streams[i], &end, err);
+            if (st == MILL_ERR_AGAIN && stm_stream_in_flight(c->streams[i]) < STM_TICKS)
+                st = stm_stream_raise(c->streams[i], &end, err);
             else nap(&pause);
             if (st == MILL_OK || st == MILL_ERR_AGAIN) {
                 const mill_status polled = stm_stream_poll(c->streams[i], err);

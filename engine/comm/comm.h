@@ -11,8 +11,8 @@
  *                                    v
  *                             STM_COMM_FORMING
  *
- * The watch: whoever owns the communicator polls it; each poll looks at the library's faults, at the devices and at the clock. A step whose
- * poll says STM_RETRY rebuilds and does the batch again; nothing waits without a deadline.
+ * The watch: whoever owns the communicator polls it; each poll looks at the library's faults, at the devices and at the clock. A
+ * step whose poll says STM_RETRY rebuilds and does the batch again; nothing waits without a deadline.
  */
 #ifndef STM_COMM_COMM_H
 #define STM_COMM_COMM_H
@@ -61,8 +61,8 @@ mill_status stm_comm_submit(stm_comm *comm, const stm_comm_call *calls, int32_t 
 mill_status stm_comm_poll(stm_comm *comm, mill_error *err);
 /** Poll until all that was submitted is done, or the deadline has passed. Not per batch. Owner. Blocks. */
 mill_status stm_comm_wait(stm_comm *comm, mill_error *err);
-/** Connect again after a failure: waits for the streams, up to the deadline (MILL_ERR_DEVICE: they do not come back), then begins as open does.
- *  Owner. Blocks. */
+/** Connect again after a failure: waits for the streams, up to the deadline (MILL_ERR_DEVICE: they do not come back), then begins
+ *  as open does. Owner. Blocks. */
 mill_status stm_comm_rebuild(stm_comm *comm, mill_error *err);
 
 stm_comm_state stm_comm_state_of(const stm_comm *comm);

@@ -49,8 +49,14 @@ static uint16_t to_bf16(float f)
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);                  /* nearest, ties to even */
 }
 
-static double combine(double a, double b, stm_comm_op op) { return op == STM_COMM_SUM ? a + b : op == STM_COMM_MAX ? (b > a ? b : a) : (b < a ? b : a); }
-static float combine_f(float a, float b, stm_comm_op op) { return op == STM_COMM_SUM ? a + b : op == STM_COMM_MAX ? (b > a ? b : a) : (b < a ? b : a); }
+static double combine(double a, double b, stm_comm_op op)
+{
+    return op == STM_COMM_SUM ? a + b : op == STM_COMM_MAX ? (b > a ? b : a) : (b < a ? b : a);
+}
+static float combine_f(float a, float b, stm_comm_op op)
+{
+    return op == STM_COMM_SUM ? a + b : op == STM_COMM_MAX ? (b > a ? b : a) : (b < a ? b : a);
+}
 static int64_t combine_i(int64_t a, int64_t b, stm_comm_op op)
 {
     if (op == STM_COMM_SUM) return (int64_t)((uint64_t)a + (uint64_t)b);
@@ -138,7 +144,8 @@ static mill_status cpu_group(stm_hw_comm *c, const stm_comm_call *calls, int32_t
     }
     for (int32_t i = 0; i < n; i++)
         for (int32_t j = 0; j < n && calls[i].kind == STM_COMM_SEND; j++)
-            if (!received[j] && calls[j].kind == STM_COMM_RECV && calls[j].rank == calls[i].peer && calls[j].peer == calls[i].rank) {
+            if (!received[j] && calls[j].kind == STM_COMM_RECV && calls[j].rank == calls[i].peer &&
+                calls[j].peer == calls[i].rank) {
                 move(calls[j].recv, calls[i].send, (size_t)calls[i].count * stm_comm_type_bytes(calls[i].type));
                 received[j] = true;
                 break;

@@ -37,8 +37,8 @@ static mill_status check(ncclResult_t code, ncclComm_t comm, const char *what, i
 
     if (st == MILL_OK || st == MILL_ERR_AGAIN) return st;
     last = ncclGetLastError(comm);
-    return host->fail(err, st, __FILE__, line, "%s: %s%s%.200s", what, ncclGetErrorString(code), last != NULL && last[0] ? ": " : "",
-                      last != NULL ? last : "");
+    return host->fail(err, st, __FILE__, line, "%s: %s%s%.200s", what, ncclGetErrorString(code),
+                      last != NULL && last[0] ? ": " : "", last != NULL ? last : "");
 }
 
 static mill_status set_device(int32_t ordinal, mill_error *err)
@@ -47,8 +47,8 @@ static mill_status set_device(int32_t ordinal, mill_error *err)
 
     if (code == cudaSuccess) return MILL_OK;
     (void)cudaGetLastError();
-    return host->fail(err, code == cudaErrorInvalidValue || code == cudaErrorInvalidDevice ? MILL_ERR_STEP : MILL_ERR_DEVICE, __FILE__,
-                      __LINE__, "choosing CUDA device %d: %s", (int)ordinal, cudaGetErrorString(code));
+    return host->fail(err, code == cudaErrorInvalidValue || code == cudaErrorInvalidDevice ? MILL_ERR_STEP : MILL_ERR_DEVICE,
+                      __FILE__, __LINE__, "choosing CUDA device %d: %s", (int)ordinal, cudaGetErrorString(code));
 }
 
 static void nccl_abort(stm_hw_comm *c)
@@ -89,7 +89,8 @@ static mill_status nccl_open(const int32_t *ordinals, void *const *streams, int3
         for (int32_t i = 0; i < n && (st == MILL_OK || st == MILL_ERR_AGAIN); i++) {
             c->streams[i] = streams[i];
             st = set_device(ordinals[i], err);
-            if (st == MILL_OK) st = check(NCCL(ncclCommInitRankConfig(&c->comms[i], n, id, i, &config)), NULL, "connecting a rank", __LINE__, err);
+            if (st == MILL_OK)
+                st = check(NCCL(ncclCommInitRankConfig(&c->comms[i], n, id, i, &config)), NULL, "connecting a rank", __LINE__, err);
         }
         end = check(ncclGroupEnd(), NULL, "connecting ranks", __LINE__, err); /* a group that was begun must end */
         if (st == MILL_OK || st == MILL_ERR_AGAIN) st = end;
@@ -110,7 +111,8 @@ static mill_status nccl_poll(stm_hw_comm *c, mill_error *err)
 
     for (int32_t i = 0; i < c->n; i++) {
         ncclResult_t code = ncclSuccess;
-        mill_status st = check(NCCL(ncclCommGetAsyncError(c->comms[i], &code)), c->comms[i], "asking a rank how it is", __LINE__, err);
+        mill_status st =
+            check(NCCL(ncclCommGetAsyncError(c->comms[i], &code)), c->comms[i], "asking a rank how it is", __LINE__, err);
         if (st == MILL_OK) st = check(code, c->comms[i], "work of a rank", __LINE__, err);
         if (st != MILL_OK && st != MILL_ERR_AGAIN) return st;
         waits |= st == MILL_ERR_AGAIN;
@@ -120,9 +122,9 @@ static mill_status nccl_poll(stm_hw_comm *c, mill_error *err)
 
 static ncclDataType_t type_of(stm_comm_type t)
 {
-    static const ncclDataType_t types[] = {[STM_COMM_U8] = ncclUint8,      [STM_COMM_I32] = ncclInt32,   [STM_COMM_I64] = ncclInt64,
-                                           [STM_COMM_F16] = ncclFloat16,   [STM_COMM_BF16] = ncclBfloat16, [STM_COMM_F32] = ncclFloat32,
-                                           [STM_COMM_F64] = ncclFloat64};
+    static const ncclDataType_t types[] = {
+        [STM_COMM_U8] = ncclUint8,      [STM_COMM_I32] = ncclInt32,   [STM_COMM_I64] = ncclInt64,  [STM_COMM_F16] = ncclFloat16,
+        [STM_COMM_BF16] = ncclBfloat16, [STM_COMM_F32] = ncclFloat32, [STM_COMM_F64] = ncclFloat64};
     return types[t];
 }
 static ncclRedOp_t op_of(stm_comm_op op) { return op == STM_COMM_MAX ? ncclMax : op == STM_COMM_MIN ? ncclMin : ncclSum; }

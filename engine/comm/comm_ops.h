@@ -75,8 +75,8 @@ typedef struct stm_comm_ops {
     mill_status (*open)(const int32_t *ordinals, void *const *streams, int32_t n, stm_hw_comm **out, mill_error *err);
     /** MILL_OK: what was begun last is over and no fault is known; MILL_ERR_AGAIN: under way; else the fault. */
     mill_status (*poll)(stm_hw_comm *comm, mill_error *err);
-    /** Begin to queue a group, checked by the engine, on the ranks' streams. All of it is queued once poll says MILL_OK; before that nothing that
-     *  depends on it may be queued. */
+    /** Begin to queue a group, checked by the engine, on the ranks' streams. All of it is queued once poll says MILL_OK; before
+     *  that nothing that depends on it may be queued. */
     mill_status (*group)(stm_hw_comm *comm, const stm_comm_call *calls, int32_t n, mill_error *err);
     /** All work is done: begin to part. Close when poll says MILL_OK. */
     mill_status (*finish)(stm_hw_comm *comm, mill_error *err);

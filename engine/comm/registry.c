@@ -44,7 +44,8 @@ mill_status stm_comm_find(const char *name, const stm_comm_ops **out, mill_error
         *out = &stm_comm_cpu;
         return MILL_OK;
     }
-    if (strcmp(name, "nccl") != 0) return mill_fail(err, MILL_ERR_NOT_FOUND, "there is no communication library \"%.40s\": cpu, nccl", name);
+    if (strcmp(name, "nccl") != 0)
+        return mill_fail(err, MILL_ERR_NOT_FOUND, "there is no communication library \"%.40s\": cpu, nccl", name);
     pthread_mutex_lock(&loaded.lock);
     if (loaded.nccl == NULL) st = open_nccl(err);
     if (st == MILL_OK) *out = loaded.nccl;

@@ -1,4 +1,5 @@
-/* A small JSON text as a tree: files of our own that are read now and then. Models are read by models/json.h, which is fast; rows in steps/jsonl. */
+/* A small JSON text as a tree: files of our own that are read now and then. Models are read by models/json.h, which is fast; rows
+ * in steps/jsonl. */
 #ifndef STM_CORE_TREE_H
 #define STM_CORE_TREE_H
 

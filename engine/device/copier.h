@@ -35,15 +35,16 @@ typedef struct stm_copy {
 
 typedef struct stm_copier stm_copier;
 
-/** From and to @p dev and the host; @p peer: from @p dev to that device, else NULL. @p staged: through pinned memory although the backend
- *  could do without. Threads: any; afterwards one owner. */
+/** From and to @p dev and the host; @p peer: from @p dev to that device, else NULL. @p staged: through pinned memory although the
+ *  backend could do without. Threads: any; afterwards one owner. */
 mill_status stm_copier_open(stm_device *dev, stm_device *peer, bool staged, stm_copier **out, mill_error *err);
 /** Waits for what is queued; requests not yet queued fail with MILL_ERR_STOPPED. Sets *c to NULL, accepts NULL. */
 void stm_copier_close(stm_copier **c);
-/** Take a request (borrowed until it is queued) and queue what there is room for. Small requests first. Cannot fail: a failure of the
- *  device is the request's status. Threads: owner. Blocks: no. */
+/** Take a request (borrowed until it is queued) and queue what there is room for. Small requests first. Cannot fail: a failure of
+ *  the device is the request's status. Threads: owner. Blocks: no. */
 void stm_copier_add(stm_copier *c, stm_copy *req);
-/** See what is done and queue more. The status is that of the device (MILL_ERR_DEVICE: all requests have failed). Threads: owner. Blocks: no. */
+/** See what is done and queue more. The status is that of the device (MILL_ERR_DEVICE: all requests have failed). Threads: owner.
+ *  Blocks: no. */
 mill_status stm_copier_poll(stm_copier *c, mill_error *err);
 /** Requests not queued, or pieces not done. Threads: owner. */
 bool stm_copier_busy(const stm_copier *c);

@@ -12,8 +12,8 @@ MILL_BEGIN_DECLS
 /** Set by the entry before anything else is called. */
 extern const stm_module_host *stm_cuda_host;
 
-/** What a code of the CUDA runtime means to us (stm_device_verdict). A code that is not known to leave the device well counts as lost.
- *  Threads: any. */
+/** What a code of the CUDA runtime means to us (stm_device_verdict). A code that is not known to leave the device well counts as
+ *  lost. Threads: any. */
 mill_status stm_cuda_status(cudaError_t code);
 /** As stm_cuda_status; fills @p err. Also takes the code out of the runtime's own memory of last errors. */
 mill_status stm_cuda_check(cudaError_t code, const char *what, const char *file, int line, mill_error *err);

@@ -36,8 +36,8 @@ mill_status stm_device_alloc(stm_device *dev, stm_mem_kind kind, size_t bytes, v
 void stm_device_free(stm_device *dev, stm_mem_kind kind, void *ptr);
 mill_status stm_device_enter(stm_device *dev, mill_error *err);
 mill_status stm_device_memory(stm_device *dev, int64_t *free_bytes, int64_t *total_bytes, mill_error *err);
-/** Whether @p bytes more of its memory may be kept for no other purpose than to spare copies: a quarter of what was free when this was first
- *  asked, of all that is so kept. @p bytes < 0: given back. Threads: any. Blocks: no; the first call asks the driver. */
+/** Whether @p bytes more of its memory may be kept for no other purpose than to spare copies: a quarter of what was free when this
+ *  was first asked, of all that is so kept. @p bytes < 0: given back. Threads: any. Blocks: no; the first call asks the driver. */
 bool stm_device_keep(stm_device *dev, int64_t bytes);
 /** Let two devices of one backend reach each other. *direct: copies between them do not go through the host. */
 mill_status stm_device_peer(stm_device *a, stm_device *b, bool *direct, mill_error *err);

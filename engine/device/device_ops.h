@@ -89,8 +89,8 @@ typedef struct stm_device_ops {
     mill_status (*stream_open)(stm_hw_device *dev, stm_hw_stream **out, mill_error *err); /* any */
     void (*stream_close)(stm_hw_stream **st);  /* owner; waits for what is queued; accepts NULL */
     void *(*stream_native)(stm_hw_stream *st); /* cudaStream_t; NULL on cpu */
-    /** Queue a copy. Each side is memory of this device, pinned, or any host memory (then it may be slower, and wait). The sides do not overlap;
-     *  both live until the copy is done. owner */
+    /** Queue a copy. Each side is memory of this device, pinned, or any host memory (then it may be slower, and wait). The sides do
+     *  not overlap; both live until the copy is done. owner */
     mill_status (*copy)(stm_hw_stream *st, void *dst, const void *src, size_t bytes, mill_error *err);
     mill_status (*fill)(stm_hw_stream *st, void *dst, int byte, size_t bytes, mill_error *err); /* device memory. owner */
     /** Queue a copy from memory of @p from to memory of @p to; st is a stream of one of them. Optional: without it the engine goes
@@ -108,7 +108,8 @@ typedef struct stm_device_ops {
     mill_status (*event_record)(stm_hw_event *ev, stm_hw_stream *st, mill_error *err); /* owner of st */
     /** MILL_OK: everything before the last record is done (also when there was none); MILL_ERR_AGAIN: not yet. any */
     mill_status (*event_query)(stm_hw_event *ev, mill_error *err);
-    /** What is queued on @p st from now on runs after the last record of @p ev, a record that was made before this call. owner of st */
+    /** What is queued on @p st from now on runs after the last record of @p ev, a record that was made before this call. owner of
+     *  st */
     mill_status (*stream_wait)(stm_hw_stream *st, stm_hw_event *ev, mill_error *err);
 
     /* ---- graphs (optional, all or none): what is queued between begin and end is kept instead of run ---- */

@@ -5,8 +5,8 @@
 #include "device/device_ops.h"
 
 /**
- * The backend of that name; the first call for "cuda" finds and opens libstepmill-cuda.so, which stays open. Whether there are devices:
- * ops->count.
+ * The backend of that name; the first call for "cuda" finds and opens libstepmill-cuda.so, which stays open. Whether there are
+ * devices: ops->count.
  * @retval MILL_ERR_NOT_FOUND    no backend of that name, or its module is not there.
  * @retval MILL_ERR_UNSUPPORTED  the module, or a library that it needs, cannot be opened; @p err says which and why.
  * Threads: any. Blocks: on reading files.

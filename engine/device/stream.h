@@ -59,8 +59,8 @@ void *stm_stream_native(const stm_stream *st);
 
 /** A mark behind all that is queued. MILL_ERR_AGAIN: STM_TICKS marks are under way (see stm_stream_in_flight). Threads: owner. */
 mill_status stm_stream_raise(stm_stream *st, stm_mark *out, mill_error *err);
-/** The mark that the next successful raise will give: what is queued until then is before it. Buffers can so be marked, and let go, while
- *  work is being queued. When the stream is closed instead, it is done. Threads: owner. */
+/** The mark that the next successful raise will give: what is queued until then is before it. Buffers can so be marked, and let go,
+ *  while work is being queued. When the stream is closed instead, it is done. Threads: owner. */
 stm_mark stm_stream_next(const stm_stream *st);
 /** Ticks raised and not known to be done. Threads: owner. */
 int32_t stm_stream_in_flight(const stm_stream *st);
@@ -69,11 +69,13 @@ int32_t stm_stream_in_flight(const stm_stream *st);
 mill_status stm_stream_poll(stm_stream *st, mill_error *err);
 /** What is queued from now on runs after @p mark; nothing is queued if that is so already. Threads: owner. Blocks: no. */
 mill_status stm_stream_after(stm_stream *st, stm_mark mark, mill_error *err);
-/** The same, for a @p mark that @p of has just raised: what @p of has waited for need not be waited for again. Threads: owner of both. */
+/** The same, for a @p mark that @p of has just raised: what @p of has waited for need not be waited for again. Threads: owner of
+ *  both. */
 mill_status stm_stream_follow(stm_stream *st, const stm_stream *of, stm_mark mark, mill_error *err);
 /** Wait for all that is queued. Not per batch. Threads: owner. Blocks. */
 mill_status stm_stream_sync(stm_stream *st, mill_error *err);
-/** Before memory is freed that queued work uses: wait for it, whatever came of it, also on a device that counts as lost. Threads: owner. Blocks. */
+/** Before memory is freed that queued work uses: wait for it, whatever came of it, also on a device that counts as lost. Threads:
+ *  owner. Blocks. */
 void stm_stream_settle(stm_stream *st);
 
 /** Queue one copy as it is; see copier.h for large ones and for other devices. bytes 0: nothing. Threads: owner. */

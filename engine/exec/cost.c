@@ -151,7 +151,8 @@ static mill_status add_tokens(const stm_cost *c, const priced_input *p, const mi
         for (int32_t i = 0; i < v->n; i++)
             if (v->column[i] >= 0 && b->columns[v->column[i]] != NULL) seen->columns[i] = mill_column_ref(b->columns[v->column[i]]);
         st = s->type->cost(s, (size_t)v->step_input, seen, one, err);
-        for (int64_t r = 0; r < b->rows; r++) cost[r] += one[r] < 0 ? 0 : one[r] > STM_FLOW_MAX_BUDGET ? STM_FLOW_MAX_BUDGET : one[r];
+        for (int64_t r = 0; r < b->rows; r++)
+            cost[r] += one[r] < 0 ? 0 : one[r] > STM_FLOW_MAX_BUDGET ? STM_FLOW_MAX_BUDGET : one[r];
         mill_batch_destroy(&seen);
         if (st != MILL_OK) mill_fail(err, st, "step %s: cost: %s", s->name, mill_status_text(st));
     }

@@ -182,7 +182,8 @@ static stm_station *find_work(stm_run *run, int64_t ns)
     return NULL;
 }
 
-/* After a burst at @p s: whether to look for work to share. Not each time where bursts are short: to look costs as much as a hop. */
+/* After a burst at @p s: whether to look for work to share. Not each time where bursts are short: to look costs as much as a
+ * hop. */
 static bool may_share(const stm_station *s, uint64_t bursts)
 {
     return (bursts & 7) == 0 || atomic_load_explicit(&s->cost_ns, memory_order_relaxed) > STM_CHEAP_NS ||

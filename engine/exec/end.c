@@ -66,7 +66,8 @@ void stm_station_check_done(stm_station *s)
     if (!atomic_load_explicit(&s->inlet_done, memory_order_acquire) && !atomic_load_explicit(&s->dead, memory_order_acquire))
         return;
     stm_lock_take(
-        &s->lock); /* nobody may be at work with a wrapper when it is called done, nor begin; whoever is looks again when it is through */
+        /* nobody may be at work with a wrapper when it is called done, nor begin; whoever is looks again when it is through */
+        &s->lock);
     now = !s->closing && is_settled(s);
     s->closing = s->closing || now;
     stm_lock_give(&s->lock);

@@ -14,7 +14,10 @@ const stm_plan_step *stm_history_step(const stm_history *h, int32_t step) { retu
 
 /* ---- keys -------------------------------------------------------------------------------------------------------- */
 
-static bool founds(const stm_plan_step *s) { return s->n_inputs == 0 || s->step->type->kind == MILL_GLOBAL || s->mode == STM_INPUT_UNION; }
+static bool founds(const stm_plan_step *s)
+{
+    return s->n_inputs == 0 || s->step->type->kind == MILL_GLOBAL || s->mode == STM_INPUT_UNION;
+}
 
 /* Key space of what leaves a step. */
 static int32_t space_of(const stm_plan *p, int32_t step)
@@ -79,7 +82,9 @@ static bool take_key(const stm_plan *p, const char *text, stm_history_key *out)
     for (out->space = 0; out->space < p->n_steps; out->space++) {
         const char *name = p->steps[out->space].step->name;
 
-        if (strlen(name) == (size_t)(colon - text) && strncmp(name, text, (size_t)(colon - text)) == 0 && founds(&p->steps[out->space])) return true;
+        if (strlen(name) == (size_t)(colon - text) && strncmp(name, text, (size_t)(colon - text)) == 0 &&
+            founds(&p->steps[out->space]))
+            return true;
     }
     return false;
 }
@@ -89,9 +94,11 @@ static mill_status no_key(const stm_plan *p, const char *text, mill_error *err)
     stm_text roots = {0};
 
     for (int32_t i = 0; i < p->n_steps; i++)
-        if (founds(&p->steps[i]) && p->steps[i].step->type->kind != MILL_SINK) stm_text_addf(&roots, "%s%s", roots.bytes > 0 ? ", " : "", p->steps[i].step->name);
-    mill_fail(err, MILL_ERR_INVALID, "\"%s\" is no key of this run: expected STEP:ROW, then .CHILD for each expansion, with a step that begins keys (%s)", text,
-              roots.failed || roots.data == NULL ? "" : roots.data);
+        if (founds(&p->steps[i]) && p->steps[i].step->type->kind != MILL_SINK)
+            stm_text_addf(&roots, "%s%s", roots.bytes > 0 ? ", " : "", p->steps[i].step->name);
+    mill_fail(err, MILL_ERR_INVALID,
+              "\"%s\" is no key of this run: expected STEP:ROW, then .CHILD for each expansion, with a step that begins keys (%s)",
+              text, roots.failed || roots.data == NULL ? "" : roots.data);
     mill_error_remedy(err, "As errors.jsonl has it: packages:12, packages:12.0");
     stm_text_free(&roots);
     return err->status;
@@ -135,7 +142,8 @@ static stm_history_key key_of(const mill_batch *b, int64_t row, int32_t space)
 
 static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "looking a row up"); }
 
-static mill_status add_kin(stm_kept_stream *k, const mill_batch *b, int64_t row, stm_kinship how, const stm_history_key *key, mill_error *err)
+static mill_status add_kin(stm_kept_stream *k, const mill_batch *b, int64_t row, stm_kinship how, const stm_history_key *key,
+                           mill_error *err)
 {
     stm_kin *more, kin = {.kinship = how, .key = *key, .seq = b->seq, .row = row};
 
@@ -154,7 +162,8 @@ static mill_status add_kin(stm_kept_stream *k, const mill_batch *b, int64_t row,
 }
 
 /* What of the line is in a batch; *past: nothing behind it can be any more. */
-static mill_status look_at_batch(const stm_history_key *forms, int32_t n, stm_kept_stream *k, const mill_batch *b, bool *past, mill_error *err)
+static mill_status look_at_batch(const stm_history_key *forms, int32_t n, stm_kept_stream *k, const mill_batch *b, bool *past,
+                                 mill_error *err)
 {
     mill_status st = MILL_OK;
 
@@ -176,7 +185,8 @@ static mill_status look_at_batch(const stm_history_key *forms, int32_t n, stm_ke
 }
 
 /* Of what is kept, with rows that a retry ran in their places. */
-static mill_status open_rows(stm_history *h, size_t stream, const mill_type *type, const stm_station *at, stm_kept_stream *k, stm_merged **out, mill_error *err)
+static mill_status open_rows(stm_history *h, size_t stream, const mill_type *type, const stm_station *at, stm_kept_stream *k,
+                             stm_merged **out, mill_error *err)
 {
     stm_run *run = h->run;
     const int32_t input = k->global >= 0 ? k->input : -1;
@@ -191,7 +201,8 @@ static mill_status open_rows(stm_history *h, size_t stream, const mill_type *typ
     return st;
 }
 
-static mill_status look_at_stream(stm_history *h, size_t stream, const mill_type *type, int32_t root, const stm_station *at, stm_kept_stream *k, mill_error *err)
+static mill_status look_at_stream(stm_history *h, size_t stream, const mill_type *type, int32_t root, const stm_station *at,
+                                  stm_kept_stream *k, mill_error *err)
 {
     const stm_plan *p = h->run->plan;
     const stm_vault *v = h->run->durable->vault;
@@ -251,7 +262,8 @@ static void producer_of(const stm_run *run, const stm_station *store, stm_kept_s
 {
     for (int32_t i = 0; i < run->n_stations; i++)
         for (int32_t o = 0; o < run->stations[i].n_outs; o++)
-            if (run->stations[i].outs[o].to == store) out->step = run->stations[i].plan_step, out->branch = run->stations[i].outs[o].branch;
+            if (run->stations[i].outs[o].to == store)
+                out->step = run->stations[i].plan_step, out->branch = run->stations[i].outs[o].branch;
 }
 
 static mill_status look_at_streams(stm_history *h, mill_error *err)
@@ -288,7 +300,8 @@ bool stm_history_may_drop(const stm_history *h, int32_t step)
     const stm_plan_step *s = &h->run->plan->steps[step];
 
     if ((s->step->type->flags & MILL_FILTERS) != 0) return true;
-    return s->mode == STM_INPUT_CONVERGE || s->mode == STM_INPUT_JOIN; /* on_missing; or by position, where keys are those of the first input */
+    /* on_missing; or by position, where keys are those of the first input */
+    return s->mode == STM_INPUT_CONVERGE || s->mode == STM_INPUT_JOIN;
 }
 
 static bool is_router(const stm_plan *p, int32_t step) { return p->steps[step].step->type->kind == MILL_ROUTER; }
@@ -330,10 +343,13 @@ static bool conclude_at(stm_history *h, int32_t i)
     }
     if (all_no) say(&h->before[i], STM_THERE_NO, &changed);
     if (s->step->type->kind != MILL_GLOBAL) { /* whose output is rows of its own */
-        if (h->before[i] == STM_THERE_NO || (h->before[i] == STM_THERE_YES && !stm_history_may_drop(h, i))) say(&h->after[i], h->before[i], &changed);
-        if (s->n_inputs > 0 && (h->after[i] == STM_THERE_YES || (h->after[i] == STM_THERE_NO && !stm_history_may_drop(h, i)))) say(&h->before[i], h->after[i], &changed);
+        if (h->before[i] == STM_THERE_NO || (h->before[i] == STM_THERE_YES && !stm_history_may_drop(h, i)))
+            say(&h->after[i], h->before[i], &changed);
+        if (s->n_inputs > 0 && (h->after[i] == STM_THERE_YES || (h->after[i] == STM_THERE_NO && !stm_history_may_drop(h, i))))
+            say(&h->before[i], h->after[i], &changed);
     }
-    if (s->n_inputs == 1 && (h->before[i] == STM_THERE_YES || !is_router(p, s->inputs[0].from))) say(&h->after[s->inputs[0].from], h->before[i], &changed);
+    if (s->n_inputs == 1 && (h->before[i] == STM_THERE_YES || !is_router(p, s->inputs[0].from)))
+        say(&h->after[s->inputs[0].from], h->before[i], &changed);
     return changed;
 }
 
@@ -372,7 +388,8 @@ static mill_status conclude(stm_history *h, mill_error *err)
         const char *root = p->steps[h->key.space].step->name;
 
         if (made == 0) return mill_fail(err, MILL_ERR_NOT_FOUND, "there never was such a row: %s made none", root);
-        return mill_fail(err, MILL_ERR_NOT_FOUND, "there never was such a row: %s made %" PRId64 ", %s:0 to %s:%" PRId64, root, made, root, root, made - 1);
+        return mill_fail(err, MILL_ERR_NOT_FOUND, "there never was such a row: %s made %" PRId64 ", %s:0 to %s:%" PRId64, root,
+                         made, root, root, made - 1);
     }
     if (made >= 0 || beyond || !nowhere) say(&h->after[h->key.space], STM_THERE_YES, &changed);
     while (changed) {
@@ -398,7 +415,8 @@ static mill_status check_child(const stm_history *h, mill_error *err)
     if (h->key.n == 1 || self || !complete) return MILL_OK;
     stm_history_key up = h->key;
     up.n--;
-    return mill_fail(err, MILL_ERR_NOT_FOUND, "no such row is kept%s: `stepmill trace RUN %s` shows what became of the row that it would come of",
+    return mill_fail(err, MILL_ERR_NOT_FOUND,
+                     "no such row is kept%s: `stepmill trace RUN %s` shows what became of the row that it would come of",
                      parent ? ", though its ancestors are" : "", stm_history_show(h, &up, text, sizeof text));
 }
 
@@ -415,7 +433,9 @@ const stm_error_record *stm_history_error(const stm_history *h, int32_t step, in
         int32_t found;
         bool about = false;
 
-        if (r->error.status == MILL_OK || !stm_step_is_of(p->steps[step].step, &r->error) || !take_key(p, r->first_key, &low) || !take_key(p, r->last_key, &high)) continue;
+        if (r->error.status == MILL_OK || !stm_step_is_of(p->steps[step].step, &r->error) || !take_key(p, r->first_key, &low) ||
+            !take_key(p, r->last_key, &high))
+            continue;
         found = forms_in(p, &h->key, low.space, forms);
         for (int32_t f = 0; f < found && !about; f++) {
             bool from = true, to = true; /* compared as far as both go: of ancestors and descendants, too */
@@ -453,11 +473,13 @@ static const stm_kin *nearest(const stm_kept_stream *k)
     const stm_kin *best = NULL;
 
     for (int32_t i = 0; i < k->n_kin; i++)
-        if (best == NULL || k->kin[i].kinship == STM_SELF || (best->kinship == STM_ANCESTOR && k->kin[i].kinship == STM_ANCESTOR)) best = &k->kin[i];
+        if (best == NULL || k->kin[i].kinship == STM_SELF || (best->kinship == STM_ANCESTOR && k->kin[i].kinship == STM_ANCESTOR))
+            best = &k->kin[i];
     return best;
 }
 
-const stm_kin *stm_history_value(const stm_history *h, int32_t step, bool after, const char *column, const stm_kept_stream **stream, int32_t *place)
+const stm_kin *stm_history_value(const stm_history *h, int32_t step, bool after, const char *column, const stm_kept_stream **stream,
+                                 int32_t *place)
 {
     const stm_plan *p = h->run->plan;
     const stm_plan_step *s = &p->steps[step];
@@ -507,7 +529,8 @@ mill_status stm_history_open(stm_plan **plan, const stm_run_opts *opts, const ch
         goto fail;
     }
     if (!to_origin(h->run->plan, &h->key)) {
-        st = mill_fail(err, MILL_ERR_NOT_FOUND, "there never was such a row: below a union the first number of a key is that of an input");
+        st = mill_fail(err, MILL_ERR_NOT_FOUND,
+                       "there never was such a row: below a union the first number of a key is that of an input");
         goto fail;
     }
     if ((st = look_at_streams(h, err)) == MILL_OK && (st = conclude(h, err)) == MILL_OK) st = check_child(h, err);

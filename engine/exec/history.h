@@ -1,7 +1,7 @@
 /*
- * What became of one row, as far as a run directory tells: every stream that is kept (stores, inputs and outputs of globals) is looked through for the row,
- * its ancestors and its descendants, and from where it is and where it is not follows which steps it came through (docs/seeing-a-run.md). Nothing is
- * changed; the run may go on meanwhile.
+ * What became of one row, as far as a run directory tells: every stream that is kept (stores, inputs and outputs of globals) is
+ * looked through for the row, its ancestors and its descendants, and from where it is and where it is not follows which steps it
+ * came through (docs/seeing-a-run.md). Nothing is changed; the run may go on meanwhile.
  *
  * Threads: one.
  */
@@ -75,9 +75,10 @@ const stm_plan_step *stm_history_step(const stm_history *h, int32_t step);
 bool stm_history_may_drop(const stm_history *h, int32_t step);
 /** Error record @p i (from 0) that is about the row or one of its line at @p step; NULL = no more. */
 const stm_error_record *stm_history_error(const stm_history *h, int32_t step, int32_t i);
-/** The row to read column @p column from, as it was when it arrived at (@p after false) or left @p step; NULL: it is kept nowhere. *place: of the column
- *  there. The row itself, else its nearest ancestor, else its first descendant. */
-const stm_kin *stm_history_value(const stm_history *h, int32_t step, bool after, const char *column, const stm_kept_stream **stream, int32_t *place);
+/** The row to read column @p column from, as it was when it arrived at (@p after false) or left @p step; NULL: it is kept nowhere.
+ *  *place: of the column there. The row itself, else its nearest ancestor, else its first descendant. */
+const stm_kin *stm_history_value(const stm_history *h, int32_t step, bool after, const char *column, const stm_kept_stream **stream,
+                                 int32_t *place);
 /** "packages:12.0"; returns buf. */
 char *stm_history_show(const stm_history *h, const stm_history_key *key, char *buf, size_t size);
 

@@ -2,8 +2,10 @@
  * Memory: what keeps the live bytes of a run at its limit.
  *
  *   admission   a root sends only while live <= ceiling; the ceiling is the limit, except as below
- *   backpressure while more than that is alive, a step whose output would only wait in front of the next, or for an earlier batch that
- *               another replica of it has in its hands, does not run, and bursts are of one item (and where something was parked, until nothing waits there: each may come back from disk)
+ *   backpressure while more than that is alive, a step whose output would only wait in front of the next, or for an earlier batch
+ *   that
+ *               another replica of it has in its hands, does not run, and bursts are of one item (and where something was parked,
+ *               until nothing waits there: each may come back from disk)
  *   parking     batches that wait for another input of their step (a union's later inputs, the fast branch of a join) go to
  *               disk: at a stall, newest first, until half of the limit is free; and on arrival when a sixteenth more than the
  *               ceiling is alive, since what comes back from disk in one place may have to wait in the next
@@ -13,8 +15,8 @@
  *               run goes on at speed, and comes back down when that memory does
  *
  * So live bytes stay below the limit and a sixteenth, plus one batch per root, plus for each replica what it makes of the batch in
- * its hands and two batches in front of it that are ready, or wait to be put in order, plus envelope, keys and recipe of what inlets have on disk, plus the stocks of
- * threads; or an eighth of the limit above what steps hold.
+ * its hands and two batches in front of it that are ready, or wait to be put in order, plus envelope, keys and recipe of what
+ * inlets have on disk, plus the stocks of threads; or an eighth of the limit above what steps hold.
  */
 #include <string.h>
 
@@ -39,7 +41,8 @@ static bool is_ahead(const stm_station *s, int64_t enough)
     return false;
 }
 
-/* While some replica has a batch in its hands, that may be the one that is waited for; when none has, the next to run may make it. */
+/* While some replica has a batch in its hands, that may be the one that is waited for; when none has, the next to run may make
+ * it. */
 static bool is_at_work(const stm_station *s)
 {
     for (int32_t i = 0; i < s->n_slots; i++)
@@ -65,7 +68,8 @@ mill_status stm_memory_park(stm_station *to, int32_t input, mill_batch **b, int3
     int64_t lacks;
 
     /* what roots overshoot by is not worth the disk: they stop at the ceiling, and a stall parks if that is not enough */
-    if (stm_pool_live(to->run->pool) <= atomic_load_explicit(&to->run->ceiling, memory_order_relaxed) + to->run->memory_limit / 16) return MILL_OK;
+    if (stm_pool_live(to->run->pool) <= atomic_load_explicit(&to->run->ceiling, memory_order_relaxed) + to->run->memory_limit / 16)
+        return MILL_OK;
     stm_lock_take(&to->lock);
     lacks = stm_inlet_lacks(to->inlet, input);
     stm_lock_give(&to->lock);

@@ -1,6 +1,6 @@
 /*
- * What a replica is doing at this moment, for whoever watches the run. All of it is read from what drivers keep for themselves: being
- * watched costs them nothing.
+ * What a replica is doing at this moment, for whoever watches the run. All of it is read from what drivers keep for themselves:
+ * being watched costs them nothing.
  */
 #include "exec/station.h"
 

@@ -1,6 +1,7 @@
 /*
  * What to do when nothing can move: every thread idle, nothing ready, nothing in flight. In this order: finish what a stop left;
- * close what a failure made pointless; make room where memory is short; grant credit to whoever starves; and if nothing of this helps, say so and end: a run never hangs.
+ * close what a failure made pointless; make room where memory is short; grant credit to whoever starves; and if nothing of this
+ * helps, say so and end: a run never hangs.
  */
 #include "core/log.h"
 #include "exec/station.h"
@@ -27,8 +28,8 @@ static void unlock_all(stm_run *run)
     for (int32_t i = 0; i < run->n_stations; i++) stm_lock_give(&run->stations[i].lock);
 }
 
-/* What was complete at a sink before a failure in front of it stays, and is readable. The sink counts as claimed meanwhile, so that a call that
- * does not return is found as any other. */
+/* What was complete at a sink before a failure in front of it stays, and is readable. The sink counts as claimed meanwhile, so that
+ * a call that does not return is found as any other. */
 static void complete(stm_run *run, stm_station *s)
 {
     stm_replica_slot *slot = &s->slots[0];
@@ -124,7 +125,8 @@ bool stm_run_unstall(stm_run *run)
         return false;
     }
     if (stm_memory_relieve(run)) return true;
-    for (int tries = 0; tries < 64 && atomic_load(&run->stop) == 0; tries++) { /* a stored batch may be larger than the first grants: they double */
+    for (int tries = 0; tries < 64 && atomic_load(&run->stop) == 0; tries++) {
+        /* a stored batch may be larger than the first grants: they double */
         root = stm_flow_grant(run->flow, &starved);
         if (root < 0) break;
         if (starved >= 0) atomic_fetch_add_explicit(&run->stations[starved].stalls, 1, memory_order_relaxed);
@@ -149,8 +151,8 @@ bool stm_run_unstall(stm_run *run)
         stm_station *s = &run->stations[i];
         if (!atomic_load(&s->active) || atomic_load(&s->done)) continue;
         mill_error err = {0};
-        mill_fail(&err, MILL_ERR_INTERNAL, "the pipeline stands still at step %s: %lld rows wait there and nothing can move", s->name,
-                  s->inlet != NULL ? (long long)stm_inlet_rows(s->inlet) : 0LL);
+        mill_fail(&err, MILL_ERR_INTERNAL, "the pipeline stands still at step %s: %lld rows wait there and nothing can move",
+                  s->name, s->inlet != NULL ? (long long)stm_inlet_rows(s->inlet) : 0LL);
         mill_error_remedy(&err, "This is a defect of stepmill; please report it with the pipeline file");
         stm_station_fail(s, &err);
         break;

@@ -61,8 +61,9 @@ typedef struct stm_flow_node {
                           * a router); -1 = own key space */
     int64_t batch_rows; /* exactly so many rows per batch, except before an end and at a border; 0 = as they come. Generators:
                           * rows that they send at a time, so that a grant is never too small for them */
-    int64_t budget;     /* > 0: the rows of a batch cost at most so much together, by the costs they come with (stm_inlet_push_costed); at least one
-                         * row; batch_rows > 0 is then an upper limit of rows. 0 = none. Not of roots */
+    /* > 0: the rows of a batch cost at most so much together, by the costs they come with (stm_inlet_push_costed); at least one
+     * row; batch_rows > 0 is then an upper limit of rows. 0 = none. Not of roots */
+    int64_t budget;
     bool unordered;     /* batches may pass as they come (only with SINGLE or EACH, batch_rows 0 and no budget) */
     bool expands;       /* appends an element to keys */
     int64_t credit_rows; /* roots: rows that may be in the pipeline at once, >= 1 */
@@ -80,9 +81,9 @@ typedef struct stm_flow stm_flow;
 
 /**
  * Check and analyse a graph; nodes must stand in topological order. At most 64 roots.
- * Errors (MILL_ERR_INVALID, message names the nodes): edge upwards or to itself, branch out of range, convergence of other than branches of
- * one router, union or join of streams inside different routed branches that do not converge, unordered with a mode that needs order,
- * a JOIN by key whose inputs lie below a union on one side only, more than STM_FLOW_MAX_DEPTH routers deep.
+ * Errors (MILL_ERR_INVALID, message names the nodes): edge upwards or to itself, branch out of range, convergence of other than
+ * branches of one router, union or join of streams inside different routed branches that do not converge, unordered with a mode
+ * that needs order, a JOIN by key whose inputs lie below a union on one side only, more than STM_FLOW_MAX_DEPTH routers deep.
  */
 mill_status stm_flow_create(mill_pool *pool, const stm_flow_node *nodes, int32_t n, stm_flow **out, mill_error *err);
 /** Releases everything still held, batches included. */
@@ -110,16 +111,16 @@ stm_inlet *stm_flow_inlet(stm_flow *flow, int32_t node);
 /**
  * A producer's batch arrives on input @p input. Taken over and *b set to NULL on success; on failure the caller keeps it and
  * nothing has changed (NOMEM: may be pushed again), but for DATA and INTERNAL of a join, which take it over, too (*b is NULL).
- * @retval MILL_ERR_DATA  a join found a key missing (on_missing: error; @p err names the key) or uneven totals (on_uneven: error; names
- *                        both, so it comes with the last end). The inlet is failed from then on: every further push gives the same. What was
- *                        ready before can still be taken; the caller cuts the node (stm_flow_cut).
+ * @retval MILL_ERR_DATA  a join found a key missing (on_missing: error; @p err names the key) or uneven totals (on_uneven: error;
+ *                        names both, so it comes with the last end). The inlet is failed from then on: every further push gives the
+ *                        same. What was ready before can still be taken; the caller cuts the node (stm_flow_cut).
  * @retval MILL_ERR_INTERNAL  a sequence number came twice or behind the end, or the inputs do not agree on a border.
  */
 mill_status stm_inlet_push(stm_inlet *in, int32_t input, mill_batch **b, mill_error *err);
 /**
- * The same for a node with a budget. @p costs: int64 [rows], what each row costs here, at least 1 (less counts as 1); taken over with the batch
- * and *costs set to NULL. NULL = 1 each, as by stm_inlet_push. A join adds up the costs of the rows that it pairs, a convergence takes the largest.
- * Dropped where the node has no budget.
+ * The same for a node with a budget. @p costs: int64 [rows], what each row costs here, at least 1 (less counts as 1); taken over
+ * with the batch and *costs set to NULL. NULL = 1 each, as by stm_inlet_push. A join adds up the costs of the rows that it pairs, a
+ * convergence takes the largest. Dropped where the node has no budget.
  */
 mill_status stm_inlet_push_costed(stm_inlet *in, int32_t input, mill_batch **b, mill_buffer **costs, mill_error *err);
 /** Items that can be taken now. */
@@ -136,22 +137,23 @@ int64_t stm_inlet_bytes(const stm_inlet *in);
 bool stm_inlet_take(stm_inlet *in, stm_ready *out);
 /**
  * Batches on their way through an inlet where nothing waits, to a taker who is there already: as stm_inlet_push on input 0 and
- * stm_inlet_take of each in turn, as long as each is an item by itself. Returns how many were: items [0, that) in @p out, owned by the
- * taker; the rest of @p b is as it was, to be pushed. 0 is always a right answer.
+ * stm_inlet_take of each in turn, as long as each is an item by itself. Returns how many were: items [0, that) in @p out, owned by
+ * the taker; the rest of @p b is as it was, to be pushed. 0 is always a right answer.
  */
 int32_t stm_inlet_pass(stm_inlet *in, mill_batch *const *b, int32_t n, stm_ready *out);
 /** Whether the batch marked `end` (EACH: of every input) has been taken, or the inlet is closed. */
 bool stm_inlet_ended(const stm_inlet *in);
-/** Rows still missing for the next full batch (with a budget: a guess by what rows cost so far), summed over starving inputs; 0 = something is ready or the inlet has ended. */
+/** Rows still missing for the next full batch (with a budget: a guess by what rows cost so far), summed over starving inputs; 0 =
+ *  something is ready or the inlet has ended. */
 int64_t stm_inlet_shortfall(const stm_inlet *in);
 /** The same of one input; 0 = it holds nothing up: what arrives there now only waits. */
 int64_t stm_inlet_lacks(const stm_inlet *in, int32_t input);
 /** Show batches that wait for others and that no ready item uses, newest first, until @p visit gives false. It may park them
- *  (stm_batch_park): the inlet looks at envelopes and keys only, and stm_ready_build brings contents back; a batch that is taken whole
- *  is brought back by the taker. */
+ *  (stm_batch_park): the inlet looks at envelopes and keys only, and stm_ready_build brings contents back; a batch that is taken
+ *  whole is brought back by the taker. */
 void stm_inlet_visit_waiting(stm_inlet *in, bool (*visit)(mill_batch *b, void *user), void *user);
-/** What a router hands to one branch: @p item (as taken from its inlet @p in) with its rows, or, @p taken false, without them and saying that
- *  they went past this branch. A copy that shares columns. A routed batch without rows takes no branch. */
+/** What a router hands to one branch: @p item (as taken from its inlet @p in) with its rows, or, @p taken false, without them and
+ *  saying that they went past this branch. A copy that shares columns. A routed batch without rows takes no branch. */
 mill_status stm_inlet_branch(const stm_inlet *in, const mill_batch *item, bool taken, mill_batch **out);
 /** Drop everything held and refuse nothing from now on: pushes are discarded. For descendants of a failed node. */
 void stm_inlet_close(stm_inlet *in);
@@ -159,28 +161,30 @@ void stm_inlet_close(stm_inlet *in);
 /* ---- going on in the middle (resume.c) ------------------------------------------------------------------------- */
 
 /*
- * Items are a function of the streams. So an inlet can be put back to where it stood after some item, if its producers send their batches
- * again from the oldest one that it still needs; older ones may come, too, and are dropped.
+ * Items are a function of the streams. So an inlet can be put back to where it stood after some item, if its producers send their
+ * batches again from the oldest one that it still needs; older ones may come, too, and are dropped.
  */
 /** Keep checkpoints from now on; before the first push. Not for unordered inlets that re-batch (there are none). */
 mill_status stm_inlet_track(stm_inlet *in);
 /** Bytes of a checkpoint: constant; 0 = none is needed (item n is batch n of the input, or of each lane of EACH). */
 size_t stm_inlet_checkpoint_bytes(const stm_inlet *in);
 /**
- * The newest place at or before item @p item that the inlet can be put back to. Returns the item that it makes next there; need[i] = the
- * oldest batch of input i that it needs for it (UINT64_MAX: none, the input had ended); @p out gets stm_inlet_checkpoint_bytes.
+ * The newest place at or before item @p item that the inlet can be put back to. Returns the item that it makes next there; need[i]
+ * = the oldest batch of input i that it needs for it (UINT64_MAX: none, the input had ended); @p out gets
+ * stm_inlet_checkpoint_bytes.
  */
 uint64_t stm_inlet_checkpoint(const stm_inlet *in, uint64_t item, uint64_t *need, void *out);
 /** Nobody will ask for a place before @p item any more. */
 void stm_inlet_forget(stm_inlet *in, uint64_t item);
-/** Put a new inlet, tracked and not yet pushed to, to a checkpoint of an earlier run of the same graph. MILL_ERR_DATA: it is none. */
+/** Put a new inlet, tracked and not yet pushed to, to a checkpoint of an earlier run of the same graph. MILL_ERR_DATA: it is
+ *  none. */
 mill_status stm_inlet_restore(stm_inlet *in, const void *checkpoint, size_t n, mill_error *err);
 /** The same where no checkpoint is needed: item (and batch) @p item comes next on input @p input. */
 void stm_inlet_begin_at(stm_inlet *in, int32_t input, uint64_t item);
 
 /**
- * Carry out a recipe: one contiguous batch per input, in out[0 .. n_inputs-1] (single, union: out[0]); all carry the envelope and the
- * joined keys in out[0]; rows an input does not have are null. Consumes @p r on success; on failure it is as it was (build it
+ * Carry out a recipe: one contiguous batch per input, in out[0 .. n_inputs-1] (single, union: out[0]); all carry the envelope and
+ * the joined keys in out[0]; rows an input does not have are null. Consumes @p r on success; on failure it is as it was (build it
  * again, or discard it). Any thread, no lock. The inputs of a union must have the same columns.
  * @p types     per input the types of its columns; @p n_columns per input their number.
  */
@@ -192,13 +196,15 @@ mill_status stm_ready_build_at(stm_ready *r, const stm_site *site, mill_pool *po
 void stm_ready_discard(stm_ready *r);
 /** Rows of the batch it will make. */
 int64_t stm_ready_rows(const stm_ready *r);
-/** Before stm_ready_build: which rows of the batch input @p input has (convergence: the branch was taken); present [rows] of 0 or 1. */
+/** Before stm_ready_build: which rows of the batch input @p input has (convergence: the branch was taken); present [rows] of 0 or
+ *  1. */
 void stm_ready_present(const stm_ready *r, int32_t input, uint8_t *present);
 
 /* ---- credit --------------------------------------------------------------------------------------------------- */
 
-/** Rows root @p root may send now: credit + grant - (admitted - completed at every terminal it reaches); it must not send a batch of more
- *  rows than that (one without rows may always be sent). INT64_MAX when no terminal waits for its rows. Threads: the root's driver. */
+/** Rows root @p root may send now: credit + grant - (admitted - completed at every terminal it reaches); it must not send a batch
+ *  of more rows than that (one without rows may always be sent). INT64_MAX when no terminal waits for its rows. Threads: the root's
+ *  driver. */
 int64_t stm_credit_room(const stm_flow *flow, int32_t root);
 /** The root sent @p rows more. Threads: the root's driver. */
 void stm_credit_admit(stm_flow *flow, int32_t root, int64_t rows);
@@ -220,15 +226,16 @@ void stm_credit_end(stm_flow *flow, int32_t root);
 void stm_credit_pause(stm_flow *flow, int32_t root, bool paused);
 
 /**
- * At quiescence (nothing ready, nothing running anywhere; the caller makes sure, and that no call is in progress): grant the root of
- * the topologically first starved consumer its shortfall, at least double the last grant. Returns the root, or -1 when no root with rows left
- * feeds a starving consumer (then every consumer has ended, or its producers failed or are paused). *starved = that consumer.
- * A reader whose next batch is larger than the grant may need several in a row.
+ * At quiescence (nothing ready, nothing running anywhere; the caller makes sure, and that no call is in progress): grant the root
+ * of the topologically first starved consumer its shortfall, at least double the last grant. Returns the root, or -1 when no root
+ * with rows left feeds a starving consumer (then every consumer has ended, or its producers failed or are paused). *starved = that
+ * consumer. A reader whose next batch is larger than the grant may need several in a row.
  */
 int32_t stm_flow_grant(stm_flow *flow, int32_t *starved);
 /** Node @p node failed: closes its inlet and those of all its descendants (readers of their streams included), takes their
- *  terminals out of the credit, ends roots among them, and sets closed[i] = true for each. closed[0 .. nodes-1] comes in as the last call
- *  left it, or all false. A global's reader (source -1) is not known to depend on it: cut it, too. Threads: as stm_flow_grant. */
+ *  terminals out of the credit, ends roots among them, and sets closed[i] = true for each. closed[0 .. nodes-1] comes in as the
+ *  last call left it, or all false. A global's reader (source -1) is not known to depend on it: cut it, too. Threads: as
+ *  stm_flow_grant. */
 void stm_flow_cut(stm_flow *flow, int32_t node, bool *closed);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * Memory of a device, and pinned memory: buffers cut from slabs that are allocated at load.
  *
- * A block of a slab remembers who still works with it: one write mark (the work that fills it) and read marks (work that reads it, one
- * a timeline). After the last reference the block goes back to its pool at once if all marks are done, else it waits until they are:
- * so a buffer may be let go as soon as the work that uses it is queued.
+ * A block of a slab remembers who still works with it: one write mark (the work that fills it) and read marks (work that reads it,
+ * one a timeline). After the last reference the block goes back to its pool at once if all marks are done, else it waits until they
+ * are: so a buffer may be let go as soon as the work that uses it is queued.
  *
  *      taken --(last unref)--> marks done? --yes--> free, joined with free neighbours
  *                                   |no
@@ -12,9 +12,9 @@
  *
  * Host memory of a pool has none of this: mill_buffer.where is 0 there, and nothing else is looked at.
  *
- * Pinned memory may have a twin: the buffer on a device that it is a copy of, kept for readers on devices so that the bytes need not go up again.
- * A twin only spares a copy. So there are only as many as stm_device_keep allows, those of a pool are let go when its device runs out of
- * room, and whoever looks for one and finds none takes the bytes from the host.
+ * Pinned memory may have a twin: the buffer on a device that it is a copy of, kept for readers on devices so that the bytes need
+ * not go up again. A twin only spares a copy. So there are only as many as stm_device_keep allows, those of a pool are let go when
+ * its device runs out of room, and whoever looks for one and finds none takes the bytes from the host.
  */
 #ifndef STM_MEMORY_PLACE_H
 #define STM_MEMORY_PLACE_H
@@ -46,8 +46,8 @@ typedef struct stm_device_pool_stats {
 
 /** Allocates the first slab. Threads: any. */
 mill_status stm_device_pool_create(const stm_device_pool_opts *opts, stm_device_pool **out, mill_error *err);
-/** Close: slabs are freed with the last buffer that comes back (then the device is waited for, by nobody but frees). Sets *pool to NULL,
- *  accepts NULL. All streams that worked with its buffers are closed or idle by then. */
+/** Close: slabs are freed with the last buffer that comes back (then the device is waited for, by nobody but frees). Sets *pool to
+ *  NULL, accepts NULL. All streams that worked with its buffers are closed or idle by then. */
 void stm_device_pool_release(stm_device_pool **pool);
 /**
  * A buffer of @p bytes (0 too), aligned to 256 bytes; contents undefined.
@@ -60,7 +60,8 @@ mill_status stm_device_pool_take(stm_device_pool *pool, size_t bytes, mill_buffe
 void stm_device_pool_reap(stm_device_pool *pool);
 stm_device_pool_stats stm_device_pool_counts(stm_device_pool *pool);
 
-/* ---- marks of a buffer. On host memory of a pool these do nothing: it is written by whoever made it, before it is handed on. ---- */
+/* ---- marks of a buffer. On host memory of a pool these do nothing: it is written by whoever made it, before it is handed on.
+ * ---- */
 
 /** Whether it is memory of a device. */
 static inline bool stm_buffer_on_device(const mill_buffer *b) { return b->where == STM_MEM_DEVICE; }
@@ -70,8 +71,8 @@ stm_device *stm_buffer_device(const mill_buffer *b);
 void stm_buffer_written(mill_buffer *b, stm_mark mark);
 /** The mark to wait for before reading. */
 stm_mark stm_buffer_write_mark(const mill_buffer *b);
-/** Everything up to @p mark reads it. False when too many timelines read it at once: keep a reference until the mark is done instead.
- *  Threads: any holder of a reference. */
+/** Everything up to @p mark reads it. False when too many timelines read it at once: keep a reference until the mark is done
+ *  instead. Threads: any holder of a reference. */
 bool stm_buffer_read_until(mill_buffer *b, stm_mark mark);
 /** Make @p st run after what fills @p b. */
 static inline mill_status stm_buffer_await(const mill_buffer *b, stm_stream *st, mill_error *err)
@@ -79,12 +80,13 @@ static inline mill_status stm_buffer_await(const mill_buffer *b, stm_stream *st,
     return b->where == 0 ? MILL_OK : stm_stream_after(st, stm_buffer_write_mark(b), err);
 }
 
-/** @p host, pinned, is a copy of the bytes of @p there from @p from on. Does nothing where the device's memory is not to be spared for it.
- *  Threads: whoever made @p host, before anybody else has it. */
+/** @p host, pinned, is a copy of the bytes of @p there from @p from on. Does nothing where the device's memory is not to be spared
+ *  for it. Threads: whoever made @p host, before anybody else has it. */
 void stm_buffer_pair(mill_buffer *host, mill_buffer *there, size_t from);
 /** A reference to the twin of @p host, NULL where it has none (any more). Threads: any holder of a reference. */
 mill_buffer *stm_buffer_twin(const mill_buffer *host, size_t *from);
-/** Let twins of buffers of @p pool go that have @p bytes together, or all; from then on none are made. Whether there was one. Threads: any. */
+/** Let twins of buffers of @p pool go that have @p bytes together, or all; from then on none are made. Whether there was one.
+ *  Threads: any. */
 bool stm_device_pool_unpair(stm_device_pool *pool, size_t bytes);
 
 /** For tools: called with every block that is taken (@p taken) and put back. NULL = nobody looks. Set while no pool is in use. */

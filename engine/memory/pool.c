@@ -145,7 +145,8 @@ static int64_t held_bytes(const mill_pool *p)
 {
     int64_t n = 0;
 
-    for (unsigned c = 0; c < N_CLASSES; c++) n += __atomic_load_n(&p->classes[c].n_free, __ATOMIC_RELAXED) * (int64_t)class_bytes(c);
+    for (unsigned c = 0; c < N_CLASSES; c++)
+        n += __atomic_load_n(&p->classes[c].n_free, __ATOMIC_RELAXED) * (int64_t)class_bytes(c);
     return n;
 }
 
@@ -461,8 +462,8 @@ static __attribute__((noinline)) void give_shared(mill_pool *p, void *ptr, size_
     if (size >= PAYLOAD_BYTES && (atomic_fetch_add_explicit(&p->gives, 1, memory_order_relaxed) + 1) % WINDOW == 0) look_back(p);
 }
 
-/* The way of nearly every call: a block from or to the thread's own stock, nothing shared touched. All else is a call at the end of the
- * function, so that this way saves no registers. */
+/* The way of nearly every call: a block from or to the thread's own stock, nothing shared touched. All else is a call at the end of
+ * the function, so that this way saves no registers. */
 static __attribute__((noinline)) void *take_refilled(stock *s, unsigned c, size_t bytes)
 {
     block *b;
@@ -542,7 +543,10 @@ void stm_pool_trim(mill_pool *pool)
     for (unsigned c = 0; c < N_CLASSES; c++) shed_class(pool, c, 0);
 }
 
-int64_t stm_pool_live(const mill_pool *pool) { return atomic_load_explicit(&((mill_pool *)(uintptr_t)pool)->live, memory_order_relaxed); }
+int64_t stm_pool_live(const mill_pool *pool)
+{
+    return atomic_load_explicit(&((mill_pool *)(uintptr_t)pool)->live, memory_order_relaxed);
+}
 
 stm_pool_stats stm_pool_counts(const mill_pool *pool)
 {

@@ -26,8 +26,8 @@ void *stm_pool_take(mill_pool *pool, size_t bytes);
 /** Give back what stm_pool_take gave, with the same @p bytes. */
 void stm_pool_give(mill_pool *pool, void *ptr, size_t bytes);
 /** Give the calling thread a stock of small blocks (below 4 KiB) of its own, so that most takes and gives touch nothing shared. One
- *  pool per thread at a time; a thread that cannot have one goes on without. The stock counts as live. Undo with stm_pool_detach before the
- *  thread ends. */
+ *  pool per thread at a time; a thread that cannot have one goes on without. The stock counts as live. Undo with stm_pool_detach
+ *  before the thread ends. */
 void stm_pool_attach(mill_pool *pool);
 /** Return the calling thread's stock; no effect when it has none. */
 void stm_pool_detach(void);

@@ -145,8 +145,8 @@ static void add_cuda_text(stm_text *t, const stm_backend_report *r)
             continue;
         }
         stm_text_addf(t, "cuda  %d %s, %s memory, %d multiprocessors, compute capability %d.%d, %s, %s\n", (int)i, info.name,
-                      stm_show_bytes((double)info.memory_bytes, buf, sizeof buf), (int)info.processors, (int)info.major, (int)info.minor,
-                      info.uuid, info.pci);
+                      stm_show_bytes((double)info.memory_bytes, buf, sizeof buf), (int)info.processors, (int)info.major,
+                      (int)info.minor, info.uuid, info.pci);
     }
     if (r->module[0] != '\0') stm_text_addf(t, "      module %s\n", r->module);
     if (r->libraries[0] != '\0') stm_text_addf(t, "      with %s\n", r->libraries);

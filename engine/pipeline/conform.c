@@ -73,7 +73,10 @@ const stm_conform_check stm_conform_checks[] = {
 
 /* ---- a child -------------------------------------------------------------------------------------------------------- */
 
-static void silent(stm_level level, const char *who, const char *line, void *user) { (void)level, (void)who, (void)line, (void)user; }
+static void silent(stm_level level, const char *who, const char *line, void *user)
+{
+    (void)level, (void)who, (void)line, (void)user;
+}
 
 static void child_begins(void)
 {
@@ -143,8 +146,8 @@ static void say(stm_conform_note *n, const char *fmt, ...)
 }
 
 /* Run one check in a child; what it said is in @p note. */
-static mill_status run_check(const mill_step_type *type, const mill_plugin_check_options *o, const stm_conform_check *check, int32_t any_type,
-                             stm_conform_note *note, mill_error *err)
+static mill_status run_check(const mill_step_type *type, const mill_plugin_check_options *o, const stm_conform_check *check,
+                             int32_t any_type, stm_conform_note *note, mill_error *err)
 {
     stm_conform k = {.type = type, .opts = o, .note = note, .any_type = any_type};
     const char *tmp = getenv("TMPDIR");
@@ -152,7 +155,8 @@ static mill_status run_check(const mill_step_type *type, const mill_plugin_check
     pid_t child;
 
     memset(note, 0, sizeof *note);
-    if (snprintf(k.dir, sizeof k.dir, "%s/stepmill-check-XXXXXX", tmp != NULL && tmp[0] == '/' ? tmp : "/tmp") >= (int)sizeof k.dir ||
+    if (snprintf(k.dir, sizeof k.dir, "%s/stepmill-check-XXXXXX", tmp != NULL && tmp[0] == '/' ? tmp : "/tmp") >=
+            (int)sizeof k.dir ||
         mkdtemp(k.dir) == NULL)
         return mill_fail(err, MILL_ERR_IO, "cannot make the folder %.200s: %s", k.dir, strerror(errno));
     fflush(NULL); /* or the child would print it, too */
@@ -251,7 +255,8 @@ static void report_check(report *r, const mill_step_type *type, const char *name
 }
 
 /* Everything for one type. */
-static mill_status run_type(report *r, const mill_step_type *type, const mill_plugin_check_options *o, stm_conform_note *note, mill_error *err)
+static mill_status run_type(report *r, const mill_step_type *type, const mill_plugin_check_options *o, stm_conform_note *note,
+                            mill_error *err)
 {
     const size_t before = r->wrong;
     char missing[300];
@@ -309,7 +314,8 @@ static mill_status try_open(const char *path, double timeout_s, mill_error *shar
     setpgid(child, child);
     e = await(child, timeout_s);
     if (e.hung) return mill_fail(err, MILL_ERR_TIMEOUT, "plugin %s: opening it did not come back within %g s", path, timeout_s);
-    if (e.crashed) return mill_fail(err, MILL_ERR_STEP, "plugin %s: opening it crashed with signal %d (%s)", path, e.code, strsignal(e.code));
+    if (e.crashed)
+        return mill_fail(err, MILL_ERR_STEP, "plugin %s: opening it crashed with signal %d (%s)", path, e.code, strsignal(e.code));
     if (e.code != 0) return mill_fail(err, MILL_ERR_STEP, "plugin %s: opening it ended the process (exit code %d)", path, e.code);
     if (shared->status != MILL_OK) *err = *shared;
     return shared->status;
@@ -339,11 +345,13 @@ static mill_status run_all(const char *path, const mill_plugin_check_options *o,
 {
     char *absolute = path != NULL ? stm_path_absolute(NULL, path) : stm_strdup("built in");
     stm_registry *reg = NULL;
-    void *shared = mmap(NULL, sizeof(stm_conform_note) + sizeof(mill_error), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *shared =
+        mmap(NULL, sizeof(stm_conform_note) + sizeof(mill_error), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     mill_status st = MILL_OK;
 
     if (absolute == NULL || shared == MAP_FAILED) st = mill_fail(err, MILL_ERR_NOMEM, "checking a plugin");
-    if (st == MILL_OK && path != NULL) st = try_open(absolute, o->timeout_s, (mill_error *)((char *)shared + sizeof(stm_conform_note)), err);
+    if (st == MILL_OK && path != NULL)
+        st = try_open(absolute, o->timeout_s, (mill_error *)((char *)shared + sizeof(stm_conform_note)), err);
     if (st == MILL_OK) st = stm_registry_create(&reg, err);
     if (st == MILL_OK && path != NULL) st = stm_registry_open(reg, absolute, err);
     for (size_t i = 0; st == MILL_OK && path != NULL && i < stm_registry_count(reg); i++) /* origin: as the registry writes it */
@@ -362,16 +370,19 @@ static mill_status run_all(const char *path, const mill_plugin_check_options *o,
         st = run_type(r, type, o, shared, err);
     }
     if (st == MILL_OK && format == MILL_FORMAT_JSON)
-        stm_text_addf(r->out, "],\"valid\":%s,\"checks\":%zu,\"wrong\":%zu,\"not_run\":%zu}\n", r->wrong == 0 ? "true" : "false", r->checks, r->wrong, r->skipped);
+        stm_text_addf(r->out, "],\"valid\":%s,\"checks\":%zu,\"wrong\":%zu,\"not_run\":%zu}\n", r->wrong == 0 ? "true" : "false",
+                      r->checks, r->wrong, r->skipped);
     else if (st == MILL_OK)
-        stm_text_addf(r->out, "%zu step type%s, %zu checks: %zu wrong, %zu not run\n", r->types, r->types == 1 ? "" : "s", r->checks, r->wrong, r->skipped);
+        stm_text_addf(r->out, "%zu step type%s, %zu checks: %zu wrong, %zu not run\n", r->types, r->types == 1 ? "" : "s",
+                      r->checks, r->wrong, r->skipped);
     stm_registry_destroy(&reg);
     if (shared != MAP_FAILED) munmap(shared, sizeof(stm_conform_note) + sizeof(mill_error));
     stm_free(absolute);
     return st;
 }
 
-static mill_status conform(const char *path, const mill_plugin_check_options *options, mill_format format, stm_text *t, report *r, mill_error *err)
+static mill_status conform(const char *path, const mill_plugin_check_options *options, mill_format format, stm_text *t, report *r,
+                           mill_error *err)
 {
     mill_plugin_check_options o = MILL_PLUGIN_CHECK_OPTIONS_INIT;
     mill_error inner = {0};
@@ -385,8 +396,8 @@ static mill_status conform(const char *path, const mill_plugin_check_options *op
     return stm_error_hand_on(&inner, st, err);
 }
 
-mill_status mill_plugin_conform(const char *path, const mill_plugin_check_options *options, mill_format format, char **out, mill_verdict *verdict,
-                                mill_error *err)
+mill_status mill_plugin_conform(const char *path, const mill_plugin_check_options *options, mill_format format, char **out,
+                                mill_verdict *verdict, mill_error *err)
 {
     stm_text t = {0};
     report r;

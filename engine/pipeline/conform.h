@@ -125,7 +125,8 @@ int64_t stm_conform_rows_differ(const stm_conform_rows *a, const stm_conform_row
 const char *stm_conform_rows_show(const stm_conform_rows *rows, int64_t i, char *buf, size_t size);
 
 /** Say where @p a and @p b differ first, how each came about, and what follows. */
-void stm_conform_rows_tell(stm_conform *k, const stm_conform_rows *a, const char *how_a, const stm_conform_rows *b, const char *how_b, const char *so);
+void stm_conform_rows_tell(stm_conform *k, const stm_conform_rows *a, const char *how_a, const stm_conform_rows *b,
+                           const char *how_b, const char *so);
 /** Rows 0 .. total-1 through process, in batches of @p size. False when nothing came of it (said). (conform_step.c) */
 bool stm_conform_step_rows(stm_conform *k, stm_conform_bench *b, int64_t total, int64_t size, stm_conform_rows *rows);
 

@@ -229,7 +229,8 @@ mill_status stm_conform_columns(stm_conform *k, int32_t any_type, stm_schema *ou
         else
             st = add_column(out, name, strchr(c, '=') + 1, err);
     }
-    for (size_t i = 0; i < sizeof always / sizeof *always && st == MILL_OK; i++) st = add_column(out, always[i].name, always[i].type, err);
+    for (size_t i = 0; i < sizeof always / sizeof *always && st == MILL_OK; i++)
+        st = add_column(out, always[i].name, always[i].type, err);
     if (st != MILL_OK) stm_schema_fini(out);
     return st;
 }
@@ -304,8 +305,8 @@ void stm_conform_close(stm_conform *k, stm_conform_bench *b, const char *after)
     stm_step_destroy(&b->step);
     left = stm_pool_counts(b->pool).live_bytes;
     if (left != 0)
-        stm_conform_find(k, "%lld bytes of batches, columns, builders or buffers were not released by unload, after %s%s", (long long)left, after,
-                         stm_conform_held() > 0 ? "; columns of the input among them" : "");
+        stm_conform_find(k, "%lld bytes of batches, columns, builders or buffers were not released by unload, after %s%s",
+                         (long long)left, after, stm_conform_held() > 0 ? "; columns of the input among them" : "");
     stm_errors_destroy(&b->errors);
     stm_pool_release(&b->pool);
     stm_conform_now(k, "nothing");

@@ -75,7 +75,8 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 
         if (at < p->base || at >= p->base + p->bytes) continue;
         if (p->released)
-            before = "used memory of input column \"", behind = "\" after the input was released; keep a column with mill_column_ref";
+            before = "used memory of input column \"",
+            behind = "\" after the input was released; keep a column with mill_column_ref";
         else if (at >= p->base + p->bytes - p->guard)
             before = "went past the end of input column \"", behind = "\"";
         else if (was_write(context))
@@ -164,8 +165,15 @@ static mill_status guard_column(mill_pool *pool, const char *name, const mill_co
 /* Value i of a column: a function of the type, i and a salt, so that rows are the same in any batch. */
 static mill_status value(mill_builder *b, const mill_type *t, int64_t i, uint64_t salt, int depth)
 {
-    static const char *const texts[] = {"a mill", "", "grinds grain. Into flour!", "Caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x8c\xbe", " ", "one\ntwo\t\"three\"", "{brace} \\ 'quote'"};
-    static const char *const json[] = {"{\"a\": 1, \"b\": [true, null]}", "\"text\"", "[]", "-1.5e3", "null", "{\"a\": {\"\": \"\\u00e9\"}}"};
+    static const char *const texts[] = {"a mill",
+                                        "",
+                                        "grinds grain. Into flour!",
+                                        "Caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x8c\xbe",
+                                        " ",
+                                        "one\ntwo\t\"three\"",
+                                        "{brace} \\ 'quote'"};
+    static const char *const json[] = {"{\"a\": 1, \"b\": [true, null]}", "\"text\"", "[]", "-1.5e3", "null",
+                                       "{\"a\": {\"\": \"\\u00e9\"}}"};
     static const double numbers[] = {0.0, 1.5, -2.25, 1e-3, -0.0, 12345.678, 3.0, -1e9};
     static const int64_t wholes[] = {0, 1, -1, 42, 7, 1000000, -300, 2};
     const uint64_t h = (uint64_t)i * 0x9e3779b97f4a7c15ull + salt * 0xbf58476d1ce4e5b9ull;
@@ -213,7 +221,8 @@ static mill_status value(mill_builder *b, const mill_type *t, int64_t i, uint64_
     return st == MILL_OK ? mill_builder_close_row(b) : st;
 }
 
-static mill_status make_column(mill_pool *pool, const mill_field *f, uint64_t salt, int64_t first, int64_t rows, int64_t lead, mill_column **out)
+static mill_status make_column(mill_pool *pool, const mill_field *f, uint64_t salt, int64_t first, int64_t rows, int64_t lead,
+                               mill_column **out)
 {
     mill_builder *b = NULL;
     mill_column *plain = NULL, *whole = NULL;
@@ -241,8 +250,9 @@ mill_batch *stm_conform_batch(stm_conform *k, mill_pool *pool, int64_t first, in
 
     if (lead > first) lead = first;
     for (int32_t c = 0; c < k->arriving.n && st == MILL_OK && !absent; c++)
-        st = make_column(pool, &k->arriving.fields[c], stm_hash64(k->arriving.fields[c].name, strlen(k->arriving.fields[c].name), 1), first,
-                         rows, lead, &b->columns[c]);
+        st =
+            make_column(pool, &k->arriving.fields[c], stm_hash64(k->arriving.fields[c].name, strlen(k->arriving.fields[c].name), 1),
+                        first, rows, lead, &b->columns[c]);
     if (st != MILL_OK) {
         mill_batch_destroy(&b);
         stm_conform_skip(k, "there is no memory for the generated input");
@@ -320,7 +330,8 @@ void stm_conform_rows_add(stm_conform_rows *rows, size_t at, const mill_step *s,
         if (mill_json_writer_row(w, r) == MILL_OK) mill_json_writer_end(w);
         line = mill_json_writer_data(w, &n);
         while (n > 0 && line[n - 1] == '\n') n--;
-        stm_text_addf(&t, "%s%s%.*s", row->text != NULL ? row->text : "", row->text != NULL ? " " : "", (int)(n < 2000 ? n : 2000), line);
+        stm_text_addf(&t, "%s%s%.*s", row->text != NULL ? row->text : "", row->text != NULL ? " " : "", (int)(n < 2000 ? n : 2000),
+                      line);
         if (!t.failed) {
             stm_free(row->text);
             row->text = t.data;
@@ -393,7 +404,8 @@ const char *stm_conform_rows_show(const stm_conform_rows *rows, int64_t i, char 
     return buf;
 }
 
-void stm_conform_rows_tell(stm_conform *k, const stm_conform_rows *a, const char *how_a, const stm_conform_rows *b, const char *how_b, const char *so)
+void stm_conform_rows_tell(stm_conform *k, const stm_conform_rows *a, const char *how_a, const stm_conform_rows *b,
+                           const char *how_b, const char *so)
 {
     const int64_t at = stm_conform_rows_differ(a, b);
     char ta[120], tb[120];

@@ -10,7 +10,8 @@
 #include "core/fault.h"
 #include "pipeline/conform.h"
 
-static void differ(stm_conform *k, const stm_conform_rows *a, const char *how_a, const stm_conform_rows *b, const char *how_b, const char *so)
+static void differ(stm_conform *k, const stm_conform_rows *a, const char *how_a, const stm_conform_rows *b, const char *how_b,
+                   const char *so)
 {
     const int64_t at = stm_conform_rows_differ(a, b);
     char ta[120], tb[120];
@@ -55,7 +56,8 @@ static bool stream_read(stm_conform *k, stm_conform_bench *b, const mill_cursor 
             return false;
         }
         if (cursor.size > sizeof cursor.bytes) {
-            stm_conform_find(k, "generate says a cursor of %u bytes; there is room for %zu", (unsigned)cursor.size, sizeof cursor.bytes);
+            stm_conform_find(k, "generate says a cursor of %u bytes; there is room for %zu", (unsigned)cursor.size,
+                             sizeof cursor.bytes);
             stm_probe_out_fini(&out);
             return false;
         }
@@ -94,7 +96,8 @@ void stm_conform_check_generate(stm_conform *k)
     if (!base.ended) stm_conform_did(k, "endless: looked at the first %zu rows", base.rows.n);
     else stm_conform_did(k, "batches of at most 64, 1, 3 and 1000 rows: the same %zu rows", base.rows.n);
     for (size_t i = 0; i < 3; i++) {
-        if (stream_open(k, &start, sizes[i], base.ended && base.rows.n < STM_CONFORM_MAX_BATCHES ? STM_CONFORM_MAX_BATCHES : 200, &other) &&
+        if (stream_open(k, &start, sizes[i], base.ended && base.rows.n < STM_CONFORM_MAX_BATCHES ? STM_CONFORM_MAX_BATCHES : 200,
+                        &other) &&
             (k->type->flags & MILL_NONDETERMINISTIC) == 0) {
             char how[64];
 
@@ -103,7 +106,8 @@ void stm_conform_check_generate(stm_conform *k)
                 while (other.rows.n > base.rows.n) stm_free(other.rows.row[--other.rows.n].text);
             }
             snprintf(how, sizeof how, "when asked for at most %lld rows", (long long)sizes[i]);
-            differ(k, &base.rows, "when asked for at most 64 rows", &other.rows, how, "the rows of a generator do not depend on max_rows");
+            differ(k, &base.rows, "when asked for at most 64 rows", &other.rows, how,
+                   "the rows of a generator do not depend on max_rows");
         }
         stm_conform_rows_fini(&other.rows);
     }
@@ -130,11 +134,13 @@ void stm_conform_check_resume(stm_conform *k)
             if (!base.ended && rest.rows.n > tail.n)
                 while (rest.rows.n > tail.n) stm_free(rest.rows.row[--rest.rows.n].text);
             if (!base.ended && rest.rows.n < tail.n) tail.n = rest.rows.n;
-            snprintf(so, sizeof so, "counted from the cursor after %zu rows: a replica that gets a cursor goes on exactly there", base.after[i]);
+            snprintf(so, sizeof so, "counted from the cursor after %zu rows: a replica that gets a cursor goes on exactly there",
+                     base.after[i]);
             if ((k->type->flags & MILL_NONDETERMINISTIC) == 0)
                 differ(k, &tail, "without a restart", &rest.rows, "when a new replica goes on", so);
             else if (base.ended && rest.rows.n != tail.n)
-                stm_conform_find(k, "a new replica that goes on after %zu rows gives %zu rows, not the %zu that are left", base.after[i], rest.rows.n, tail.n);
+                stm_conform_find(k, "a new replica that goes on after %zu rows gives %zu rows, not the %zu that are left",
+                                 base.after[i], rest.rows.n, tail.n);
         }
         stm_conform_rows_fini(&rest.rows);
         if (k->note->n_findings > 0) break;
@@ -258,7 +264,8 @@ void stm_conform_check_global(stm_conform *k)
     for (size_t i = 0; i < 3; i++) {
         if (run_global(k, STM_CONFORM_ROWS, sizes[i], &other) &&
             (k->type->flags & (MILL_NONDETERMINISTIC | MILL_BATCH_SENSITIVE)) == 0)
-            differ(k, &base.rows, "when accepted in batches of 64 rows", &other.rows, sizes[i] == 1 ? "in batches of 1" : "in batches of another size",
+            differ(k, &base.rows, "when accepted in batches of 64 rows", &other.rows,
+                   sizes[i] == 1 ? "in batches of 1" : "in batches of another size",
                    "a global's output does not depend on how its rows were cut into batches");
         stm_conform_rows_fini(&other.rows);
     }
@@ -327,7 +334,8 @@ void stm_conform_check_route(stm_conform *k)
             }
             if (first.status == MILL_OK) first = e;
             if (strstr(e.msg, "chose no branch") != NULL)
-                stm_conform_find(k, "route of a batch of %lld rows names no branch; call mill_route_to at least once, or fail", (long long)sizes[i]);
+                stm_conform_find(k, "route of a batch of %lld rows names no branch; call mill_route_to at least once, or fail",
+                                 (long long)sizes[i]);
             else if (strstr(e.msg, "router chose branch") != NULL)
                 stm_conform_find(k, "route of a batch of %lld rows: %s", (long long)sizes[i], e.msg);
         }
@@ -336,10 +344,12 @@ void stm_conform_check_route(stm_conform *k)
         k->note->wants_help = true;
     }
     stm_conform_close(k, &b, "batches");
-    stm_conform_did(k, "%d of %d batches of 1, 3 and 64 rows were given a branch; the others failed with a status", (int)routed, (int)batches);
+    stm_conform_did(k, "%d of %d batches of 1, 3 and 64 rows were given a branch; the others failed with a status", (int)routed,
+                    (int)batches);
 }
 
-/* ---- submit and poll ---------------------------------------------------------------------------------------------------------- */
+/* ---- submit and poll
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static void nap(void)
 {
@@ -405,8 +415,9 @@ static bool run_submit(stm_conform *k, int64_t total, int64_t size, stm_conform_
         }
         if (n > 0) since = stm_now_ns();
         if (n == 0 && (double)(stm_now_ns() - since) > patience * 1e9) {
-            stm_conform_find(k, "%d tickets were not answered within %g s, after flush: every row of a submit needs a result or a failure",
-                             (int)stm_wrapper_in_flight(b.w), patience);
+            stm_conform_find(
+                k, "%d tickets were not answered within %g s, after flush: every row of a submit needs a result or a failure",
+                (int)stm_wrapper_in_flight(b.w), patience);
             goto done;
         }
         if (n == 0) nap();
@@ -433,7 +444,8 @@ void stm_conform_check_submit(stm_conform *k)
     const bool a = run_submit(k, 40, 8, &one), z = a && run_submit(k, 40, 3, &two);
 
     if (a && z && (k->type->flags & MILL_PER_ROW) != 0 && (k->type->flags & MILL_NONDETERMINISTIC) == 0)
-        differ(k, &one, "in batches of 8 rows", &two, "in batches of 3 rows", "with MILL_PER_ROW a row's result must not depend on its neighbours");
+        differ(k, &one, "in batches of 8 rows", &two, "in batches of 3 rows",
+               "with MILL_PER_ROW a row's result must not depend on its neighbours");
     stm_conform_rows_fini(&one);
     stm_conform_rows_fini(&two);
     stm_conform_did(k, "tickets of 8 and 3 rows: every row is answered once");

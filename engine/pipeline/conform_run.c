@@ -1,6 +1,7 @@
 /*
- * Whole runs: a step between a generator and a sink of the kit's own, carried out by the engine as any pipeline is. Replicas, re-batching, other
- * threads than the one that loaded, rows that were cut and put together again, joins: what single calls cannot show.
+ * Whole runs: a step between a generator and a sink of the kit's own, carried out by the engine as any pipeline is. Replicas,
+ * re-batching, other threads than the one that loaded, rows that were cut and put together again, joins: what single calls cannot
+ * show.
  */
 #include <stdio.h>
 #include <string.h>
@@ -29,11 +30,13 @@ static mill_status rows_configure(mill_step *s, const mill_config *c, mill_io *i
 
     (void)c;
     mill_step_set_state(s, configuring, NULL);
-    for (int32_t i = 0; i < arriving->n && st == MILL_OK; i++) st = mill_io_add(io, arriving->fields[i].name, arriving->fields[i].type, NULL, err);
+    for (int32_t i = 0; i < arriving->n && st == MILL_OK; i++)
+        st = mill_io_add(io, arriving->fields[i].name, arriving->fields[i].type, NULL, err);
     return st;
 }
 
-static mill_status rows_generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err)
+static mill_status rows_generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out,
+                                 mill_error *err)
 {
     int64_t at = 0, n;
     mill_batch *b;
@@ -80,7 +83,8 @@ static mill_status out_configure(mill_step *s, const mill_config *c, mill_io *io
 
     (void)c;
     mill_step_set_state(s, configuring, NULL);
-    for (int32_t i = 0; i < step->n_outputs && st == MILL_OK; i++) st = mill_io_use(io, 0, step->outputs[i].mapped, "any", NULL, err);
+    for (int32_t i = 0; i < step->n_outputs && st == MILL_OK; i++)
+        st = mill_io_use(io, 0, step->outputs[i].mapped, "any", NULL, err);
     return st;
 }
 static mill_status out_open(mill_replica *r, const mill_cursor *c, mill_error *e) { return (void)r, (void)c, (void)e, MILL_OK; }
@@ -106,10 +110,22 @@ static mill_status out_finalize(mill_replica *r, mill_error *e) { return (void)r
 
 static const mill_step_type rows_type = {.struct_size = sizeof rows_type, .abi = MILL_ABI_1, .kind = MILL_GENERATOR, .name = "rows",
                                          .summary = "generated rows", .configure = rows_configure, .generate = rows_generate};
-static const mill_step_type half_type = {.struct_size = sizeof half_type, .abi = MILL_ABI_1, .kind = MILL_STEP, .flags = MILL_FILTERS | MILL_PER_ROW,
-                                         .name = "half", .summary = "two of three rows", .process = half_process};
-static const mill_step_type out_type = {.struct_size = sizeof out_type, .abi = MILL_ABI_1, .kind = MILL_SINK, .name = "out", .summary = "keeps rows",
-                                        .configure = out_configure, .open = out_open, .write = out_write, .finalize = out_finalize};
+static const mill_step_type half_type = {.struct_size = sizeof half_type,
+                                         .abi = MILL_ABI_1,
+                                         .kind = MILL_STEP,
+                                         .flags = MILL_FILTERS | MILL_PER_ROW,
+                                         .name = "half",
+                                         .summary = "two of three rows",
+                                         .process = half_process};
+static const mill_step_type out_type = {.struct_size = sizeof out_type,
+                                        .abi = MILL_ABI_1,
+                                        .kind = MILL_SINK,
+                                        .name = "out",
+                                        .summary = "keeps rows",
+                                        .configure = out_configure,
+                                        .open = out_open,
+                                        .write = out_write,
+                                        .finalize = out_finalize};
 
 /* ---- a run ------------------------------------------------------------------------------------------------------------ */
 
@@ -120,10 +136,17 @@ typedef struct way {
     const char *how;
 } way;
 
-static mill_status own_step(const mill_step_type *t, const stm_schema *arriving, int32_t n, int64_t batch_rows, mill_step **out, mill_error *err)
+static mill_status own_step(const mill_step_type *t, const stm_schema *arriving, int32_t n, int64_t batch_rows, mill_step **out,
+                            mill_error *err)
 {
-    const stm_step_spec spec = {.name = t->name, .type = t, .base_dir = "/", .arriving = arriving, .n_arriving = n, .batch_rows = batch_rows,
-                                .policy = stm_policy_default(t), .run_seed = 7};
+    const stm_step_spec spec = {.name = t->name,
+                                .type = t,
+                                .base_dir = "/",
+                                .arriving = arriving,
+                                .n_arriving = n,
+                                .batch_rows = batch_rows,
+                                .policy = stm_policy_default(t),
+                                .run_seed = 7};
 
     return stm_step_create(&spec, out, err);
 }
@@ -253,7 +276,8 @@ void stm_conform_check_runs(stm_conform *k)
                 stm_conform_rows_tell(k, &direct, "when it is called directly", &base, "in a run",
                                       "calls come from several threads, not the one that loaded; rows arrive as slices of batches");
             if (i > 0 && base.n > 0 && comparable(k->type, &ways[0], &ways[i]))
-                stm_conform_rows_tell(k, &base, ways[0].how, &rows, ways[i].how, "the number of replicas, and with MILL_PER_ROW that of rows, must not change results");
+                stm_conform_rows_tell(k, &base, ways[0].how, &rows, ways[i].how,
+                                      "the number of replicas, and with MILL_PER_ROW that of rows, must not change results");
         }
         stm_conform_rows_fini(&rows);
     }
@@ -282,13 +306,17 @@ void stm_conform_check_joins(stm_conform *k)
         if (ways[i].replicas > 1 && !may_replicate(k->type)) continue;
         if (run(k, &ways[i], i == 0 ? &base : &rows, &other_inputs)) {
             if (i == 0 && single.n > 0 && !other_inputs)
-                stm_conform_rows_tell(k, &single, alone.how, &base, ways[0].how, "input 0 of a join shows the joined row: what a step reads is in in[0], however many inputs there are");
+                stm_conform_rows_tell(
+                    k, &single, alone.how, &base, ways[0].how,
+                    "input 0 of a join shows the joined row: what a step reads is in in[0], however many inputs there are");
             if (i > 0 && base.n > 0 && comparable(k->type, &ways[0], &ways[i]))
-                stm_conform_rows_tell(k, &base, ways[0].how, &rows, ways[i].how, "the number of replicas, and with MILL_PER_ROW that of rows, must not change results");
+                stm_conform_rows_tell(k, &base, ways[0].how, &rows, ways[i].how,
+                                      "the number of replicas, and with MILL_PER_ROW that of rows, must not change results");
         }
         stm_conform_rows_fini(&rows);
     }
     stm_conform_rows_fini(&single);
     stm_conform_rows_fini(&base);
-    stm_conform_did(k, "whole runs behind a join whose second input lacks rows%s", other_inputs ? "" : ": the same rows as behind one step");
+    stm_conform_did(k, "whole runs behind a join whose second input lacks rows%s",
+                    other_inputs ? "" : ": the same rows as behind one step");
 }

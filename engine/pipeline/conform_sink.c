@@ -52,7 +52,8 @@ static uint64_t hash_folder(const char *path, int depth, int32_t *files)
             size_t n, total = 0;
 
             while ((n = fread(bytes, 1, sizeof bytes, f)) > 0) {
-                for (size_t i = 0; i < n; i++) h = (h ^ (uint8_t)bytes[i]) * 0x100000001b3ull; /* not by the block: reads may be short */
+                /* not by the block: reads may be short */
+                for (size_t i = 0; i < n; i++) h = (h ^ (uint8_t)bytes[i]) * 0x100000001b3ull;
                 total += n;
             }
             h ^= total;
@@ -96,7 +97,8 @@ static bool write_all(stm_conform *k, int64_t rows, int64_t size, bool finalize,
         st = stm_probe_sync(b.w, &cursor, &e);
         if (st == MILL_ERR_AGAIN) st = MILL_OK;
         if (st == MILL_OK && cursor.size > sizeof cursor.bytes)
-            stm_conform_find(k, "sync says a cursor of %u bytes; there is room for %zu", (unsigned)cursor.size, sizeof cursor.bytes);
+            stm_conform_find(k, "sync says a cursor of %u bytes; there is room for %zu", (unsigned)cursor.size,
+                             sizeof cursor.bytes);
     }
     if (st == MILL_OK && finalize) {
         stm_conform_now(k, "finalize after %lld rows", (long long)rows);
@@ -126,12 +128,14 @@ void stm_conform_check_sink(stm_conform *k)
         return;
     if ((k->type->flags & MILL_NONDETERMINISTIC) == 0) {
         if (one != again)
-            stm_conform_find(k, "the same rows written twice give other files in the run directory; a type whose results change declares MILL_NONDETERMINISTIC");
+            stm_conform_find(k, "the same rows written twice give other files in the run directory; a type whose results change "
+                                "declares MILL_NONDETERMINISTIC");
         else if ((k->type->flags & MILL_BATCH_SENSITIVE) == 0 && (one != three || one != whole))
-            stm_conform_find(k, "the files in the run directory depend on how rows are cut into batches; declare MILL_BATCH_SENSITIVE or make them the same");
+            stm_conform_find(k, "the files in the run directory depend on how rows are cut into batches; declare "
+                                "MILL_BATCH_SENSITIVE or make them the same");
     }
-    stm_conform_did(k, "%d rows in batches of 16 (twice), 3 and %d, finalized: %d file%s in the run directory, the same bytes", STM_CONFORM_ROWS,
-                    STM_CONFORM_ROWS, (int)n_one, n_one == 1 ? "" : "s");
+    stm_conform_did(k, "%d rows in batches of 16 (twice), 3 and %d, finalized: %d file%s in the run directory, the same bytes",
+                    STM_CONFORM_ROWS, STM_CONFORM_ROWS, (int)n_one, n_one == 1 ? "" : "s");
 }
 
 void stm_conform_check_sink_empty(stm_conform *k)
@@ -142,9 +146,10 @@ void stm_conform_check_sink_empty(stm_conform *k)
     if (write_all(k, 0, 1, true, &hash, &files)) stm_conform_did(k, "finalize without a write");
 }
 
-/* Rows [first, end) in batches of 5; @p cursor: where to open. *synced, when asked for: where sync says to go on after them, with the batch
- * that begins at row *from. */
-static bool write_some(stm_conform *k, const mill_cursor *cursor, int64_t first, int64_t end, int64_t lost, bool finalize, mill_cursor *synced, int64_t *from)
+/* Rows [first, end) in batches of 5; @p cursor: where to open. *synced, when asked for: where sync says to go on after them, with
+ * the batch that begins at row *from. */
+static bool write_some(stm_conform *k, const mill_cursor *cursor, int64_t first, int64_t end, int64_t lost, bool finalize,
+                       mill_cursor *synced, int64_t *from)
 {
     stm_conform_bench b;
     mill_error e = {0};
@@ -207,14 +212,18 @@ void stm_conform_check_sink_resume(stm_conform *k)
         empty_folder(k->dir, 0);
         if (!write_some(k, &start, 0, 20, lost, false, &cursor, &from)) return;
         if (cursor.size > sizeof cursor.bytes) {
-            stm_conform_find(k, "sync says a cursor of %u bytes; there is room for %zu", (unsigned)cursor.size, sizeof cursor.bytes);
+            stm_conform_find(k, "sync says a cursor of %u bytes; there is room for %zu", (unsigned)cursor.size,
+                             sizeof cursor.bytes);
             return;
         }
         if (!write_some(k, &cursor, from, 40, 0, true, &other, &from)) return;
         resumed = hash_folder(k->dir, 0, &files);
         if (resumed != whole && (k->type->flags & (MILL_NONDETERMINISTIC | MILL_BATCH_SENSITIVE)) == 0)
-            stm_conform_find(k, "the files differ when it is opened again at the cursor that sync gave after 20 rows, %lld more rows written and lost; "
-                                "everything after the cursor is to be cut off, and the rest written as if nothing had happened", (long long)lost);
+            stm_conform_find(k,
+                             "the files differ when it is opened again at the cursor that sync gave after 20 rows, %lld more rows "
+                             "written and lost; "
+                             "everything after the cursor is to be cut off, and the rest written as if nothing had happened",
+                             (long long)lost);
     }
     stm_conform_did(k, "opened again at the cursor of a sync, with rows written and lost after it: the same files");
 }

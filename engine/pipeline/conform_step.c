@@ -14,7 +14,8 @@ static bool same_columns(const mill_step *a, const mill_step *b)
 {
     if (a->out.n != b->out.n || a->n_outputs != b->n_outputs || a->n_inputs != b->n_inputs) return false;
     for (int32_t i = 0; i < a->out.n; i++)
-        if (strcmp(a->out.fields[i].name, b->out.fields[i].name) != 0 || a->out.fields[i].type != b->out.fields[i].type) return false;
+        if (strcmp(a->out.fields[i].name, b->out.fields[i].name) != 0 || a->out.fields[i].type != b->out.fields[i].type)
+            return false;
     for (int32_t i = 0; i < a->n_inputs; i++) {
         if (a->inputs[i].n_used != b->inputs[i].n_used) return false;
         for (int32_t c = 0; c < a->inputs[i].n_used; c++)
@@ -36,11 +37,14 @@ static int32_t configure_without(stm_conform *k, const mill_step *whole)
         bool fits = true;
 
         for (int32_t c = 0; c < k->arriving.n && fits; c++)
-            if (c != whole->inputs[0].used[u].column) fits = stm_schema_add(&less, k->arriving.fields[c].name, k->arriving.fields[c].type) == MILL_OK;
+            if (c != whole->inputs[0].used[u].column)
+                fits = stm_schema_add(&less, k->arriving.fields[c].name, k->arriving.fields[c].type) == MILL_OK;
         if (fits && stm_conform_step(k, &less, 1, &s, &e) != MILL_OK) {
             refused++;
             if (e.msg[0] == '\0' || strstr(e.msg, "cannot be configured: ") != NULL)
-                stm_conform_find(k, "configure fails without saying why when column \"%s\" does not arrive; use mill_fail, or return what mill_io_use returned",
+                stm_conform_find(k,
+                                 "configure fails without saying why when column \"%s\" does not arrive; use mill_fail, or return "
+                                 "what mill_io_use returned",
                                  name);
         }
         stm_step_destroy(&s);
@@ -156,8 +160,8 @@ static void breach(stm_conform *k, const mill_error *e, int64_t rows)
 }
 
 /* One call; results of its rows into @p rows from @p base on. A step row by row is shown halves when it fails, as in a run. */
-static mill_status step_rows(stm_conform *k, stm_conform_bench *b, int64_t first, int64_t n, int64_t lead, bool absent, stm_conform_rows *rows,
-                             mill_error *err)
+static mill_status step_rows(stm_conform *k, stm_conform_bench *b, int64_t first, int64_t n, int64_t lead, bool absent,
+                             stm_conform_rows *rows, mill_error *err)
 {
     mill_batch *in = stm_conform_batch(k, b->pool, first, n, lead, absent);
     stm_probe_out out = {0};
@@ -165,7 +169,8 @@ static mill_status step_rows(stm_conform *k, stm_conform_bench *b, int64_t first
     mill_status st;
 
     if (in == NULL) return MILL_ERR_NOMEM;
-    stm_conform_now(k, "process on a batch of %lld row%s%s", (long long)n, n == 1 ? "" : "s", absent ? " whose columns are all absent" : "");
+    stm_conform_now(k, "process on a batch of %lld row%s%s", (long long)n, n == 1 ? "" : "s",
+                    absent ? " whose columns are all absent" : "");
     st = stm_probe_process(b->w, in, &out, &e);
     if (st == MILL_OK) {
         stm_conform_now(k, "reading what process put out for a batch of %lld rows", (long long)n);
@@ -180,7 +185,8 @@ static mill_status step_rows(stm_conform *k, stm_conform_bench *b, int64_t first
     if (st == MILL_OK) return MILL_OK;
     if (err != NULL && err->status == MILL_OK) *err = e;
     if ((k->type->flags & MILL_PER_ROW) != 0 && n > 1 && !stm_probe_is_breach(&e)) {
-        const mill_status a = step_rows(k, b, first, n / 2, lead, absent, rows, err), z = step_rows(k, b, first + n / 2, n - n / 2, lead, absent, rows, err);
+        const mill_status a = step_rows(k, b, first, n / 2, lead, absent, rows, err),
+                          z = step_rows(k, b, first + n / 2, n - n / 2, lead, absent, rows, err);
         return a == MILL_OK || z == MILL_OK ? MILL_OK : st;
     }
     for (int64_t i = 0; i < n; i++) rows->row[first + i].failed = true;
@@ -270,7 +276,9 @@ void stm_conform_check_per_row(stm_conform *k)
         int64_t size;
         bool backwards;
         const char *how;
-    } ways[] = {{1, false, "in batches of 1 row"}, {3, true, "in batches of 3 rows, last batch first"}, {STM_CONFORM_ROWS, false, "in one batch with all rows"}};
+    } ways[] = {{1, false, "in batches of 1 row"},
+                {3, true, "in batches of 3 rows, last batch first"},
+                {STM_CONFORM_ROWS, false, "in one batch with all rows"}};
     stm_conform_bench b;
     stm_conform_rows base = {0};
 
@@ -469,7 +477,8 @@ void stm_conform_check_replicas(stm_conform *k)
             }
         }
         if (deterministic(k->type) && results[1].n > 0)
-            stm_conform_rows_tell(k, &results[0], "from one replica", &results[1], "from another at the same time", "replicas must not share what they change");
+            stm_conform_rows_tell(k, &results[0], "from one replica", &results[1], "from another at the same time",
+                                  "replicas must not share what they change");
         for (int i = 0; i < 16; i++) {
             stm_probe_out_fini(&workers[i / 8].out[i % 8]);
             mill_batch_destroy(&workers[i / 8].in[i % 8]);

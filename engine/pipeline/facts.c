@@ -89,7 +89,8 @@ static void machine(stm_text *t)
     if (f != NULL) fclose(f);
 }
 
-void stm_facts_write(const mill_pipeline *p, const stm_plan *plan, const char *run_dir, const mill_run_options *options, stm_text *t)
+void stm_facts_write(const mill_pipeline *p, const stm_plan *plan, const char *run_dir, const mill_run_options *options,
+                     stm_text *t)
 {
     struct build build = {""};
     stm_text text = {0};
@@ -107,8 +108,9 @@ void stm_facts_write(const mill_pipeline *p, const stm_plan *plan, const char *r
     if (p->file[0] != '\0' && stm_file_read(p->file[0] == '/' ? "" : ".", p->file, &text, &err) == MILL_OK && text.data != NULL)
         field(t, "pipeline", text.data, text.bytes < MOST_PIPELINE ? text.bytes : MOST_PIPELINE);
     stm_text_free(&text);
-    stm_text_addf(t, ",\"set\":[%s],\"edited\":%s,\"limit\":%lld,\"shard\":%d,\"shards\":%d,\"merged\":%s", p->set.data != NULL ? p->set.data : "", p->edited ? "true" : "false",
-                  (long long)options->limit, (int)options->shard, (int)options->shards, options->n_merge > 0 ? "true" : "false");
+    stm_text_addf(t, ",\"set\":[%s],\"edited\":%s,\"limit\":%lld,\"shard\":%d,\"shards\":%d,\"merged\":%s",
+                  p->set.data != NULL ? p->set.data : "", p->edited ? "true" : "false", (long long)options->limit,
+                  (int)options->shard, (int)options->shards, options->n_merge > 0 ? "true" : "false");
     t->failed = t->failed || p->set.failed;
     stm_text_addf(t, ",\"steps\":[");
     for (int32_t i = 0; i < plan->n_steps; i++) {

@@ -154,8 +154,10 @@ static mill_status check_step_keys(const stm_graph_step *s, mill_error *err)
                                    "replicas: step type %s keeps state from batch to batch: it has one replica", s->type->name));
     }
     if ((v = stm_value_get(s->value, "budget")) != NULL && (s->keys.budget_tokens > 0) == (s->keys.budget_bytes > 0)) {
-        mill_fail(err, MILL_ERR_INVALID, "budget: %s", s->keys.budget_tokens > 0 ? "tokens and bytes are given: a batch has one budget" : "neither tokens nor bytes");
-        mill_error_remedy(err, "Say what a batch may cost, {tokens: 16384} or {bytes: 1MiB}; input_batch_size limits its rows besides");
+        mill_fail(err, MILL_ERR_INVALID, "budget: %s",
+                  s->keys.budget_tokens > 0 ? "tokens and bytes are given: a batch has one budget" : "neither tokens nor bytes");
+        mill_error_remedy(err,
+                          "Say what a batch may cost, {tokens: 16384} or {bytes: 1MiB}; input_batch_size limits its rows besides");
         return place(err, v->key_place, MILL_ERR_INVALID);
     }
     if ((v = stm_value_get(s->value, "stop_if")) != NULL && stm_value_get(v, "of") == NULL) {
@@ -191,7 +193,8 @@ static mill_status read_step_keys(stm_graph_step *s, mill_error *err)
         }
         if ((st = stm_key_read(k, v, k->name, &s->keys, err)) != MILL_OK) return st;
     }
-    if (s->keys.devices != NULL && s->keys.devices->kind == STM_VALUE_LIST && s->keys.devices->n_items == 0) s->keys.devices = NULL; /* as if not given */
+    /* as if not given */
+    if (s->keys.devices != NULL && s->keys.devices->kind == STM_VALUE_LIST && s->keys.devices->n_items == 0) s->keys.devices = NULL;
     return check_step_keys(s, err);
 }
 
@@ -515,7 +518,8 @@ static mill_status check_branches(const stm_graph *g, stm_graph_step *s, mill_er
     return MILL_OK;
 }
 
-/* ---- globals, routers and sinks behind a join, union or convergence --------------------------------------------------------------------- */
+/* ---- globals, routers and sinks behind a join, union or convergence
+ * --------------------------------------------------------------------- */
 
 static mill_status gather_process(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err)
 {
@@ -534,8 +538,8 @@ static const mill_step_type gather_type = {
     .process = gather_process,
 };
 
-/* A global takes its inputs one after the other, routers and sinks take batches as they are: what their `from` says to join, unite or
- * converge is done by a step in front of them. */
+/* A global takes its inputs one after the other, routers and sinks take batches as they are: what their `from` says to join, unite
+ * or converge is done by a step in front of them. */
 static mill_status add_gathers(stm_arena *a, stm_graph *g, mill_error *err)
 {
     const int32_t n = g->n_steps;

@@ -27,7 +27,8 @@ typedef struct stm_graph_step {
     int32_t *branch_to;    /* [n_branches] step of each */
     int32_t n_branches;
     int32_t stage;
-    bool gathers; /* not in the file: stands in front of a global, router or sink and does what its `from` says; has no parameters */
+    /* not in the file: stands in front of a global, router or sink and does what its `from` says; has no parameters */
+    bool gathers;
     /* routed branches this step's output lies in, outermost first: pairs (router, branch) */
     int32_t around[STM_FLOW_MAX_DEPTH][2];
     int32_t n_around;

@@ -84,7 +84,8 @@ static const char *range_text(const char *what, const stm_key *k, char *buf, siz
     char lo[32], hi[32];
 
     if (k->above)
-        snprintf(buf, size, "%s above %s and at most %s", what, number_text(k->min, lo, sizeof lo), number_text(k->max, hi, sizeof hi));
+        snprintf(buf, size, "%s above %s and at most %s", what, number_text(k->min, lo, sizeof lo),
+                 number_text(k->max, hi, sizeof hi));
     else if (k->max >= 1e12)
         snprintf(buf, size, "%s of at least %s", what, number_text(k->min, lo, sizeof lo));
     else if (k->min == k->max)
@@ -102,7 +103,8 @@ static const char *duration_text(const stm_key *k, char *buf, size_t size)
     if (k->min < 0)
         snprintf(buf, size, "a duration such as 10s or 5m%s, or none", k->above ? ", more than 0" : "");
     else if (k->min > 0)
-        snprintf(buf, size, "a duration such as 200ms, 10s or 5m, from %s s to %s s", number_text(k->min, lo, sizeof lo), number_text(k->max, hi, sizeof hi));
+        snprintf(buf, size, "a duration such as 200ms, 10s or 5m, from %s s to %s s", number_text(k->min, lo, sizeof lo),
+                 number_text(k->max, hi, sizeof hi));
     else
         snprintf(buf, size, "a duration such as 200ms, 10s or 5m, at most %s s", number_text(k->max, hi, sizeof hi));
     return buf;

@@ -19,7 +19,8 @@ static const stm_key memory_keys[] = {
      .text = "host memory for live rows; 0 = half of what the process may use"},
     {"pinned", STM_SHAPE_BYTES, "0", 0, 1e15, .offset = F(memory_pinned),
      .text = "page-locked host memory; 0 = as needed (takes effect with GPUs)"},
-    {"cuda", STM_SHAPE_FLOAT, "0.9", 0, 1, .above = true, .offset = F(memory_cuda), .text = "share of each GPU's memory that steps may use"},
+    {"cuda", STM_SHAPE_FLOAT, "0.9", 0, 1, .above = true, .offset = F(memory_cuda),
+     .text = "share of each GPU's memory that steps may use"},
 };
 
 const stm_key stm_file_table[] = {
@@ -33,12 +34,14 @@ const stm_key stm_file_table[] = {
     {"commit_interval", STM_SHAPE_DURATION, "1s", 0.01, 3600, .offset = F(commit_interval),
      .text = "longest time between two commits: what a kill or power cut may cost"},
     {"keep_sink_rows", STM_SHAPE_BOOL, "true", .offset = F(keep_sink_rows),
-     .text = "keep the rows that arrive at sinks in the run directory, so that a changed sink runs alone; false: they are written once only"},
+     .text = "keep the rows that arrive at sinks in the run directory, so that a changed sink runs alone; false: they are written "
+             "once only"},
     {"max_errors", STM_SHAPE_INT, "0", 0, 9e18, .offset = F(max_errors),
      .text = "imputed rows allowed before a finished run exits with code 3"},
     {"placement", STM_SHAPE_ENUM, "auto", .choices = "auto|external|explicit", .offset = F(placement),
-     .text = "who assigns GPUs to replicas: auto, the planner; explicit, `devices` of each step; external, a scheduler has given this "
-             "process its own: nothing is claimed"},
+     .text =
+         "who assigns GPUs to replicas: auto, the planner; explicit, `devices` of each step; external, a scheduler has given this "
+         "process its own: nothing is claimed"},
     {"order", STM_SHAPE_ENUM, "input", .choices = "input|any", .offset = F(order),
      .text = "order of rows at sinks: as they came in, or as they get done"},
     {"numerics", STM_SHAPE_ENUM, NULL, .choices = "invariant|fast", .offset = F(numerics),
@@ -63,7 +66,8 @@ static const stm_key resource_keys[] = {
     {"memory", STM_SHAPE_BYTES, "0", 0, 1e15, .offset = S(memory),
      .text = "memory on each GPU of a replica; 0 = what the step type says"},
     {"share", STM_SHAPE_BOOL, "false", .offset = S(share), .text = "may share its GPUs with other steps that may"},
-    {"devices", STM_SHAPE_TEXTS, NULL, .offset = S(devices), .text = "GPUs by position in CUDA_VISIBLE_DEVICES or by UUID, in turn for the replicas; default: the planner chooses"},
+    {"devices", STM_SHAPE_TEXTS, NULL, .offset = S(devices),
+     .text = "GPUs by position in CUDA_VISIBLE_DEVICES or by UUID, in turn for the replicas; default: the planner chooses"},
 };
 static const stm_key retry_keys[] = {
     {"times", STM_SHAPE_INT, "0", 0, 1000, .offset = S(retry_times), .text = "attempts after the first"},
@@ -73,9 +77,12 @@ static const stm_key retry_keys[] = {
      .text = "classes of failure worth another attempt"},
 };
 static const stm_key timeout_keys[] = {
-    {"load", STM_SHAPE_DURATION, "600s", -1, 1e9, .above = true, .offset = S(load_timeout), .text = "longest load of a replica, or none"},
-    {"batch", STM_SHAPE_DURATION, "none", -1, 1e9, .above = true, .offset = S(batch_timeout), .text = "longest time for one batch, or none"},
-    {"unload", STM_SHAPE_DURATION, "60s", -1, 1e9, .above = true, .offset = S(unload_timeout), .text = "longest unload of a replica, or none"},
+    {"load", STM_SHAPE_DURATION, "600s", -1, 1e9, .above = true, .offset = S(load_timeout),
+     .text = "longest load of a replica, or none"},
+    {"batch", STM_SHAPE_DURATION, "none", -1, 1e9, .above = true, .offset = S(batch_timeout),
+     .text = "longest time for one batch, or none"},
+    {"unload", STM_SHAPE_DURATION, "60s", -1, 1e9, .above = true, .offset = S(unload_timeout),
+     .text = "longest unload of a replica, or none"},
 };
 static const stm_key stop_keys[] = {
     {"failed", STM_SHAPE_FLOAT, "0.5", 0, 1, .above = true, .offset = S(stop_failed), .text = "share of rows"},

@@ -1,5 +1,5 @@
-/* Files that a pipeline writes: each is one that can be written, no two sinks write the same one, none writes what the pipeline reads or what
- * the run itself keeps. Known from the plan, before a row is lost to it. */
+/* Files that a pipeline writes: each is one that can be written, no two sinks write the same one, none writes what the pipeline
+ * reads or what the run itself keeps. Known from the plan, before a row is lost to it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,7 +166,8 @@ static mill_status check_place(const output *o, mill_error *err)
     }
     const bool there = stat(o->path, &info) == 0;
     if (o->link && (!there || S_ISREG(info.st_mode))) { /* /dev/stdout may be one */
-        mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s is a symbolic link, which the output would replace", o->param->name, o->text);
+        mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s is a symbolic link, which the output would replace", o->param->name,
+                  o->text);
         return refuse(o, err);
     }
     if (there) {
@@ -202,10 +203,11 @@ static mill_status check_inputs(const all_files *f, const output *o, mill_error 
         if (in->who == NULL)
             mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": %s %s", o->param->name, in->path, in->what);
         else if (inside)
-            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s reads the folder %s, which this would write into", o->param->name,
-                      in->who, in->path);
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s reads the folder %s, which this would write into",
+                      o->param->name, in->who, in->path);
         else if (strcmp(in->path, o->path) == 0)
-            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s reads the file that this would write", o->param->name, in->who);
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s reads the file that this would write", o->param->name,
+                      in->who);
         else
             mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s reads %s, which this may write: it has the name of a part",
                       o->param->name, in->who, in->path);
@@ -221,13 +223,16 @@ static mill_status check_others(const all_files *f, const output *o, mill_error 
 
         if (!nested && !stm_output_writes(other->path, o->path) && !stm_output_writes(o->path, other->path)) continue;
         if (nested)
-            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": what step %s writes as a file, this needs as a folder, or the other way round",
+            mill_fail(err, MILL_ERR_INVALID,
+                      "parameter \"%s\": what step %s writes as a file, this needs as a folder, or the other way round",
                       o->param->name, other->step->name);
         else if (strcmp(o->path, other->path) == 0)
-            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s writes this file already", o->param->name, other->step->name);
+            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": step %s writes this file already", o->param->name,
+                      other->step->name);
         else
-            mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": of this file and that of step %s one has the name of a part of the other",
-                      o->param->name, other->step->name);
+            mill_fail(err, MILL_ERR_INVALID,
+                      "parameter \"%s\": of this file and that of step %s one has the name of a part of the other", o->param->name,
+                      other->step->name);
         mill_error_remedy(err, "Give every sink a path of its own; {union: [...]} puts rows into one file");
         return refuse(o, err);
     }
@@ -295,7 +300,8 @@ static mill_status add_output(all_files *f, const stm_graph_step *s, const mill_
     return check_output(f, o, err);
 }
 
-mill_status stm_check_outputs(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, const char *run_dir, mill_error *err)
+mill_status stm_check_outputs(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, const char *run_dir,
+                              mill_error *err)
 {
     char *real = realpath(run_dir, NULL); /* of a run directory not made yet: as it was given */
     all_files f = {.dir = real != NULL ? real : run_dir};
@@ -329,7 +335,8 @@ mill_status stm_claim_outputs(const stm_plan *plan, const char *run_dir, stm_cla
         const mill_config *c = plan->steps[i].step->config;
 
         for (size_t k = 0; c != NULL && c->type->kind == MILL_SINK && k < c->type->n_params && st == MILL_OK; k++) {
-            char *path = c->type->params[k].type == MILL_PARAM_OUT_PATH && c->values[k].text != NULL ? stm_strdup(c->values[k].text) : NULL;
+            char *path =
+                c->type->params[k].type == MILL_PARAM_OUT_PATH && c->values[k].text != NULL ? stm_strdup(c->values[k].text) : NULL;
 
             if (path == NULL) continue;
             path = one_name(path);

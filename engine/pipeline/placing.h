@@ -23,8 +23,8 @@ void stm_devices_show(const stm_topology *t, const char *why, mill_format format
  */
 mill_status stm_pipeline_place(const mill_pipeline *p, const stm_graph *g, stm_plan *plan, const bool *taken, mill_error *err);
 /**
- * Claim the GPUs of the plan, so that no other run takes them. What is taken is replaced by another where the file leaves the choice
- * (placement: auto, no `devices`). Nothing is claimed under `placement: external`: then somebody else gave out the GPUs.
+ * Claim the GPUs of the plan, so that no other run takes them. What is taken is replaced by another where the file leaves the
+ * choice (placement: auto, no `devices`). Nothing is claimed under `placement: external`: then somebody else gave out the GPUs.
  * @retval MILL_ERR_BUSY  another process has what is needed; the message names it.
  */
 mill_status stm_pipeline_claim(const mill_pipeline *p, const stm_graph *g, stm_plan *plan, stm_claims **out, mill_error *err);

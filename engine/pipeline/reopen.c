@@ -12,7 +12,8 @@ static mill_status set_again(mill_pipeline *p, const stm_tree *facts, mill_error
     mill_status st = MILL_OK;
 
     for (const stm_tree *pair = list != NULL ? list->first : NULL; pair != NULL && st == MILL_OK; pair = pair->next)
-        if (pair->n == 2 && pair->first->kind == STM_TREE_TEXT) st = mill_pipeline_set(p, pair->first->text, pair->first->next->text, err);
+        if (pair->n == 2 && pair->first->kind == STM_TREE_TEXT)
+            st = mill_pipeline_set(p, pair->first->text, pair->first->next->text, err);
     return st == MILL_OK || st == MILL_ERR_NOMEM ? st : stm_refused(st, err, NULL, NULL);
 }
 
@@ -24,8 +25,12 @@ static mill_status open_again(const char *dir, const stm_tree *facts, mill_pipel
     mill_status st;
 
     if (file[0] == '\0' || edited == NULL || edited->number != 0)
-        return mill_fail(err, MILL_ERR_INVALID, "the run in %s was not started from a pipeline file alone: only the program that made its pipeline can go on with it", dir);
-    if ((path = stm_path_absolute(stm_tree_text(facts, "directory"), file)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "reading %s", file);
+        return mill_fail(
+            err, MILL_ERR_INVALID,
+            "the run in %s was not started from a pipeline file alone: only the program that made its pipeline can go on with it",
+            dir);
+    if ((path = stm_path_absolute(stm_tree_text(facts, "directory"), file)) == NULL)
+        return mill_fail(err, MILL_ERR_NOMEM, "reading %s", file);
     st = mill_pipeline_open(path, out, err);
     if (st == MILL_ERR_NOT_FOUND) {
         mill_error_context(err, "the run in %s was started with it", dir);

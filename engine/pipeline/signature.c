@@ -54,14 +54,20 @@ static void add_param(stm_signature *s, const char *step, const mill_param *p, c
     case MILL_PARAM_FLOAT:
     case MILL_PARAM_DURATION: add_number(&t, v->number); break;
     case MILL_PARAM_OUT_PATH: /* from the run directory, which may have been moved */
-        stm_text_addf(&t, "%s", written != NULL && written->kind == STM_VALUE_SCALAR && written->text != NULL ? written->text : p->default_value != NULL ? p->default_value : "");
+        stm_text_addf(&t, "%s",
+                      written != NULL && written->kind == STM_VALUE_SCALAR && written->text != NULL ? written->text
+                      : p->default_value != NULL                                                    ? p->default_value
+                                                                                                    : "");
         break;
     default:
         if (v->text != NULL) stm_text_addf(&t, "%s", v->text);
         for (size_t i = 0; i < v->n_entries; i++) {
             const stm_param_entry *e = &v->entries[i];
             if (e->type != NULL) mill_type_format(e->type, type, sizeof type);
-            stm_text_addf(&t, "%s%s%s%s", i > 0 ? ", " : "", e->key, e->key[0] != 0 ? ": " : "", e->type != NULL ? type : e->text != NULL ? e->text : "");
+            stm_text_addf(&t, "%s%s%s%s", i > 0 ? ", " : "", e->key, e->key[0] != 0 ? ": " : "",
+                          e->type != NULL   ? type
+                          : e->text != NULL ? e->text
+                                            : "");
         }
     }
     add(s, step, p->name, t.data != NULL ? t.data : "");
@@ -81,8 +87,10 @@ static bool is_script(const char *path)
     return false;
 }
 
-/* What a command line runs: the program if it is named by path, and arguments that are scripts or may be run. Others may be what it writes. */
-static void add_program(stm_signature *s, const char *step, const mill_step_type *type, const mill_config *config, const mill_param *p, const stm_param_value *v)
+/* What a command line runs: the program if it is named by path, and arguments that are scripts or may be run. Others may be what it
+ * writes. */
+static void add_program(stm_signature *s, const char *step, const mill_step_type *type, const mill_config *config,
+                        const mill_param *p, const stm_param_value *v)
 {
     const char *folder = NULL;
 
@@ -97,7 +105,8 @@ static void add_program(stm_signature *s, const char *step, const mill_step_type
         if (text[0] != '/' && folder != NULL) stm_text_addf(&path, "%s/", folder);
         stm_text_addf(&path, "%s", text);
         s->fields.failed = s->fields.failed || path.failed;
-        if (!path.failed && stat(path.data, &info) == 0 && S_ISREG(info.st_mode) && (is_script(text) || access(path.data, X_OK) == 0))
+        if (!path.failed && stat(path.data, &info) == 0 && S_ISREG(info.st_mode) &&
+            (is_script(text) || access(path.data, X_OK) == 0))
             add_file(s, step, p->name, path.data);
         stm_text_free(&path);
     }
@@ -125,11 +134,13 @@ mill_status stm_step_sign(const stm_graph_step *g, const stm_registry *reg, stm_
     snprintf(text, sizeof text, "%.63s %.24s", type->name, type->version != NULL ? type->version : "1");
     add(&s, g->name, "type", text);
     for (size_t i = 0; i < stm_registry_count(reg); i++)
-        if (stm_registry_at(reg, i) == type && stm_registry_origin(reg, i)[0] == '/') add_file(&s, g->name, "plugin", stm_registry_origin(reg, i));
+        if (stm_registry_at(reg, i) == type && stm_registry_origin(reg, i)[0] == '/')
+            add_file(&s, g->name, "plugin", stm_registry_origin(reg, i));
     for (size_t i = 0; i < type->n_params; i++) {
         const mill_param *p = &type->params[i];
         add_param(&s, g->name, p, &out->step->config->values[i], stm_value_get(g->value, p->name));
-        if ((p->flags & MILL_PARAM_PROGRAM) != 0) add_program(&s, g->name, type, out->step->config, p, &out->step->config->values[i]);
+        if ((p->flags & MILL_PARAM_PROGRAM) != 0)
+            add_program(&s, g->name, type, out->step->config, p, &out->step->config->values[i]);
     }
     for (size_t i = 0; i < sizeof keys / sizeof keys[0] && !g->gathers; i++) add_key(&s, g, keys[i]);
     if (type->kind == MILL_ROUTER || (type->flags & MILL_BATCH_SENSITIVE) != 0) {
@@ -142,7 +153,8 @@ mill_status stm_step_sign(const stm_graph_step *g, const stm_registry *reg, stm_
         snprintf(text, sizeof text, STM_EACH_TIME "%lld.%09ld", (long long)now.tv_sec, now.tv_nsec);
         add(&s, g->name, "cache", text);
     }
-    out->cache = g->keys.cache == STM_CACHE_TRUE || (g->keys.cache == STM_CACHE_AUTO && (type->flags & MILL_NONDETERMINISTIC) != 0 && type->kind == MILL_STEP);
+    out->cache = g->keys.cache == STM_CACHE_TRUE ||
+                 (g->keys.cache == STM_CACHE_AUTO && (type->flags & MILL_NONDETERMINISTIC) != 0 && type->kind == MILL_STEP);
     if (s.fields.failed) {
         stm_signature_fini(&s);
         return mill_fail(err, MILL_ERR_NOMEM, "planning step %s", g->name);

@@ -293,7 +293,8 @@ static mill_status on_scalar(struct reader *r, struct fy_event *e)
         if (v.text == NULL || (!v.quoted && v.text[0] == '\0'))
             return fail_at(r, v.place.line > 0 ? v.place : top->value.place, MILL_ERR_PARSE, "expected a key before ':'");
         if (!v.quoted && strcmp(v.text, "<<") == 0)
-            return fail_at(r, v.place, MILL_ERR_PARSE, "merge keys (<<) are not used in pipeline files: an alias stands for a whole value");
+            return fail_at(r, v.place, MILL_ERR_PARSE,
+                           "merge keys (<<) are not used in pipeline files: an alias stands for a whole value");
         if (anchor != NULL && (st = keep_anchor(r, anchor, &v, 1)) != MILL_OK) return st;
         top->key = v.text;
         top->key_place = v.place;

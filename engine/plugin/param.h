@@ -28,7 +28,8 @@ typedef struct stm_param_dirs {
     bool looks;
 } stm_param_dirs;
 
-/** Read @p v as parameter @p p. On failure *out is empty and @p err has the place of the part at fault, what was expected, a nearest name. */
+/** Read @p v as parameter @p p. On failure *out is empty and @p err has the place of the part at fault, what was expected, a
+ *  nearest name. */
 mill_status stm_param_read(const mill_param *p, const stm_value *v, const stm_param_dirs *dirs, stm_param_value *out,
                            mill_error *err);
 void stm_param_value_fini(stm_param_value *v);
@@ -42,8 +43,8 @@ const char *stm_param_type_name(int32_t type);
 
 /* path.c */
 
-/** An existing file or folder: *out = its absolute path (stm_free). NOT_FOUND names the nearest name in its folder; INVALID: it is a pipe or
- *  the like (core/filetype.h). */
+/** An existing file or folder: *out = its absolute path (stm_free). NOT_FOUND names the nearest name in its folder; INVALID: it is
+ *  a pipe or the like (core/filetype.h). */
 mill_status stm_path_input(const char *base, const char *path, char **out, mill_error *err);
 /** What a path or glob stands for, sorted, appended to @p out as entries at @p place. */
 mill_status stm_path_expand(const char *base, const char *pattern, stm_place place, stm_param_value *out, mill_error *err);

@@ -17,7 +17,8 @@ mill_status stm_search_budget(stm_team *t, int64_t *bytes, mill_error *err)
     return MILL_OK;
 }
 
-mill_status stm_search_alloc(stm_team *t, int32_t rank, size_t device_bytes, size_t pinned_bytes, stm_search_memory *out, mill_error *err)
+mill_status stm_search_alloc(stm_team *t, int32_t rank, size_t device_bytes, size_t pinned_bytes, stm_search_memory *out,
+                             mill_error *err)
 {
     const mill_status st = stm_team_alloc(t, rank, STM_MEM_DEVICE, device_bytes, &out->arena, err);
 
@@ -44,8 +45,8 @@ static void fill_lengths(const void *user, int64_t first, int64_t n, void *out)
     for (int64_t i = 0; i < n; i++) ((double *)out)[i] = p->v->length[p->pick[first + i]];
 }
 
-mill_status stm_search_load(stm_team *t, int32_t rank, const stm_twins *twins, const stm_vectors *v, const int64_t *pick, int64_t n, float *rows,
-                            double *lengths, mill_error *err)
+mill_status stm_search_load(stm_team *t, int32_t rank, const stm_twins *twins, const stm_vectors *v, const int64_t *pick, int64_t n,
+                            float *rows, double *lengths, mill_error *err)
 {
     static const stm_twins none = {0};
     const mill_status st = stm_twins_rows(twins != NULL ? twins : &none, t, rank, v->rows, pick, n, v->dim, rows, err);
@@ -53,8 +54,8 @@ mill_status stm_search_load(stm_team *t, int32_t rank, const stm_twins *twins, c
     return st != MILL_OK ? st : stm_team_upload(t, rank, lengths, n, sizeof(double), fill_lengths, &(picked){v, pick}, err);
 }
 
-mill_status stm_search_unit(stm_team *t, int32_t rank, const float *rows, const double *lengths, uint16_t *out, int64_t n, int32_t dim,
-                            mill_error *err)
+mill_status stm_search_unit(stm_team *t, int32_t rank, const float *rows, const double *lengths, uint16_t *out, int64_t n,
+                            int32_t dim, mill_error *err)
 {
     const stm_unit_args a = {rows, lengths, out, n, dim};
     mill_status st = stm_team_enter(t, rank, err);

@@ -86,8 +86,8 @@ static void put_imputed(stm_text *t, const mill_column *c, int64_t rows)
 static void put_envelope(stm_text *t, const mill_batch *b)
 {
     const stm_keys *k = &b->keys;
-    const uint32_t flags = (k->tuples != NULL ? TUPLES : 0u) | (b->marks != NULL ? MARKS : 0u) | (b->imputed != NULL ? IMPUTED : 0u) |
-                           (b->end ? END : 0u) | (b->failed ? FAILED : 0u);
+    const uint32_t flags = (k->tuples != NULL ? TUPLES : 0u) | (b->marks != NULL ? MARKS : 0u) |
+                           (b->imputed != NULL ? IMPUTED : 0u) | (b->end ? END : 0u) | (b->failed ? FAILED : 0u);
 
     stm_wire_u64(t, b->seq);
     stm_wire_i64(t, b->rows);
@@ -102,7 +102,8 @@ static void put_envelope(stm_text *t, const mill_batch *b)
     stm_wire_u32(t, b->skipped);
     stm_wire_put(t, b->covered, (size_t)b->n_roots * sizeof *b->covered);
     if (k->tuples != NULL && b->rows > 0)
-        stm_wire_put(t, (const int64_t *)mill_buffer_data(k->tuples) + k->offset * k->width, (size_t)(b->rows * k->width) * sizeof(int64_t));
+        stm_wire_put(t, (const int64_t *)mill_buffer_data(k->tuples) + k->offset * k->width,
+                     (size_t)(b->rows * k->width) * sizeof(int64_t));
     if (b->marks != NULL) put_marks(t, b);
     for (int32_t i = 0; b->imputed != NULL && i < b->n_columns; i++) put_imputed(t, b->imputed[i], b->rows);
 }
@@ -158,7 +159,10 @@ struct stm_batch_source {
     stm_ipc_reader *ipc;
 };
 
-static mill_status malformed(mill_error *err) { return mill_fail(err, MILL_ERR_DATA, "a stored batch is not what this version writes"); }
+static mill_status malformed(mill_error *err)
+{
+    return mill_fail(err, MILL_ERR_DATA, "a stored batch is not what this version writes");
+}
 
 /* A failure of the IPC reader is one of the data here. */
 static mill_status of_ipc(mill_status st, mill_error *err)
@@ -178,7 +182,8 @@ static mill_status begin_schema(stm_batch_source *s, const void *message, size_t
     st = stm_ipc_reader_create(s->pool, from_parts, &s->parts, &s->ipc, err);
     if (st != MILL_OK) return of_ipc(st, err);
     s->parts.left[0] = 0;
-    if (stm_ipc_reader_schema(s->ipc) != s->schema) return mill_fail(err, MILL_ERR_DATA, "a stored stream has other columns than this pipeline gives it");
+    if (stm_ipc_reader_schema(s->ipc) != s->schema)
+        return mill_fail(err, MILL_ERR_DATA, "a stored stream has other columns than this pipeline gives it");
     return MILL_OK;
 }
 
@@ -241,14 +246,16 @@ static mill_status get_envelope(stm_wire *w, mill_pool *pool, int32_t n_columns,
 {
     const uint64_t seq = stm_wire_get_u64(w);
     const int64_t rows = stm_wire_get_i64(w), f0 = stm_wire_get_i64(w), f1 = stm_wire_get_i64(w), first = stm_wire_get_i64(w);
-    const uint32_t roots = stm_wire_get_u32(w), columns = stm_wire_get_u32(w), width = stm_wire_get_u32(w), flags = stm_wire_get_u32(w),
-                   borders = stm_wire_get_u32(w), skipped = stm_wire_get_u32(w);
+    const uint32_t roots = stm_wire_get_u32(w), columns = stm_wire_get_u32(w), width = stm_wire_get_u32(w),
+                   flags = stm_wire_get_u32(w), borders = stm_wire_get_u32(w), skipped = stm_wire_get_u32(w);
     mill_batch *b = NULL;
     mill_status st = MILL_OK;
 
-    if (w->failed || rows < 0 || rows > (int64_t)MILL_BUFFER_MAX_BYTES / 8 || columns != (uint32_t)n_columns || roots > 64 || width < 1 || width > 64 || flags > 31)
+    if (w->failed || rows < 0 || rows > (int64_t)MILL_BUFFER_MAX_BYTES / 8 || columns != (uint32_t)n_columns || roots > 64 ||
+        width < 1 || width > 64 || flags > 31)
         return malformed(err);
-    if ((flags & TUPLES) == 0 && rows > 0 && (first < -1 || first > INT64_MAX - rows)) return malformed(err); /* -1: of rows without a key */
+    /* -1: of rows without a key */
+    if ((flags & TUPLES) == 0 && rows > 0 && (first < -1 || first > INT64_MAX - rows)) return malformed(err);
     if (stm_batch_create(pool, rows, n_columns, n_roots, &b) != MILL_OK) return no_memory(err);
     b->seq = seq;
     b->frontier[0] = f0;
@@ -349,7 +356,8 @@ mill_status stm_batch_source_count(const stm_vault *v, size_t stream, int64_t *b
     int64_t n = 0;
     mill_status st = stm_vault_read(v, stream, &r, err);
 
-    while (st == MILL_OK && (st = stm_segment_reader_next(r, false, &f, &end, err)) == MILL_OK && !end) n += f.kind == STM_FRAME_BATCH;
+    while (st == MILL_OK && (st = stm_segment_reader_next(r, false, &f, &end, err)) == MILL_OK && !end)
+        n += f.kind == STM_FRAME_BATCH;
     stm_segment_reader_destroy(&r);
     if (st == MILL_OK) *batches = n;
     return st;
@@ -379,8 +387,8 @@ void stm_batch_source_destroy(stm_batch_source **source)
     stm_free(s);
 }
 
-mill_status stm_batch_decode(mill_pool *pool, const mill_type *schema, int32_t n_roots, const void *schema_message, size_t n_schema, const void *frame,
-                             size_t n, mill_batch **out, mill_error *err)
+mill_status stm_batch_decode(mill_pool *pool, const mill_type *schema, int32_t n_roots, const void *schema_message, size_t n_schema,
+                             const void *frame, size_t n, mill_batch **out, mill_error *err)
 {
     stm_batch_source s = {.pool = pool, .schema = schema, .n_roots = n_roots};
     mill_status st = begin_schema(&s, schema_message, n_schema, err);

@@ -27,8 +27,8 @@ uint32_t stm_crc32c_portable(uint32_t sum, const void *bytes, size_t n)
     pthread_once(&once, make_table);
     for (; n >= 8; n -= 8, p += 8) { /* eight bytes at a time: table[k] moves a byte past k others */
         c ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-        c = table[7][c & 255] ^ table[6][c >> 8 & 255] ^ table[5][c >> 16 & 255] ^ table[4][c >> 24] ^ table[3][p[4]] ^ table[2][p[5]] ^
-            table[1][p[6]] ^ table[0][p[7]];
+        c = table[7][c & 255] ^ table[6][c >> 8 & 255] ^ table[5][c >> 16 & 255] ^ table[4][c >> 24] ^ table[3][p[4]] ^
+            table[2][p[5]] ^ table[1][p[6]] ^ table[0][p[7]];
     }
     for (; n > 0; n--, p++) c = (c >> 8) ^ table[0][(c ^ *p) & 255];
     return ~c;

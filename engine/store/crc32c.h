@@ -5,7 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/** Checksum of @p n bytes behind those that gave @p sum (0 = none yet). By the processor's instruction where there is one. Threads: any. */
+/** Checksum of @p n bytes behind those that gave @p sum (0 = none yet). By the processor's instruction where there is one. Threads:
+ *  any. */
 uint32_t stm_crc32c(uint32_t sum, const void *bytes, size_t n);
 /** The same by tables alone, for processors without it. */
 uint32_t stm_crc32c_portable(uint32_t sum, const void *bytes, size_t n);

@@ -141,13 +141,16 @@ void stm_files_close(stm_files *f)
     memset(f, 0, sizeof *f);
 }
 
-mill_status stm_files_write_all(const stm_files *f, int fd, const void *from, size_t n, int64_t at, const char *name, mill_error *err)
+mill_status stm_files_write_all(const stm_files *f, int fd, const void *from, size_t n, int64_t at, const char *name,
+                                mill_error *err)
 {
     const char *p = from;
 
     while (n > 0) {
         const int64_t put = f->pwrite(f->user, fd, p, n, at);
-        if (put <= 0) return mill_fail(err, MILL_ERR_IO, "cannot write %s at byte %lld: %s", name, (long long)at, strerror(put < 0 ? (int)-put : EIO));
+        if (put <= 0)
+            return mill_fail(err, MILL_ERR_IO, "cannot write %s at byte %lld: %s", name, (long long)at,
+                             strerror(put < 0 ? (int)-put : EIO));
         p += put;
         at += put;
         n -= (size_t)put;
@@ -161,7 +164,8 @@ mill_status stm_files_read_all(const stm_files *f, int fd, void *to, size_t n, i
 
     while (n > 0) {
         const int64_t got = f->pread(f->user, fd, p, n, at);
-        if (got < 0) return mill_fail(err, MILL_ERR_IO, "cannot read %s at byte %lld: %s", name, (long long)at, strerror((int)-got));
+        if (got < 0)
+            return mill_fail(err, MILL_ERR_IO, "cannot read %s at byte %lld: %s", name, (long long)at, strerror((int)-got));
         if (got == 0) return mill_fail(err, MILL_ERR_DATA, "%s ends at byte %lld, %zu bytes early", name, (long long)at, n);
         p += got;
         at += got;
@@ -181,10 +185,13 @@ mill_status stm_files_replace(const stm_files *f, const char *name, const void *
     fd = f->open(f->user, beside, STM_OPEN_WRITE);
     if (fd < 0) return mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(-fd));
     st = stm_files_write_all(f, fd, from, n, 0, name, err);
-    if (st == MILL_OK && (code = f->sync(f->user, fd)) < 0) st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(-code));
+    if (st == MILL_OK && (code = f->sync(f->user, fd)) < 0)
+        st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(-code));
     f->close(f->user, fd);
-    if (st == MILL_OK && (code = f->rename(f->user, beside, name)) < 0) st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(-code));
-    if (st == MILL_OK && (code = f->sync_names(f->user)) < 0) st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(-code));
+    if (st == MILL_OK && (code = f->rename(f->user, beside, name)) < 0)
+        st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(-code));
+    if (st == MILL_OK && (code = f->sync_names(f->user)) < 0)
+        st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", name, strerror(-code));
     if (st != MILL_OK) (void)f->remove(f->user, beside);
     return st;
 }

@@ -39,7 +39,8 @@ mill_status stm_files_open(const char *dir, stm_files *out, mill_error *err);
 void stm_files_close(stm_files *f);
 
 /** All of it, or the first failure. Repeats short ones. */
-mill_status stm_files_write_all(const stm_files *f, int fd, const void *from, size_t n, int64_t at, const char *name, mill_error *err);
+mill_status stm_files_write_all(const stm_files *f, int fd, const void *from, size_t n, int64_t at, const char *name,
+                                mill_error *err);
 /** @p n bytes at @p at; MILL_ERR_DATA when the file ends before. */
 mill_status stm_files_read_all(const stm_files *f, int fd, void *to, size_t n, int64_t at, const char *name, mill_error *err);
 /** Put @p n bytes under @p name as a whole: written beside, synced, renamed; a reader sees the old or the new contents. */

@@ -103,7 +103,8 @@ mill_status stm_footprint_create(const char *dir, const char *const *outputs, si
 
     if (f == NULL) return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
     pthread_mutex_init(&f->lock, NULL);
-    if ((f->spare = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0) st = mill_fail(err, MILL_ERR_IO, "cannot open /dev/null: %s", strerror(errno));
+    if ((f->spare = open("/dev/null", O_RDONLY | O_CLOEXEC)) < 0)
+        st = mill_fail(err, MILL_ERR_IO, "cannot open /dev/null: %s", strerror(errno));
     f->folders = stm_calloc((n + 2) * sizeof *f->folders);
     f->outputs = stm_calloc((n + 1) * sizeof *f->outputs);
     if (st == MILL_OK && (f->folders == NULL || f->outputs == NULL)) st = mill_fail(err, MILL_ERR_NOMEM, "starting the run");
@@ -143,7 +144,8 @@ static mill_status note_files(const stm_footprint *f, folder *at, mill_error *er
 {
     DIR *d = opendir(at->path);
 
-    if (d == NULL && errno != ENOENT) return mill_fail(err, MILL_ERR_IO, "cannot read the folder %s: %s", at->path, strerror(errno));
+    if (d == NULL && errno != ENOENT)
+        return mill_fail(err, MILL_ERR_IO, "cannot read the folder %s: %s", at->path, strerror(errno));
     at->looked = true;
     for (struct dirent *e; d != NULL && at->looked && (e = readdir(d)) != NULL;) {
         if (at == f->folders && is_claim(f, e->d_name)) continue;
@@ -260,7 +262,8 @@ stm_footprint *stm_footprint_read(const char *from, size_t n)
     f->folders = ok ? stm_calloc(folders * sizeof *f->folders) : NULL;
     f->outputs = ok ? stm_calloc((outputs + 1) * sizeof *f->outputs) : NULL;
     ok = f->folders != NULL && f->outputs != NULL;
-    while (ok && f->n_folders < folders) ok = read_folder(&f->folders[f->n_folders++], &from, end); /* counted also when it was not whole */
+    /* counted also when it was not whole */
+    while (ok && f->n_folders < folders) ok = read_folder(&f->folders[f->n_folders++], &from, end);
     for (; ok && f->n_outputs < outputs; f->n_outputs += ok)
         ok = (text = next_text(&from, end)) != NULL && (f->outputs[f->n_outputs] = stm_strdup(text)) != NULL;
     if (!ok) stm_footprint_destroy(&f);
@@ -342,9 +345,12 @@ static void put_back(const char *dir, const kept *k)
     stm_text_addf(&path, "%s/%s", dir, k->name);
     stm_text_addf(&beside, "%s/.%s.tmp", dir, k->name);
     if (!path.failed && !beside.failed && stat(path.data, &now) == 0 && now.st_ino == k->info.st_ino) {
-        if (now.st_size > k->info.st_size && truncate(path.data, k->info.st_size) == 0) (void)utimensat(AT_FDCWD, path.data, times, 0);
-    } else if (!path.failed && !beside.failed && (fd = open(beside.data, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, k->info.st_mode & 0777)) >= 0) {
-        const bool whole = fchmod(fd, k->info.st_mode & 07777) == 0 && copy(k->fd, fd) && fsync(fd) == 0; /* or a loss of power leaves neither */
+        if (now.st_size > k->info.st_size && truncate(path.data, k->info.st_size) == 0)
+            (void)utimensat(AT_FDCWD, path.data, times, 0);
+    } else if (!path.failed && !beside.failed &&
+               (fd = open(beside.data, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, k->info.st_mode & 0777)) >= 0) {
+        /* or a loss of power leaves neither */
+        const bool whole = fchmod(fd, k->info.st_mode & 07777) == 0 && copy(k->fd, fd) && fsync(fd) == 0;
 
         (void)futimens(fd, times);
         close(fd);

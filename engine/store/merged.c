@@ -131,7 +131,8 @@ mill_status stm_merged_next(stm_merged *m, mill_batch **out, mill_error *err)
     if (first == NULL) {
         st = stm_batch_create(m->pool, 0, m->n_columns, m->n_roots, out);
     } else {
-        if (second != NULL && compare(first, first->row, second) == 0) return mill_fail(err, MILL_ERR_DATA, "a row was made by two of the runs that are put together");
+        if (second != NULL && compare(first, first->row, second) == 0)
+            return mill_fail(err, MILL_ERR_DATA, "a row was made by two of the runs that are put together");
         for (to = first->row + 1; to < first->batch->rows && (second == NULL || compare(first, to, second) < 0);) to++;
         st = stm_batch_slice(first->batch, first->row, to - first->row, out);
         first->row = to;
@@ -158,14 +159,15 @@ mill_status stm_merged_skip(stm_merged *m, uint64_t n, const char *who, mill_err
     for (; n > 0 && st == MILL_OK; n--) {
         mill_batch *b = NULL;
         st = stm_merged_next(m, &b, err);
-        if (st == MILL_OK && b == NULL) st = mill_fail(err, MILL_ERR_DATA, "the rows that are kept of %s are fewer than were read before", who);
+        if (st == MILL_OK && b == NULL)
+            st = mill_fail(err, MILL_ERR_DATA, "the rows that are kept of %s are fewer than were read before", who);
         mill_batch_destroy(&b);
     }
     return st;
 }
 
-mill_status stm_merged_create(mill_pool *pool, const stm_merged_input *inputs, size_t n, int32_t n_columns, int32_t n_roots, stm_merged **out,
-                              mill_error *err)
+mill_status stm_merged_create(mill_pool *pool, const stm_merged_input *inputs, size_t n, int32_t n_columns, int32_t n_roots,
+                              stm_merged **out, mill_error *err)
 {
     stm_merged *m = stm_calloc(sizeof *m);
 

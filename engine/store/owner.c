@@ -151,7 +151,10 @@ static uint64_t wall_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void beat_name(uint64_t epoch, char *buf, size_t size) { snprintf(buf, size, STM_RUN_OWNER "%llu", (unsigned long long)epoch); }
+static void beat_name(uint64_t epoch, char *buf, size_t size)
+{
+    snprintf(buf, size, STM_RUN_OWNER "%llu", (unsigned long long)epoch);
+}
 
 /* 1: read; 0: there is no such file; -1: there is one that says nothing. */
 static int read_beat(const stm_files *f, uint64_t epoch, beat *b)

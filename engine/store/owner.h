@@ -1,8 +1,8 @@
 /*
  * Who writes a run directory. A writer shows that it lives in two ways: on its own machine by answering on an abstract socket named
  * after the folder and its epoch, elsewhere by a heartbeat in the file `owner.<epoch>`. Neither guards the data: of two
- * writers that both think the other dead one loses at the journal (store/vault.h), and what it wrote is never read. The file of a writer that
- * was killed stays until it has certainly ended; outputs are not shared with it until then.
+ * writers that both think the other dead one loses at the journal (store/vault.h), and what it wrote is never read. The file of a
+ * writer that was killed stays until it has certainly ended; outputs are not shared with it until then.
  */
 #ifndef STM_STORE_OWNER_H
 #define STM_STORE_OWNER_H
@@ -15,7 +15,8 @@
 
 typedef struct stm_owner stm_owner;
 
-/** The writer, as text for stm_vault_begin: machine, network namespace, process @p pid (0 = this one), which is whom to tell to stop. */
+/** The writer, as text for stm_vault_begin: machine, network namespace, process @p pid (0 = this one), which is whom to tell to
+ *  stop. */
 void stm_owner_who(long pid, char *buf, size_t size);
 /**
  * Become the writer of the next epoch of @p v, which was opened on folder @p dir; before stm_vault_begin.
@@ -25,7 +26,8 @@ void stm_owner_who(long pid, char *buf, size_t size);
  */
 mill_status stm_owner_claim(const stm_vault *v, const stm_files *files, const char *dir, double answer_s, stm_owner **out,
                             mill_error *err);
-/** Whether the writer of @p epoch has certainly ended: it said so, or it was of this machine and its socket is gone. Threads: any. Never blocks. */
+/** Whether the writer of @p epoch has certainly ended: it said so, or it was of this machine and its socket is gone. Threads: any.
+ *  Never blocks. */
 bool stm_owner_over(const stm_files *files, const char *dir, uint64_t epoch);
 /** Answer whoever asks and, now and then, write a heartbeat. At least every second. Never blocks on a socket. */
 void stm_owner_tick(stm_owner *o);

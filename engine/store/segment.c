@@ -101,7 +101,8 @@ mill_status stm_segment_flush(stm_segment *s, mill_error *err)
     return st;
 }
 
-mill_status stm_segment_append(stm_segment *s, uint32_t kind, uint64_t label, int64_t rows, const stm_bytes *pieces, size_t n, mill_error *err)
+mill_status stm_segment_append(stm_segment *s, uint32_t kind, uint64_t label, int64_t rows, const stm_bytes *pieces, size_t n,
+                               mill_error *err)
 {
     frame_head h = {.magic = FRAME, .kind = kind, .label = label, .rows = rows};
     size_t before;
@@ -153,8 +154,8 @@ struct stm_segment_reader {
     size_t cap;
 };
 
-mill_status stm_segment_reader_create(const stm_files *files, const char *stream, const stm_extent *extents, size_t n, stm_segment_reader **out,
-                                      mill_error *err)
+mill_status stm_segment_reader_create(const stm_files *files, const char *stream, const stm_extent *extents, size_t n,
+                                      stm_segment_reader **out, mill_error *err)
 {
     stm_segment_reader *r = stm_calloc(sizeof *r);
 
@@ -205,7 +206,8 @@ static mill_status open_next(stm_segment_reader *r, mill_error *err)
     if (size < 0) return mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", r->name, strerror((int)-size));
     if (e->bytes < (int64_t)sizeof h || size < e->bytes) return damaged(r, "it is shorter than the journal says", err);
     if ((st = stm_files_read_all(r->files, fd, &h, sizeof h, 0, r->name, err)) != MILL_OK) return st;
-    if (memcmp(h.magic, kMagic, sizeof h.magic) != 0 || h.crc != stm_crc32c(0, &h, offsetof(seg_head, crc))) return damaged(r, "its head is not one", err);
+    if (memcmp(h.magic, kMagic, sizeof h.magic) != 0 || h.crc != stm_crc32c(0, &h, offsetof(seg_head, crc)))
+        return damaged(r, "its head is not one", err);
     if (h.epoch != e->epoch || h.nonce != e->nonce) return damaged(r, "it is of another run", err);
     r->at = (int64_t)sizeof h;
     return MILL_OK;
@@ -226,7 +228,8 @@ static mill_status end_of_segment(stm_segment_reader *r, mill_error *err)
 {
     const stm_extent *e = &r->extents[r->i];
 
-    if (r->seen.frames != e->frames || r->seen.rows != e->rows || r->seen.chain != e->chain) return damaged(r, "it is not what the journal says", err);
+    if (r->seen.frames != e->frames || r->seen.rows != e->rows || r->seen.chain != e->chain)
+        return damaged(r, "it is not what the journal says", err);
     r->files->close(r->files->user, r->fd);
     r->fd = -1;
     r->i++;
@@ -256,12 +259,15 @@ mill_status stm_segment_reader_next(stm_segment_reader *r, bool contents, stm_fr
     }
     if (e->bytes - r->at < (int64_t)sizeof h) return damaged(r, "a frame goes past the end", err);
     if ((st = stm_files_read_all(r->files, r->fd, &h, sizeof h, r->at, r->name, err)) != MILL_OK) return st;
-    if (h.magic != FRAME || h.crc != stm_crc32c(0, &h, offsetof(frame_head, crc))) return damaged(r, "the head of a frame is not one", err);
-    if (h.bytes > (uint64_t)(e->bytes - r->at - (int64_t)sizeof h) || h.rows < 0) return damaged(r, "a frame goes past the end", err);
+    if (h.magic != FRAME || h.crc != stm_crc32c(0, &h, offsetof(frame_head, crc)))
+        return damaged(r, "the head of a frame is not one", err);
+    if (h.bytes > (uint64_t)(e->bytes - r->at - (int64_t)sizeof h) || h.rows < 0)
+        return damaged(r, "a frame goes past the end", err);
     if (h.chain != chain_of(r->seen.chain, &h)) return damaged(r, "a frame is missing", err);
     if (contents) {
         if ((st = room(r, h.bytes, err)) != MILL_OK) return st;
-        if ((st = stm_files_read_all(r->files, r->fd, r->buf, h.bytes, r->at + (int64_t)sizeof h, r->name, err)) != MILL_OK) return st;
+        if ((st = stm_files_read_all(r->files, r->fd, r->buf, h.bytes, r->at + (int64_t)sizeof h, r->name, err)) != MILL_OK)
+            return st;
         if (stm_crc32c(0, r->buf, h.bytes) != h.payload_crc) return damaged(r, "the contents of a frame have changed", err);
     }
     r->at += (int64_t)(sizeof h + padded(h.bytes));

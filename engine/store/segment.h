@@ -3,8 +3,8 @@
  * of 64 bytes; how far a segment counts is said by the journal, never by its length.
  *
  *   segment:  magic "SMSEG1\0\0" | epoch u64 | nonce u64 | zeroes ... | CRC of the 60 bytes before u32          64 bytes
- *   frame:    magic u32 | kind u32 | label u64 | rows i64 | bytes u64 | CRC of payload u32 | chain u32 | zeroes | CRC of the 60 before u32
- *             payload, then zeroes up to a multiple of 64
+ *   frame:    magic u32 | kind u32 | label u64 | rows i64 | bytes u64 | CRC of payload u32 | chain u32 | zeroes | CRC of the 60
+ *             before u32 payload, then zeroes up to a multiple of 64
  *
  * chain = CRC of (chain of the frame before, the first 36 bytes of this head): so it stands for everything up to this frame.
  */
@@ -46,9 +46,10 @@ typedef struct stm_segment {
 } stm_segment;
 
 void stm_segment_init(stm_segment *s, const stm_files *files, const char *stream, uint64_t epoch, uint64_t nonce);
-/** Append a frame. Bytes gather up to a quarter MiB before they are written. On failure nothing was appended; what was before may be tried
- *  again. Blocks: on the disk. */
-mill_status stm_segment_append(stm_segment *s, uint32_t kind, uint64_t label, int64_t rows, const stm_bytes *pieces, size_t n, mill_error *err);
+/** Append a frame. Bytes gather up to a quarter MiB before they are written. On failure nothing was appended; what was before may
+ *  be tried again. Blocks: on the disk. */
+mill_status stm_segment_append(stm_segment *s, uint32_t kind, uint64_t label, int64_t rows, const stm_bytes *pieces, size_t n,
+                               mill_error *err);
 /** Write what is held. After a failure it is held still. */
 mill_status stm_segment_flush(stm_segment *s, mill_error *err);
 void stm_segment_fini(stm_segment *s);
@@ -64,10 +65,10 @@ typedef struct stm_frame {
 /** Reads the segments of a stream one after the other, as far as their extents say. */
 typedef struct stm_segment_reader stm_segment_reader;
 /** @p extents are copied. Files are opened as they are reached. */
-mill_status stm_segment_reader_create(const stm_files *files, const char *stream, const stm_extent *extents, size_t n, stm_segment_reader **out,
-                                      mill_error *err);
-/** The next frame; *end = true behind the last. What is read is held against its checksums, and the end of each segment against its extent:
- *  MILL_ERR_DATA names the file and the byte. @p contents false: only the head is read (data NULL). */
+mill_status stm_segment_reader_create(const stm_files *files, const char *stream, const stm_extent *extents, size_t n,
+                                      stm_segment_reader **out, mill_error *err);
+/** The next frame; *end = true behind the last. What is read is held against its checksums, and the end of each segment against its
+ *  extent: MILL_ERR_DATA names the file and the byte. @p contents false: only the head is read (data NULL). */
 mill_status stm_segment_reader_next(stm_segment_reader *r, bool contents, stm_frame *out, bool *end, mill_error *err);
 void stm_segment_reader_destroy(stm_segment_reader **r);
 

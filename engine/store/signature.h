@@ -18,11 +18,12 @@ typedef struct stm_signature {
 } stm_signature;
 
 void stm_signature_add(stm_signature *s, const char *name, const char *value);
-/** The identity of a file, or of the files in a folder, as one field: of small files the contents; of larger ones the size, the time of the last
- *  change and 64 samples. What is not there is a value, too. Blocks: reads. */
+/** The identity of a file, or of the files in a folder, as one field: of small files the contents; of larger ones the size, the
+ *  time of the last change and 64 samples. What is not there is a value, too. Blocks: reads. */
 void stm_signature_add_file(stm_signature *s, const char *name, const char *path);
 void stm_signature_digest(const stm_signature *s, unsigned char out[STM_SIGNATURE_BYTES]);
-/** "step out: path was a.jsonl, is b.jsonl; model models/x changed; ..." of two lists of fields, at most @p max of them; how many differ. Nothing of
+/** "step out: path was a.jsonl, is b.jsonl; model models/x changed; ..." of two lists of fields, at most @p max of them; how many
+ *  differ. Nothing of
  *  @p before is trusted. */
 int stm_signature_changes(const void *before, size_t n_before, const void *after, size_t n_after, int max, stm_text *out);
 /** Value of the field @p name; NULL = there is none. Nothing of @p fields is trusted. */

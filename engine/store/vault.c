@@ -108,7 +108,8 @@ static mill_status find(stm_vault *v, bool fresh, mill_error *err)
         mill_error why = {0};
         st = read_epoch(v, l.journals[i], &why);
         if (st == MILL_OK) break;
-        if (st == MILL_ERR_NOT_FOUND || (fresh && (st == MILL_ERR_DATA || st == MILL_ERR_UNSUPPORTED))) { /* its writer was gone before it had begun; the epoch before it counts */
+        if (st == MILL_ERR_NOT_FOUND || (fresh && (st == MILL_ERR_DATA || st == MILL_ERR_UNSUPPORTED))) {
+            /* its writer was gone before it had begun; the epoch before it counts */
             st = MILL_OK;
             continue;
         }
@@ -170,7 +171,8 @@ size_t stm_vault_streams(const stm_vault *v) { return v->tables.n_streams; }
 stm_vault_part stm_vault_part_at(const stm_vault *v, size_t i)
 {
     const stm_part_state *p = &v->tables.parts[i];
-    stm_vault_part out = {.name = p->name, .fields = p->fields.data, .n_fields = p->fields.bytes, .state = p->state.data, .n_state = p->state.bytes};
+    stm_vault_part out = {
+        .name = p->name, .fields = p->fields.data, .n_fields = p->fields.bytes, .state = p->state.data, .n_state = p->state.bytes};
 
     memcpy(out.signature, p->signature, sizeof out.signature);
     return out;
@@ -216,7 +218,8 @@ mill_status stm_vault_read(const stm_vault *v, size_t stream, stm_segment_reader
 
 /* ---- the next epoch ----------------------------------------------------------------------------------------------- */
 
-static mill_status take_stream(const stm_vault *v, const stm_vault_stream *from, uint64_t epoch, stm_stream_state *to, mill_error *err)
+static mill_status take_stream(const stm_vault *v, const stm_vault_stream *from, uint64_t epoch, stm_stream_state *to,
+                               mill_error *err)
 {
     const int32_t k = from->keep ? stm_vault_find_stream(v, from->name) : -1;
     const stm_stream_state *old = k >= 0 ? &v->tables.streams[k] : NULL;
@@ -234,8 +237,8 @@ static mill_status take_stream(const stm_vault *v, const stm_vault_stream *from,
     return MILL_OK;
 }
 
-static mill_status make_tables(const stm_vault *v, const stm_vault_part *parts, size_t n_parts, const stm_vault_stream *streams, size_t n_streams,
-                               const char *who, uint64_t epoch, stm_tables *t, mill_error *err)
+static mill_status make_tables(const stm_vault *v, const stm_vault_part *parts, size_t n_parts, const stm_vault_stream *streams,
+                               size_t n_streams, const char *who, uint64_t epoch, stm_tables *t, mill_error *err)
 {
     mill_status st = MILL_OK;
 
@@ -243,13 +246,15 @@ static mill_status make_tables(const stm_vault *v, const stm_vault_part *parts, 
     stm_text_add(&t->who, who, strlen(who));
     t->parts = stm_calloc((n_parts + 1) * sizeof *t->parts);
     t->streams = stm_calloc((n_streams + 1) * sizeof *t->streams);
-    if (t->parts == NULL || t->streams == NULL || t->who.failed) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the streams of the run");
+    if (t->parts == NULL || t->streams == NULL || t->who.failed)
+        return mill_fail(err, MILL_ERR_NOMEM, "no memory for the streams of the run");
     t->n_parts = n_parts;
     t->n_streams = n_streams;
     for (size_t i = 0; i < n_streams; i++) t->streams[i].segment.fd = -1;
     for (size_t i = 0; i < n_parts; i++) {
         stm_part_state *p = &t->parts[i];
-        if (!stm_stream_name_ok(parts[i].name)) return mill_fail(err, MILL_ERR_INVALID, "not the name of a component: %s", parts[i].name);
+        if (!stm_stream_name_ok(parts[i].name))
+            return mill_fail(err, MILL_ERR_INVALID, "not the name of a component: %s", parts[i].name);
         strcpy(p->name, parts[i].name);
         memcpy(p->signature, parts[i].signature, sizeof p->signature);
         stm_text_add(&p->fields, parts[i].fields, parts[i].n_fields);
@@ -274,12 +279,13 @@ static mill_status write_base(stm_vault *v, const stm_tables *t, mill_error *err
     stm_tables_encode_base(t, &v->record);
     if (v->record.failed) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the first record of the journal");
     if ((st = stm_journal_append(&v->journal, STM_RECORD_BASE, v->record.data, v->record.bytes, err)) != MILL_OK) return st;
-    if ((code = v->files.sync_names(v->files.user)) < 0) return mill_fail(err, MILL_ERR_IO, "cannot sync the run directory: %s", strerror(-code));
+    if ((code = v->files.sync_names(v->files.user)) < 0)
+        return mill_fail(err, MILL_ERR_IO, "cannot sync the run directory: %s", strerror(-code));
     return MILL_OK;
 }
 
-mill_status stm_vault_begin(stm_vault *v, const stm_vault_part *parts, size_t n_parts, const stm_vault_stream *streams, size_t n_streams, const char *who,
-                            mill_error *err)
+mill_status stm_vault_begin(stm_vault *v, const stm_vault_part *parts, size_t n_parts, const stm_vault_stream *streams,
+                            size_t n_streams, const char *who, mill_error *err)
 {
     const uint64_t epoch = v->highest + 1;
     stm_tables t;
@@ -303,8 +309,8 @@ mill_status stm_vault_begin(stm_vault *v, const stm_vault_part *parts, size_t n_
 
 /* ---- commits ------------------------------------------------------------------------------------------------------ */
 
-mill_status stm_vault_append(stm_vault *v, size_t stream, uint32_t kind, uint64_t label, int64_t rows, const stm_bytes *pieces, size_t n,
-                             mill_error *err)
+mill_status stm_vault_append(stm_vault *v, size_t stream, uint32_t kind, uint64_t label, int64_t rows, const stm_bytes *pieces,
+                             size_t n, mill_error *err)
 {
     stm_segment *s = &v->tables.streams[stream].segment;
     const int64_t before = s->end.bytes;
@@ -362,9 +368,11 @@ static mill_status still_ours(const stm_vault *v, mill_error *err)
     char name[40];
 
     stm_journal_name(v->epoch + 1, name, sizeof name);
-    if (v->files.exists(v->files.user, name) == 1) return mill_fail(err, MILL_ERR_BUSY, "the run directory was taken over by another run");
+    if (v->files.exists(v->files.user, name) == 1)
+        return mill_fail(err, MILL_ERR_BUSY, "the run directory was taken over by another run");
     stm_journal_name(v->epoch, name, sizeof name);
-    if (v->files.exists(v->files.user, name) == 0) return mill_fail(err, MILL_ERR_BUSY, "the run directory was taken over by another run");
+    if (v->files.exists(v->files.user, name) == 0)
+        return mill_fail(err, MILL_ERR_BUSY, "the run directory was taken over by another run");
     return MILL_OK;
 }
 
@@ -406,7 +414,9 @@ static bool counts(const stm_vault *v, const char *name)
 
     for (size_t i = 0; i < v->tables.n_streams; i++)
         for (size_t k = 0; k < v->tables.streams[i].n_extents; k++)
-            if (stm_segment_name(v->tables.streams[i].name, v->tables.streams[i].extents[k].epoch, own, sizeof own) && strcmp(own, name) == 0) return true;
+            if (stm_segment_name(v->tables.streams[i].name, v->tables.streams[i].extents[k].epoch, own, sizeof own) &&
+                strcmp(own, name) == 0)
+                return true;
     return false;
 }
 
@@ -420,8 +430,8 @@ static void note_old(const char *name, void *ctx)
     strcpy(s->names[s->n++], name);
 }
 
-/* What older epochs left and nobody counts on. Only after the first commit: until then the epoch before may still be the one that is
- * found. A failure does no harm: the next epoch tries again. */
+/* What older epochs left and nobody counts on. Only after the first commit: until then the epoch before may still be the one that
+ * is found. A failure does no harm: the next epoch tries again. */
 static void tidy(stm_vault *v)
 {
     sweep s = {.v = v};

@@ -46,7 +46,8 @@ typedef struct stm_vault_opts {
     bool fresh;             /* take over nothing, not even the complaint about a damaged journal, or one of another version */
 } stm_vault_opts;
 
-/** Find out what is there. Changes nothing. @retval MILL_ERR_DATA  the journal is damaged beyond what a crash can do. Blocks: on the disk. */
+/** Find out what is there. Changes nothing. @retval MILL_ERR_DATA  the journal is damaged beyond what a crash can do. Blocks: on
+ *  the disk. */
 mill_status stm_vault_open(const stm_vault_opts *opts, stm_vault **out, mill_error *err);
 /** Closes files; what was not committed is lost. Sets *v to NULL, accepts NULL. */
 void stm_vault_close(stm_vault **v);
@@ -70,11 +71,11 @@ int32_t stm_vault_find_stream(const stm_vault *v, const char *name);
 
 /** Open the next epoch. Parts and streams are copied, with their order as index from now on. @p who: text about this process.
  *  @retval MILL_ERR_BUSY  somebody else opened it at the same time. */
-mill_status stm_vault_begin(stm_vault *v, const stm_vault_part *parts, size_t n_parts, const stm_vault_stream *streams, size_t n_streams, const char *who,
-                            mill_error *err);
+mill_status stm_vault_begin(stm_vault *v, const stm_vault_part *parts, size_t n_parts, const stm_vault_stream *streams,
+                            size_t n_streams, const char *who, mill_error *err);
 /** Append a frame to stream @p stream (not complete). Threads: one per stream. */
-mill_status stm_vault_append(stm_vault *v, size_t stream, uint32_t kind, uint64_t label, int64_t rows, const stm_bytes *pieces, size_t n,
-                             mill_error *err);
+mill_status stm_vault_append(stm_vault *v, size_t stream, uint32_t kind, uint64_t label, int64_t rows, const stm_bytes *pieces,
+                             size_t n, mill_error *err);
 /** The next commit takes the stream up to here; @p complete: it has ended. Threads: as append. */
 mill_status stm_vault_mark(stm_vault *v, size_t stream, bool complete, mill_error *err);
 /** The next commit takes the stream as far as the last one did. Threads: as commit. */
@@ -84,9 +85,9 @@ mill_status stm_vault_set_state(stm_vault *v, size_t part, const void *state, si
 /** Bytes appended to all streams since the last commit, about. Threads: any. */
 int64_t stm_vault_pending(const stm_vault *v);
 /**
- * Make all that is marked durable, and the states. On success it is what a later open finds; on failure that is still the commit before
- * (or, when the very last sync failed, either). MILL_ERR_IO after a failed write may be tried again; after a failed sync every
- * further commit fails.
+ * Make all that is marked durable, and the states. On success it is what a later open finds; on failure that is still the commit
+ * before (or, when the very last sync failed, either). MILL_ERR_IO after a failed write may be tried again; after a failed sync
+ * every further commit fails.
  * @retval MILL_ERR_BUSY  the run directory was taken over by another process.
  */
 mill_status stm_vault_commit(stm_vault *v, mill_error *err);

@@ -113,12 +113,15 @@ static void get_name(stm_wire *w, char *name)
 
 static bool extent_ok(const stm_extent *e)
 {
-    return e->bytes >= 0 && e->frames >= 0 && e->rows >= 0 && e->bytes % STM_SEGMENT_ALIGN == 0 && e->frames <= e->bytes / STM_SEGMENT_ALIGN &&
-           (e->frames > 0 || e->rows == 0);
+    return e->bytes >= 0 && e->frames >= 0 && e->rows >= 0 && e->bytes % STM_SEGMENT_ALIGN == 0 &&
+           e->frames <= e->bytes / STM_SEGMENT_ALIGN && (e->frames > 0 || e->rows == 0);
 }
 
 static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory for what the journal says"); }
-static mill_status malformed(mill_error *err) { return mill_fail(err, MILL_ERR_DATA, "a record of the journal is not what this version writes"); }
+static mill_status malformed(mill_error *err)
+{
+    return mill_fail(err, MILL_ERR_DATA, "a record of the journal is not what this version writes");
+}
 
 static mill_status get_streams(stm_wire *w, stm_tables *t, uint64_t epoch, mill_error *err)
 {
@@ -155,11 +158,15 @@ static mill_status get_base(stm_wire *w, stm_tables *t, uint64_t epoch, mill_err
     uint32_t n_parts, n_streams, n_who;
 
     if (!w->failed && version != VERSION)
-        return mill_fail(err, MILL_ERR_UNSUPPORTED, "the run directory was written by another version of stepmill (format %u; this one reads %u)", version, VERSION);
+        return mill_fail(err, MILL_ERR_UNSUPPORTED,
+                         "the run directory was written by another version of stepmill (format %u; this one reads %u)", version,
+                         VERSION);
     n_parts = stm_wire_get_u32(w);
     n_streams = stm_wire_get_u32(w);
     n_who = stm_wire_get_u32(w);
-    if (w->failed || n_parts > MAX_TABLE || n_streams > MAX_TABLE || n_parts > (size_t)(w->end - w->at) || n_streams > (size_t)(w->end - w->at)) return malformed(err);
+    if (w->failed || n_parts > MAX_TABLE || n_streams > MAX_TABLE || n_parts > (size_t)(w->end - w->at) ||
+        n_streams > (size_t)(w->end - w->at))
+        return malformed(err);
     if (!get_text(w, n_who, &t->who)) return no_memory(err);
     skip_pad(w, start);
     t->parts = stm_calloc((n_parts + 1) * sizeof *t->parts);

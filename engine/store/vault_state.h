@@ -34,7 +34,8 @@ void stm_tables_fini(stm_tables *t);
 /** Whether memory ran out is in out->failed. */
 void stm_tables_encode_base(const stm_tables *t, stm_text *out);
 void stm_tables_encode_commit(const stm_tables *t, stm_text *out);
-/** Both check everything: names, counts, sums. MILL_ERR_DATA. On failure of the first *t is empty, of the second it may be half applied. @p epoch,
+/** Both check everything: names, counts, sums. MILL_ERR_DATA. On failure of the first *t is empty, of the second it may be half
+ *  applied. @p epoch,
  *  @p nonce: of the journal. */
 mill_status stm_tables_decode_base(stm_tables *t, const void *bytes, size_t n, uint64_t epoch, mill_error *err);
 mill_status stm_tables_decode_commit(stm_tables *t, const void *bytes, size_t n, uint64_t epoch, uint64_t nonce, mill_error *err);

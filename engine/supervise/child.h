@@ -13,7 +13,8 @@ struct mill_child {
     int direct;                  /* that signal */
 };
 
-/* A signal to every process of a job comes to both, and counts once: the parent hears of ours when it has not got one of its own within so long. */
+/* A signal to every process of a job comes to both, and counts once: the parent hears of ours when it has not got one of its own
+ * within so long. */
 #define STM_SAME_SIGNAL_NS 300000000LL
 #define STM_BEAT_MS 250 /* how often a child shows that it moves */
 

@@ -4,8 +4,8 @@
 
 #include <stdint.h>
 
-/** How often it has done so, in the control group of this process (version 2 or 1), or on the machine where that cannot be read. The environment
- *  variable STEPMILL_MEMORY_EVENTS names another memory.events. -1 = unknown. */
+/** How often it has done so, in the control group of this process (version 2 or 1), or on the machine where that cannot be read.
+ *  The environment variable STEPMILL_MEMORY_EVENTS names another memory.events. -1 = unknown. */
 int64_t stm_oom_kills(void);
 
 #endif

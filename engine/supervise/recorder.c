@@ -99,7 +99,8 @@ int32_t stm_recorder_hold(stm_recorder *r, const stm_record *rec, const mill_bat
         const uint32_t at = atomic_fetch_add_explicit(&r->next_held, 1, memory_order_relaxed) % STM_HELD;
         int32_t nobody = 0;
 
-        if (!atomic_compare_exchange_strong_explicit(&r->held[at].record, &nobody, -1, memory_order_acquire, memory_order_relaxed)) continue;
+        if (!atomic_compare_exchange_strong_explicit(&r->held[at].record, &nobody, -1, memory_order_acquire, memory_order_relaxed))
+            continue;
         stm_keys_of(b, &r->held[at].keys);
         atomic_store_explicit(&r->held[at].record, 1 + (int32_t)(rec - r->records), memory_order_release);
         return (int32_t)at;

@@ -24,8 +24,8 @@ typedef struct stm_advice {
 } stm_advice;
 
 /**
- * The throughput of a chain is that of its busiest step. With n times its replicas that step takes 1/n of the time, until the next one is the
- * busiest, or until the processors are full: all work grows with the throughput.
+ * The throughput of a chain is that of its busiest step. With n times its replicas that step takes 1/n of the time, until the next
+ * one is the busiest, or until the processors are full: all work grows with the throughput.
  */
 stm_advice stm_advise(const stm_picture *p);
 void stm_advice_say(const stm_picture *p, const stm_advice *a, stm_text *out);

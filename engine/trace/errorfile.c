@@ -50,7 +50,8 @@ mill_status stm_error_file_add(const char *dir, const mill_error *e, mill_error 
     } else {
         for (size_t i = 0; i < t.bytes; i++) n += t.data[i] == '\n';
         stm_error_line(e, n + 1, 0, "", "", &t);
-        st = t.failed ? mill_fail(err, MILL_ERR_NOMEM, "writing errors.jsonl") : stm_file_replace(dir, "errors.jsonl", t.data, t.bytes, err);
+        st = t.failed ? mill_fail(err, MILL_ERR_NOMEM, "writing errors.jsonl")
+                      : stm_file_replace(dir, "errors.jsonl", t.data, t.bytes, err);
     }
     stm_text_free(&t);
     return st;

@@ -36,7 +36,8 @@ mill_status stm_beside_open(const char *dir, const char *name, stm_beside *out, 
 mill_status stm_beside_end(stm_beside *b, bool whole, mill_error *err)
 {
     if (close(b->fd) == 0 && whole && rename(b->tmp, b->path) == 0) return MILL_OK;
-    const mill_status st = mill_fail(err, errno == ENOMEM ? MILL_ERR_NOMEM : MILL_ERR_IO, "cannot write %s: %s", b->path, strerror(errno));
+    const mill_status st =
+        mill_fail(err, errno == ENOMEM ? MILL_ERR_NOMEM : MILL_ERR_IO, "cannot write %s: %s", b->path, strerror(errno));
 
     unlink(b->tmp);
     return st;

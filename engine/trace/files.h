@@ -19,9 +19,11 @@ typedef struct stm_beside {
 } stm_beside;
 /** On success stm_beside_end must follow. MILL_ERR_INVALID: the path is too long; MILL_ERR_IO. */
 mill_status stm_beside_open(const char *dir, const char *name, stm_beside *out, mill_error *err);
-/** Rename it, or where it is not @p whole, as errno tells, leave what was there: MILL_ERR_IO, MILL_ERR_NOMEM. Not synced: it may be lost with the power. */
+/** Rename it, or where it is not @p whole, as errno tells, leave what was there: MILL_ERR_IO, MILL_ERR_NOMEM. Not synced: it may be
+ *  lost with the power. */
 mill_status stm_beside_end(stm_beside *b, bool whole, mill_error *err);
-/** Put @p n bytes at DIR/NAME, or leave what was there: written beside it and renamed. Not synced: it may be lost with the power. */
+/** Put @p n bytes at DIR/NAME, or leave what was there: written beside it and renamed. Not synced: it may be lost with the
+ *  power. */
 mill_status stm_file_replace(const char *dir, const char *name, const char *data, size_t n, mill_error *err);
 /** All of DIR/NAME, at most 256 MiB, appended to @p out. MILL_ERR_NOT_FOUND, MILL_ERR_IO, MILL_ERR_NOMEM. */
 mill_status stm_file_read(const char *dir, const char *name, stm_text *out, mill_error *err);

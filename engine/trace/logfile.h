@@ -12,8 +12,8 @@ typedef struct stm_logfile stm_logfile;
 mill_status stm_logfile_open(const char *dir, stm_logfile **out, mill_error *err);
 void stm_logfile_close(stm_logfile **f);
 /**
- * One line: time, level, step and replica (of @p who, "step[2]" or "step"; "" = the run), event, text. What cannot be written is dropped:
- * a log never fails a run. Threads: any. Blocks: on the disk.
+ * One line: time, level, step and replica (of @p who, "step[2]" or "step"; "" = the run), event, text. What cannot be written is
+ * dropped: a log never fails a run. Threads: any. Blocks: on the disk.
  */
 void stm_logfile_add(stm_logfile *f, stm_level level, const char *who, const char *event, const char *text);
 /** As above, as a tap of the log (core/log.h); @p user is the file. */

@@ -1,6 +1,7 @@
 #include "trace/report.h"
 
-/* Colours are told apart by everybody (blue, amber, rose, grey of different lightness); text has a contrast of 4.5 or more on its ground. */
+/* Colours are told apart by everybody (blue, amber, rose, grey of different lightness); text has a contrast of 4.5 or more on its
+ * ground. */
 const char stm_report_style[] =
     ":root{color-scheme:light "
     "dark;--bg:#f6f7f9;--card:#fff;--fg:#1b2430;--soft:#55606e;--line:#dde2e9;--busy:#2f6fde;--crowded:#d9941a;--blocked:#c4437c;"

@@ -1,6 +1,8 @@
 /*
- * Each connection:  reading (until an empty line) → writing → closed; at its deadline it is closed wherever it is. What comes is a request
- * line and lines that nobody reads; what goes out is one answer. One poll() waits for all of them, and never longer than the next deadline.
+ * Each connection:  reading (until an empty line) → writing → closed; at its deadline it is closed wherever it is. What comes is a
+ *                   request
+ * line and lines that nobody reads; what goes out is one answer. One poll() waits for all of them, and never longer than the next
+ * deadline.
  */
 #include "trace/serve.h"
 
@@ -20,7 +22,8 @@
 #include "core/fault.h"
 
 #define DEADLINE_NS (5 * STM_NS_PER_S)
-#define DEAF_NS (STM_NS_PER_S / 10) /* nobody is accepted for so long when that failed: poll would say at once that somebody waits */
+/* nobody is accepted for so long when that failed: poll would say at once that somebody waits */
+#define DEAF_NS (STM_NS_PER_S / 10)
 enum { CONNECTIONS = 16, REQUEST_BYTES = 4096, REST_BYTES = 65536 };
 
 struct connection {
@@ -132,7 +135,8 @@ static void give_bytes(struct connection *c)
     c->sent += (size_t)k;
     if (c->sent < c->answer.bytes) return;
     shutdown(c->fd, SHUT_WR);
-    while (read < REST_BYTES && (more = recv(c->fd, rest, sizeof rest, 0)) > 0) read += (size_t)more; /* left unread they would take the answer back */
+    /* left unread they would take the answer back */
+    while (read < REST_BYTES && (more = recv(c->fd, rest, sizeof rest, 0)) > 0) read += (size_t)more;
     drop(c);
 }
 
@@ -142,7 +146,8 @@ static void greet(stm_server *s)
     struct connection *oldest = &s->at[0];
 
     if (fd < 0) {
-        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) s->deaf_until_ns = stm_now_ns() + DEAF_NS; /* no descriptor is left */
+        /* no descriptor is left */
+        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) s->deaf_until_ns = stm_now_ns() + DEAF_NS;
         return;
     }
     for (int i = 0; i < CONNECTIONS && oldest->fd >= 0; i++)

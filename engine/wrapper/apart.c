@@ -1,6 +1,6 @@
 /*
- * Batches with rows that ended a process, or may (supervise/suspects.h): the former are nulled and recorded without being run, the latter
- * run in pieces, so that a death says which piece it was.
+ * Batches with rows that ended a process, or may (supervise/suspects.h): the former are nulled and recorded without being run, the
+ * latter run in pieces, so that a death says which piece it was.
  */
 #include <string.h>
 #include <time.h>
@@ -190,7 +190,8 @@ static mill_status answer_alone(stm_wrapper *w, stm_flight *f, const int64_t *ro
 }
 
 /* The rows of one entry, as run_piece. *at: how many of them were submitted. */
-static mill_status answer_piece(stm_wrapper *w, stm_flight *f, const int64_t *rows, int64_t n, int32_t entry, int64_t *at, bool *done, mill_error *err)
+static mill_status answer_piece(stm_wrapper *w, stm_flight *f, const int64_t *rows, int64_t n, int32_t entry, int64_t *at,
+                                bool *done, mill_error *err)
 {
     const bool whole = n == f->rows && entry < 0; /* as it would have been given to the step, not a copy */
     const int64_t half = entry >= 0 && n > 1 ? n / 2 : n;
@@ -231,7 +232,10 @@ mill_status stm_apart_submit(stm_wrapper *w, stm_flight *f, mill_error *err)
 {
     int64_t *rest = stm_malloc((size_t)f->rows * sizeof *rest), n = 0, first = 0;
     int32_t *entry = stm_malloc((size_t)f->rows * sizeof *entry);
-    mill_status st = rest != NULL && entry != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "step %s: out of memory for a batch of %lld rows", w->step->name, (long long)f->rows);
+    mill_status st =
+        rest != NULL && entry != NULL
+            ? MILL_OK
+            : mill_fail(err, MILL_ERR_NOMEM, "step %s: out of memory for a batch of %lld rows", w->step->name, (long long)f->rows);
     bool done = false;
 
     if (st == MILL_OK) st = sort_out(w, f, rest, entry, &n, err);
@@ -243,7 +247,8 @@ mill_status stm_apart_submit(stm_wrapper *w, stm_flight *f, mill_error *err)
         st = answer_piece(w, f, rest + first, end - first, entry[first], &at, &done, err);
         first += at;
     }
-    if (st == MILL_OK && first < n && !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed)) { /* not to be waited for: among others, then */
+    if (st == MILL_OK && first < n && !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed)) {
+        /* not to be waited for: among others, then */
         st = stm_ticket_add(w, f, rest + first, n - first, 0, 0);
         st = st == MILL_OK ? stm_tickets_offer(w, err) : mill_fail(err, st, "rows of step %s", w->step->name);
     }

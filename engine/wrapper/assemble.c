@@ -5,8 +5,8 @@
  *      many short ones    their sources lie end to end in scratch, rows are picked by an index (kernels/gather.h)
  *      bits               likewise, unless every run begins at a byte
  *
- * Runs may lie on the host, on this device or on others; what is made is on this one, behind the next mark of the step's stream. Where
- * there is no room or no kernel for it, sources come to the host and are put together there.
+ * Runs may lie on the host, on this device or on others; what is made is on this one, behind the next mark of the step's stream.
+ * Where there is no room or no kernel for it, sources come to the host and are put together there.
  */
 #include <string.h>
 

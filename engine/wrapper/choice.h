@@ -1,6 +1,7 @@
 /*
- * Which rows of its generators a run takes. All are made, since what comes before a row may decide what it is; those of others are dropped at
- * once, with their keys: so a row has the key that it has in a run of all rows, and results of several runs can be put together by it.
+ * Which rows of its generators a run takes. All are made, since what comes before a row may decide what it is; those of others are
+ * dropped at once, with their keys: so a row has the key that it has in a run of all rows, and results of several runs can be put
+ * together by it.
  */
 #ifndef STM_WRAPPER_CHOICE_H
 #define STM_WRAPPER_CHOICE_H
@@ -16,7 +17,8 @@ typedef struct stm_row_range {
     int64_t first, last;
 } stm_row_range;
 
-/** Shard number `shard` (from 0) of `shards`: every block of rows whose number has that remainder. Or, with ranges, the rows in there. */
+/** Shard number `shard` (from 0) of `shards`: every block of rows whose number has that remainder. Or, with ranges, the rows in
+ *  there. */
 typedef struct stm_row_choice {
     int32_t shard, shards;       /* shards 0: no shards */
     const stm_row_range *ranges; /* [n], in order, apart from each other; NULL = none */

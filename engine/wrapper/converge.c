@@ -1,15 +1,17 @@
 /*
- * Convergence: a row comes back on every branch it took. Columns that several branches have (those from before the router, and equally
- * named results) get, row by row, the value of the first branch the row took; columns of one branch alone are null elsewhere.
+ * Convergence: a row comes back on every branch it took. Columns that several branches have (those from before the router, and
+ * equally named results) get, row by row, the value of the first branch the row took; columns of one branch alone are null
+ * elsewhere.
  */
 #include <string.h>
 
 #include "core/alloc.h"
 #include "wrapper/replica.h"
 
-/* One column as runs of rows of the branches that speak for them. first[r] = branch of row r. get gives a branch's column, NULL = absent. */
-static mill_status coalesce(stm_wrapper *w, const int32_t *first, int64_t rows, const int32_t *in_branch, const mill_type *type, bool flags,
-                            mill_column **out)
+/* One column as runs of rows of the branches that speak for them. first[r] = branch of row r. get gives a branch's column, NULL =
+ * absent. */
+static mill_status coalesce(stm_wrapper *w, const int32_t *first, int64_t rows, const int32_t *in_branch, const mill_type *type,
+                            bool flags, mill_column **out)
 {
     mill_column **parts;
     size_t n = 0, cap = 0;
@@ -28,7 +30,8 @@ static mill_status coalesce(stm_wrapper *w, const int32_t *first, int64_t rows, 
             const int32_t at = in_branch[first[r]];
             from = !flags ? b->columns[at] : b->imputed != NULL ? b->imputed[at] : NULL;
         }
-        st = from != NULL ? stm_column_slice(from, r, end - r, &parts[n]) : mill_column_nulls(w->env->pool, type, end - r, &parts[n]);
+        st = from != NULL ? stm_column_slice(from, r, end - r, &parts[n])
+                          : mill_column_nulls(w->env->pool, type, end - r, &parts[n]);
         n += st == MILL_OK;
         r = end;
     }
@@ -38,8 +41,8 @@ static mill_status coalesce(stm_wrapper *w, const int32_t *first, int64_t rows, 
     return st;
 }
 
-static mill_status settle(stm_wrapper *w, const int32_t *first, int64_t rows, int32_t input, int32_t column, const int32_t *in_branch,
-                          const mill_type *type)
+static mill_status settle(stm_wrapper *w, const int32_t *first, int64_t rows, int32_t input, int32_t column,
+                          const int32_t *in_branch, const mill_type *type)
 {
     const int32_t n_in = w->step->n_inputs;
     mill_batch *home = w->inputs[input];
@@ -101,14 +104,16 @@ mill_status stm_converge(stm_wrapper *w, stm_ready *in, mill_error *err)
         /* In reverse: a column's home is its first branch, and later entries may still read the others. Homes are distinct. */
         for (int32_t i = 0; i < s->n_pass && st == MILL_OK; i++)
             if (s->pass[i].in_branch != NULL)
-                st = settle(w, first, rows, s->pass[i].input, s->pass[i].from, s->pass[i].in_branch, s->out.fields[s->pass[i].to].type);
+                st = settle(w, first, rows, s->pass[i].input, s->pass[i].from, s->pass[i].in_branch,
+                            s->out.fields[s->pass[i].to].type);
         for (int32_t k = 0; k < n_in && st == MILL_OK; k++)
             for (int32_t i = 0; i < s->inputs[k].n_used && st == MILL_OK; i++) {
                 const stm_used_column *u = &s->inputs[k].used[i];
                 bool passed = false; /* settled above already */
                 for (int32_t p = 0; p < s->n_pass; p++)
                     passed = passed || (s->pass[p].input == u->input && s->pass[p].from == u->column);
-                for (int32_t p = 0; p < i; p++) passed = passed || (s->inputs[k].used[p].input == u->input && s->inputs[k].used[p].column == u->column);
+                for (int32_t p = 0; p < i; p++)
+                    passed = passed || (s->inputs[k].used[p].input == u->input && s->inputs[k].used[p].column == u->column);
                 if (!passed && u->in_branch != NULL) st = settle(w, first, rows, u->input, u->column, u->in_branch, u->type);
             }
         if (st != MILL_OK) {

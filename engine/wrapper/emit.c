@@ -36,9 +36,11 @@ static mill_status check_parent(const mill_emit *e, const mill_batch *b, const m
             sum += e->parts[i].batch->rows;
         }
         if (sum <= e->in_rows) return MILL_OK; /* too few is seen when the call returns */
-        return mill_fail(err, MILL_ERR_INVALID, may ? "emitted %lld rows for %lld without saying which row each comes from (parent)"
-                                                    : "emitted %lld rows for %lld; a step that changes the number of rows must declare it (expands, filters)",
-                         (long long)sum, (long long)e->in_rows);
+        return mill_fail(
+            err, MILL_ERR_INVALID,
+            may ? "emitted %lld rows for %lld without saying which row each comes from (parent)"
+                : "emitted %lld rows for %lld; a step that changes the number of rows must declare it (expands, filters)",
+            (long long)sum, (long long)e->in_rows);
     }
     if (!may) return mill_fail(err, MILL_ERR_INVALID, "returned parent without declaring that it expands or filters");
     if (mill_buffer_bytes(parent) < (size_t)b->rows * sizeof(int64_t))

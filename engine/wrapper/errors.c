@@ -16,7 +16,9 @@ struct stm_errors {
     stm_error_record *spare; /* lock; for a failure when there is no memory for its record, which may be why it failed. NULL = it is used */
     _Atomic int64_t count; /* release by add, acquire by readers */
     _Atomic int64_t rows, total; /* relaxed */
-    int32_t *places; /* [PLACES] ids of restored records by the hash of what they are about, newer before older; 0 = none. Constant while anything runs */
+    /* [PLACES] ids of restored records by the hash of what they are about, newer before older; 0 = none. Constant while anything
+     * runs */
+    int32_t *places;
     int64_t restored, dead; /* constant while anything runs: the first so many are of an earlier run; so many of them are void */
     void (*notify)(const stm_error_record *, void *);
     void *user;
@@ -53,7 +55,8 @@ void stm_errors_destroy(stm_errors **log)
 
 static bool is_about(const stm_error_record *r, const char *step, int64_t rows, const char *first_key, const char *last_key)
 {
-    return r->rows == rows && strcmp(r->first_key, first_key) == 0 && strcmp(r->last_key, last_key) == 0 && strcmp(r->error.step, step) == 0;
+    return r->rows == rows && strcmp(r->first_key, first_key) == 0 && strcmp(r->last_key, last_key) == 0 &&
+           strcmp(r->error.step, step) == 0;
 }
 
 static size_t place_of(const char *step, const char *first_key, const char *last_key)
@@ -104,7 +107,10 @@ mill_status stm_errors_restore(stm_errors *log, const stm_error_record *rec)
     return MILL_OK;
 }
 
-bool stm_errors_is_void(const stm_errors *log, int64_t id) { return id >= 1 && id <= log->restored && log->kept[id - 1]->error.status == MILL_OK; }
+bool stm_errors_is_void(const stm_errors *log, int64_t id)
+{
+    return id >= 1 && id <= log->restored && log->kept[id - 1]->error.status == MILL_OK;
+}
 
 void stm_errors_void(stm_errors *log, int64_t id)
 {
@@ -118,7 +124,8 @@ void stm_errors_void(stm_errors *log, int64_t id)
 }
 
 /* The record of an earlier run for the same failure of the same rows, which are made again on the way; NULL = there is none. */
-static const stm_error_record *known(const stm_errors *log, const mill_error *error, int64_t rows, const char *first_key, const char *last_key)
+static const stm_error_record *known(const stm_errors *log, const mill_error *error, int64_t rows, const char *first_key,
+                                     const char *last_key)
 {
     if (rows == 0 || first_key == NULL || last_key == NULL) return NULL;
     for (size_t at = place_of(error->step, first_key, last_key); log->places[at] != 0; at = (at + 1) % PLACES) {

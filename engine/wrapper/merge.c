@@ -78,8 +78,8 @@ mill_status stm_outcome_add(stm_outcome *o, int64_t source, int64_t parent, int6
 {
     if (o->n == o->cap) { /* three arrays that grow together */
         size_t cap = o->cap, a = cap, b = cap, c = cap;
-        if (stm_grow(&o->source, &a, cap + 1, sizeof *o->source) != 0 || stm_grow(&o->parent, &b, cap + 1, sizeof *o->parent) != 0 ||
-            stm_grow(&o->error, &c, cap + 1, sizeof *o->error) != 0)
+        if (stm_grow(&o->source, &a, cap + 1, sizeof *o->source) != 0 ||
+            stm_grow(&o->parent, &b, cap + 1, sizeof *o->parent) != 0 || stm_grow(&o->error, &c, cap + 1, sizeof *o->error) != 0)
             return MILL_ERR_NOMEM;
         o->cap = a;
     }

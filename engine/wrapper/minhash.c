@@ -78,5 +78,6 @@ mill_status mill_replica_minhash(mill_replica *r, const mill_minhash_args *args,
     const mill_status st = stm_minhash_check(args, err);
 
     if (st != MILL_OK) return st;
-    return l == NULL || l->kernels == NULL || args->rows == 0 ? on_host(r->env->pool, args, out, err) : on_device(l, args, out, err);
+    return l == NULL || l->kernels == NULL || args->rows == 0 ? on_host(r->env->pool, args, out, err)
+                                                              : on_device(l, args, out, err);
 }

@@ -54,7 +54,8 @@ mill_status stm_probe_process(stm_wrapper *w, const mill_batch *in, stm_probe_ou
     return st == MILL_OK ? take(w, out, err) : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
 }
 
-mill_status stm_probe_generate(stm_wrapper *w, int64_t max_rows, mill_cursor *cursor, bool *last, stm_probe_out *out, mill_error *err)
+mill_status stm_probe_generate(stm_wrapper *w, int64_t max_rows, mill_cursor *cursor, bool *last, stm_probe_out *out,
+                               mill_error *err)
 {
     mill_status st;
 

@@ -30,7 +30,8 @@ bool stm_probe_is_breach(const mill_error *err);
 /** @p in: one batch with the columns that arrive, borrowed. @p out: empty; filled on success. */
 mill_status stm_probe_process(stm_wrapper *w, const mill_batch *in, stm_probe_out *out, mill_error *err);
 /** @p cursor is the caller's. *last as the step says it. */
-mill_status stm_probe_generate(stm_wrapper *w, int64_t max_rows, mill_cursor *cursor, bool *last, stm_probe_out *out, mill_error *err);
+mill_status stm_probe_generate(stm_wrapper *w, int64_t max_rows, mill_cursor *cursor, bool *last, stm_probe_out *out,
+                               mill_error *err);
 mill_status stm_probe_accept(stm_wrapper *w, int32_t input, const mill_batch *in, mill_error *err);
 mill_status stm_probe_write(stm_wrapper *w, const mill_batch *in, mill_error *err);
 /** Before load: open a sink at this place. */

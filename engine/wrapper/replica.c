@@ -86,7 +86,8 @@ void mill_replica_log(const mill_replica *r, mill_level level, const char *fmt, 
     char who[96];
     va_list ap;
 
-    const int known = (int)level < MILL_DEBUG ? MILL_DEBUG : (int)level > MILL_ERROR ? MILL_ERROR : (int)level; /* a plugin says which */
+    /* a plugin says which */
+    const int known = (int)level < MILL_DEBUG ? MILL_DEBUG : (int)level > MILL_ERROR ? MILL_ERROR : (int)level;
 
     snprintf(who, sizeof who, "%s[%d]", r->step->name, (int)r->index);
     va_start(ap, fmt);

@@ -6,7 +6,8 @@
 #include "stepmill/device.h"
 #include "wrapper/replica.h"
 
-mill_status mill_replica_topk(mill_replica *r, const mill_topk_args *args, mill_column *const *columns, size_t n_columns, mill_error *err)
+mill_status mill_replica_topk(mill_replica *r, const mill_topk_args *args, mill_column *const *columns, size_t n_columns,
+                              mill_error *err)
 {
     stm_twins twins = {0};
     mill_status st = stm_topk_check(args, err);
@@ -23,7 +24,8 @@ mill_status mill_replica_topk(mill_replica *r, const mill_topk_args *args, mill_
     return st;
 }
 
-mill_status mill_replica_pairs(mill_replica *r, const mill_pairs_args *args, mill_column *const *columns, size_t n_columns, mill_error *err)
+mill_status mill_replica_pairs(mill_replica *r, const mill_pairs_args *args, mill_column *const *columns, size_t n_columns,
+                               mill_error *err)
 {
     stm_twins twins = {0};
     mill_status st = stm_pairs_check(args, err);

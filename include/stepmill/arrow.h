@@ -76,14 +76,15 @@ MILL_API mill_status mill_arrow_import_type(const struct ArrowSchema *in, const 
  * @retval MILL_ERR_NOMEM    out of memory.
  * Threads: the batch's owner. Blocks: no.
  */
-MILL_API mill_status mill_arrow_export_batch(const mill_batch *batch, const mill_type *schema, struct ArrowArray *out, mill_error *err);
+MILL_API mill_status mill_arrow_export_batch(const mill_batch *batch, const mill_type *schema, struct ArrowArray *out,
+                                             mill_error *err);
 /**
  * Make a batch of a struct array. On success @p array is moved from (its release is NULL afterwards) and its memory is released
  * with the last column that shares it, from whatever thread; on failure it is still the caller's.
  * @param schema  Borrowed.
  * @param out     The caller's (mill_batch_destroy); untouched on failure.
- * @retval MILL_ERR_DATA         an offset or a text is not what it should be: each is checked. Sizes of buffers cannot be, the interface does
- *                               not tell them.
+ * @retval MILL_ERR_DATA         an offset or a text is not what it should be: each is checked. Sizes of buffers cannot be, the
+ *                               interface does not tell them.
  * @retval MILL_ERR_UNSUPPORTED  a type without counterpart, or a struct with nulls of its own rather than in its fields.
  * @retval MILL_ERR_INVALID      it is no struct, or @p array is released.
  * @retval MILL_ERR_NOMEM        memory or the pool's limit is exhausted.

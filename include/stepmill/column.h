@@ -55,7 +55,8 @@ MILL_API const char *mill_column_text(const mill_column *col, int64_t r, int64_t
 MILL_API mill_status mill_column_create(mill_pool *pool, const mill_type *type, int64_t rows, mill_buffer **validity,
                                         mill_buffer **offsets, mill_buffer **data, mill_column **children,
                                         mill_column **out, mill_error *err);
-/** @p rows nulls, a reference the caller owns. @retval MILL_ERR_INVALID  @p rows is out of range. @retval MILL_ERR_NOMEM  as above. */
+/** @p rows nulls, a reference the caller owns. @retval MILL_ERR_INVALID  @p rows is out of range. @retval MILL_ERR_NOMEM  as
+ *    above. */
 MILL_API mill_status mill_column_nulls(mill_pool *pool, const mill_type *type, int64_t rows, mill_column **out);
 
 /**
@@ -75,7 +76,8 @@ MILL_API mill_status mill_builder_int(mill_builder *b, int64_t v);   /* int32, i
 MILL_API mill_status mill_builder_float(mill_builder *b, double v);  /* float16/32/64 */
 MILL_API mill_status mill_builder_text(mill_builder *b, const char *bytes, int64_t n); /* utf8, binary, json; not checked */
 /** Lists: append the values to mill_builder_child(b, 0), then close the row. Fixed lists: exactly `length` values.
- *  Structs: one value to every child, then close the row. A child is borrowed. MILL_ERR_INVALID: children have another number of values. */
+ *  Structs: one value to every child, then close the row. A child is borrowed. MILL_ERR_INVALID: children have another number of
+ *  values. */
 MILL_API mill_builder *mill_builder_child(mill_builder *b, int32_t i);
 MILL_API mill_status mill_builder_close_row(mill_builder *b);
 /** Room for @p rows more rows and @p bytes more bytes, zeroed out validity: for bulk writers. MILL_ERR_INVALID: less than none. */
@@ -83,7 +85,8 @@ MILL_API mill_status mill_builder_reserve(mill_builder *b, int64_t rows, int64_t
 MILL_API int64_t mill_builder_rows(const mill_builder *b);
 /** Cut back to @p rows rows (to undo a half-appended record). */
 MILL_API void mill_builder_truncate(mill_builder *b, int64_t rows);
-/** Hand over what was appended as a column, a reference the caller owns; the builder is empty afterwards and can go on. MILL_ERR_NOMEM: all is as it was. */
+/** Hand over what was appended as a column, a reference the caller owns; the builder is empty afterwards and can go on.
+ *  MILL_ERR_NOMEM: all is as it was. */
 MILL_API mill_status mill_builder_finish(mill_builder *b, mill_column **out);
 
 MILL_END_DECLS

@@ -77,11 +77,12 @@ MILL_API mill_status mill_encoder_check(const char *dir, const mill_encoder_opti
 /** An open encoder. Its weights are shared by all encoders of the process (of the device) that have the same file and precision. */
 typedef struct mill_encoder mill_encoder;
 /** Open @p dir (see mill_encoder_check). @p out is owned by the caller (mill_encoder_close), untouched on failure.
- *  @retval MILL_ERR_NOMEM, MILL_ERR_DEVICE_MEM  no room for the weights, on the host or on the device; besides, what mill_encoder_check gives.
+ *  @retval MILL_ERR_NOMEM, MILL_ERR_DEVICE_MEM  no room for the weights, on the host or on the device; besides, what
+ *                                               mill_encoder_check gives.
  *  Threads: any; with a queue, its owner. Blocks: on reading files, and while another thread loads a model. */
 MILL_API mill_status mill_encoder_open(const char *dir, const mill_encoder_options *options, mill_encoder **out, mill_error *err);
-/** Release it; sets *enc to NULL, accepts NULL. Threads: any, not during mill_encoder_run or _queue. Blocks: joins its threads, waits for what it
- *  queued. Cannot fail. */
+/** Release it; sets *enc to NULL, accepts NULL. Threads: any, not during mill_encoder_run or _queue. Blocks: joins its threads,
+ *  waits for what it queued. Cannot fail. */
 MILL_API void mill_encoder_close(mill_encoder **enc);
 /** Threads: any. Blocks: no. */
 MILL_API mill_encoder_info mill_encoder_info_of(const mill_encoder *enc);
@@ -95,19 +96,19 @@ typedef struct mill_texts {
 } mill_texts;
 
 /**
- * One vector per text into out [rows][dim] on the host; zeros for a text that is absent. On the CPU, whatever `numerics` says, the bits of a vector depend on its text, the
- * model, the precision and the processor's instruction set only: not on the other texts, their order, or the number of
- * threads. On a device the same holds with MILL_NUMERICS_INVARIANT (of the device's kind and its libraries instead of the processor). Allocates
- * nothing after the first calls.
+ * One vector per text into out [rows][dim] on the host; zeros for a text that is absent. On the CPU, whatever `numerics` says, the
+ * bits of a vector depend on its text, the model, the precision and the processor's instruction set only: not on the other texts,
+ * their order, or the number of threads. On a device the same holds with MILL_NUMERICS_INVARIANT (of the device's kind and its
+ * libraries instead of the processor). Allocates nothing after the first calls.
  * @retval MILL_ERR_NOMEM    out of memory (first calls only).
  * @retval MILL_ERR_STOPPED  cancelled() said so; out is undefined.
  * Threads: one call at a time on an encoder. Blocks: computes.
  */
 MILL_API mill_status mill_encoder_run(mill_encoder *enc, const mill_texts *texts, float *out, mill_error *err);
 /**
- * The same on a device, not waited for: @p out [rows][dim] is memory of the device, there once what is queued on the stream now is done.
- * The texts are on the host and are read before it returns. To be called from the thread that owns the stream, which also raises its marks:
- * inside `process` of a step the engine does.
+ * The same on a device, not waited for: @p out [rows][dim] is memory of the device, there once what is queued on the stream now is
+ * done. The texts are on the host and are read before it returns. To be called from the thread that owns the stream, which also
+ * raises its marks: inside `process` of a step the engine does.
  * @retval MILL_ERR_UNSUPPORTED  the encoder computes on the CPU.
  * @retval MILL_ERR_AGAIN        calls before it are not done: return it, the engine calls again then.
  * @retval MILL_ERR_STOPPED      cancelled() said so.

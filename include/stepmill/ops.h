@@ -77,7 +77,8 @@ typedef struct mill_pairs_args {
 } mill_pairs_args;
 #define MILL_PAIRS_INIT {.struct_size = sizeof(mill_pairs_args), .threshold = 1.0f, .threads = 1}
 
-/** Statuses, threads and blocking as mill_topk. Every pair is looked at once (the upper triangle of the score matrix); no list of pairs is kept. */
+/** Statuses, threads and blocking as mill_topk. Every pair is looked at once (the upper triangle of the score matrix); no list of
+ *  pairs is kept. */
 MILL_API mill_status mill_pairs(const mill_pairs_args *args, mill_error *err);
 
 /** The score of two vectors of @p dim floats; NaN when one takes no part. Threads: any. Blocks: no. */
@@ -86,12 +87,13 @@ MILL_API float mill_score(int32_t metric, const float *a, const float *b, int64_
 #define MILL_MINHASHES 128
 #define MILL_SHINGLE_MAX 64
 
-/** MinHash signatures: of those of two texts about as large a share is equal as their sets of shingles overlap (Jaccard), give or take 0.044 at
- *  most (one standard error). Initialise with MILL_MINHASH_INIT. All pointers are borrowed for the call. */
+/** MinHash signatures: of those of two texts about as large a share is equal as their sets of shingles overlap (Jaccard), give or
+ *  take 0.044 at most (one standard error). Initialise with MILL_MINHASH_INIT. All pointers are borrowed for the call. */
 typedef struct mill_minhash_args {
     size_t struct_size;
     int32_t threads;        /* host threads to use, the caller's included; < 1 means 1 */
-    int32_t width;          /* bytes of a shingle, 1 .. MILL_SHINGLE_MAX: each window of so many is one; a shorter text is one itself */
+    /* bytes of a shingle, 1 .. MILL_SHINGLE_MAX: each window of so many is one; a shorter text is one itself */
+    int32_t width;
     uint64_t seed;          /* signatures of different seeds or widths have nothing in common */
     const void *bytes;      /* texts end to end */
     const int64_t *offsets; /* [rows + 1] ascending, from any number on */

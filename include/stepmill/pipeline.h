@@ -10,8 +10,9 @@ MILL_BEGIN_DECLS
  * A pipeline. All calls on one pipeline are serialised by the caller; different ones are independent. It must outlive its
  * runs (mill_run), because step types of its plugins live in it.
  *
- * Threads of all calls below, unless they say otherwise: serialised per pipeline; those that take none: any. They block on reading files where they say
- * so, and not otherwise. Texts that they take are copied. Each may also fail with MILL_ERR_NOMEM, and on failure leaves *out untouched.
+ * Threads of all calls below, unless they say otherwise: serialised per pipeline; those that take none: any. They block on reading
+ * files where they say so, and not otherwise. Texts that they take are copied. Each may also fail with MILL_ERR_NOMEM, and on
+ * failure leaves *out untouched.
  */
 typedef struct mill_pipeline mill_pipeline;
 
@@ -59,32 +60,34 @@ MILL_API mill_status mill_pipeline_connect(mill_pipeline *p, const char *from, c
 /* ---- what is wrong, what will happen ---------------------------------------------------------------------------- */
 
 /** Find whatever can be known without loading anything: keys, step types, parameters, graph, columns, headers of files.
- *  @p err says the first fault, with its place; its phase is MILL_PHASE_CHECK. The status is that of the fault: any that the caller can act on
+ *  @p err says the first fault, with its place; its phase is MILL_PHASE_CHECK. The status is that of the fault: any that the caller
+ *    can act on
  *  (stepmill/status.h), and what a step type's configure gives. Blocks: looks at files. */
 MILL_API mill_status mill_pipeline_check(mill_pipeline *p, mill_error *err);
-/** What checked out, but should be known ("order: any gives up ..."), one per line; an empty text when there is nothing. *out: mill_text_free, as of all
- *  texts below. Fails and blocks as mill_pipeline_check. */
+/** What checked out, but should be known ("order: any gives up ..."), one per line; an empty text when there is nothing. *out:
+ *  mill_text_free, as of all texts below. Fails and blocks as mill_pipeline_check. */
 MILL_API mill_status mill_pipeline_notes(mill_pipeline *p, char **out, mill_error *err);
 
 typedef enum mill_format { MILL_FORMAT_TEXT = 0, MILL_FORMAT_JSON = 1 } mill_format;
 /** What a run would do: steps, columns and types on every edge, batch sizes, replicas, credit in rows per root, memory,
  *  stages. Fails and blocks as mill_pipeline_check. */
 MILL_API mill_status mill_pipeline_plan(mill_pipeline *p, mill_format format, char **out, mill_error *err);
-/** Check and plan for the machine that a file describes (docs/placement.md) instead of this one; NULL = this one again. Such a pipeline
- *  cannot be run. The file is read when the pipeline is checked. */
+/** Check and plan for the machine that a file describes (docs/placement.md) instead of this one; NULL = this one again. Such a
+ *  pipeline cannot be run. The file is read when the pipeline is checked. */
 MILL_API mill_status mill_pipeline_use_devices(mill_pipeline *p, const char *file, mill_error *err);
-/** Check and plan for a run in @p run_dir, which sinks' relative paths start at; NULL = runs/NAME in the working directory again. It need not be there. A run
- *  says its own (mill_run_options.dir). */
+/** Check and plan for a run in @p run_dir, which sinks' relative paths start at; NULL = runs/NAME in the working directory again.
+ *  It need not be there. A run says its own (mill_run_options.dir). */
 MILL_API mill_status mill_pipeline_use_dir(mill_pipeline *p, const char *run_dir, mill_error *err);
 /** The `name` key, else the file's name without its ending. Valid until the pipeline changes. */
 MILL_API const char *mill_pipeline_name(const mill_pipeline *p);
 
 /* ---- what there is ---------------------------------------------------------------------------------------------- */
 
-/** Step types: built-in ones and those of @p plugins (paths; may be NULL). Fails where a plugin cannot be opened or a descriptor of it is wrong; so do
- *  the calls below that take plugins. Blocks: loads them. */
+/** Step types: built-in ones and those of @p plugins (paths; may be NULL). Fails where a plugin cannot be opened or a descriptor of
+ *  it is wrong; so do the calls below that take plugins. Blocks: loads them. */
 MILL_API mill_status mill_types_list(const char *const *plugins, size_t n_plugins, mill_format format, char **out, mill_error *err);
-/** Parameters, columns, kind and flags of one. @retval MILL_ERR_NOT_FOUND  there is none of that name; says the nearest. Blocks: loads plugins. */
+/** Parameters, columns, kind and flags of one. @retval MILL_ERR_NOT_FOUND  there is none of that name; says the nearest. Blocks:
+ *  loads plugins. */
 MILL_API mill_status mill_types_describe(const char *const *plugins, size_t n_plugins, const char *type, mill_format format,
                                          char **out, mill_error *err);
 /** How to run a plugin through the contract of step types. Initialise with MILL_PLUGIN_CHECK_OPTIONS_INIT; texts are borrowed. */

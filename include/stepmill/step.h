@@ -11,8 +11,8 @@
  *                 always from the same thread); calls on different replicas overlap.
  *   mill_emit     where a call puts its output. Valid during that call.
  *
- * A batch that is handed to process, submit, accept, write or route has at least one row: where none is left, there is no call. finish
- * and finalize are called all the same. What a step emits may be empty.
+ * A batch that is handed to process, submit, accept, write or route has at least one row: where none is left, there is no call.
+ * finish and finalize are called all the same. What a step emits may be empty.
  *
  * Who may call what: functions on a replica or emit, only from inside a call for that replica, except
  * mill_replica_wake and mill_replica_cancelled (any thread).
@@ -67,8 +67,9 @@ typedef struct mill_param {
 enum {
     MILL_PARAM_OPTIONAL = 1,   /* may be absent without a default */
     MILL_PARAM_NO_RESULT = 2,  /* cannot change a result: not part of the signature */
-    MILL_PARAM_PROGRAM = 4     /* strings: a command line; the program and the scripts that it names by path count with their contents. Relative
-                                  paths are from the folder that parameter `cwd` gives, or the current one */
+    /* strings: a command line; the program and the scripts that it names by path count with their contents. Relative paths are from
+     * the folder that parameter `cwd` gives, or the current one */
+    MILL_PARAM_PROGRAM = 4
 };
 
 /* ---- columns ---------------------------------------------------------------------------------------------- */
@@ -109,7 +110,8 @@ typedef struct mill_bound {
     size_t struct_size;
     size_t host_bytes;   /* outputs and scratch in host memory */
     size_t device_bytes; /* on the replica's device */
-    int64_t tokens;      /* of these rows; 0 = unknown. Without `cost`, the cost of a row in a budget is what one row of its bytes has */
+    /* of these rows; 0 = unknown. Without `cost`, the cost of a row in a budget is what one row of its bytes has */
+    int64_t tokens;
     size_t resident_bytes; /* on each of the replica's devices for as long as it is loaded: weights, tables */
 } mill_bound;
 
@@ -142,7 +144,8 @@ typedef struct mill_step_type {
 
     /** Generators: emit the next rows, at most @p max_rows (>= 1), as one batch (mill_emit_batch). @p cursor holds where to
      *  go on (size 0 = the beginning) and is moved past what was emitted; it is the only state that survives a
-     *  restart. *last = true: there is nothing after this. Emitting nothing ends the stream, too; an emitted batch of no rows does not. */
+     *  restart. *last = true: there is nothing after this. Emitting nothing ends the stream, too; an emitted batch of no rows does
+     *  not. */
     mill_status (*generate)(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err);
 
     /** Steps: one batch per input (a join has several, equal row counts), borrowed and immutable; emit the declared
@@ -154,12 +157,13 @@ typedef struct mill_step_type {
      *  taken. Rows that failed may come again under a new ticket (retries, on_error: isolate). */
     mill_status (*submit)(mill_replica *r, uint64_t ticket, mill_batch *const *in, size_t n_in, mill_error *err);
     /** Hand over what is finished (mill_results_*). Called after mill_replica_wake, and ten times a second while rows are in
-     *  flight. A failure is one of every ticket in flight: each is cancelled. But MILL_ERR_NOT_FINISHED: nothing can be done here than to wait for something
-     *  outside that may take hours, as an offline batch. The tickets stay, poll is called as before. When nothing else of the pipeline can move either, the
-     *  run ends as stopped (exit code 75), and the next one hands the same rows over again. */
+     *  flight. A failure is one of every ticket in flight: each is cancelled. But MILL_ERR_NOT_FINISHED: nothing can be done here
+     *  than to wait for something outside that may take hours, as an offline batch. The tickets stay, poll is called as before.
+     *  When nothing else of the pipeline can move either, the run ends as stopped (exit code 75), and the next one hands the same
+     *  rows over again. */
     mill_status (*poll)(mill_replica *r, mill_results *out, mill_error *err);
-    /** Forget a ticket whose rows are not all answered: it is past its deadline (timeout: {batch}), poll failed, or the run ends. Once per
-     *  ticket. No results for it any more, and its batch may be gone when this returns. */
+    /** Forget a ticket whose rows are not all answered: it is past its deadline (timeout: {batch}), poll failed, or the run ends.
+     *  Once per ticket. No results for it any more, and its batch may be gone when this returns. */
     void (*cancel)(mill_replica *r, uint64_t ticket);
     /** No more submits for now: send what waits for company. Optional. */
     mill_status (*flush)(mill_replica *r, mill_error *err);
@@ -170,8 +174,8 @@ typedef struct mill_step_type {
     mill_status (*finish)(mill_replica *r, mill_emit *out, mill_error *err);
 
     /** Sinks: open at a cursor (size 0 = new), write batches in order (borrowed), sync makes everything written so far
-     *  durable and says how to go on from there (or from the last mill_replica_mark), finalize closes the output as complete. unload
-     *  without finalize leaves it incomplete. sync optional. */
+     *  durable and says how to go on from there (or from the last mill_replica_mark), finalize closes the output as complete.
+     *  unload without finalize leaves it incomplete. sync optional. */
     mill_status (*open)(mill_replica *r, const mill_cursor *cursor, mill_error *err);
     mill_status (*write)(mill_replica *r, const mill_batch *in, mill_error *err);
     mill_status (*sync)(mill_replica *r, mill_cursor *cursor, mill_error *err);
@@ -180,10 +184,11 @@ typedef struct mill_step_type {
     /** Routers: name one or more branches for the whole batch (mill_route_to). */
     mill_status (*route)(mill_replica *r, const mill_batch *in, mill_route *out, mill_error *err);
 
-    /** Tokens of every row of @p in, for `budget: {tokens: N}`: into tokens [rows], zeroed. A row's number must not depend on the others; it
-     *  may be an estimate. @p in shows the columns of input @p input as process sees them; of a join the columns that come from one of its
-     *  inputs at a time, the others NULL, and the numbers of a row are added up. Optional. May overlap with everything; called once for
-     *  every row that arrives, by the thread that hands it on: it should be fast. A failure fails the step. */
+    /** Tokens of every row of @p in, for `budget: {tokens: N}`: into tokens [rows], zeroed. A row's number must not depend on the
+     *  others; it may be an estimate. @p in shows the columns of input @p input as process sees them; of a join the columns that
+     *  come from one of its inputs at a time, the others NULL, and the numbers of a row are added up. Optional. May overlap with
+     *  everything; called once for every row that arrives, by the thread that hands it on: it should be fast. A failure fails the
+     *  step. */
     mill_status (*cost)(const mill_step *s, size_t input, const mill_batch *in, int64_t *tokens, mill_error *err);
 } mill_step_type;
 
@@ -236,8 +241,8 @@ MILL_API const char *mill_io_column_name(const mill_io *io, size_t input, size_t
 MILL_API const mill_type *mill_io_column_type(const mill_io *io, size_t input, size_t column);
 /** Declare that the step reads column @p name (its own name; `inputs:` of the pipeline maps it). @p type is a text
  *  form, "any" or "text". *index = its place among the columns of that input's batches; the descriptor's inputs have the
- *  places 0, 1, ... of each input of a global, and of input 0 of other steps. Using a name twice gives the same place. A missing or ill-typed
- *  column is an error with the place in the pipeline file and the nearest name. @p index may be NULL. */
+ *  places 0, 1, ... of each input of a global, and of input 0 of other steps. Using a name twice gives the same place. A missing or
+ *  ill-typed column is an error with the place in the pipeline file and the nearest name. @p index may be NULL. */
 MILL_API mill_status mill_io_use(mill_io *io, size_t input, const char *name, const char *type, int32_t *index, mill_error *err);
 /** Type of the input at place @p index after mill_io_use. */
 MILL_API const mill_type *mill_io_used_type(const mill_io *io, size_t input, int32_t index);
@@ -255,8 +260,8 @@ MILL_API const char *mill_io_branch_name(const mill_io *io, size_t i);
 /* ---- the step and its replicas ----------------------------------------------------------------------------- */
 
 MILL_API const char *mill_step_name(const mill_step *s);
-/** What the pipeline's `numerics` asks of this step, also inside configure; when it says nothing, MILL_NUMERICS_INVARIANT on the CPU and
- *  MILL_NUMERICS_FAST for a step with GPUs. */
+/** What the pipeline's `numerics` asks of this step, also inside configure; when it says nothing, MILL_NUMERICS_INVARIANT on the
+ *  CPU and MILL_NUMERICS_FAST for a step with GPUs. */
 MILL_API mill_numerics mill_step_numerics(const mill_step *s);
 /** What configure worked out, shared by the replicas, read only afterwards. @p destroy (may be NULL) runs when the step goes. */
 MILL_API void mill_step_set_state(mill_step *s, void *state, void (*destroy)(void *state));
@@ -280,8 +285,8 @@ MILL_API bool mill_replica_dry_run(const mill_replica *r);
 MILL_API uint64_t mill_replica_seed(const mill_replica *r, const mill_batch *in, int64_t row);
 /** The absolute run directory; NULL when there is none (dry run). */
 MILL_API const char *mill_replica_run_dir(const mill_replica *r);
-/** Which opening of the run directory this is: 1, 2, ...; 0 = none. An unfinished file with it in its name is no other process's, not even
- *  one's that slept while the run went on elsewhere. */
+/** Which opening of the run directory this is: 1, 2, ...; 0 = none. An unfinished file with it in its name is no other process's,
+ *  not even one's that slept while the run went on elsewhere. */
 MILL_API uint64_t mill_replica_opening(const mill_replica *r);
 /** Whether the process of an earlier opening has certainly ended: nobody writes to its files any more. */
 MILL_API bool mill_replica_opening_over(const mill_replica *r, uint64_t opening);
@@ -293,21 +298,22 @@ typedef struct mill_part {
     uint64_t bytes;
     uint32_t crc32; /* of the file's bytes, as in gzip and zip */
 } mill_part;
-/** Sinks, inside open, write, finalize: @p part is complete under its own name; manifest.json of the run directory lists it from now on. One of
- *  the same path is replaced. What an earlier output of this step had and this one has not is removed once all
+/** Sinks, inside open, write, finalize: @p part is complete under its own name; manifest.json of the run directory lists it from
+ *  now on. One of the same path is replaced. What an earlier output of this step had and this one has not is removed once all
  *  outputs of the run are complete, unless another has it by then or a step reads it. */
 MILL_API mill_status mill_replica_part(const mill_replica *r, const mill_part *part, mill_error *err);
-/** Sinks with sync, inside write: the output can be gone on with here. The cursor of the next sync is of this place, and a run that goes on from it
- *  hands over the batch in hand again, whole, and those behind it: the cursor says how many rows of it are there already. For formats that can be
- *  gone on with at some rows only; without it, the cursor of sync is behind all that was written. A type that uses it answers MILL_ERR_AGAIN to a
- *  sync for which there was no such place yet, and the last one stands. */
+/** Sinks with sync, inside write: the output can be gone on with here. The cursor of the next sync is of this place, and a run that
+ *  goes on from it hands over the batch in hand again, whole, and those behind it: the cursor says how many rows of it are there
+ *  already. For formats that can be gone on with at some rows only; without it, the cursor of sync is behind all that was written.
+ *  A type that uses it answers MILL_ERR_AGAIN to a sync for which there was no such place yet, and the last one stands. */
 MILL_API void mill_replica_mark(mill_replica *r);
-/** Sinks with `errors: true`: message of an error mark of row @p row of the batch in hand; NULL if it has none. Valid during the call. */
+/** Sinks with `errors: true`: message of an error mark of row @p row of the batch in hand; NULL if it has none. Valid during the
+ *  call. */
 MILL_API const char *mill_replica_row_error(const mill_replica *r, const mill_batch *in, int64_t row);
 
 typedef enum mill_level { MILL_DEBUG = 0, MILL_INFO = 1, MILL_WARN = 2, MILL_ERROR = 3 } mill_level;
-/** Generators: what share of their input they have read so far, 0 .. 1, as far as it is known. Rows that are left, and how long they will
- *  take, are told from it; nothing else depends on it. Inside generate. Costs nothing to speak of. */
+/** Generators: what share of their input they have read so far, 0 .. 1, as far as it is known. Rows that are left, and how long
+ *  they will take, are told from it; nothing else depends on it. Inside generate. Costs nothing to speak of. */
 MILL_API void mill_replica_progress(mill_replica *r, double share);
 MILL_API void mill_replica_log(const mill_replica *r, mill_level level, const char *fmt, ...) MILL_PRINTF(3, 4);
 
@@ -329,14 +335,15 @@ MILL_API mill_status mill_emit_pass(mill_emit *out, mill_error *err);
  *  first one of the call; the caller makes the row's values null. */
 MILL_API mill_status mill_emit_row_error(mill_emit *out, int64_t row, const mill_error *cause);
 
-/** submit/poll: rows rows[0..n-1] of @p ticket are done; *batch holds one row each. Taken over on success (set to NULL); on failure the caller still
- *  owns it.
+/** submit/poll: rows rows[0..n-1] of @p ticket are done; *batch holds one row each. Taken over on success (set to NULL); on failure
+ *  the caller still owns it.
  *  @retval MILL_ERR_INVALID  no such ticket in flight, a row that has its answer, or no batch of as many rows and columns.
  *  @retval MILL_ERR_TYPE     a column has another type than declared.
  *  @retval MILL_ERR_NOMEM    out of memory. */
-MILL_API mill_status mill_results_rows(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, mill_batch **batch, mill_error *err);
-/** submit/poll: those rows failed. Rows of one call are taken to have failed together: with on_error: isolate they come again apart, a
- *  single one is given up (after retries). @p cause is copied.
+MILL_API mill_status mill_results_rows(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, mill_batch **batch,
+                                       mill_error *err);
+/** submit/poll: those rows failed. Rows of one call are taken to have failed together: with on_error: isolate they come again
+ *  apart, a single one is given up (after retries). @p cause is copied.
  *  @retval MILL_ERR_INVALID  no such ticket in flight, a row that has its answer, or no cause. */
 MILL_API mill_status mill_results_fail(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, const mill_error *cause);
 

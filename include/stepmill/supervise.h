@@ -1,7 +1,7 @@
 /*
- * Supervision: work is done by a child process, whose crashes, hangs and deaths the parent survives. When a child dies, another one goes on
- * where the run directory says; rows that were at work then are run alone, so that a row that ends processes is found and left out
- * (docs/supervisor.md).
+ * Supervision: work is done by a child process, whose crashes, hangs and deaths the parent survives. When a child dies, another one
+ * goes on where the run directory says; rows that were at work then are run alone, so that a row that ends processes is found and
+ * left out (docs/supervisor.md).
  */
 #ifndef STEPMILL_SUPERVISE_H
 #define STEPMILL_SUPERVISE_H
@@ -31,27 +31,28 @@ typedef struct mill_supervise_options {
     }
 
 /**
- * Call @p work in a child process and wait for it; after a death, in another. In a child this returns what @p work returned, and the child should
- * end with that as its exit code. In the parent it returns the last child's exit code, or its own; then @p err says why the run ended.
- * Where no process can be made, @p work is called here, with NULL.
- * Where SIGCHLD is ignored, it gets its default. Blocks INT, TERM, USR1 and HUP (unless it is ignored) for good, here and in the children, which are told through mill_child_command instead.
- * Threads: the only one of the process. Blocks: until the end.
+ * Call @p work in a child process and wait for it; after a death, in another. In a child this returns what @p work returned, and
+ * the child should end with that as its exit code. In the parent it returns the last child's exit code, or its own; then @p err
+ * says why the run ended. Where no process can be made, @p work is called here, with NULL.
+ * Where SIGCHLD is ignored, it gets its default. Blocks INT, TERM, USR1 and HUP (unless it is ignored) for good, here and in the
+ * children, which are told through mill_child_command instead. Threads: the only one of the process. Blocks: until the end.
  */
 MILL_API int mill_supervise(const mill_supervise_options *options, int (*work)(mill_child *child, void *user), void *user,
                             mill_error *err);
 
-/** In the child: the next signal that the parent has got, 0 = none within @p timeout_s. Shows the parent that this process moves, so call it again
- *  at once, from a thread of its own. Threads: one at a time. Blocks: so long at most. */
+/** In the child: the next signal that the parent has got, 0 = none within @p timeout_s. Shows the parent that this process moves,
+ *  so call it again at once, from a thread of its own. Threads: one at a time. Blocks: so long at most. */
 MILL_API int mill_child_command(mill_child *child, double timeout_s);
 /** How many children came before this one. Threads: any. Blocks: no. */
 MILL_API int mill_child_number(const mill_child *child);
 /** Whether an earlier child has opened the run directory: what --fresh forgets must not be forgotten again. Threads: any.
  *  Blocks: no. */
 MILL_API bool mill_child_went_on(const mill_child *child);
-/** In the child, before it ends by itself other than by returning from the work: its exit code is the run's. Threads: any. Blocks: no. */
+/** In the child, before it ends by itself other than by returning from the work: its exit code is the run's. Threads: any. Blocks:
+ *  no. */
 MILL_API void mill_child_end(mill_child *child);
-/** This process gives up for @p cause, which names step and replica: another is to go on. Does not return. Threads: any. Blocks: flushes what
- *  is buffered. */
+/** This process gives up for @p cause, which names step and replica: another is to go on. Does not return. Threads: any. Blocks:
+ *  flushes what is buffered. */
 MILL_API void mill_child_lose(mill_child *child, const mill_error *cause);
 
 MILL_END_DECLS

@@ -45,7 +45,8 @@ MILL_API const mill_type *mill_type_plain(mill_type_id id);
 MILL_API const mill_type *mill_type_list(const mill_type *item);
 /** fixed_list<item>[length], length >= 1; NULL when out of memory or length < 1. Threads: any. Blocks: a short lock. */
 MILL_API const mill_type *mill_type_fixed_list(const mill_type *item, int32_t length);
-/** struct<name: type, ...>; names and array are copied; NULL when out of memory or a name repeats. Threads: any. Blocks: a short lock. */
+/** struct<name: type, ...>; names and array are copied; NULL when out of memory or a name repeats. Threads: any. Blocks: a short
+ *  lock. */
 MILL_API const mill_type *mill_type_struct(const mill_field *fields, int32_t n_fields);
 /** Read the text form, e.g. "utf8", "float32", "list<int32>", "fixed_list<float32>[384]",
  *  "struct<a: utf8, b: list<int64>>". On failure *out is untouched and @p err says what was expected.

@@ -143,7 +143,8 @@ mill_status stm_device_forward_open(const stm_device_forward_opts *opts, stm_dev
     if (st == MILL_OK) {
         f->memory = memory;
         divide(f, c, opts->type, f->tokens_max, workspace);
-        /* rows of no document go through the products: whatever they hold, it was written (the library's workspace, which is last, may hold anything) */
+        /* rows of no document go through the products: whatever they hold, it was written (the library's workspace, which is last,
+         * may hold anything) */
         st = stm_stream_fill(opts->stream, memory, 0, divide(NULL, c, opts->type, f->tokens_max, 0), err);
         products.workspace = f->workspace, products.workspace_bytes = workspace;
     }

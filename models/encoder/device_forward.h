@@ -4,11 +4,11 @@
  *      host                                  stream
  *      groups of documents, as token ids,
  *      into one pinned block a call          for each group: copy ids, places, tiles up
- *                                                            lookup + norm; layers x 8 kernels; pooling     as a graph from the second time on
- *                                                            copy the vectors to where they are wanted
+ *                                                            lookup + norm; layers x 8 kernels; pooling     as a graph from the
+ *                                                            second time on copy the vectors to where they are wanted
  *
- * A group is filled up to the next of some sizes (stm_device_bucket) with tokens that belong to no document, at most a sixteenth, so that
- * a graph serves all groups of a size. Graphs are kept for the STM_DEVICE_GRAPHS sizes used last.
+ * A group is filled up to the next of some sizes (stm_device_bucket) with tokens that belong to no document, at most a sixteenth,
+ * so that a graph serves all groups of a size. Graphs are kept for the STM_DEVICE_GRAPHS sizes used last.
  */
 #ifndef STM_ENCODER_DEVICE_FORWARD_H
 #define STM_ENCODER_DEVICE_FORWARD_H
@@ -47,8 +47,9 @@ int64_t stm_device_bucket(int64_t n, int64_t most);
 size_t stm_device_forward_bytes(const stm_encoder_config *c, stm_real type, int64_t tokens);
 
 /**
- * Queue @p docs documents: document d has lengths[d] ids (0: its vector is zeros) at ids + d * stride. Their vectors go to @p out [docs][hidden], on the
- * device or on the host (then it is valid once the stream has been waited for). ids and lengths are read before it returns.
+ * Queue @p docs documents: document d has lengths[d] ids (0: its vector is zeros) at ids + d * stride. Their vectors go to @p out
+ * [docs][hidden], on the device or on the host (then it is valid once the stream has been waited for). ids and lengths are read
+ * before it returns.
  * @retval MILL_ERR_AGAIN  the calls before it are not done: after the next mark that is.
  * Blocks: no (but with @p out in pageable host memory).
  */

@@ -11,8 +11,8 @@
 #define ALIGN 256
 
 /*
- * Lays tensors into the memory on the device and fills them. It goes over all of them twice: first with no memory, when places are only
- * counted, then with it. After the first failure it does nothing.
+ * Lays tensors into the memory on the device and fills them. It goes over all of them twice: first with no memory, when places are
+ * only counted, then with it. After the first failure it does nothing.
  */
 typedef struct uploader {
     stm_device_weights *w;
@@ -229,7 +229,8 @@ static mill_status load(void *user, stm_shared **out, mill_error *err)
     }
     w->type = of->type, w->config = *c;
     w->ld = stm_device_stride(c->hidden), w->ld_wide = stm_device_stride(c->feed_forward);
-    /* The products' GELU is the one with tanh. In bf16 it stands for the one with erf, too: they differ by less than the roundings around them. */
+    /* The products' GELU is the one with tanh. In bf16 it stands for the one with erf, too: they differ by less than the roundings
+     * around them. */
     w->gelu_in_product = c->gelu == STM_GELU_TANH || of->type == STM_BF16;
     w->device = stm_device_ref(dev);
     w->file = *stm_safetensors_id(of->file);

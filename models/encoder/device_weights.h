@@ -1,9 +1,9 @@
 /*
  * Weights of an encoder on a device: uploaded once per device, file, configuration and type, shared by all encoders there.
  *
- * Matrices are of the type of the products, in rows of whole 16 bytes with zeros behind the last column; vectors that kernels of ours read are
- * f32, those that the products' epilogues read are of the products' type. Queries, keys and values are one matrix. The row of token type
- * 0 is added to the positions.
+ * Matrices are of the type of the products, in rows of whole 16 bytes with zeros behind the last column; vectors that kernels of
+ * ours read are f32, those that the products' epilogues read are of the products' type. Queries, keys and values are one matrix.
+ * The row of token type 0 is added to the positions.
  */
 #ifndef STM_ENCODER_DEVICE_WEIGHTS_H
 #define STM_ENCODER_DEVICE_WEIGHTS_H

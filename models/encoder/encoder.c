@@ -1,6 +1,7 @@
 /*
- * The public encoder. On the CPU texts are tokenised and gathered into groups of about GROUP_ROWS tokens by whichever worker is free, and
- * computed there. On a device the workers tokenise SLICE_ROWS texts, the caller queues them, and while they are computed the next are tokenised.
+ * The public encoder. On the CPU texts are tokenised and gathered into groups of about GROUP_ROWS tokens by whichever worker is
+ * free, and computed there. On a device the workers tokenise SLICE_ROWS texts, the caller queues them, and while they are computed
+ * the next are tokenised.
  */
 #include <stdatomic.h>
 #include <stdio.h>

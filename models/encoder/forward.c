@@ -59,7 +59,8 @@ mill_status stm_encoder_work_create(const stm_encoder_config *c, stm_gemm_type t
     if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for an encoder's work space");
     w->rows_max = up(rows, 64), w->docs_max = w->rows_max; /* a document has a token at least */
     w->ld = stride(c->hidden);
-    w->ld_wide = stride(type == STM_GEMM_F32 || c->feed_forward <= WIDE_COLUMNS || c->feed_forward % 32 != 0 ? c->feed_forward : WIDE_COLUMNS);
+    w->ld_wide = stride(type == STM_GEMM_F32 || c->feed_forward <= WIDE_COLUMNS || c->feed_forward % 32 != 0 ? c->feed_forward
+                                                                                                             : WIDE_COLUMNS);
     w->heads = heads_at_a_time(c, type);
     w->ld_heads = stride((int64_t)w->heads * (c->hidden / c->heads));
     const struct {

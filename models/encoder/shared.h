@@ -1,8 +1,8 @@
 /*
  * Things that several replicas use at once: made for the first who asks, shared with the others, let go by the last.
  *
- * A kind of thing is a struct that begins with stm_shared; all of one kind that are in use are on one shelf, a static variable. The shelf's lock is
- * held while a thing is made, so that whoever asks for it meanwhile waits rather than making another.
+ * A kind of thing is a struct that begins with stm_shared; all of one kind that are in use are on one shelf, a static variable. The
+ * shelf's lock is held while a thing is made, so that whoever asks for it meanwhile waits rather than making another.
  */
 #ifndef STM_ENCODER_SHARED_H
 #define STM_ENCODER_SHARED_H
@@ -27,8 +27,8 @@ typedef struct stm_shelf {
 } stm_shelf;
 #define STM_SHELF(is, make, destroy) {PTHREAD_MUTEX_INITIALIZER, NULL, is, make, destroy}
 
-/** A reference to the thing that is @p wanted, made if it is not there. *out is untouched on failure, which is that of `make`. Threads: any. Blocks: while
- *  one is made, by this thread or another. */
+/** A reference to the thing that is @p wanted, made if it is not there. *out is untouched on failure, which is that of `make`.
+ *  Threads: any. Blocks: while one is made, by this thread or another. */
 mill_status stm_shelf_get(stm_shelf *s, void *wanted, stm_shared **out, mill_error *err);
 /** Drop it; the last one destroys it. Threads: any. Blocks: as stm_shelf_get. */
 void stm_shelf_put(stm_shelf *s, stm_shared *thing);

@@ -23,8 +23,8 @@ typedef struct stm_layer_tensors {
     stm_norm_tensors attention_norm, output_norm;
 } stm_layer_tensors;
 
-/** Find them and check their shapes; *parameters (may be NULL) grows by their values. The error names the file, the tensor and the nearest
- *  name. Threads: any. */
+/** Find them and check their shapes; *parameters (may be NULL) grows by their values. The error names the file, the tensor and the
+ *  nearest name. Threads: any. */
 mill_status stm_embedding_tensors_find(const stm_safetensors *file, const stm_encoder_config *c, stm_embedding_tensors *out,
                                        int64_t *parameters, mill_error *err);
 mill_status stm_layer_tensors_find(const stm_safetensors *file, const stm_encoder_config *c, int32_t layer, stm_layer_tensors *out,

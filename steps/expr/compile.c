@@ -98,7 +98,8 @@ static mill_status read_number(compiler *c)
         c->tok.value.whole = strtoll(s, &end, 10);
         if (errno == ERANGE) return fail_at(c, c->at, MILL_ERR_PARSE, "this number is out of range");
     }
-    if (isalnum((unsigned char)*end) || *end == '_') return fail_at(c, c->at, MILL_ERR_PARSE, "a number cannot go on with a letter");
+    if (isalnum((unsigned char)*end) || *end == '_')
+        return fail_at(c, c->at, MILL_ERR_PARSE, "a number cannot go on with a letter");
     c->at = (size_t)(end - c->source);
     return MILL_OK;
 }
@@ -213,7 +214,8 @@ static mill_status parse_call(compiler *c, const char *name, size_t at, int32_t 
     if ((st = parse_or(c, &arg)) != MILL_OK || (st = expect(c, ")")) != MILL_OK) return st;
     const stm_node *n = &c->e->nodes[arg];
     if (!is_string(n->kind) && !(length && n->kind == STM_OTHER && n->op == STM_OP_COLUMN))
-        return fail_at(c, arg_at, MILL_ERR_TYPE, "%s takes a text%s, this is %s", name, length ? " or a list" : "", kind_text(n->kind));
+        return fail_at(c, arg_at, MILL_ERR_TYPE, "%s takes a text%s, this is %s", name, length ? " or a list" : "",
+                       kind_text(n->kind));
     return add(c, (stm_node){.op = length ? STM_OP_LENGTH : STM_OP_BYTES, .kind = STM_WHOLE, .a = arg, .b = -1}, out);
 }
 
@@ -415,12 +417,15 @@ static mill_status parse_compare(compiler *c, int32_t *out)
         size_t i = negative ? 6 : 0;
         while (i < sizeof ops / sizeof ops[0] && !is(c, ops[i].text)) i++;
         if (i == sizeof ops / sizeof ops[0])
-            return negative ? fail_at(c, c->tok.at, MILL_ERR_PARSE, "in, contains, matches, starts_with or ends_with is expected here") : MILL_OK;
+            return negative
+                       ? fail_at(c, c->tok.at, MILL_ERR_PARSE, "in, contains, matches, starts_with or ends_with is expected here")
+                       : MILL_OK;
         if ((st = next(c)) != MILL_OK) return st;
         const size_t at_b = c->tok.at;
         if ((st = parse_sum(c, &b)) != MILL_OK) return st;
         if (ops[i].op >= STM_OP_CONTAINS) {
-            if ((st = need(c, at, a, is_string, "a text")) != MILL_OK || (st = need(c, at_b, b, is_string, "a text")) != MILL_OK) return st;
+            if ((st = need(c, at, a, is_string, "a text")) != MILL_OK || (st = need(c, at_b, b, is_string, "a text")) != MILL_OK)
+                return st;
             st = binary(c, ops[i].op, STM_BOOL, a, b, out);
         } else {
             st = compare(c, ops[i].op, at, a, b, out);

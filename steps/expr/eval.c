@@ -130,7 +130,8 @@ static void eval_column(const stm_node *n, vector *x, const mill_batch *batch, i
             x->v.real[r] = v.type->id == MILL_FLOAT32 ? (double)((const float *)v.data)[i] : ((const double *)v.data)[i];
             break;
         case STM_STRING:
-            x->v.string[r] = (stm_string){x->null[r] ? "" : (const char *)v.data + v.offsets[i], x->null[r] ? 0 : v.offsets[i + 1] - v.offsets[i]};
+            x->v.string[r] = (stm_string){x->null[r] ? "" : (const char *)v.data + v.offsets[i],
+                                          x->null[r] ? 0 : v.offsets[i + 1] - v.offsets[i]};
             break;
         default: break;
         }
@@ -164,7 +165,8 @@ static int order(const stm_node *na, const stm_node *nb, const vector *a, const 
     return isnan(x) || isnan(y) ? 2 : (x > y) - (x < y);
 }
 
-static void eval_compare(stm_op op, const stm_node *na, const stm_node *nb, const vector *a, const vector *b, vector *x, int64_t rows)
+static void eval_compare(stm_op op, const stm_node *na, const stm_node *nb, const vector *a, const vector *b, vector *x,
+                         int64_t rows)
 {
     for (int64_t r = 0; r < rows; r++) {
         x->v.truth[r] = 0;
@@ -213,11 +215,13 @@ static mill_status eval_matches(stm_expr_run *run, const stm_node *n, const vect
         x->v.truth[r] = 0;
         x->null[r] = a->null[r];
         if (x->null[r]) continue;
-        const int rc = pcre2_match(n->regex, (PCRE2_SPTR)a->v.string[r].text, (PCRE2_SIZE)a->v.string[r].bytes, 0, 0, run->match, NULL);
+        const int rc =
+            pcre2_match(n->regex, (PCRE2_SPTR)a->v.string[r].text, (PCRE2_SIZE)a->v.string[r].bytes, 0, 0, run->match, NULL);
         if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) {
             PCRE2_UCHAR why[160];
             pcre2_get_error_message(rc, why, sizeof why);
-            return mill_fail(err, MILL_ERR_DATA, "the regular expression gives up on row %lld: %s", (long long)r, (const char *)why);
+            return mill_fail(err, MILL_ERR_DATA, "the regular expression gives up on row %lld: %s", (long long)r,
+                             (const char *)why);
         }
         x->v.truth[r] = rc != PCRE2_ERROR_NOMATCH;
     }
@@ -352,7 +356,8 @@ mill_status stm_expr_eval(stm_expr_run *run, const mill_batch *batch, const uint
     const int64_t rows = mill_batch_rows(batch);
     const int32_t root = run->e->n - 1; /* operands come first, so the last node is the whole */
 
-    if (!grow(run, rows)) return mill_fail(err, MILL_ERR_NOMEM, "no memory to evaluate an expression over %lld rows", (long long)rows);
+    if (!grow(run, rows))
+        return mill_fail(err, MILL_ERR_NOMEM, "no memory to evaluate an expression over %lld rows", (long long)rows);
     for (int32_t i = 0; i <= root && rows > 0; i++) { /* without rows there may be no vectors yet */
         const mill_status st = eval_node(run, i, batch, rows, err);
         if (st != MILL_OK) return st;

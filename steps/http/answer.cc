@@ -73,14 +73,16 @@ mill_status stm_answer_choice(stm_answers *a, const char *json, size_t bytes, bo
     stm_choice c = {};
     const mill_status st = stm_answers_parse(a, json, bytes, &doc, err);
     if (st != MILL_OK) return st;
-    if (doc["choices"].get(choices) != simdjson::SUCCESS) return mill_fail(err, MILL_ERR_DATA, "the answer has no list \"choices\"");
+    if (doc["choices"].get(choices) != simdjson::SUCCESS)
+        return mill_fail(err, MILL_ERR_DATA, "the answer has no list \"choices\"");
     if (choices.size() != 1) return mill_fail(err, MILL_ERR_DATA, "the answer has %zu choices, expected 1", choices.size());
     choice = choices.at(0).value_unsafe();
     dom::element holder = choice;
     if (chat && (choice["message"].get(holder) != simdjson::SUCCESS || !holder.is_object()))
         return mill_fail(err, MILL_ERR_DATA, "the answer's choice has no \"message\"");
     const char *const key = chat ? "content" : "text";
-    if (!choice.is_object() || (!chat && choice["text"].error() != simdjson::SUCCESS) || !text_or_null(holder[key], &c.text, &c.text_bytes) ||
+    if (!choice.is_object() || (!chat && choice["text"].error() != simdjson::SUCCESS) ||
+        !text_or_null(holder[key], &c.text, &c.text_bytes) ||
         !text_or_null(choice["finish_reason"], &c.finish_reason, &c.finish_reason_bytes))
         return mill_fail(err, MILL_ERR_DATA, "\"%s\" of the answer's choice is no text", key);
     c.prompt_tokens = whole(doc["usage"]["prompt_tokens"]);
@@ -106,10 +108,14 @@ mill_status stm_answer_vectors(stm_answers *a, const char *json, size_t bytes, i
         int64_t index = place++;
         if (item["index"].error() == simdjson::SUCCESS) index = whole(item["index"]);
         if (index < 0 || index >= n || !std::isnan(out[index * dim]))
-            return mill_fail(err, MILL_ERR_DATA, "the answer's vectors are numbered otherwise than 0 to %lld", static_cast<long long>(n - 1));
-        if (item["embedding"].get(values) != simdjson::SUCCESS) return mill_fail(err, MILL_ERR_DATA, "the answer has no list \"embedding\" for text %lld", static_cast<long long>(index));
+            return mill_fail(err, MILL_ERR_DATA, "the answer's vectors are numbered otherwise than 0 to %lld",
+                             static_cast<long long>(n - 1));
+        if (item["embedding"].get(values) != simdjson::SUCCESS)
+            return mill_fail(err, MILL_ERR_DATA, "the answer has no list \"embedding\" for text %lld",
+                             static_cast<long long>(index));
         if (values.size() != static_cast<size_t>(dim)) {
-            mill_fail(err, MILL_ERR_DATA, "the server's vectors have %zu values, expected %d", values.size(), static_cast<int>(dim));
+            mill_fail(err, MILL_ERR_DATA, "the server's vectors have %zu values, expected %d", values.size(),
+                      static_cast<int>(dim));
             mill_error_remedy(err, "Set dimensions to what the model gives");
             return MILL_ERR_DATA;
         }
@@ -134,9 +140,11 @@ void stm_answer_words(stm_answers *a, const char *body, size_t bytes, char *out,
     if (bytes > 0 && stm_answers_parse(a, body, bytes, &doc, nullptr) == MILL_OK) {
         const char *p;
         dom::element e;
-        const simdjson::simdjson_result<dom::element> tried[] = {doc["error"]["message"], doc["error"], doc["message"], doc["detail"]};
+        const simdjson::simdjson_result<dom::element> tried[] = {doc["error"]["message"], doc["error"], doc["message"],
+                                                                 doc["detail"]};
         for (auto &t : tried)
-            if (text == nullptr && t.error() == simdjson::SUCCESS && (e = t.value_unsafe()).get_c_str().get(p) == simdjson::SUCCESS) {
+            if (text == nullptr && t.error() == simdjson::SUCCESS &&
+                (e = t.value_unsafe()).get_c_str().get(p) == simdjson::SUCCESS) {
                 text = p;
                 n = static_cast<int64_t>(e.get_string_length().value_unsafe());
             }

@@ -32,12 +32,13 @@ mill_status stm_answer_choice(stm_answers *a, const char *json, size_t bytes, bo
 /** data[i].embedding of @p n texts, by their `index`, into @p out [n][dim]. *tokens: usage.total_tokens or -1. */
 mill_status stm_answer_vectors(stm_answers *a, const char *json, size_t bytes, int64_t n, int32_t dim, float *out, int64_t *tokens,
                                mill_error *err);
-/** What an answer that is none says went wrong: error.message, error, message or detail, else its beginning; on one line, shortened. */
+/** What an answer that is none says went wrong: error.message, error, message or detail, else its beginning; on one line,
+ *  shortened. */
 void stm_answer_words(stm_answers *a, const char *body, size_t bytes, char *out, size_t size);
 /** MILL_OK: @p json is an array of one or more objects, the messages of a chat. MILL_ERR_DATA: it is not. MILL_ERR_NOMEM. */
 mill_status stm_messages_check(stm_answers *a, const char *json, size_t bytes);
-/** MILL_OK: @p json (no padding needed) is an object without the members @p taken [NULL at the end]. MILL_ERR_DATA: *wrong is the name of one
- *  that it has, or NULL when it is no object. MILL_ERR_NOMEM. *members = how many it has. */
+/** MILL_OK: @p json (no padding needed) is an object without the members @p taken [NULL at the end]. MILL_ERR_DATA: *wrong is the
+ *  name of one that it has, or NULL when it is no object. MILL_ERR_NOMEM. *members = how many it has. */
 mill_status stm_object_check(stm_answers *a, const char *json, const char *const *taken, const char **wrong, size_t *members);
 
 MILL_END_DECLS

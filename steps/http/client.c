@@ -215,7 +215,8 @@ static bool start(stm_http *h, slot *s, int64_t now)
     s->words[0] = 0;
     if (c == CURLE_OK) c = curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)job->body_bytes);
     if (c == CURLE_OK) c = curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, job->body);
-    if (c == CURLE_OK) c = curl_easy_setopt(s->easy, CURLOPT_TIMEOUT_MS, milliseconds(left < h->o.request_s ? left : h->o.request_s));
+    if (c == CURLE_OK)
+        c = curl_easy_setopt(s->easy, CURLOPT_TIMEOUT_MS, milliseconds(left < h->o.request_s ? left : h->o.request_s));
     if (c == CURLE_OK && curl_multi_add_handle(h->multi, s->easy) != CURLM_OK) c = CURLE_OUT_OF_MEMORY;
     if (c != CURLE_OK) {
         job->outcome.curl = (int32_t)c;
@@ -438,7 +439,8 @@ mill_status stm_http_open(const stm_http_options *o, stm_http **out, mill_error 
     h->slots = calloc((size_t)o->concurrency, sizeof *h->slots);
     if (o->ca_file != NULL) h->ca_file = strdup(o->ca_file);
     h->multi = curl_multi_init();
-    if (h->url != NULL && h->slots != NULL && h->multi != NULL && (o->ca_file == NULL || h->ca_file != NULL)) st = add_headers(h, o);
+    if (h->url != NULL && h->slots != NULL && h->multi != NULL && (o->ca_file == NULL || h->ca_file != NULL))
+        st = add_headers(h, o);
     if (st == MILL_OK) {
         for (int32_t i = 0; i < o->concurrency; i++) h->slots[i].owner = h;
         curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)o->concurrency);

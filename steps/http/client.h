@@ -6,8 +6,8 @@
  *   push ──> waiting ──> slot: running <──> pausing ──> done ──> take
  *                          (a job keeps its slot while it pauses, so a server in trouble is asked less, not more)
  *
- * A server that answers 429 or 503 gets half as many jobs at once from then on, at least one, and one more after every round without such an answer,
- * up to `concurrency` (width.h).
+ * A server that answers 429 or 503 gets half as many jobs at once from then on, at least one, and one more after every round
+ * without such an answer, up to `concurrency` (width.h).
  *
  * Bounds: at most `concurrency` jobs are in slots or done, so their answers need concurrency * max_answer_bytes at most.
  */
@@ -26,7 +26,8 @@ MILL_BEGIN_DECLS
 
 /** What came of a request in the end. */
 typedef struct stm_http_outcome {
-    int32_t curl;           /* CURLcode; 0 = there is a whole answer, of any status; or STM_HTTP_UNASKED: words says why, status 0 = it may pass */
+    /* CURLcode; 0 = there is a whole answer, of any status; or STM_HTTP_UNASKED: words says why, status 0 = it may pass */
+    int32_t curl;
     int32_t status;         /* of HTTP; 0 = none came */
     int32_t attempts;       /* made */
     bool too_big;           /* the answer was, and was cut off */
@@ -82,7 +83,8 @@ typedef struct stm_http_counts {
     int32_t least;    /* how many jobs the server was given at once when it wanted fewest */
 } stm_http_counts;
 
-/* Threads: one at a time, for all of a client. Blocks: close, until its thread is back (milliseconds: requests under way are dropped). */
+/* Threads: one at a time, for all of a client. Blocks: close, until its thread is back (milliseconds: requests under way are
+ * dropped). */
 
 /** Texts of @p options are copied; nothing is connected yet. */
 mill_status stm_http_open(const stm_http_options *options, stm_http **out, mill_error *err);

@@ -104,7 +104,8 @@ static void tell(stm_offline *o, bool bad, const char *fmt, ...)
 
 static bool record_name(const stm_offline *o, const unit *u, const char *end, char *out, size_t size)
 {
-    return snprintf(out, size, "%s/%s.%016" PRIx64 "%016" PRIx64 ".%d%s", o->folder, o->name, u->hash[0], u->hash[1], (int)u->attempt, end) < (int)size;
+    return snprintf(out, size, "%s/%s.%016" PRIx64 "%016" PRIx64 ".%d%s", o->folder, o->name, u->hash[0], u->hash[1],
+                    (int)u->attempt, end) < (int)size;
 }
 
 /* Two lines: the word; the batch's id, or nothing yet. */
@@ -115,7 +116,8 @@ static bool write_record(const stm_offline *o, const unit *u)
     int fd;
     bool ok;
 
-    if (!record_name(o, u, "", name, sizeof name) || !record_name(o, u, ".tmp", temporary, sizeof temporary)) return errno = ENAMETOOLONG, false;
+    if (!record_name(o, u, "", name, sizeof name) || !record_name(o, u, ".tmp", temporary, sizeof temporary))
+        return errno = ENAMETOOLONG, false;
     if ((fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0) return false;
     ok = write(fd, text, (size_t)n) == n && fsync(fd) == 0;
     ok = close(fd) == 0 && ok;
@@ -191,7 +193,8 @@ static void ask(stm_offline *o, const char *what, const char *body, curl_mime *f
     snprintf(url, sizeof url, "%s%s", o->base, what);
     curl_easy_setopt(e, CURLOPT_URL, url);
     curl_easy_setopt(e, CURLOPT_HTTPHEADER, body != NULL ? o->json : o->headers);
-    curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, body != NULL || form != NULL ? 1L : 0L); /* on an old connection libcurl may send twice: it may have been closed unseen */
+    /* on an old connection libcurl may send twice: it may have been closed unseen */
+    curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, body != NULL || form != NULL ? 1L : 0L);
     if (form != NULL) curl_easy_setopt(e, CURLOPT_MIMEPOST, form);
     else if (body != NULL) {
         curl_easy_setopt(e, CURLOPT_POST, 1L);
@@ -214,8 +217,10 @@ static bool prepare(stm_offline *o)
            curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK && curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, milliseconds(o->o.http.connect_s)) == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, milliseconds(o->o.http.total_s)) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_bytes) == CURLE_OK && curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, on_progress) == CURLE_OK && curl_easy_setopt(e, CURLOPT_XFERINFODATA, o) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_bytes) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_NOPROGRESS, 0L) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_XFERINFOFUNCTION, on_progress) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_XFERINFODATA, o) == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_USERAGENT, "stepmill") == CURLE_OK &&
            (o->ca_file == NULL || curl_easy_setopt(e, CURLOPT_CAINFO, o->ca_file) == CURLE_OK);
 }
@@ -244,7 +249,8 @@ static step failed(stm_offline *o, unit *u, const char *what, const answer *a)
     else snprintf(words, sizeof words, "%.150s", a->words[0] != 0 ? a->words : curl_easy_strerror(a->code));
     if (a->code == CURLE_OK) snprintf(why, sizeof why, "%s: HTTP status %ld: %.100s", what, a->status, words);
     else snprintf(why, sizeof why, "%s: no answer: %.110s", what, words);
-    if (a->code != CURLE_WRITE_ERROR && stm_http_class(&as) != MILL_CLASS_TRANSIENT) return give_up(u, a->status != 0 ? (int32_t)a->status : 400, why);
+    if (a->code != CURLE_WRITE_ERROR && stm_http_class(&as) != MILL_CLASS_TRANSIENT)
+        return give_up(u, a->status != 0 ? (int32_t)a->status : 400, why);
     u->next_ns = now_ns() + stm_http_backoff_ns(o->o.http.backoff_s, o->o.http.backoff_max_s, ++u->tries, u->hash[0]);
     if (u->tries < o->o.http.attempts) return AGAIN;
     if (!o->quit) tell(o, true, "%s; it is tried again, in this run or the next", why);
@@ -285,8 +291,9 @@ static step upload(stm_offline *o, unit *u, answer *a, char id[STM_OFFLINE_ID])
     stm_offline_object made;
     mill_error err = {0};
     step to = AGAIN;
-    bool ok = purpose != NULL && file != NULL && curl_mime_name(purpose, "purpose") == CURLE_OK && curl_mime_data(purpose, "batch", CURL_ZERO_TERMINATED) == CURLE_OK &&
-              curl_mime_name(file, "file") == CURLE_OK && curl_mime_filename(file, "requests.jsonl") == CURLE_OK && curl_mime_type(file, "application/jsonl") == CURLE_OK &&
+    bool ok = purpose != NULL && file != NULL && curl_mime_name(purpose, "purpose") == CURLE_OK &&
+              curl_mime_data(purpose, "batch", CURL_ZERO_TERMINATED) == CURLE_OK && curl_mime_name(file, "file") == CURLE_OK &&
+              curl_mime_filename(file, "requests.jsonl") == CURLE_OK && curl_mime_type(file, "application/jsonl") == CURLE_OK &&
               curl_mime_data(file, text, bytes) == CURLE_OK;
 
     id[0] = 0;
@@ -303,8 +310,8 @@ static step upload(stm_offline *o, unit *u, answer *a, char id[STM_OFFLINE_ID])
     return to;
 }
 
-/* A batch with our word may be there: a process ended, or an answer was lost, before its id was written down. A service that gives the same pages
- * for ever cannot tell us, and to create one all the same might be to pay twice. */
+/* A batch with our word may be there: a process ended, or an answer was lost, before its id was written down. A service that gives
+ * the same pages for ever cannot tell us, and to create one all the same might be to pay twice. */
 static step look_for(stm_offline *o, unit *u, answer *a)
 {
     char what[STM_OFFLINE_ID + 64], last[STM_OFFLINE_ID] = "", before[STM_OFFLINE_ID];
@@ -319,7 +326,9 @@ static step look_for(stm_offline *o, unit *u, answer *a)
         if (!is_ok(a)) return failed(o, u, "list of batches, to know whether one was created", a);
         if (stm_offline_find(o->answers, a->bytes, a->n, u->token, &found, last, &err) != MILL_OK) return give_up(u, 400, err.msg);
         if (last[0] != 0 && (strcmp(last, before) == 0 || ++pages == MOST_PAGES))
-            return give_up(u, 400, "list of batches, to know whether one was created: the service gives the same page again and again (it does not know \"after\")");
+            return give_up(u, 400,
+                           "list of batches, to know whether one was created: the service gives the same page again and again (it "
+                           "does not know \"after\")");
     } while (last[0] != 0 && !o->quit);
     u->clean = found.id[0] == 0;
     strcpy(u->id, found.id);
@@ -334,8 +343,9 @@ static step create(stm_offline *o, unit *u, answer *a)
     const step to = upload(o, u, a, file);
 
     if (file[0] == 0) return to;
-    snprintf(body, sizeof body, "{\"input_file_id\":\"%s\",\"endpoint\":\"%.200s\",\"completion_window\":\"24h\",\"metadata\":{\"stepmill\":\"%s\"}}", file, o->path,
-             u->token);
+    snprintf(body, sizeof body,
+             "{\"input_file_id\":\"%s\",\"endpoint\":\"%.200s\",\"completion_window\":\"24h\",\"metadata\":{\"stepmill\":\"%s\"}}",
+             file, o->path, u->token);
     u->clean = false;
     ask(o, "/batches", body, NULL, ANSWER_BYTES, a);
     if (!is_ok(a)) return failed(o, u, "creation of a batch", a);
@@ -351,12 +361,14 @@ static step hand_over(stm_offline *o, unit *u, answer *a)
     step to = AGAIN;
 
     if (u->token[0] == 0 && !read_record(o, u)) {
-        if (!draw_word(u) || !write_record(o, u)) return give_up(u, 0, "what is handed to the service cannot be written down in the run directory");
+        if (!draw_word(u) || !write_record(o, u))
+            return give_up(u, 0, "what is handed to the service cannot be written down in the run directory");
         u->clean = true;
     }
     if (u->id[0] != 0) return AGAIN;
     to = u->clean ? create(o, u, a) : look_for(o, u, a);
-    if (u->id[0] != 0 && !write_record(o, u)) tell(o, true, "the number of batch %s cannot be written down: %s", u->id, strerror(errno));
+    if (u->id[0] != 0 && !write_record(o, u))
+        tell(o, true, "the number of batch %s cannot be written down: %s", u->id, strerror(errno));
     return to;
 }
 
@@ -385,7 +397,8 @@ static void spread(stm_offline *o, unit *u, stm_http_job **by_row, const answer 
                 job->outcome.curl = STM_HTTP_UNASKED;
             } else {
                 job->outcome.curl = STM_HTTP_UNASKED;
-                snprintf(job->outcome.words, sizeof job->outcome.words, "the service: %.140s", line.words[0] != 0 ? line.words : "no reason given");
+                snprintf(job->outcome.words, sizeof job->outcome.words, "the service: %.140s",
+                         line.words[0] != 0 ? line.words : "no reason given");
             }
         }
         free(line.body);
@@ -414,9 +427,11 @@ static step fetch(stm_offline *o, unit *u, const stm_offline_object *b, answer *
         spread(o, u, by_row, a);
     }
     free(by_row);
-    if (strcmp(b->status, "completed") == 0) snprintf(why, sizeof why, "batch %.60s is completed without an answer for this row", u->id);
-    else snprintf(why, sizeof why, "batch %.40s %s%.12s before this row was answered%s%.50s", u->id, strcmp(b->status, "cancelled") == 0 ? "was " : "", b->status,
-                  b->words[0] != 0 ? ": " : "", b->words);
+    if (strcmp(b->status, "completed") == 0)
+        snprintf(why, sizeof why, "batch %.60s is completed without an answer for this row", u->id);
+    else
+        snprintf(why, sizeof why, "batch %.40s %s%.12s before this row was answered%s%.50s", u->id,
+                 strcmp(b->status, "cancelled") == 0 ? "was " : "", b->status, b->words[0] != 0 ? ": " : "", b->words);
     return give_up(u, strcmp(b->status, "failed") == 0 ? 400 : 0, why);
 }
 
@@ -558,8 +573,8 @@ mill_status stm_offline_open(const stm_offline_options *from, stm_offline **out,
     pthread_condattr_destroy(&attr);
     o->base = strdup(from->base), o->path = strdup(from->path), o->name = strdup(from->name), o->folder = malloc(n);
     if (from->http.ca_file != NULL) o->ca_file = strdup(from->http.ca_file);
-    if (o->base == NULL || o->path == NULL || o->name == NULL || o->folder == NULL || (from->http.ca_file != NULL && o->ca_file == NULL) ||
-        make_headers(o, from) != MILL_OK) {
+    if (o->base == NULL || o->path == NULL || o->name == NULL || o->folder == NULL ||
+        (from->http.ca_file != NULL && o->ca_file == NULL) || make_headers(o, from) != MILL_OK) {
         stm_offline_close(&o);
         return mill_fail(err, MILL_ERR_NOMEM, "no memory for offline batches");
     }

@@ -4,9 +4,10 @@
  *   add ──> noted ──> file uploaded ──> batch created ──> asked, again and again ──> results fetched ──> take
  *            on disk                      on disk
  *
- * A batch is created once, whatever ends the process. Before anything is sent, a word drawn for it is written down (beside the run, one file for a batch, synced);
- * the service keeps that word with the batch. Who finds the word written down and no number of a batch asks the service for its list first. What was
- * handed over is known again by its contents: the same rows, handed over by a later process, find their batch.
+ * A batch is created once, whatever ends the process. Before anything is sent, a word drawn for it is written down (beside the run,
+ * one file for a batch, synced); the service keeps that word with the batch. Who finds the word written down and no number of a
+ * batch asks the service for its list first. What was handed over is known again by its contents: the same rows, handed over by a
+ * later process, find their batch.
  *
  * One thread talks to the service, one request at a time.
  */

@@ -29,7 +29,8 @@ bool id_text(simdjson::simdjson_result<dom::element> v, char *out)
 {
     if (!text(v, out, STM_OFFLINE_ID)) return false;
     for (const char *p = out; *p != 0; p++)
-        if (!((*p >= '0' && *p <= '9') || (*p >= 'A' && *p <= 'Z') || (*p >= 'a' && *p <= 'z') || strchr("-_=.:~", *p) != nullptr)) return false;
+        if (!((*p >= '0' && *p <= '9') || (*p >= 'A' && *p <= 'Z') || (*p >= 'a' && *p <= 'z') || strchr("-_=.:~", *p) != nullptr))
+            return false;
     return strstr(out, "..") == nullptr;
 }
 
@@ -37,7 +38,9 @@ bool object(dom::element e, stm_offline_object *out)
 {
     dom::array errors;
     *out = {};
-    if (!id_text(e["id"], out->id) || out->id[0] == 0 || !id_text(e["output_file_id"], out->output) || !id_text(e["error_file_id"], out->errors)) return false;
+    if (!id_text(e["id"], out->id) || out->id[0] == 0 || !id_text(e["output_file_id"], out->output) ||
+        !id_text(e["error_file_id"], out->errors))
+        return false;
     text(e["status"], out->status, sizeof out->status);
     if (e["errors"]["data"].get(errors) == simdjson::SUCCESS)
         for (dom::element one : errors) {
@@ -57,7 +60,8 @@ mill_status stm_offline_object_read(stm_answers *a, const char *json, size_t byt
     return object(e, out) ? MILL_OK : mill_fail(err, MILL_ERR_DATA, "the service's answer has no id, or one that is no word");
 }
 
-mill_status stm_offline_find(stm_answers *a, const char *json, size_t bytes, const char *token, stm_offline_object *out, char last[STM_OFFLINE_ID], mill_error *err)
+mill_status stm_offline_find(stm_answers *a, const char *json, size_t bytes, const char *token, stm_offline_object *out,
+                             char last[STM_OFFLINE_ID], mill_error *err)
 {
     dom::element e;
     dom::array all;
@@ -92,7 +96,8 @@ mill_status stm_offline_line_read(stm_answers *a, const char *json, size_t bytes
         out->row = strtoll(id + 1, &end, 10);
         if (*end != 0) out->row = -1;
     }
-    if (e["response"]["status_code"].get(status) == simdjson::SUCCESS && status > 0 && status < 1000) out->status = static_cast<int32_t>(status);
+    if (e["response"]["status_code"].get(status) == simdjson::SUCCESS && status > 0 && status < 1000)
+        out->status = static_cast<int32_t>(status);
     text(e["error"]["code"], code, sizeof code);
     text(e["error"]["message"], out->words, sizeof out->words);
     if (out->words[0] == 0) snprintf(out->words, sizeof out->words, "%s", code);

@@ -24,10 +24,13 @@ typedef struct stm_offline_line {
     size_t bytes;
 } stm_offline_line;
 
-/* Texts have STM_HTTP_PADDING readable bytes behind them. MILL_ERR_DATA: not what such a service says. Threads: one at a time per parser. */
+/* Texts have STM_HTTP_PADDING readable bytes behind them. MILL_ERR_DATA: not what such a service says. Threads: one at a time per
+ * parser. */
 mill_status stm_offline_object_read(stm_answers *a, const char *json, size_t bytes, stm_offline_object *out, mill_error *err);
-/** A page of the list of batches: out->id is "" when none has metadata.stepmill == @p token. @p last: where the next page begins; "" = there is none. */
-mill_status stm_offline_find(stm_answers *a, const char *json, size_t bytes, const char *token, stm_offline_object *out, char last[STM_OFFLINE_ID], mill_error *err);
+/** A page of the list of batches: out->id is "" when none has metadata.stepmill == @p token. @p last: where the next page begins;
+ *  "" = there is none. */
+mill_status stm_offline_find(stm_answers *a, const char *json, size_t bytes, const char *token, stm_offline_object *out,
+                             char last[STM_OFFLINE_ID], mill_error *err);
 mill_status stm_offline_line_read(stm_answers *a, const char *json, size_t bytes, stm_offline_line *out, mill_error *err);
 
 MILL_END_DECLS

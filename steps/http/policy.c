@@ -65,12 +65,15 @@ bool stm_http_url_ok(const char *url, const char **why)
 
     *why = NULL;
     if (u == NULL) *why = "there is no memory to look at it";
-    else if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK) *why = "it is no address, such as https://host/v1";
-    else if (has(u, CURLUPART_USER) || has(u, CURLUPART_PASSWORD)) *why = "it holds a name or password; keys come from api_key_env or api_key_file";
+    else if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK)
+        *why = "it is no address, such as https://host/v1";
+    else if (has(u, CURLUPART_USER) || has(u, CURLUPART_PASSWORD))
+        *why = "it holds a name or password; keys come from api_key_env or api_key_file";
     else if (has(u, CURLUPART_QUERY) || has(u, CURLUPART_FRAGMENT)) *why = "it has a part behind ? or #";
     else {
         char *scheme = NULL;
-        if (curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK || (curl_strequal(scheme, "http") == 0 && curl_strequal(scheme, "https") == 0))
+        if (curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
+            (curl_strequal(scheme, "http") == 0 && curl_strequal(scheme, "https") == 0))
             *why = "it begins with neither http:// nor https://";
         curl_free(scheme);
     }

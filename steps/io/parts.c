@@ -26,4 +26,7 @@ char *stm_part_name(const char *path, uint32_t part)
     return name;
 }
 
-char *stm_part_path(const char *path, int64_t part_rows, uint32_t part) { return part_rows == 0 ? strdup(path) : stm_part_name(path, part); }
+char *stm_part_path(const char *path, int64_t part_rows, uint32_t part)
+{
+    return part_rows == 0 ? strdup(path) : stm_part_name(path, part);
+}

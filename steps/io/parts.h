@@ -10,7 +10,8 @@ MILL_BEGIN_DECLS
 
 /** Name of part @p part of @p path: `out/a.jsonl.gz` gives `out/a-00003.jsonl.gz`. To be freed; NULL = no memory. */
 char *stm_part_name(const char *path, uint32_t part);
-/** Name of the file in hand of a sink that writes @p part_rows rows to a part, or (0) all to @p path. To be freed; NULL = no memory. */
+/** Name of the file in hand of a sink that writes @p part_rows rows to a part, or (0) all to @p path. To be freed; NULL = no
+ *  memory. */
 char *stm_part_path(const char *path, int64_t part_rows, uint32_t part);
 
 MILL_END_DECLS

@@ -11,7 +11,8 @@ MILL_BEGIN_DECLS
 
 typedef struct stm_source stm_source;
 
-/** Open @p path (borrowed for the call) at its first byte. The caller owns *out. MILL_ERR_INVALID: it is no regular file. Blocks: on the disk. */
+/** Open @p path (borrowed for the call) at its first byte. The caller owns *out. MILL_ERR_INVALID: it is no regular file. Blocks:
+ *  on the disk. */
 mill_status stm_source_open(const char *path, stm_source **out, mill_error *err);
 /** Release it; sets *s to NULL, accepts NULL. */
 void stm_source_close(stm_source **s);

@@ -27,8 +27,12 @@ struct Column {
     bool is_text() const { return type->id == MILL_UTF8 || type->id == MILL_JSON; }
     bool is_built() const { return type->id >= MILL_LIST || type->id == MILL_FLOAT16; }
     /** Whether stm_jsonl_quick reads it. */
-    bool is_quick() const { return type->id == MILL_UTF8 || type->id == MILL_BOOL || type->id == MILL_INT64 || type->id == MILL_FLOAT64; }
-    /** Whether the key at @p key, behind its opening quote, is the name as it stands; @p end of the line, with padding behind it. */
+    bool is_quick() const
+    {
+        return type->id == MILL_UTF8 || type->id == MILL_BOOL || type->id == MILL_INT64 || type->id == MILL_FLOAT64;
+    }
+    /** Whether the key at @p key, behind its opening quote, is the name as it stands; @p end of the line, with padding behind
+     *  it. */
     bool is_named(const char *key, const char *end) const
     {
         if (mask != 0) {
@@ -82,8 +86,8 @@ struct stm_jsonl {
 };
 
 /**
- * Read the row @p line in one pass where it looks as most do: an object whose keys are the first columns in their order, with values of
- * bool, whole or floating numbers, strings and null. Exact where it says true; false: something else stands there, which
+ * Read the row @p line in one pass where it looks as most do: an object whose keys are the first columns in their order, with
+ * values of bool, whole or floating numbers, strings and null. Exact where it says true; false: something else stands there, which
  * need not be a mistake, and columns may hold part of the row (cut_row). 64 bytes behind the line are readable.
  */
 bool stm_jsonl_quick(stm_jsonl *p, const char *line, size_t bytes);

@@ -6,7 +6,10 @@ namespace stm_parquet {
 
 mill_status fail(mill_error *err, const arrow::Status &st, const std::string &what)
 {
-    const mill_status code = st.IsOutOfMemory() ? MILL_ERR_NOMEM : st.IsIOError() ? MILL_ERR_IO : st.IsNotImplemented() ? MILL_ERR_UNSUPPORTED : MILL_ERR_PARSE;
+    const mill_status code = st.IsOutOfMemory()      ? MILL_ERR_NOMEM
+                             : st.IsIOError()        ? MILL_ERR_IO
+                             : st.IsNotImplemented() ? MILL_ERR_UNSUPPORTED
+                                                     : MILL_ERR_PARSE;
     std::string text = st.message();
     for (char &c : text)
         if (c == '\n') c = ' ';

@@ -42,7 +42,8 @@ struct Reader {
     CursorBytes at = {kCursorVersion, 0, 0, 0, 0};
 };
 
-mill_status open_file(const std::string &path, int64_t batch_rows, std::unique_ptr<parquet::arrow::FileReader> *out, mill_error *err)
+mill_status open_file(const std::string &path, int64_t batch_rows, std::unique_ptr<parquet::arrow::FileReader> *out,
+                      mill_error *err)
 {
     int fd = -1;
     const mill_status regular = stm_regular_open(path.c_str(), &fd, nullptr, err);
@@ -95,7 +96,8 @@ std::shared_ptr<arrow::DataType> read_as(const std::shared_ptr<arrow::DataType> 
 }
 
 /* The wanted columns of a file as a struct type. */
-mill_status columns_of(parquet::arrow::FileReader &f, const std::vector<std::string> &columns, const mill_type **type, mill_error *err)
+mill_status columns_of(parquet::arrow::FileReader &f, const std::vector<std::string> &columns, const mill_type **type,
+                       mill_error *err)
 {
     std::shared_ptr<arrow::Schema> schema;
     const arrow::Status st = f.GetSchema(&schema);
@@ -103,7 +105,8 @@ mill_status columns_of(parquet::arrow::FileReader &f, const std::vector<std::str
     std::vector<std::shared_ptr<arrow::Field>> fields;
     for (const std::string &name : columns) {
         auto field = schema->GetFieldByName(name);
-        if (schema->GetAllFieldIndices(name).size() > 1) return mill_fail(err, MILL_ERR_INVALID, "there are several columns %s", name.c_str());
+        if (schema->GetAllFieldIndices(name).size() > 1)
+            return mill_fail(err, MILL_ERR_INVALID, "there are several columns %s", name.c_str());
         if (field == nullptr) return mill_fail(err, MILL_ERR_NOT_FOUND, "there is no column %s", name.c_str());
         fields.push_back(field->WithType(read_as(field->type())));
     }
@@ -136,12 +139,15 @@ mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_e
             }
             st = columns_of(*f, s->columns, &type, &cause);
             if (st != MILL_OK) {
-                mill_config_fail(c, mill_config_count(c, "columns") ? "columns" : entry.c_str(), err, st, "%s: %s", s->paths[i].c_str(), cause.msg);
+                mill_config_fail(c, mill_config_count(c, "columns") ? "columns" : entry.c_str(), err, st, "%s: %s",
+                                 s->paths[i].c_str(), cause.msg);
                 if (cause.remedy[0] != 0) mill_error_remedy(err, "%s", cause.remedy);
                 return st;
             }
             if (i == 0) s->type = type;
-            else if (type != s->type) return mill_config_fail(c, entry.c_str(), err, MILL_ERR_TYPE, "%s has columns of other types than %s", s->paths[i].c_str(), s->paths[0].c_str());
+            else if (type != s->type)
+                return mill_config_fail(c, entry.c_str(), err, MILL_ERR_TYPE, "%s has columns of other types than %s",
+                                        s->paths[i].c_str(), s->paths[0].c_str());
         }
         if (s->type == nullptr) return MILL_OK;
         for (int32_t i = 0; i < s->type->n_fields; i++) {
@@ -282,7 +288,8 @@ mill_status generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, boo
 
 const mill_param params[] = {
     {"path", MILL_PARAM_PATHS, 0, nullptr, 0, 0, nullptr, "file or files to read, globs too; all with the same columns"},
-    {"columns", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, nullptr, 0, 0, nullptr, "columns to read; without it, all. Dates, times, decimals and uint64 become text"},
+    {"columns", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, nullptr, 0, 0, nullptr,
+     "columns to read; without it, all. Dates, times, decimals and uint64 become text"},
 };
 
 mill_step_type describe()

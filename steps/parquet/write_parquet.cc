@@ -1,7 +1,7 @@
 /*
- * write_parquet: rows to one Parquet file, or parts of so many rows. A file has its own name only once it is complete. What a file holds
- * stands at its end, so one cannot be gone on with half-way: a run that is resumed writes the part in hand again, from its first row.
- * The cursor is (part, rows of the batch in hand that are in parts before it).
+ * write_parquet: rows to one Parquet file, or parts of so many rows. A file has its own name only once it is complete. What a file
+ * holds stands at its end, so one cannot be gone on with half-way: a run that is resumed writes the part in hand again, from its
+ * first row. The cursor is (part, rows of the batch in hand that are in parts before it).
  */
 #include <arrow/c/bridge.h>
 #include <arrow/io/interfaces.h>
@@ -77,10 +77,13 @@ mill_status configure(mill_step *step, const mill_config *c, mill_io *io, mill_e
         const std::string packing = mill_config_text(c, "compression");
         s->path = mill_config_text(c, "path");
         if (s->path != nullptr && (stm_name_ends(s->path, ".gz") || stm_name_ends(s->path, ".zst")))
-            return mill_config_fail(c, "path", err, MILL_ERR_INVALID, "Parquet packs its own pages: set `compression`, and end the name with .parquet");
+            return mill_config_fail(c, "path", err, MILL_ERR_INVALID,
+                                    "Parquet packs its own pages: set `compression`, and end the name with .parquet");
         s->group_rows = mill_config_int(c, "row_group_rows");
         s->part_rows = mill_config_int(c, "part_rows");
-        s->compression = packing == "zstd" ? parquet::Compression::ZSTD : packing == "snappy" ? parquet::Compression::SNAPPY : parquet::Compression::UNCOMPRESSED;
+        s->compression = packing == "zstd"     ? parquet::Compression::ZSTD
+                         : packing == "snappy" ? parquet::Compression::SNAPPY
+                                               : parquet::Compression::UNCOMPRESSED;
         const size_t n = mill_io_column_count(io, 0);
         for (size_t i = 0; i < n; i++) s->names.push_back(mill_io_column_name(io, 0, i));
         for (size_t i = 0; i < n; i++) {
@@ -168,7 +171,10 @@ mill_status open_sink(mill_replica *r, const mill_cursor *cursor, mill_error *er
     });
 }
 
-mill_status broken(const Sink *me, mill_error *err) { return mill_fail(err, MILL_ERR_IO, "%s is incomplete: an earlier write failed", me->name.c_str()); }
+mill_status broken(const Sink *me, mill_error *err)
+{
+    return mill_fail(err, MILL_ERR_IO, "%s is incomplete: an earlier write failed", me->name.c_str());
+}
 
 mill_status write_rows(mill_replica *r, Sink *me, const std::shared_ptr<arrow::RecordBatch> &rows, int64_t skip, mill_error *err)
 {
@@ -243,7 +249,8 @@ mill_status finalize(mill_replica *r, mill_error *err)
 
 const mill_param params[] = {
     {"path", MILL_PARAM_OUT_PATH, 0, nullptr, 0, 0, nullptr, "file to write"},
-    {"part_rows", MILL_PARAM_INT, 0, "0", 0, 1e15, nullptr, "rows per file, then NAME-00000.parquet, NAME-00001.parquet, ...; 0 = one file"},
+    {"part_rows", MILL_PARAM_INT, 0, "0", 0, 1e15, nullptr,
+     "rows per file, then NAME-00000.parquet, NAME-00001.parquet, ...; 0 = one file"},
     {"row_group_rows", MILL_PARAM_INT, 0, "65536", 1, 1e9, nullptr, "rows per row group"},
     {"compression", MILL_PARAM_ENUM, 0, "zstd", 0, 0, "zstd|snappy|none", "of the pages"},
 };

@@ -1,6 +1,7 @@
 /*
- * Groups of rows that are linked, also through others: a forest in which every tree is a group and its root the lowest member, so that
- * the outcome does not depend on the order in which links come. After stm_forest_settle the members of each group are chained in row order.
+ * Groups of rows that are linked, also through others: a forest in which every tree is a group and its root the lowest member, so
+ * that the outcome does not depend on the order in which links come. After stm_forest_settle the members of each group are chained
+ * in row order.
  */
 #ifndef STM_STEPS_VECTORS_FOREST_H
 #define STM_STEPS_VECTORS_FOREST_H

@@ -59,7 +59,8 @@ static mill_status add_embedding(stm_rows_layout *l, mill_io *io, size_t input, 
     if ((st = mill_io_use(io, input, "embedding", "any", place, err)) != MILL_OK) return st;
     t = mill_io_used_type(io, input, *place);
     mill_type_format(t, shown, sizeof shown);
-    fits = t->id == MILL_FIXED_LIST && (t->fields[0].type->id == MILL_FLOAT32 || (signatures && t->fields[0].type->id == MILL_INT32));
+    fits =
+        t->id == MILL_FIXED_LIST && (t->fields[0].type->id == MILL_FLOAT32 || (signatures && t->fields[0].type->id == MILL_INT32));
     if (!fits || t->length < 1)
         return mill_fail(err, MILL_ERR_TYPE, "the column read as \"embedding\" is %s, expected fixed_list<float32>[n]%s", shown,
                          signatures ? ", or fixed_list<int32>[n] for signatures" : "");
@@ -67,7 +68,8 @@ static mill_status add_embedding(stm_rows_layout *l, mill_io *io, size_t input, 
         return mill_fail(err, MILL_ERR_TYPE, "one input has vectors, another signatures");
     l->signatures = t->fields[0].type->id == MILL_INT32;
     if (l->dim != 0 && l->dim != t->length)
-        return mill_fail(err, MILL_ERR_TYPE, "vectors of one input have %d components, those of another %d", (int)l->dim, (int)t->length);
+        return mill_fail(err, MILL_ERR_TYPE, "vectors of one input have %d components, those of another %d", (int)l->dim,
+                         (int)t->length);
     l->dim = t->length;
     return MILL_OK;
 }

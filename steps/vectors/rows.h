@@ -22,7 +22,8 @@ typedef struct stm_rows_layout {
     bool signatures; /* of int32, from minhash_text; else vectors of float32 */
 } stm_rows_layout;
 
-/** Read the arriving columns; `embedding` must be fixed_list<float32>, or, where @p signatures are taken, too, fixed_list<int32>. stm_rows_layout_fini in any case. */
+/** Read the arriving columns; `embedding` must be fixed_list<float32>, or, where @p signatures are taken, too, fixed_list<int32>.
+ *  stm_rows_layout_fini in any case. */
 mill_status stm_rows_layout_init(stm_rows_layout *l, mill_io *io, bool signatures, mill_error *err);
 void stm_rows_layout_fini(stm_rows_layout *l);
 /** Place of a column by its name; -1 = no such column arrives. */
@@ -56,7 +57,10 @@ mill_status stm_rows_accept(stm_rows *t, const stm_rows_layout *l, size_t input,
 mill_status stm_rows_seal(stm_rows *t, const stm_rows_layout *l, mill_error *err);
 void stm_rows_fini(stm_rows *t, const stm_rows_layout *l);
 /** Entries of t->columns. */
-static inline size_t stm_rows_columns(const stm_rows *t, const stm_rows_layout *l) { return t->n_chunks * ((size_t)l->n_columns + 1); }
+static inline size_t stm_rows_columns(const stm_rows *t, const stm_rows_layout *l)
+{
+    return t->n_chunks * ((size_t)l->n_columns + 1);
+}
 /** Chunk that holds row @p row. Sealed. */
 const stm_rows_chunk *stm_rows_chunk_of(const stm_rows *t, int64_t row);
 /** Whether stm_rows_append knows the type: all that are not nested, but for float16. */

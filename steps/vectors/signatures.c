@@ -1,7 +1,8 @@
 /*
- * A band at a time, rows in their order. Rows with the same numbers in it are a bucket; in a bucket rows that are linked already are a
- * class. A row is compared with those of a class until one is alike: then it is of the class, and the rest of it need not be looked at. So a
- * large group costs one comparison a row and band, and only rows that share a band without being alike are all compared.
+ * A band at a time, rows in their order. Rows with the same numbers in it are a bucket; in a bucket rows that are linked already
+ * are a class. A row is compared with those of a class until one is alike: then it is of the class, and the rest of it need not be
+ * looked at. So a large group costs one comparison a row and band, and only rows that share a band without being alike are all
+ * compared.
  */
 #include "steps/vectors/signatures.h"
 
@@ -35,7 +36,10 @@ static int64_t equal(const int32_t *a, const int32_t *b, int64_t length)
     return n;
 }
 
-float stm_signatures_score(const int32_t *a, const int32_t *b, int64_t length) { return (float)((double)equal(a, b, length) / (double)length); }
+float stm_signatures_score(const int32_t *a, const int32_t *b, int64_t length)
+{
+    return (float)((double)equal(a, b, length) / (double)length);
+}
 
 static uint64_t hash(const int32_t *numbers, int64_t n)
 {

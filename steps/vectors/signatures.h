@@ -1,9 +1,10 @@
 /*
  * Groups of signatures (minhash_text) that are alike: two are when at least a share of their numbers, place by place, is equal.
  *
- * Signatures that are alike with a share t of L numbers differ in at most d = L - ceil(t L) places. Cut into d + 1 bands, they agree in all of one band at
- * least; so each is compared only with those that it has a band in common with, and none that is alike is missed. Bands have two
- * numbers at least: below a share of one half some that are only just alike may be missed (at 0.3 two of a thousand).
+ * Signatures that are alike with a share t of L numbers differ in at most d = L - ceil(t L) places. Cut into d + 1 bands, they
+ * agree in all of one band at least; so each is compared only with those that it has a band in common with, and none that is alike
+ * is missed. Bands have two numbers at least: below a share of one half some that are only just alike may be missed (at 0.3 two of
+ * a thousand).
  */
 #ifndef STM_STEPS_VECTORS_SIGNATURES_H
 #define STM_STEPS_VECTORS_SIGNATURES_H
