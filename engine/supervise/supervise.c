@@ -425,10 +425,11 @@ int mill_supervise(const mill_supervise_options *options, int (*work)(mill_child
 {
     static const mill_supervise_options defaults = MILL_SUPERVISE_OPTIONS_INIT;
     parent p = {.o = defaults, .signals = -1, .socket = -1};
-    mill_error why = {0};
+    mill_error why = {0}, unseen = {0};
     int code = -1;
     pid_t pid = 1;
 
+    if (err == NULL) err = &unseen;
     if (options != NULL) memcpy(&p.o, options, options->struct_size < sizeof p.o ? options->struct_size : sizeof p.o);
     if (p.o.left_s > 0) {
         p.gone_ns = stm_now_ns() + (int64_t)(p.o.left_s * 1e9);

@@ -55,6 +55,16 @@ TEST(Silence, ButNotForEver)
     EXPECT_NE(std::string(err.context).find("2 processes in a row got nowhere"), std::string::npos) << err.context;
 }
 
+TEST(Silence, ADeathNeedsNoErrorRecord)
+{
+    mill_supervise_options o = quick();
+    o.restarts = 0;
+    testing::internal::CaptureStderr();
+    const int code = supervise([](mill_child *, void *) { return raise(SIGKILL); }, o, nullptr);
+    testing::internal::GetCapturedStderr();
+    EXPECT_EQ(code, MILL_EXIT_PROCESS);
+}
+
 TEST(Silence, WhoMovesIsLeftAlone)
 {
     mill_error err = {};
