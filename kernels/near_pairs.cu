@@ -164,7 +164,7 @@ static mill_status screen_wgmma(const stm_near_pairs_args *a, cudaStream_t s)
     mill_status st = stm_cuda_check(STM_CUDA(stm_has_wgmma(&has)), "asking for the device", __FILE__, __LINE__, nullptr);
     if (st == MILL_OK && !has) return MILL_ERR_UNSUPPORTED;
     if (st == MILL_OK)
-        st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(plan.bytes))),
+        st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, STM_WG_SHARED)),
                             "asking for shared memory", __FILE__, __LINE__, nullptr);
     if (st == MILL_OK)
         st = stm_cuda_check(STM_CUDA(stm_wg_maps_of(plan, a->a.units, a->a.n, a->b.units, a->b.n, &maps)),

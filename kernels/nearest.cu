@@ -440,7 +440,7 @@ static mill_status screen_wgmma(const stm_nearest_args *a, const stm_lists &l, c
     mill_status st = stm_cuda_check(STM_CUDA(stm_has_wgmma(&has)), "asking for the device", __FILE__, __LINE__, nullptr);
     if (st == MILL_OK && !has) return MILL_ERR_UNSUPPORTED;
     if (st == MILL_OK)
-        st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(plan.bytes))),
+        st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, STM_WG_SHARED)),
                             "asking for shared memory", __FILE__, __LINE__, nullptr);
     if (st == MILL_OK)
         st = stm_cuda_check(STM_CUDA(stm_wg_maps_of(plan, a->queries.units, a->queries.n, a->corpus.units, a->corpus.n, &maps)),

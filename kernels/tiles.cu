@@ -56,8 +56,7 @@ static mill_status check(stm_tiles_answer *a, bool stay, cudaStream_t s)
 {
     const stm_wg_plan plan = stm_wg_plan_of(ROWS, WIDTH, 2, stay);
     stm_wg_maps maps;
-    mill_status st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(STM_KERNEL((stm_tiles_check_kernel)), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                                  static_cast<int>(plan.bytes))),
+    mill_status st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(STM_KERNEL((stm_tiles_check_kernel)), cudaFuncAttributeMaxDynamicSharedMemorySize, STM_WG_SHARED)),
                                     "asking for shared memory", __FILE__, __LINE__, nullptr);
     if (st == MILL_OK)
         st = stm_cuda_check(STM_CUDA(stm_wg_maps_of(plan, a->rows, ROWS, a->columns, COLUMNS, &maps)), "describing vectors to the device",

@@ -38,7 +38,7 @@
 #define STM_WG_REGISTERS_LOADER 64 /* 4 x 104 + 64 <= 5 x 96 */
 #define STM_WG_COLUMN_BYTES (STM_NEAREST_TILE * STM_WG_STEP * 2) /* of a stage */
 #define STM_WG_STAGES 8
-#define STM_WG_SHARED (227 * 1024)
+#define STM_WG_SHARED (227 * 1024) /* what each kernel may ask for: the same for all launches, since they may come from several threads */
 #define STM_WG_OWN 1088 /* bytes of it that are the kernel's, behind the rest */
 
 /* How a launch is laid out; the same for all blocks. */
