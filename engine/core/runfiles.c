@@ -19,7 +19,7 @@ const char *stm_run_file(size_t i) { return whole[i]; }
 
 bool stm_run_keeps(const char *name)
 {
-    static const char *const begin[] = {STM_RUN_JOURNAL, STM_RUN_OWNER};
+    static const char *const begin[] = {STM_RUN_JOURNAL, STM_RUN_OWNER, STM_RUN_MANIFEST_LOG};
     const size_t n = strcspn(name, "/");
 
     for (size_t i = 0; i < STM_RUN_FILES; i++)

@@ -10,6 +10,7 @@
 MILL_BEGIN_DECLS
 
 #define STM_RUN_MANIFEST "manifest.json"
+#define STM_RUN_MANIFEST_LOG "manifest.log." /* then the epoch and a number: lines that manifest.json does not have yet */
 #define STM_RUN_ERRORS "errors.jsonl"
 #define STM_RUN_FACTS "run.json"
 #define STM_RUN_LOG "log.jsonl"

@@ -344,6 +344,7 @@ void stm_durable_commit(stm_run *run)
         st = d->state.failed ? mill_fail(&err, MILL_ERR_NOMEM, "no memory for a commit") : stm_vault_set_state(d->vault, (size_t)p, d->state.data, d->state.bytes, &err);
     }
     if (st == MILL_OK) st = stm_durable_errors_commit(run, &err);
+    if (st == MILL_OK) st = stm_manifest_sync(d->manifest, &err);
     if (st == MILL_OK) st = stm_vault_commit(d->vault, &err);
     d->next_ns = stm_now_ns() + d->interval_ns;
     if (st == MILL_OK) stm_durable_progress(run);

@@ -607,7 +607,7 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     if ((st = stm_owner_claim(d->vault, &d->files, run->run_dir, ANSWER_S, &d->owner, err)) != MILL_OK) goto fail;
     if ((st = stm_durable_footprint(run, stm_vault_next_epoch(d->vault), err)) != MILL_OK) goto fail;
     if (run->opts.fresh) stm_durable_forget(run);
-    if ((st = stm_manifest_open(&d->files, run->run_dir, &d->manifest, err)) != MILL_OK) goto fail;
+    if ((st = stm_manifest_open(&d->files, run->run_dir, stm_vault_next_epoch(d->vault), &d->manifest, err)) != MILL_OK) goto fail;
     if ((st = make_lasting(run, err)) != MILL_OK) goto fail;
     if ((st = name_all(run, &o, err)) != MILL_OK) goto fail;
     d->n_parts = o.n_parts;

@@ -1,5 +1,6 @@
 #include "store/manifest.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -22,20 +23,34 @@ typedef struct part {
     uint32_t crc32;
 } part;
 
+typedef struct file_list {
+    part *at; /* [n] */
+    size_t n, cap;
+    size_t *slots; /* [n_slots, a power of two] which one has a path, and 1; 0 = none */
+    size_t n_slots;
+} file_list;
+
 typedef struct output {
     char *step;
     bool known; /* the pipeline has it */
     bool complete;
-    part *parts;
-    size_t n, cap;
-    char **former; /* files of an earlier output, to be removed */
-    size_t n_former, cap_former;
+    file_list parts;
+    size_t listed; /* so many of them stood in the list that was found, the others in what was appended to it */
+    file_list former; /* of an earlier output, to be removed */
 } output;
 
 struct stm_manifest {
     pthread_mutex_t lock;
     const stm_files *files;
     const char *dir;
+    uint64_t epoch;
+    struct timespec listed[2]; /* when the list was written as it was found, and what was appended to it */
+    char log[48];              /* lock; what is appended goes there; empty = the list on the disk names none of ours */
+    int log_fd;                /* lock; -1 = not made yet */
+    int64_t log_bytes;         /* lock */
+    uint32_t logs;             /* lock; so many had a name */
+    size_t whole, logged;      /* lock; parts in the list on the disk, and lines appended to it */
+    bool unsynced, unnamed;    /* lock; of the log: lines, its name */
     output *outputs; /* lock */
     size_t n, cap;
     char **read; /* lock; real paths of what steps read */
@@ -46,12 +61,18 @@ static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_N
 
 /* ---- table --------------------------------------------------------------------------------------------------------- */
 
+static void list_fini(file_list *f)
+{
+    for (size_t i = 0; i < f->n; i++) stm_free(f->at[i].path);
+    stm_free(f->at);
+    stm_free(f->slots);
+    *f = (file_list){0};
+}
+
 static void output_fini(output *o)
 {
-    for (size_t i = 0; i < o->n; i++) stm_free(o->parts[i].path);
-    for (size_t i = 0; i < o->n_former; i++) stm_free(o->former[i]);
-    stm_free(o->parts);
-    stm_free(o->former);
+    list_fini(&o->parts);
+    list_fini(&o->former);
     stm_free(o->step);
 }
 
@@ -74,24 +95,49 @@ static output *add_output(stm_manifest *m, const char *step)
     return &m->outputs[m->n++];
 }
 
-/* The newest are looked for most. */
-static part *find_part(const output *o, const char *path)
+/* The place of @p path, or where it would be. */
+static size_t *slot_of(const file_list *f, const char *path)
 {
-    for (size_t i = o->n; i > 0; i--)
-        if (strcmp(o->parts[i - 1].path, path) == 0) return &o->parts[i - 1];
-    return NULL;
+    size_t i = (size_t)stm_hash64(path, strlen(path), 0);
+
+    for (;; i++) {
+        size_t *slot = &f->slots[i & (f->n_slots - 1)];
+        if (*slot == 0 || strcmp(f->at[*slot - 1].path, path) == 0) return slot;
+    }
 }
 
-static bool put_part(output *o, const part *p)
+static part *find_part(const file_list *f, const char *path)
 {
-    part *at = find_part(o, p->path);
+    const size_t *slot = f->n_slots > 0 ? slot_of(f, path) : NULL;
+
+    return slot != NULL && *slot > 0 ? &f->at[*slot - 1] : NULL;
+}
+
+static bool make_room(file_list *f)
+{
+    const size_t n = f->n_slots > 0 ? 2 * f->n_slots : 16;
+    size_t *slots;
+
+    if (stm_grow(&f->at, &f->cap, f->n + 1, sizeof *f->at) != 0) return false;
+    if (2 * (f->n + 1) <= f->n_slots) return true;
+    if ((slots = stm_calloc(n * sizeof *slots)) == NULL) return false;
+    stm_free(f->slots);
+    f->slots = slots;
+    f->n_slots = n;
+    for (size_t i = 0; i < f->n; i++) *slot_of(f, f->at[i].path) = i + 1;
+    return true;
+}
+
+static bool put_part(file_list *f, const part *p)
+{
+    part *at = find_part(f, p->path);
 
     if (at == NULL) {
-        if (stm_grow(&o->parts, &o->cap, o->n + 1, sizeof *o->parts) != 0) return false;
-        at = &o->parts[o->n];
-        *at = (part){.path = stm_strdup(p->path)};
-        if (at->path == NULL) return false;
-        o->n++;
+        part new = {.path = make_room(f) ? stm_strdup(p->path) : NULL};
+        if (new.path == NULL) return false;
+        f->at[f->n] = new;
+        *slot_of(f, new.path) = f->n + 1;
+        at = &f->at[f->n++];
     }
     at->rows = p->rows;
     at->bytes = p->bytes;
@@ -99,17 +145,8 @@ static bool put_part(output *o, const part *p)
     return true;
 }
 
-static bool put_former(output *o, const char *path)
-{
-    for (size_t i = 0; i < o->n_former; i++)
-        if (strcmp(o->former[i], path) == 0) return true;
-    if (stm_grow(&o->former, &o->cap_former, o->n_former + 1, sizeof *o->former) != 0) return false;
-    o->former[o->n_former] = stm_strdup(path);
-    return o->former[o->n_former] != NULL && ++o->n_former > 0;
-}
-
 /* ---- reading back ----------------------------------------------------------------------------------------------------
- * Only what this file writes is understood: a line is one object, keys in the order below. */
+ * Only what this file writes is understood: a line is one object, keys in the order below. Of what was appended a line counts when it is whole. */
 
 /* Text behind @p key on the line, unescaped; NULL: not there, or no memory. */
 static char *text_of(const char *line, const char *key)
@@ -150,7 +187,16 @@ static unsigned long long number_of(const char *line, const char *key, int base)
     return p != NULL ? strtoull(p + strlen(key), NULL, base) : 0;
 }
 
-static void read_line(stm_manifest *m, const char *line)
+static part part_of(const char *line, char *path)
+{
+    return (part){.path = path,
+                  .rows = (int64_t)number_of(line, "\"rows\":", 10),
+                  .bytes = number_of(line, "\"bytes\":", 10),
+                  .crc32 = (uint32_t)number_of(line, "\"crc32\":\"", 16)};
+}
+
+/* @p log: gets the name of what was appended. */
+static void read_line(stm_manifest *m, const char *line, char **log)
 {
     char *text = text_of(line, "{\"step\":\"");
     output *o = m->n > 0 ? &m->outputs[m->n - 1] : NULL;
@@ -159,34 +205,70 @@ static void read_line(stm_manifest *m, const char *line)
         o = find(m, text) == NULL ? add_output(m, text) : NULL;
         if (o != NULL) o->complete = strstr(line, "\"complete\":true") != NULL;
     } else if (o != NULL && (text = text_of(line, "{\"path\":\"")) != NULL) {
-        const part p = {.path = text,
-                        .rows = (int64_t)number_of(line, "\"rows\":", 10),
-                        .bytes = number_of(line, "\"bytes\":", 10),
-                        .crc32 = (uint32_t)number_of(line, "\"crc32\":\"", 16)};
-        (void)put_part(o, &p); /* what is missing is found out anew */
+        const part p = part_of(line, text);
+        (void)put_part(&o->parts, &p); /* what is missing is found out anew */
     } else if (o != NULL && (text = text_of(line, "{\"former\":\"")) != NULL) {
-        (void)put_former(o, text);
+        (void)put_part(&o->former, &(part){.path = text});
+    } else if (o == NULL && *log == NULL) {
+        *log = text_of(line, "\"more\":\"");
     }
     stm_free(text);
 }
 
-static void read_back(stm_manifest *m)
+static void read_appended(stm_manifest *m, const char *line)
+{
+    const size_t n = strlen(line);
+    char *step = n > 2 && strcmp(line + n - 2, "\"}") == 0 ? text_of(line, "{\"step\":\"") : NULL, *path = step != NULL ? text_of(line, ",\"path\":\"") : NULL;
+    output *o = path != NULL ? find(m, step) : NULL;
+    const part p = part_of(line, path);
+
+    if (o != NULL) (void)put_part(&o->parts, &p);
+    stm_free(step);
+    stm_free(path);
+}
+
+/* A file's text, stm_free; NULL: it is not there, or cannot be read. */
+static char *text_in(const stm_manifest *m, const char *name, struct timespec *written)
 {
     const stm_files *f = m->files;
-    const int fd = f->open(f->user, NAME, STM_OPEN_READ);
+    const int fd = f->open(f->user, name, STM_OPEN_READ);
     const int64_t size = fd >= 0 ? f->size(f->user, fd) : 0;
     char *text = size > 0 && size < MAX_BYTES ? stm_malloc((size_t)size + 1) : NULL;
+    stm_text path = {0};
+    struct stat info;
 
-    if (text != NULL && stm_files_read_all(f, fd, text, (size_t)size, 0, NAME, NULL) == MILL_OK) {
+    if (text != NULL && stm_files_read_all(f, fd, text, (size_t)size, 0, name, NULL) == MILL_OK) {
         text[size] = 0;
-        for (char *line = text, *end; line != NULL && *line != 0; line = end) {
-            end = strchr(line, '\n');
-            if (end != NULL) *end++ = 0;
-            read_line(m, line);
-        }
+    } else {
+        stm_free(text);
+        text = NULL;
+    }
+    if (fd >= 0) f->close(f->user, fd);
+    stm_text_addf(&path, "%s/%s", m->dir, name);
+    if (!path.failed && stat(path.data, &info) == 0) *written = info.st_mtim;
+    stm_text_free(&path);
+    return text;
+}
+
+static void read_back(stm_manifest *m)
+{
+    char *text = text_in(m, NAME, &m->listed[0]), *log = NULL, *more = NULL, *end;
+
+    m->listed[1] = m->listed[0];
+    for (char *line = text; line != NULL && *line != 0; line = end) {
+        end = strchr(line, '\n');
+        if (end != NULL) *end++ = 0;
+        read_line(m, line, &log);
+    }
+    if (log != NULL && strncmp(log, STM_RUN_MANIFEST_LOG, strlen(STM_RUN_MANIFEST_LOG)) == 0 && strchr(log, '/') == NULL) more = text_in(m, log, &m->listed[1]);
+    for (size_t i = 0; i < m->n; i++) m->outputs[i].listed = m->outputs[i].parts.n;
+    for (char *line = more; line != NULL && (end = strchr(line, '\n')) != NULL; line = end) {
+        *end++ = 0;
+        read_appended(m, line);
     }
     stm_free(text);
-    if (fd >= 0) f->close(f->user, fd);
+    stm_free(log);
+    stm_free(more);
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------------- */
@@ -198,59 +280,162 @@ static void add_text(stm_text *t, const char *before, const char *text, const ch
     stm_text_addf(t, "%s", after);
 }
 
+static void add_facts(stm_text *t, const part *p)
+{
+    stm_text_addf(t, ",\"rows\":%lld,\"bytes\":%llu,\"crc32\":\"%08x\"}", (long long)p->rows, (unsigned long long)p->bytes, (unsigned)p->crc32);
+}
+
 static void add_one(stm_text *t, const output *o)
 {
     int64_t rows = 0;
     uint64_t bytes = 0;
 
-    for (size_t i = 0; i < o->n; i++) {
-        rows += o->parts[i].rows;
-        bytes += o->parts[i].bytes;
+    for (size_t i = 0; i < o->parts.n; i++) {
+        rows += o->parts.at[i].rows;
+        bytes += o->parts.at[i].bytes;
     }
     add_text(t, "{\"step\":\"", o->step, "\"");
     stm_text_addf(t, ",\"complete\":%s,\"rows\":%lld,\"bytes\":%llu,\"parts\":[", o->complete ? "true" : "false", (long long)rows,
                   (unsigned long long)bytes);
-    for (size_t i = 0; i < o->n; i++) {
-        const part *p = &o->parts[i];
-        add_text(t, i > 0 ? ",\n{\"path\":\"" : "\n{\"path\":\"", p->path, "\"");
-        stm_text_addf(t, ",\"rows\":%lld,\"bytes\":%llu,\"crc32\":\"%08x\"}", (long long)p->rows, (unsigned long long)p->bytes,
-                      (unsigned)p->crc32);
+    for (size_t i = 0; i < o->parts.n; i++) {
+        add_text(t, i > 0 ? ",\n{\"path\":\"" : "\n{\"path\":\"", o->parts.at[i].path, "\"");
+        add_facts(t, &o->parts.at[i]);
     }
     stm_text_addf(t, "]");
-    for (size_t i = 0; i < o->n_former; i++)
-        add_text(t, i > 0 ? ",\n{\"former\":\"" : ",\"former\":[\n{\"former\":\"", o->former[i], "\"}");
-    stm_text_addf(t, o->n_former > 0 ? "]}" : "}");
+    for (size_t i = 0; i < o->former.n; i++)
+        add_text(t, i > 0 ? ",\n{\"former\":\"" : ",\"former\":[\n{\"former\":\"", o->former.at[i].path, "\"}");
+    stm_text_addf(t, o->former.n > 0 ? "]}" : "}");
 }
 
-static mill_status write_out(stm_manifest *m, mill_error *err)
+static void close_log(stm_manifest *m)
+{
+    if (m->log_fd >= 0) m->files->close(m->files->user, m->log_fd);
+    m->log_fd = -1;
+    m->log[0] = 0;
+    m->unsynced = m->unnamed = false;
+}
+
+/* The whole list. @p more: parts may follow, and are appended to a file that it names, of this opening alone: what a process that was thought dead appends
+ * is in another one. */
+static mill_status write_out(stm_manifest *m, bool more, mill_error *err)
 {
     stm_text t = {0};
     bool complete = true, first = true;
+    char log[sizeof m->log] = "";
+    size_t n = 0;
     mill_status st;
 
     for (size_t i = 0; i < m->n; i++) complete = complete && (m->outputs[i].complete || !m->outputs[i].known);
-    stm_text_addf(&t, "{\"version\":1,\"complete\":%s,\"outputs\":[", complete ? "true" : "false");
+    stm_text_addf(&t, "{\"version\":1,\"complete\":%s,", complete ? "true" : "false");
+    if (more && !complete) {
+        snprintf(log, sizeof log, STM_RUN_MANIFEST_LOG "%llu.%u", (unsigned long long)m->epoch, (unsigned)m->logs++);
+        stm_text_addf(&t, "\"more\":\"%s\",", log);
+    }
+    stm_text_addf(&t, "\"outputs\":[");
     for (size_t i = 0; i < m->n; i++) {
         if (!m->outputs[i].known) continue;
         stm_text_addf(&t, first ? "\n" : ",\n");
         add_one(&t, &m->outputs[i]);
+        n += m->outputs[i].parts.n;
         first = false;
     }
     stm_text_addf(&t, "\n]}\n");
     st = t.failed ? no_memory(err) : stm_files_replace(m->files, NAME, t.data, t.bytes, err);
     stm_text_free(&t);
+    if (st != MILL_OK) {
+        m->logged = SIZE_MAX; /* nothing is appended to what may not be there */
+        return st;
+    }
+    if (m->log_fd >= 0) (void)m->files->remove(m->files->user, m->log);
+    close_log(m);
+    memcpy(m->log, log, sizeof log);
+    m->log_bytes = 0;
+    m->logged = 0;
+    m->whole = n;
+    return MILL_OK;
+}
+
+/* One line more: what it costs does not depend on how many there are. The list is written anew when it would become longer by half of it: so at least
+ * half of all parts stand in there, and each was written twice. */
+static mill_status append(stm_manifest *m, const output *o, const part *p, mill_error *err)
+{
+    const stm_files *f = m->files;
+    stm_text t = {0};
+    mill_status st;
+
+    if (m->log[0] == 0 || m->logged >= m->whole) return write_out(m, true, err);
+    if (m->log_fd < 0) {
+        const int fd = f->open(f->user, m->log, STM_OPEN_NEW);
+        if (fd == -EEXIST) return write_out(m, true, err); /* of somebody who came to grief: another name is as good */
+        if (fd < 0) return mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", m->log, strerror(-fd));
+        m->log_fd = fd;
+        m->unnamed = true;
+    }
+    add_text(&t, "{\"step\":\"", o->step, "\"");
+    add_text(&t, ",\"path\":\"", p->path, "\"");
+    add_facts(&t, p);
+    stm_text_addf(&t, "\n");
+    st = t.failed ? no_memory(err) : stm_files_write_all(f, m->log_fd, t.data, t.bytes, m->log_bytes, m->log, err);
+    m->log_bytes += (int64_t)t.bytes;
+    m->logged = st == MILL_OK ? m->logged + 1 : SIZE_MAX; /* behind half a line nothing is read */
+    m->unsynced = true;
+    stm_text_free(&t);
     return st;
+}
+
+mill_status stm_manifest_sync(stm_manifest *m, mill_error *err)
+{
+    const stm_files *f = m->files;
+    mill_status st = MILL_OK;
+    int code = 0;
+
+    pthread_mutex_lock(&m->lock);
+    if (m->unsynced) code = f->sync(f->user, m->log_fd);
+    if (code >= 0 && m->unnamed) code = f->sync_names(f->user);
+    if (code < 0) st = mill_fail(err, MILL_ERR_IO, "cannot write %s: %s", m->log, strerror(-code));
+    if (code >= 0) m->unsynced = m->unnamed = false;
+    pthread_mutex_unlock(&m->lock);
+    return st;
+}
+
+typedef struct old_logs {
+    const stm_manifest *m;
+    char **names; /* [n] */
+    size_t n, cap;
+} old_logs;
+
+static void note_old(const char *name, void *ctx)
+{
+    old_logs *l = ctx;
+
+    if (strncmp(name, STM_RUN_MANIFEST_LOG, strlen(STM_RUN_MANIFEST_LOG)) != 0 || strcmp(name, l->m->log) == 0) return;
+    if (stm_grow(&l->names, &l->cap, l->n + 1, sizeof *l->names) == 0 && (l->names[l->n] = stm_strdup(name)) != NULL) l->n++;
+}
+
+/* Files of lines that stand in the list by now, of earlier openings. */
+static void remove_old(stm_manifest *m)
+{
+    old_logs l = {.m = m};
+
+    (void)m->files->list(m->files->user, note_old, &l);
+    for (size_t i = 0; i < l.n; i++) {
+        (void)m->files->remove(m->files->user, l.names[i]); /* the next opening tries again */
+        stm_free(l.names[i]);
+    }
+    stm_free(l.names);
 }
 
 /* ---- open, close --------------------------------------------------------------------------------------------------- */
 
-mill_status stm_manifest_open(const stm_files *files, const char *dir, stm_manifest **out, mill_error *err)
+mill_status stm_manifest_open(const stm_files *files, const char *dir, uint64_t epoch, stm_manifest **out, mill_error *err)
 {
     stm_manifest *m = stm_calloc(sizeof *m);
 
     if (m == NULL) return no_memory(err);
     m->files = files;
     m->dir = dir;
+    m->epoch = epoch;
+    m->log_fd = -1;
     pthread_mutex_init(&m->lock, NULL);
     read_back(m);
     *out = m;
@@ -262,6 +447,8 @@ void stm_manifest_close(stm_manifest **manifest)
     stm_manifest *m = *manifest;
 
     if (m == NULL) return;
+    if (m->log[0] != 0 && write_out(m, false, NULL) == MILL_OK) remove_old(m); /* else the lines stay where they are, which the list says */
+    close_log(m);
     for (size_t i = 0; i < m->n; i++) output_fini(&m->outputs[i]);
     for (size_t i = 0; i < m->n_read; i++) stm_free(m->read[i]);
     stm_free(m->read);
@@ -283,14 +470,11 @@ mill_status stm_manifest_begin(stm_manifest *m, const char *step, bool fresh, mi
     if (ok) o->known = true;
     if (ok && fresh) {
         o->complete = false;
-        for (size_t i = 0; i < o->n; i++) {
-            ok = put_former(o, o->parts[i].path) && ok;
-            stm_free(o->parts[i].path);
-        }
-        o->n = 0;
+        for (size_t i = 0; i < o->parts.n; i++) ok = put_part(&o->former, &o->parts.at[i]) && ok;
+        list_fini(&o->parts);
     }
     mill_status st = ok ? MILL_OK : no_memory(err);
-    if (ok && fresh) st = write_out(m, err);
+    if (ok && fresh) st = write_out(m, true, err);
     pthread_mutex_unlock(&m->lock);
     return st;
 }
@@ -350,10 +534,10 @@ mill_status stm_manifest_part(stm_manifest *m, const char *step, const mill_part
     output *o = find(m, step);
     if (o == NULL) {
         st = mill_fail(err, MILL_ERR_INVALID, "step %s has no output", step);
-    } else if (given->bytes != 0 || given->rows == 0 || find_part(o, p.path) == NULL) {
+    } else if (given->bytes != 0 || given->rows == 0 || find_part(&o->parts, p.path) == NULL) {
         if (given->bytes == 0 && given->rows > 0) st = read_part(given, &p, err);
-        if (st == MILL_OK && !put_part(o, &p)) st = no_memory(err);
-        if (st == MILL_OK) st = write_out(m, err);
+        if (st == MILL_OK && !put_part(&o->parts, &p)) st = no_memory(err);
+        if (st == MILL_OK) st = append(m, o, &p, err);
     }
     pthread_mutex_unlock(&m->lock);
     return st;
@@ -365,7 +549,7 @@ static bool is_used(const stm_manifest *m, const char *path, const char *absolut
     char *real;
     bool used = false;
 
-    for (size_t i = 0; i < m->n && !used; i++) used = m->outputs[i].known && find_part(&m->outputs[i], path) != NULL;
+    for (size_t i = 0; i < m->n && !used; i++) used = m->outputs[i].known && find_part(&m->outputs[i].parts, path) != NULL;
     if (used || m->n_read == 0 || (real = realpath(absolute, NULL)) == NULL) return used;
     for (size_t i = 0; i < m->n_read && !used; i++) {
         const size_t n = strlen(m->read[i]);
@@ -378,16 +562,16 @@ static bool is_used(const stm_manifest *m, const char *path, const char *absolut
 
 static void remove_former(stm_manifest *m, output *o)
 {
-    for (size_t i = 0; i < o->n_former; i++) {
+    for (size_t i = 0; i < o->former.n; i++) {
+        const char *name = o->former.at[i].path;
         stm_text path = {0};
 
-        if (o->former[i][0] != '/') stm_text_addf(&path, "%s/", m->dir);
-        stm_text_addf(&path, "%s", o->former[i]);
-        if (!path.failed && !is_used(m, o->former[i], path.data)) (void)unlink(path.data); /* it may be gone */
+        if (name[0] != '/') stm_text_addf(&path, "%s/", m->dir);
+        stm_text_addf(&path, "%s", name);
+        if (!path.failed && !is_used(m, name, path.data)) (void)unlink(path.data); /* it may be gone */
         stm_text_free(&path);
-        stm_free(o->former[i]);
     }
-    o->n_former = 0;
+    list_fini(&o->former);
 }
 
 mill_status stm_manifest_complete(stm_manifest *m, const char *step, mill_error *err)
@@ -402,7 +586,8 @@ mill_status stm_manifest_complete(stm_manifest *m, const char *step, mill_error 
     /* Not before: a file that was one output's may be becoming another's, which lists it only when it is there. */
     for (size_t i = 0; all && i < m->n; i++)
         if (m->outputs[i].known) remove_former(m, &m->outputs[i]);
-    if (o != NULL) st = write_out(m, err);
+    if (o != NULL) st = write_out(m, true, err);
+    if (o != NULL && all && st == MILL_OK) remove_old(m);
     pthread_mutex_unlock(&m->lock);
     return st;
 }
@@ -425,7 +610,7 @@ mill_status stm_manifest_reads(stm_manifest *m, const char *path, mill_error *er
 
 static bool newer(const struct timespec *a, const struct timespec *b) { return a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec; }
 
-static bool part_differs(const stm_manifest *m, const part *p, const struct stat *list, stm_text *why)
+static bool part_differs(const stm_manifest *m, const part *p, const struct timespec *listed, stm_text *why)
 {
     stm_text path = {0};
     struct stat info;
@@ -438,7 +623,7 @@ static bool part_differs(const stm_manifest *m, const part *p, const struct stat
         gone = true;
     } else if ((uint64_t)info.st_size != p->bytes) {
         other = true;
-    } else if (newer(&info.st_mtim, &list->st_mtim)) {
+    } else if (newer(&info.st_mtim, listed)) {
         const mill_part given = {.path = path.data};
         part now;
         other = read_part(&given, &now, NULL) != MILL_OK || now.crc32 != p->crc32;
@@ -450,16 +635,11 @@ static bool part_differs(const stm_manifest *m, const part *p, const struct stat
 
 bool stm_manifest_differs(stm_manifest *m, const char *step, stm_text *why)
 {
-    stm_text name = {0};
-    struct stat list = {0};
     bool differs = false;
 
-    stm_text_addf(&name, "%s/" NAME, m->dir);
-    if (!name.failed) (void)stat(name.data, &list);
-    stm_text_free(&name);
     pthread_mutex_lock(&m->lock);
     const output *o = find(m, step);
-    for (size_t i = 0; o != NULL && i < o->n && !differs; i++) differs = part_differs(m, &o->parts[i], &list, why);
+    for (size_t i = 0; o != NULL && i < o->parts.n && !differs; i++) differs = part_differs(m, &o->parts.at[i], &m->listed[i < o->listed ? 0 : 1], why);
     pthread_mutex_unlock(&m->lock);
     return differs;
 }
