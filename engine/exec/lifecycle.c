@@ -163,6 +163,7 @@ static void *unloader_main(void *arg)
             stm_wrapper_unload(s->slots[k].wrapper);
         atomic_store(&s->slots[k].unload_since_ns, 0);
     }
+    atomic_store_explicit(&s->unloaded, true, memory_order_release);
     return NULL;
 }
 
@@ -195,6 +196,16 @@ static void join_unloads(stm_run *run, int32_t stage)
             pthread_join(s->unloader, NULL);
             s->unloader = pthread_self();
         }
+    }
+}
+
+/* What batches under way kept on devices of steps that are done, now that they have arrived. */
+static void trim(stm_run *run)
+{
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        const stm_station *s = &run->stations[i];
+        for (int32_t k = 0; k < s->n_slots && atomic_load_explicit(&s->unloaded, memory_order_acquire); k++)
+            if (s->slots[k].wrapper != NULL) stm_wrapper_trim(s->slots[k].wrapper);
     }
 }
 
@@ -282,6 +293,7 @@ static void run_stage(stm_run *run, int32_t stage)
         if (nap_ns > limit_ns) nap_ns = limit_ns;
         for (int32_t i = 0; i < run->n_stations; i++) /* a step is unloaded at its own end */
             if (in_stage(&run->stations[i], stage) && atomic_load(&run->stations[i].done)) unload_station(&run->stations[i]);
+        trim(run);
         if (atomic_load(&run->stop) != 0) stm_run_ring(run, true);
         pthread_mutex_lock(&run->mutex);
     }
@@ -291,6 +303,7 @@ static void run_stage(stm_run *run, int32_t stage)
         if (in_stage(&run->stations[i], stage)) atomic_store(&run->stations[i].active, false);
     stm_run_ring(run, true);
     join_unloads(run, stage);
+    trim(run); /* the next load group may need it */
 }
 
 void *stm_coordinator_main(void *arg)

@@ -84,10 +84,10 @@ static bool is_wanted(const stm_out *o, int32_t c)
     fate f;
 
     if (place < 0) return false;
-    if (to->kind == STM_AT_STORE) { /* its reader gives the same columns */
+    if (to->kind == STM_AT_STORE) { /* its reader gives the same columns; between load groups none waits in memory that the next one's models may need */
         const stm_station *reader = to + 1;
         bool wanted = false;
-        for (int32_t k = 0; k < reader->n_outs && !wanted; k++) wanted = is_wanted(&reader->outs[k], place);
+        for (int32_t k = 0; reader->stage == to->stage && k < reader->n_outs && !wanted; k++) wanted = is_wanted(&reader->outs[k], place);
         return wanted;
     }
     if (step_of(to) == NULL) return false;

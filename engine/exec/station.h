@@ -154,6 +154,7 @@ typedef struct stm_driver {
     bool started;
     _Alignas(64) _Atomic uint64_t beats; /* bursts done; written by the driver, relaxed */
 } stm_driver;
+    _Atomic bool unloaded;   /* release by the unloader */
 
 struct stm_run {
     stm_plan *plan;

@@ -55,6 +55,31 @@ void stm_lane_close(stm_lane **pl)
     stm_free(l);
 }
 
+/* Not before that: whoever still has a buffer may be reading it on a stream of his own. */
+static void release_idle(stm_device_pool **pool)
+{
+    stm_device_pool_stats s;
+
+    if (*pool == NULL) return;
+    stm_device_pool_reap(*pool);
+    s = stm_device_pool_counts(*pool);
+    if (s.live_bytes == 0 && s.waiting_bytes == 0) stm_device_pool_release(pool);
+}
+
+void stm_lane_trim(stm_lane *l)
+{
+    release_idle(&l->pinned); /* first: its twins are on the device */
+    release_idle(&l->memory);
+}
+
+void stm_lane_retire(stm_lane *l)
+{
+    stm_lane_settle(l);
+    if (l->graphs != NULL) stm_graphs_free(l);
+    for (int i = 0; i < 2; i++) mill_buffer_unref(&l->status[i]);
+    stm_lane_trim(l);
+}
+
 void stm_lane_settle(stm_lane *l)
 {
     for (int i = 0; i < STM_WAYS; i++)

@@ -43,6 +43,10 @@ typedef struct stm_lane_stats {
 mill_status stm_lane_open(const stm_lane_opts *opts, stm_lane **out, mill_error *err);
 /** Waits for what is queued. Sets *l to NULL, accepts NULL. Buffers may outlive it. */
 void stm_lane_close(stm_lane **l);
+/** The step is done and calls nothing of this any more: its memory goes, slabs with the last buffer in them that others have. */
+void stm_lane_retire(stm_lane *l);
+/** Of a lane that is retired: what has come back since goes, too. Threads: one at a time. */
+void stm_lane_trim(stm_lane *l);
 /** Wait for what is queued, whatever came of it. */
 void stm_lane_settle(stm_lane *l);
 stm_lane_stats stm_lane_counts(const stm_lane *l);

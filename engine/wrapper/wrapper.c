@@ -81,19 +81,31 @@ fail:
     return mill_fail(err, MILL_ERR_NOMEM, "replica of %s", s->name);
 }
 
-static void release_step(stm_wrapper *w)
+static void unload(stm_wrapper *w)
 {
-    if (!w->owes_unload) return;
-    w->owes_unload = false;
-    if (w->lane != NULL) stm_lane_settle(w->lane); /* unload lets go of memory that queued work may be using */
-    stm_emit_drop(&w->emit);
-    if (w->step->type->unload == NULL) return;
     if (w->env->quarantine != NULL) w->hold = stm_quarantine_enter(w->env->quarantine, w->step->name, STM_DOING_UNLOAD, NULL);
     stm_record_begin(w->record, STM_DOING_UNLOAD, NULL, 0, 0);
     w->step->type->unload(&w->replica);
     stm_record_end(w->record);
     if (w->env->quarantine != NULL) stm_quarantine_leave(w->env->quarantine, w->step->name, STM_DOING_UNLOAD, NULL, w->hold);
     w->hold = STM_HOLD_NONE;
+}
+
+/* What a replica has on devices goes with the step: whoever is loaded next has that memory. */
+static void release_step(stm_wrapper *w)
+{
+    if (!w->owes_unload) return;
+    w->owes_unload = false;
+    if (w->lane != NULL) stm_lane_settle(w->lane); /* unload lets go of memory that queued work may be using */
+    stm_emit_drop(&w->emit);
+    if (w->step->type->unload != NULL) unload(w);
+    if (w->lane != NULL) stm_lane_retire(w->lane);
+    stm_team_close(&w->team);
+}
+
+void stm_wrapper_trim(stm_wrapper *w)
+{
+    if (w->lane != NULL) stm_lane_trim(w->lane);
 }
 
 void stm_wrapper_destroy(stm_wrapper **wp)

@@ -72,6 +72,8 @@ mill_status stm_wrapper_load(stm_wrapper *w, mill_error *err);
 void stm_wrapper_run(stm_wrapper *w);
 /** Its input has ended, or it is to stop: → DRAINING → UNLOADING → DONE. Calls the step's unload, once. */
 void stm_wrapper_unload(stm_wrapper *w);
+/** Of a replica that is unloaded: memory on devices that others have given back since goes, too. Threads: the coordinator. */
+void stm_wrapper_trim(stm_wrapper *w);
 /** RUNNING → FAILED; calls unload. */
 void stm_wrapper_fail(stm_wrapper *w);
 /** Tell the step that the run is being stopped: it should return soon (mill_replica_cancelled), from now on. Threads: any. */

@@ -28,3 +28,11 @@ void mt_lane_counts(mill_replica *r, int64_t counts[5])
     counts[4] = l.joined;
     counts[3] = stm_device_counts_of(stm_stream_device(stm_lane_stream(r->w->lane))).allocs;
 }
+
+int64_t mt_lane_free(mill_replica *r)
+{
+    int64_t free_bytes = -1, total;
+
+    if (r->w->lane != NULL) (void)stm_device_memory(stm_stream_device(stm_lane_stream(r->w->lane)), &free_bytes, &total, NULL);
+    return free_bytes;
+}

@@ -40,6 +40,36 @@ TEST_P(Lane, RowsComeBackRight)
     }
 }
 
+/* A load group finds the device as the one before it did: what that had there, queues included, is gone before anything is loaded. */
+TEST_P(Lane, AStepThatIsDoneKeepsNothing)
+{
+    std::vector<int64_t> left; /* bytes of the device at each load */
+    const auto looks = [&](Behaviour b) {
+        b.load = [&, load = b.load](mill_replica *r, mill_error *e) {
+            left.push_back(mt_lane_free(r));
+            return load(r, e);
+        };
+        return b;
+    };
+    Pipe p;
+    Pipe::Opts first = gpu(64), second = gpu(64), third = gpu(64);
+    second.stage = 1, third.stage = 2;
+    p.source("rows", 1000, 50);
+    p.add("one", MILL_STEP, {{"rows"}}, looks(reverses()), first);
+    p.add("two", MILL_STEP, {{"one"}}, looks(reverses_again()), second);
+    p.add("three", MILL_STEP, {{"rows"}}, looks(reverses()), third);
+    p.sink("out", "two", second);
+    p.sink("out3", "three", third);
+    ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
+    expect_reversed(p, 1000, 64);
+    p.destroy();
+    ASSERT_EQ(left.size(), 3u);
+    if (dlsym(RTLD_DEFAULT, "stm_sim_live") == nullptr) return; /* of a real device others use some, too */
+    EXPECT_GT(left[0], 0);
+    EXPECT_EQ(left[1], left[0]);
+    EXPECT_EQ(left[2], left[0]);
+}
+
 /* What one step leaves on the device the next one finds there: the columns come up once and go down once. */
 TEST_P(Lane, OneStepAfterAnother)
 {
