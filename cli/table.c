@@ -71,8 +71,8 @@ const cli_verb cli_verbs[] = {
          B(CLI_RESTARTS) | B(CLI_NO_SUPERVISE) | B(CLI_TIME_LEFT),
      "dir", "put the shards of a run together",
      "RUN is the run directory of a shard, or a folder that holds all of them (runs/NAME). Into --run DIR, by default the folder that holds the "
-     "first shard, its sinks write what they would have written in one run of all rows, byte for byte. Every shard must be there "
-     "once, be finished, and be of the same pipeline and inputs. A merge that was stopped or killed goes on when it is called again."},
+     "first shard, its sinks write what they would have written in one run of all rows, byte for byte. Globals, and what is behind them, run here, "
+     "over the rows of all shards. Every shard must be there once, be finished, and be of the same pipeline and inputs. A merge that was stopped or killed goes on when it is called again."},
     {"check", "FILE", 1, 1, B(CLI_RUN) | B(CLI_SET) | B(CLI_JSON) | B(CLI_DEVICES) | B(CLI_PLACEMENT), "yaml",
      "say what is wrong with a pipeline",
      "Finds whatever can be known without loading anything: keys, step types, parameters, connections, columns, headers of files."},

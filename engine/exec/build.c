@@ -37,6 +37,7 @@ static int32_t add_node(builder *b, stm_station_kind kind, stm_node_kind flow_ki
     s->stage = stage;
     s->root = -1;
     s->kind = kind;
+    s->for_merge = plan_step >= 0 && b->run->plan->steps[plan_step].for_merge;
     atomic_store(&s->cost_ns, 500);
     return i;
 }
@@ -53,30 +54,38 @@ static bool replays(const builder *b, int32_t i, int32_t out, int32_t branch)
 
 /* Whether a store stands behind the producer for this consumer: its output is kept; or the consumer is a sink, which is a part of its own
  * then: changed, it runs alone. A sink right behind a generator reads the source again, which costs no more. */
-static bool keeps(const builder *b, int32_t producer_step, bool sink)
+static bool keeps(const builder *b, int32_t producer_step, bool sink, stm_border border)
 {
     const stm_plan *plan = b->run->plan;
     const stm_plan_step *ps = &plan->steps[producer_step];
 
     if (!b->run->opts.durable || b->stations[b->out_node[producer_step]].kind == STM_AT_READER) return false;
-    if (sink && b->run->opts.shards > 0) return true;
+    if (border != STM_BORDER_NONE) return true;
     return ps->cache || (sink && plan->keep_sink_rows && ps->step->type->kind != MILL_GENERATOR);
 }
 
-/* The node from which a consumer in @p stage reads this stream: the producer itself, or, across load groups and where the output is to be
- * kept, a reader behind a store. */
-static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int32_t stage, bool sink, stm_flow_edge *edge)
+/* Whether a run in shards is cut between the two. */
+static stm_border border_at(const builder *b, int32_t producer_step, const stm_plan_step *consumer)
 {
-    const int32_t out = b->out_node[producer_step];
+    if (b->run->opts.shards == 0 || b->run->plan->steps[producer_step].for_merge) return STM_BORDER_NONE;
+    return consumer->for_merge ? STM_BORDER_MERGE : consumer->step->type->kind == MILL_SINK ? STM_BORDER_SINKS : STM_BORDER_NONE;
+}
+
+/* The node from which a consumer reads this stream: the producer itself, or, across load groups and where the output is to be
+ * kept, a reader behind a store. */
+static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, const stm_plan_step *consumer, stm_flow_edge *edge)
+{
+    const int32_t out = b->out_node[producer_step], stage = consumer->stage;
+    const bool sink = consumer->step->type->kind == MILL_SINK;
+    const stm_border border = border_at(b, producer_step, consumer);
     int32_t store, reader;
 
     edge->from = out;
     edge->branch = branch;
-    if (b->stations[out].stage == stage && !keeps(b, producer_step, sink)) return 0;
-    const bool for_sinks = sink && b->run->opts.shards > 0; /* nothing but sinks is behind such a one: what a merge reads */
+    if (b->stations[out].stage == stage && !keeps(b, producer_step, sink, border)) return 0;
     for (int32_t i = 0; i < b->n; i++) /* shared by all consumers of that group */
         if (b->stations[i].kind == STM_AT_READER && b->stations[i].plan_step < 0 && b->stations[i].stage == stage &&
-            b->stations[i].for_sinks == for_sinks && replays(b, i, out, branch)) {
+            b->stations[i].border == border && replays(b, i, out, branch)) {
             edge->from = i;
             edge->branch = 0;
             return 0;
@@ -91,7 +100,9 @@ static int32_t source_for(builder *b, int32_t producer_step, int32_t branch, int
     b->nodes[reader].credit_rows = branch; /* until credits are worked out: says which branch it replays */
     b->stations[store].store = b->stations[reader].store = stm_calloc(sizeof(stm_store));
     if (b->stations[store].store == NULL) return -1;
-    b->stations[store].for_sinks = b->stations[reader].for_sinks = for_sinks;
+    b->stations[store].border = b->stations[reader].border = border;
+    b->stations[store].for_merge = b->stations[out].for_merge;
+    b->stations[reader].for_merge = b->stations[out].for_merge || border == STM_BORDER_MERGE;
     edge->from = reader;
     edge->branch = 0;
     return 0;
@@ -148,7 +159,7 @@ static mill_status build_step(builder *b, int32_t i, mill_error *err)
         return mill_fail(err, MILL_ERR_UNSUPPORTED, "router '%s' has %d branches; at most %d are possible", step->said, (int)step->n_branches, STM_MAX_BRANCHES);
     if (ps->n_inputs > 64) return mill_fail(err, MILL_ERR_UNSUPPORTED, "step '%s' has %d inputs; at most 64 are possible", step->said, (int)ps->n_inputs);
     for (int32_t k = 0; k < ps->n_inputs; k++)
-        if (source_for(b, ps->inputs[k].from, ps->inputs[k].branch, ps->stage, kind == MILL_SINK, &edges[k]) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
+        if (source_for(b, ps->inputs[k].from, ps->inputs[k].branch, ps, &edges[k]) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
     switch (kind) {
     case MILL_GENERATOR:
         node = add_node(b, STM_AT_GENERATOR, STM_NODE_GENERATOR, step->name, step->said, i, ps->stage);
@@ -201,6 +212,7 @@ static mill_status add_discards(builder *b, mill_error *err)
                     read = read || (b->nodes[k].inputs[e].from == i && b->nodes[k].inputs[e].branch == br);
             if (read) continue;
             const int32_t d = add_node(b, STM_AT_DISCARD, STM_NODE_TERMINAL, b->stations[i].name, b->nodes[i].name, -1, b->stations[i].stage);
+            b->stations[d].for_merge = b->stations[i].for_merge;
             const stm_flow_edge edge = {i, br};
             if (add_inputs(b, d, &edge, 1) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
         }
@@ -340,7 +352,7 @@ static mill_status add_wrappers(stm_run *run, mill_error *err)
     return MILL_OK;
 }
 
-/* Shards give what one run gives where a row's results depend on that row alone, wherever it stands. */
+/* Shards give what one run gives where a row's results depend on that row alone, wherever it stands. Globals and what is behind them get all rows. */
 static mill_status check_shards(const stm_run *run, const builder *b, mill_error *err)
 {
     for (int32_t i = 0; i < run->n_stations && run->opts.shards > 0; i++) {
@@ -348,10 +360,8 @@ static mill_status check_shards(const stm_run *run, const builder *b, mill_error
         const mill_step_type *t = s->plan_step >= 0 ? run->plan->steps[s->plan_step].step->type : NULL;
         const char *why = NULL;
 
-        if (t == NULL || s->kind == STM_AT_READER) continue;
-        if (t->kind == MILL_GLOBAL)
-            why = "is a global, which needs all rows";
-        else if (t->kind == MILL_ROUTER)
+        if (t == NULL || s->kind == STM_AT_READER || s->for_merge) continue;
+        if (t->kind == MILL_ROUTER)
             why = "is a router, which chooses for whole batches";
         else if (t->kind == MILL_STEP && (t->flags & (MILL_STATEFUL | MILL_BATCH_SENSITIVE)) != 0)
             why = "gives results that depend on other rows";

@@ -171,7 +171,7 @@ static void spread(stm_run *run)
 
 stm_part_retry stm_again_part(const stm_run *run, int32_t part) { return (stm_part_retry)run->durable->again->parts[part]; }
 
-bool stm_again_rests(const stm_run *run, int32_t part) { return stm_again_part(run, part) == STM_PART_KEPT || stm_part_is_sinks(run, part); }
+bool stm_again_rests(const stm_run *run, int32_t part) { return stm_again_part(run, part) == STM_PART_KEPT || stm_part_is_sinks(run, part) || stm_durable_is_others(run, part); }
 
 /* Rows of a part run alone give what they give among all others. */
 static const char *needs_others(const stm_run *run, const stm_station *s)

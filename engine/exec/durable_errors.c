@@ -47,10 +47,10 @@ static mill_status void_errors(stm_run *run, const bool *kept, mill_error *err)
     stm_durable *d = run->durable;
     mill_status st = MILL_OK;
 
-    for (int64_t id = 1; id <= d->errors_written && st == MILL_OK; id++) {
+    for (int64_t id = d->errors_before + 1; id <= d->errors_written && st == MILL_OK; id++) {
         if (stm_errors_is_void(run->errors, id) || is_kept(run, kept, stm_errors_get(run->errors, id))) continue;
         stm_errors_void(run->errors, id);
-        st = stm_vault_append(d->vault, (size_t)d->errors_stream, STM_ERRORS_VOID, (uint64_t)id, 0, NULL, 0, err);
+        st = stm_vault_append(d->vault, (size_t)d->errors_stream, STM_ERRORS_VOID, (uint64_t)(id - d->errors_before), 0, NULL, 0, err);
     }
     return st; /* they go into the next commit: until then the parts are begun over, and so are the records */
 }

@@ -1,14 +1,22 @@
 /*
- * A merge: a run whose sinks get the rows that several runs, the shards, have kept in front of theirs. Everything in front of those is
- * finished from the first moment on; the rest is an ordinary run, which commits, can be killed, and goes on.
+ * A merge: a run whose sinks and globals get the rows that several runs, the shards, have kept in front of theirs. Everything in front of those is
+ * finished from the first moment on; the rest is an ordinary run, which commits, can be killed, and goes on. In a shard it is the other way round with
+ * globals and what is behind them: they need the rows of all shards, and are finished from the first moment on.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
-#include "core/error.h"
+#include "core/log.h"
 #include "exec/durable_state.h"
+
+static mill_status refuse(mill_error *err, const char *remedy)
+{
+    err->phase = MILL_PHASE_CHECK;
+    if (remedy != NULL) mill_error_remedy(err, "%s", remedy);
+    return err->status;
+}
 
 /* Which of how many shards was run in a directory; false: none. */
 static bool shard_of(const stm_vault *v, int32_t *shard, int32_t *shards)
@@ -45,12 +53,12 @@ mill_status stm_merge_open(stm_run *run, mill_error *err)
             return st;
         }
         if (!shard_of(d->merge[i].vault, &shard, &shards)) {
-            const char *why = stm_vault_parts(d->merge[i].vault) == 0 ? "nothing of a run is kept there" : "it was run without --shard";
-            return stm_refused(mill_fail(err, MILL_ERR_INVALID, "%s holds no shard: %s", dir, why), err, NULL, NULL);
+            mill_fail(err, MILL_ERR_INVALID, "%s holds no shard: %s", dir, stm_vault_parts(d->merge[i].vault) == 0 ? "nothing of a run is kept there" : "it was run without --shard");
+            return refuse(err, NULL);
         }
         if (shard != i + 1 || shards != n) {
-            st = mill_fail(err, MILL_ERR_INVALID, "%s holds shard %d of %d, not %d of %d", dir, (int)shard, (int)shards, (int)i + 1, (int)n);
-            return stm_refused(st, err, NULL, "Give every shard of one run once");
+            mill_fail(err, MILL_ERR_INVALID, "%s holds shard %d of %d, not %d of %d", dir, (int)shard, (int)shards, (int)i + 1, (int)n);
+            return refuse(err, "Give every shard of one run once");
         }
     }
     return MILL_OK;
@@ -72,17 +80,17 @@ mill_status stm_merge_check(const stm_run *run, int32_t shard, int32_t part, con
 
         if (same && stm_durable_is_finished(p.state, p.n_state, &s->kept.retries[part])) return MILL_OK;
         if (same) {
-            const mill_status st =
-                mill_fail(err, MILL_ERR_INVALID, "shard %d of %d, in %s, is not finished", (int)shard + 1, (int)run->opts.shards, dir);
+            mill_fail(err, MILL_ERR_INVALID, "shard %d of %d, in %s, is not finished", (int)shard + 1, (int)run->opts.shards, dir);
+            refuse(err, NULL);
             mill_error_remedy(err, "Finish it: stepmill resume %s", dir);
-            return stm_refused(st, err, NULL, NULL);
+            return err->status;
         }
         (void)stm_signature_changes(p.fields, p.n_fields, want->fields.data, want->fields.bytes, 3, &t);
     }
     mill_fail(err, MILL_ERR_INVALID, "shard %d of %d, in %s, is not of this pipeline as it is: %s", (int)shard + 1, (int)run->opts.shards, dir,
               k < 0 ? "how steps are connected" : t.data != NULL && !t.failed ? t.data : "?");
     stm_text_free(&t);
-    return stm_refused(MILL_ERR_INVALID, err, NULL, "Run it again with the pipeline and the inputs of the others");
+    return refuse(err, "Run it again with the pipeline and the inputs of the others");
 }
 
 void stm_merge_sign(const stm_run *run, stm_signature *out)
@@ -119,10 +127,10 @@ mill_status stm_merge_errors(stm_run *run, mill_error *err)
         if (stream >= 0) all += n;
         if (st != MILL_OK || (counts & ~noted) == 0) continue;
         st = mill_fail(err, MILL_ERR_INVALID, "a retry of shard %d of %d, in %s, is not finished", (int)i + 1, (int)run->opts.shards, run->opts.merge[i]);
+        refuse(err, NULL);
         mill_error_remedy(err, "Finish it: stepmill resume %s", run->opts.merge[i]);
-        st = stm_refused(st, err, NULL, NULL);
     }
-    d->errors_written = stm_errors_count(run->errors); /* theirs are not written down here once more */
+    d->errors_written = d->errors_before = stm_errors_count(run->errors); /* theirs are not written down here once more */
     return st;
 }
 
@@ -156,6 +164,17 @@ mill_status stm_merge_source(stm_run *run, const stm_station *r, stm_station *s,
     }
     stm_free(all);
     return st == MILL_OK ? stm_merged_skip(s->store->merged, r->next_seq, s->name, err) : st;
+}
+
+void stm_merge_say_left(const stm_run *run)
+{
+    stm_text who = {0};
+    int32_t n = 0;
+
+    for (int32_t i = 0; i < run->plan->n_steps; i++)
+        if (run->plan->steps[i].for_merge) stm_text_addf(&who, "%s%s", n++ > 0 ? ", " : "", run->plan->steps[i].step->name);
+    if (n > 0 && !who.failed) stm_log(STM_INFO, "", "left to the merge, which has the rows of all shards: %s", who.data);
+    stm_text_free(&who);
 }
 
 void stm_merge_close(stm_run *run)

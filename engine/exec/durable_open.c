@@ -296,7 +296,7 @@ static mill_status finish_part(const stm_run *run, opening *o, int32_t p, mill_e
     return state->failed ? no_memory(err) : MILL_OK;
 }
 
-/* A merge begins where every shard has finished what is in front of the sinks. */
+/* A merge begins where every shard has finished what is in front of sinks and globals. */
 static mill_status choose_merged(stm_run *run, opening *o, int32_t p, mill_error *err)
 {
     mill_status st = MILL_OK;
@@ -382,12 +382,12 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
             st = choose_put(run, o, p, k, err);
             continue;
         }
-        if (merge && !stm_durable_has_sink(run, p)) {
-            if (k >= 0) {
+        if (stm_durable_is_others(run, p)) {
+            if (merge && k >= 0) {
                 const stm_vault_part before = stm_vault_part_at(v, (size_t)k);
                 if ((st = refuse_other(run, &before, err)) != MILL_OK) break;
             }
-            st = choose_merged(run, o, p, err);
+            st = merge ? choose_merged(run, o, p, err) : finish_part(run, o, p, err);
             continue;
         }
         if (k < 0 && run->opts.resume && stm_vault_parts(v) > 0) st = stm_durable_refuse(run, NULL, part, part->name, err);
@@ -409,7 +409,7 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
     }
     if (st == MILL_OK && run->durable->again != NULL) return choose_again(run, o, err);
     for (int32_t i = 0; i < o->n_streams && st == MILL_OK; i++)
-        if (i != run->durable->errors_stream || merge) o->streams[i].keep = o->kept[o->streams[i].part] && !merge;
+        if (i != run->durable->errors_stream) o->streams[i].keep = o->kept[o->streams[i].part] && !stm_durable_is_others(run, o->streams[i].part);
     return st;
 }
 
@@ -466,7 +466,7 @@ static mill_status open_stream(stm_run *run, stm_station *s, mill_error *err)
     mill_status st = MILL_OK;
 
     if (type == NULL) return no_memory(err);
-    if (run->durable->merge != NULL && s->for_sinks) return open_merged(run, s, type, stream.name, err);
+    if (run->durable->merge != NULL && s->border != STM_BORDER_NONE) return open_merged(run, s, type, stream.name, err);
     if (d->again != NULL && stm_again_part(run, l->part) == STM_PART_KEPT) return stm_again_source(run, s, err);
     if (d->kept.retries[l->part] != 0) return stm_kept_source(run, &d->kept, s, NULL, err);
     if (!stream.complete && (st = stm_batch_sink_create(d->vault, (size_t)l->stream, type, &l->out, err)) != MILL_OK) return st;
@@ -544,7 +544,8 @@ static void note_kept(stm_run *run)
     for (int32_t i = 0; i < run->n_stations; i++) {
         struct stm_lasting *l = run->stations[i].lasting;
 
-        l->kept = l->finished && d->merge == NULL && d->again == NULL; /* what a merge finds finished the shards have done, and a retry the run that it is of */
+        l->kept = l->finished && d->merge == NULL && d->again == NULL &&
+                  !stm_durable_is_others(run, l->part); /* what a merge finds finished the shards have done, a shard the merge will do, and a retry the run that it is of */
         d->complete = d->complete && l->finished;
     }
 }
@@ -570,15 +571,16 @@ static mill_status restore(stm_run *run, opening *o, mill_error *err)
         const stm_vault_part part = stm_vault_part_at(d->vault, (size_t)p);
         if (!o->kept[p] || part.n_state == 0) continue;
         st = stm_durable_decode(run, p, part.state, part.n_state, err);
-        any = any || d->again == NULL || !stm_again_rests(run, p);
+        any = any || ((d->again == NULL || !stm_again_rests(run, p)) && !stm_durable_is_others(run, p));
     }
     if (st == MILL_OK && d->merge != NULL) st = stm_merge_errors(run, err); /* whose numbers the rows are marked with */
     if (st == MILL_OK && d->again != NULL) stm_again_choose(run);
+    stm_durable_mark_unread(run);
     for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++) {
         if (run->stations[i].lasting->stream >= 0) st = open_stream(run, &run->stations[i], err);
         if (st == MILL_OK && run->stations[i].kind == STM_AT_GLOBAL) st = open_lanes(run, &run->stations[i], err);
     }
-    if (st == MILL_OK && d->merge == NULL) st = stm_durable_errors_restore(run, o->kept, err);
+    if (st == MILL_OK) st = stm_durable_errors_restore(run, o->kept, err);
     note_kept(run);
     if (st != MILL_OK || d->complete) return st; /* whoever started it says so */
     if (d->merge != NULL)
@@ -587,6 +589,7 @@ static mill_status restore(stm_run *run, opening *o, mill_error *err)
         stm_log(STM_INFO, "", "putting the rows of retry %d in place", (int)run->opts.put);
     else if (any)
         say_going_on(run);
+    if (run->opts.shards > 0 && d->merge == NULL) stm_merge_say_left(run);
     return MILL_OK;
 }
 

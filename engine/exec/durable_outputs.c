@@ -71,7 +71,7 @@ mill_status stm_durable_outputs_open(stm_run *run, mill_error *err)
     mill_status st = MILL_OK;
 
     for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++)
-        if (run->stations[i].kind == STM_AT_SINK) st = stm_manifest_begin(d->manifest, run->stations[i].name, false, err);
+        if (run->stations[i].kind == STM_AT_SINK && !stm_durable_is_others(run, run->stations[i].lasting->part)) st = stm_manifest_begin(d->manifest, run->stations[i].name, false, err);
     for (int32_t i = 0; i < run->plan->n_steps && st == MILL_OK; i++) st = note_inputs(d->manifest, run->plan->steps[i].step, err);
     run->env.opening = stm_vault_epoch(d->vault);
     run->env.opening_over = opening_over;

@@ -45,11 +45,29 @@ int32_t stm_durable_part_of_error(const stm_run *run, const mill_error *e)
     return -1;
 }
 
-bool stm_durable_has_sink(const stm_run *run, int32_t part)
+stm_part_share stm_durable_share(const stm_run *run, int32_t part)
+{
+    stm_part_share share = STM_SHARE_SHARDS;
+
+    for (int32_t i = 0; i < run->n_stations; i++) {
+        if (run->stations[i].lasting->part != part) continue;
+        if (run->stations[i].for_merge) return STM_SHARE_MERGE;
+        if (run->stations[i].kind == STM_AT_SINK) share = STM_SHARE_BOTH;
+    }
+    return share;
+}
+
+bool stm_durable_is_others(const stm_run *run, int32_t part)
+{
+    return run->opts.shards > 0 && stm_durable_share(run, part) == (run->opts.merge != NULL ? STM_SHARE_SHARDS : STM_SHARE_MERGE);
+}
+
+void stm_durable_mark_unread(stm_run *run)
 {
     for (int32_t i = 0; i < run->n_stations; i++)
-        if (run->stations[i].lasting->part == part && run->stations[i].kind == STM_AT_SINK) return true;
-    return false;
+        if (run->stations[i].kind != STM_AT_READER && run->stations[i].store != NULL) run->stations[i].store->unread = true;
+    for (int32_t i = 0; i < run->n_stations; i++)
+        if (run->stations[i].kind == STM_AT_READER && !run->stations[i].lasting->finished) run->stations[i].store->unread = false;
 }
 
 void stm_durable_encode_finished(const stm_run *run, uint64_t retries, stm_text *out)

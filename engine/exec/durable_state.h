@@ -75,7 +75,7 @@ struct stm_durable {
     bool broken; /* a commit failed: nothing more is written */
     bool complete; /* everything had finished when the directory was opened */
     int32_t n_parts, errors_stream, rows_stream; /* rows_stream: a retry's, which rows */
-    int64_t errors_written;
+    int64_t errors_written, errors_before; /* before: of those, the first are the shards', and stand in their directories */
     uint64_t graph;      /* hash of stations, inputs, roots: places of another graph mean nothing here */
     struct stm_lasting *lasting; /* [stations] */
     stm_going_on *now;      /* [stations] */
@@ -84,8 +84,15 @@ struct stm_durable {
     stm_text state;
 };
 
-/** Whether part @p part has a sink. Of a run in shards it has a reader and sinks then, and nothing else; all other parts are in front of those. */
-bool stm_durable_has_sink(const stm_run *run, int32_t part);
+/* Who runs a part of a run in shards. */
+typedef enum stm_part_share {
+    STM_SHARE_SHARDS, /* the shards; their merge reads what they keep */
+    STM_SHARE_BOTH,   /* a reader and sinks, nothing else: each shard with its rows, the merge with all */
+    STM_SHARE_MERGE   /* globals, and what is behind them: the merge alone */
+} stm_part_share;
+stm_part_share stm_durable_share(const stm_run *run, int32_t part);
+/** Whether part @p part has nothing to do in this run: of a merge what shards have done, of a shard what the merge will do. */
+bool stm_durable_is_others(const stm_run *run, int32_t part);
 /** Open the shards, and see that they are all of the shards of one run. Nothing there is changed. */
 mill_status stm_merge_open(stm_run *run, mill_error *err);
 /** Whether part @p part of shard @p shard (from 0) is what @p want says, and finished. MILL_ERR_INVALID says what is not. */
@@ -97,6 +104,8 @@ mill_status stm_merge_errors(stm_run *run, mill_error *err);
 /** The store's rows, stream @p name, are those of all shards; for reader @p r, which stands where it will go on. */
 mill_status stm_merge_source(stm_run *run, const stm_station *r, stm_station *store, const char *name, const mill_type *type, mill_error *err);
 void stm_merge_close(stm_run *run);
+/** A shard says which steps it leaves to the merge. */
+void stm_merge_say_left(const stm_run *run);
 /** Error records of stream @p stream of a vault, void ones as such; *n of them are added. *retries, may be NULL: those that are noted there. */
 mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err);
 /** Those of this run directory. Records of parts that are not kept (kept[part]), and of failures that ended an attempt which is gone on with, are void from here on. */
@@ -105,6 +114,8 @@ mill_status stm_durable_errors_restore(stm_run *run, const bool *kept, mill_erro
 void stm_durable_encode_finished(const stm_run *run, uint64_t retries, stm_text *out);
 /** Whether it is such a state; *retries, may be NULL: whose rows count there. */
 bool stm_durable_is_finished(const void *state, size_t n, uint64_t *retries);
+/** Rows for readers that have nothing to do in this run (of a retry, of a shard) go to the disk alone. After states were restored. */
+void stm_durable_mark_unread(stm_run *run);
 /** A station that has nothing to do in this run, as if it had ended. */
 void stm_durable_finish(stm_station *s);
 /** What a part hangs on. @p shard: of which it is, 1 ..; 0 = of none; -1 = of all, put together. */

@@ -16,6 +16,7 @@ typedef struct stm_plan_step {
     int32_t n_inputs;
     int32_t stage; /* load group it belongs to: 0 .. n_stages-1, never below that of a producer */
     bool any_order;      /* sinks: rows may come in any order */
+    bool for_merge;      /* a global, or behind one: it needs the rows of all shards, so of a run in shards the merge runs it */
     bool cache;          /* its output is kept: with a run directory a store stands behind it */
     stm_text signature;  /* what its results depend on (store/signature.h); empty where nothing is kept */
     int64_t credit_rows; /* generators and globals: rows in the pipeline at once; filled by stm_plan_try */

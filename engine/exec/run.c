@@ -228,6 +228,7 @@ void stm_run_stop(stm_run *run, bool drain)
 
 int32_t stm_run_steps(const stm_run *run) { return run->plan->n_steps; }
 const mill_step *stm_run_step(const stm_run *run, int32_t step) { return run->plan->steps[step].step; }
+bool stm_run_is_for_merge(const stm_run *run, int32_t step) { return run->plan->steps[step].for_merge; }
 
 void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out)
 {

@@ -82,6 +82,8 @@ stm_run_end stm_run_wait(stm_run *run, double timeout_s, mill_error *err);
 void stm_run_stop(stm_run *run, bool drain);
 int32_t stm_run_steps(const stm_run *run);
 const mill_step *stm_run_step(const stm_run *run, int32_t step);
+/** Whether no shard runs the step, but their merge does. */
+bool stm_run_is_for_merge(const stm_run *run, int32_t step);
 void stm_run_stats(const stm_run *run, int32_t step, stm_step_stats *out);
 /** Whether an earlier run in the same directory had finished the step: this one has nothing to do with it. Constant. */
 bool stm_run_kept(const stm_run *run, int32_t step);

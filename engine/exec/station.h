@@ -67,6 +67,7 @@ typedef struct stm_store {
     stm_stored *items; /* lock */
     size_t head, n, cap; /* lock */
     struct stm_merged *merged; /* a merge: what there is to read, all of it; reader's claimant */
+    bool unread;       /* constant: what reads it has nothing to do in this run */
     struct stm_batch_source *source; /* what an earlier run stored and the reader has not read; reader's claimant */
     int64_t on_disk;         /* lock: batches in there */
     _Atomic int64_t waiting; /* items not yet read */
@@ -99,6 +100,13 @@ typedef struct stm_replica_slot {
     _Atomic int64_t unload_since_ns; /* the unload that is under way began; 0 = none is */
 } stm_replica_slot;
 
+/* Where a run in shards is cut: stores, and the readers behind them. A merge gets what all shards have stored there. */
+typedef enum stm_border {
+    STM_BORDER_NONE,
+    STM_BORDER_SINKS, /* sinks alone are behind it: shards write, and the merge does */
+    STM_BORDER_MERGE  /* what is behind it runs in the merge alone */
+} stm_border;
+
 struct stm_station {
     /* constant while the run goes on */
     stm_run *run;
@@ -106,7 +114,8 @@ struct stm_station {
     const char *said; /* what errors call it: mill_step.said */
     int32_t node, plan_step, stage, root;
     stm_station_kind kind;
-    bool for_sinks; /* stores and readers: sinks alone are behind it */
+    bool for_merge; /* of a run in shards: no shard runs it, but their merge does */
+    stm_border border;
     stm_inlet *inlet;
     stm_cost *cost; /* what arriving rows cost; NULL = no budget */
     stm_out *outs;
@@ -145,6 +154,7 @@ struct stm_station {
     bool finalized;          /* sinks: claimant */
     pthread_t unloader;
     bool unloading;          /* coordinator */
+    _Atomic bool unloaded;   /* release by the unloader */
 };
 
 typedef struct stm_driver {
@@ -154,7 +164,6 @@ typedef struct stm_driver {
     bool started;
     _Alignas(64) _Atomic uint64_t beats; /* bursts done; written by the driver, relaxed */
 } stm_driver;
-    _Atomic bool unloaded;   /* release by the unloader */
 
 struct stm_run {
     stm_plan *plan;

@@ -475,12 +475,11 @@ static mill_status global_send(void *user, mill_batch **b, mill_error *err)
 {
     stm_station *s = user;
 
-    if (s->store != NULL) {
-        const mill_status st = s->lasting != NULL ? stm_lasting_store(s, *b, err) : MILL_OK;
-        return st == MILL_OK ? stm_store_put(s->run, s->store, b, err) : st;
-    }
-    mill_batch_destroy(b); /* nobody reads it */
-    return MILL_OK;
+    const mill_status st = s->store != NULL && s->lasting != NULL ? stm_lasting_store(s, *b, err) : MILL_OK;
+
+    if (st == MILL_OK && s->store != NULL && !s->store->unread) return stm_store_put(s->run, s->store, b, err);
+    if (st == MILL_OK) mill_batch_destroy(b); /* nobody reads it */
+    return st;
 }
 
 static int32_t run_global(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n)
@@ -559,7 +558,7 @@ static int32_t run_store(stm_station *s, stm_ready *items, int32_t n)
         stm_credit_return(s->run->flow, s->node, items[i].batch);
         if (s->kind == STM_AT_STORE && st == MILL_OK && s->lasting != NULL && !again)
             st = stm_lasting_store(s, items[i].batch, &err);
-        if (s->kind == STM_AT_STORE && st == MILL_OK && !again) st = stm_store_put(s->run, s->store, &items[i].batch, &err);
+        if (s->kind == STM_AT_STORE && st == MILL_OK && !again && !s->store->unread) st = stm_store_put(s->run, s->store, &items[i].batch, &err);
         if (s->kind == STM_AT_STORE && st == MILL_OK && end) atomic_store_explicit(&s->store->complete, true, memory_order_release);
         if (s->lasting != NULL && st == MILL_OK) {
             s->lasting->items += !again;

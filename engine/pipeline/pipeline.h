@@ -8,6 +8,14 @@
 #include "store/footprint.h"
 #include "stepmill/pipeline.h"
 
+/* Whose devices a plan needs: of a run in shards each process runs some of the steps. */
+typedef enum stm_runs {
+    STM_RUNS_ALL,
+    STM_RUNS_SHARD, /* all but globals and what is behind them */
+    STM_RUNS_MERGE, /* those alone; and sinks, which need none */
+    STM_RUNS_NONE   /* it is only looked at */
+} stm_runs;
+
 struct mill_pipeline {
     stm_arena arena; /* of the tree and its texts */
     stm_value root;
@@ -18,6 +26,7 @@ struct mill_pipeline {
     stm_text set;       /* mill_pipeline_set of a pipeline from a file: "k","v" in brackets, parted by commas */
     bool edited;        /* changed by other calls since it was read: its file is not all of it */
     char *devices_file; /* a recorded machine to plan for; NULL = this one */
+    stm_runs runs;      /* for the next plan */
     char *run_dir;      /* to check and plan for; absolute; NULL = what a run takes that is given none */
 };
 

@@ -140,10 +140,18 @@ static int64_t half_of_memory(void)
     return pages > 0 && size > 0 ? (int64_t)pages / 2 * size : 0;
 }
 
-static mill_status fill_step(const mill_pipeline *p, stm_arena *a, const stm_graph *g, int32_t at, const int32_t *index,
-                             const char *run_dir, stm_plan *plan, mill_error *err)
+/* What the step asks for need not be here where another process runs it. */
+static void drop_resources(stm_step_keys *k)
 {
-    const stm_graph_step *s = &g->steps[g->order[at]];
+    k->gpus = k->memory = 0;
+    k->cpus = 1;
+    k->devices = NULL;
+}
+
+static mill_status fill_step(const mill_pipeline *p, stm_arena *a, stm_graph *g, int32_t at, const int32_t *index, const char *run_dir, stm_plan *plan,
+                             mill_error *err)
+{
+    stm_graph_step *s = &g->steps[g->order[at]];
     stm_plan_step *out = &plan->steps[at];
     mill_status st;
 
@@ -153,6 +161,9 @@ static mill_status fill_step(const mill_pipeline *p, stm_arena *a, const stm_gra
         out->n_inputs = s->n_inputs;
         for (int32_t i = 0; i < s->n_inputs; i++) out->inputs[i] = (stm_flow_edge){index[s->inputs[i].step], s->inputs[i].branch};
     }
+    out->for_merge = s->type->kind == MILL_GLOBAL;
+    for (int32_t i = 0; i < out->n_inputs; i++) out->for_merge = out->for_merge || plan->steps[out->inputs[i].from].for_merge;
+    if (p->runs != STM_RUNS_ALL && (p->runs == STM_RUNS_NONE || out->for_merge != (p->runs == STM_RUNS_MERGE))) drop_resources(&s->keys);
     out->mode = s->mode;
     out->on_missing = s->on_missing;
     out->on_uneven = s->on_uneven;

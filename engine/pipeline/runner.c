@@ -209,12 +209,12 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
         st = mill_fail(err, MILL_ERR_INVALID, "there is no shard %d of %d", (int)r->opts.shard, (int)r->opts.shards);
         goto fail;
     }
-    if (r->opts.n_merge > 0 && ((st = stm_shards_order(&r->opts, r->dir, &shards, err)) != MILL_OK || (st = stm_shards_need_no_devices(p, err)) != MILL_OK))
-        goto fail;
+    if (r->opts.n_merge > 0 && (st = stm_shards_order(&r->opts, r->dir, &shards, err)) != MILL_OK) goto fail;
+    p->runs = r->opts.n_merge > 0 ? STM_RUNS_MERGE : r->opts.shards > 0 ? STM_RUNS_SHARD : STM_RUNS_ALL;
     if ((st = stm_pipeline_plan(p, r->home, &arena, &graph, &plan, err)) != MILL_OK) goto fail;
     if (r->opts.shards > 0 && (st = stm_shards_outputs(&graph, plan, r->home, err)) != MILL_OK) goto fail;
     if ((st = stm_pipeline_claim(p, &graph, plan, &r->claims, err)) != MILL_OK) goto fail;
-    if (r->dir != NULL && ro.retry_of == NULL && (st = stm_claim_outputs(plan, r->dir, &r->claims, err)) != MILL_OK) goto fail;
+    if (r->dir != NULL && ro.retry_of == NULL && r->opts.shards == 0 && (st = stm_claim_outputs(plan, r->dir, &r->claims, err)) != MILL_OK) goto fail;
     /* Of a run that another process began there is something to keep, whatever becomes of this one; a retry works in a directory of its own. */
     if (r->dir != NULL && ro.retry_of == NULL && (r->opts.child == NULL || r->opts.child->recorder->worker == 0) &&
         (st = stm_note_outputs(plan, r->dir, &r->footprint, err)) != MILL_OK)
@@ -349,7 +349,7 @@ const char *mill_run_output(const mill_run *r, size_t i, const char **step)
     for (int32_t k = 0; k < stm_run_steps(r->run); k++) {
         const mill_step *s = stm_run_step(r->run, k);
 
-        if (s->type->kind != MILL_SINK) continue;
+        if (s->type->kind != MILL_SINK || (r->opts.shards > 0 && stm_run_is_for_merge(r->run, k))) continue;
         for (size_t j = 0; j < s->type->n_params; j++) {
             const char *path =
                 s->type->params[j].type == MILL_PARAM_OUT_PATH ? mill_config_text(s->config, s->type->params[j].name) : NULL;

@@ -79,20 +79,6 @@ mill_status stm_shards_order(const mill_run_options *o, const char *run_dir, stm
     return st;
 }
 
-mill_status stm_shards_need_no_devices(mill_pipeline *p, mill_error *err)
-{
-    const stm_value *steps = stm_value_get(&p->root, "steps");
-    char key[160];
-    mill_status st = MILL_OK;
-
-    for (size_t i = 0; steps != NULL && steps->kind == STM_VALUE_MAP && i < steps->n_items && st == MILL_OK; i++) {
-        if (steps->items[i].kind != STM_VALUE_MAP || stm_value_get(&steps->items[i], "resources") == NULL) continue;
-        snprintf(key, sizeof key, "%.120s.resources", steps->items[i].key);
-        st = mill_pipeline_set(p, key, "{}", err);
-    }
-    return st;
-}
-
 mill_status stm_shards_outputs(const stm_graph *g, const stm_plan *plan, const char *run_dir, mill_error *err)
 {
     const size_t n = run_dir != NULL ? strlen(run_dir) : 0;
@@ -101,7 +87,7 @@ mill_status stm_shards_outputs(const stm_graph *g, const stm_plan *plan, const c
         const mill_step *s = plan->steps[i].step;
         const int32_t k = stm_graph_find(g, s->name);
 
-        for (size_t j = 0; s->type->kind == MILL_SINK && k >= 0 && j < s->type->n_params; j++) {
+        for (size_t j = 0; s->type->kind == MILL_SINK && !plan->steps[i].for_merge && k >= 0 && j < s->type->n_params; j++) {
             const mill_param *p = &s->type->params[j];
             const char *path = p->type == MILL_PARAM_OUT_PATH ? mill_config_text(s->config, p->name) : NULL;
             const stm_value *v = stm_value_get(g->steps[k].value, p->name);

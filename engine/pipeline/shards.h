@@ -15,9 +15,7 @@ typedef struct stm_shards {
 mill_status stm_shards_order(const mill_run_options *options, const char *run_dir, stm_shards *out, mill_error *err);
 /** All zero again; accepts that. */
 void stm_shards_fini(stm_shards *s);
-/** A merge runs sinks alone: devices that other steps ask for need not be here. */
-mill_status stm_shards_need_no_devices(mill_pipeline *p, mill_error *err);
-/** Whether every sink writes into the run directory, so that shards are not in each other's way: else INVALID at the path. */
+/** Whether every sink that a shard runs writes into the run directory, so that shards are not in each other's way: else INVALID at the path. */
 mill_status stm_shards_outputs(const stm_graph *g, const stm_plan *plan, const char *run_dir, mill_error *err);
 
 #endif

@@ -37,8 +37,8 @@ typedef struct mill_run_options {
     const char *trace;    /* file for what every thread and replica did when, for Perfetto or chrome://tracing; NULL = none */
     int32_t shard, shards; /* take shard number `shard` (1 ..) of `shards` of the rows of every generator; 0, 0 = all rows. The run directory is
                             * shard-I-of-N in `dir`, with `resume` it is `dir` itself */
-    const char *const *merge; /* [n_merge] run directories of all shards of this pipeline, in any order: their rows are put together, and only sinks */
-    size_t n_merge;           /* run. `dir` is where. NULL, 0 = no merge */
+    const char *const *merge; /* [n_merge] run directories of all shards of this pipeline, in any order: their rows are put together, and only sinks, */
+    size_t n_merge;           /* globals and what is behind those run. `dir` is where. NULL, 0 = no merge */
     bool resume; /* begin nothing over: where something changed that kept results depend on, fail with MILL_ERR_INVALID and what it is */
     mill_retry retry;       /* `dir` is a run that has ended */
     uint32_t retry_classes; /* MILL_RETRY_ROWS: bits 1 << mill_error_class, of which failures; 0 = of all */

@@ -1,8 +1,11 @@
 /* Runs in shards, and their merge: the bytes of one run, whatever happens on the way; and what cannot be done in shards. */
 #include <gtest/gtest.h>
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+#include <algorithm>
 
 #include "command.h"
 
@@ -163,6 +166,159 @@ TEST(Shards, AKilledMergeGoesOn)
     expect_same(f, "one", "runs/t");
 }
 
+/* ---- globals --------------------------------------------------------------------------------------------------------- */
+
+/* In front of the first global: rows that fail, a union, sinks. Behind it: failures, a second global, a router, a join by position with the source, a step
+ * that keeps a state. */
+const char kGlobals[] =
+    "steps:\n"
+    "  src: {type: read_jsonl, path: in.jsonl, columns: {id: int64, text: utf8, embedding: \"fixed_list<float32>[2]\"}, extra: \"\", batch_size: 100}\n"
+    "  work: {type: e2e_work, from: src, mode: fail, at: 333, input_batch_size: 33, replicas: 2}\n"
+    "  third: {type: filter, from: work, where: \"id % 3 == 0\"}\n"
+    "  groups: {type: deduplicate, from: {union: [third, src]}, threshold: 0.9999, output: rows}\n"
+    "  kept: {type: filter, from: groups, where: \"keep\"}\n"
+    "  late: {type: e2e_work, from: kept, mode: fail, at: 6, input_batch_size: 7, outputs: {doubled: twice}}\n"
+    "  near: {type: nearest_neighbours, from: late, k: 2, id: id}\n"
+    "  deal: {type: round_robin, from: near, input_batch_size: 20, to: {a: left, b: right}}\n"
+    "  left: {type: template, from: deal, template: \"A{id}\", output: branch}\n"
+    "  right: {type: template, from: deal, template: \"B{id}\", output: branch}\n"
+    "  both: {type: template, from: {converge: [left, right]}, template: \"{branch}!\", output: shout}\n"
+    "  few: {type: limit, from: both, rows: 50}\n"
+    "  pairs: {type: select, from: {join: [both, src], on_uneven: \"null\"}, keep: [shout, text]}\n"
+    "  raw: {type: write_jsonl, from: src, path: raw.jsonl, part_rows: 400}\n"
+    "  front: {type: write_jsonl, from: third, path: third.jsonl.gz}\n"
+    "  out: {type: write_jsonl, from: groups, path: groups.jsonl, part_rows: 500, errors: true}\n"
+    "  out2: {type: write_jsonl, from: both, path: both.jsonl, part_rows: 100}\n"
+    "  out3: {type: write_jsonl, from: few, path: few.jsonl}\n"
+    "  out4: {type: write_jsonl, from: pairs, path: pairs.jsonl}\n";
+
+void write_vectors(const Folder &f, int n)
+{
+    std::string s;
+    for (int i = 0; i < n; i++) {
+        const double angle = i * 37 % 211 * 0.0297;
+        s += "{\"id\":" + std::to_string(i) + ",\"text\":" + (i % 301 == 7 ? "5" : "\"t" + std::to_string(i) + "\"") + ",\"embedding\":[" + std::to_string(cos(angle)) + "," +
+             std::to_string(sin(angle)) + "]}\n";
+    }
+    f.write("in.jsonl", s);
+}
+
+/* Which rows failed where, in order; numbers and places of batches may differ. */
+std::vector<std::string> failures(const Folder &f, const std::string &run)
+{
+    std::vector<std::string> v;
+    const std::string text = f.read(run + "/errors.jsonl");
+    const auto value = [](const std::string &line, const std::string &key) {
+        const size_t at = line.find("\"" + key + "\":\"");
+        return at == std::string::npos ? std::string() : line.substr(at, line.find('"', at + key.size() + 4) - at);
+    };
+    for (size_t at = 0, end; (end = text.find('\n', at)) != std::string::npos; at = end + 1) {
+        const std::string line = text.substr(at, end - at);
+        v.push_back(value(line, "step") + value(line, "first_key") + value(line, "message"));
+    }
+    std::sort(v.begin(), v.end());
+    return v;
+}
+
+TEST(ShardsOfGlobals, MergedAreTheBytesOfOneRun)
+{
+    Folder f;
+    write_vectors(f, 1500);
+    f.write("t.yaml", pipeline(kGlobals));
+    ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--run", "one"}).code, 0);
+    ASSERT_GT(lines(f.read("one/both-00000.jsonl")) + lines(f.read("one/both-00001.jsonl")), 110);
+    const std::vector<std::string> want = failures(f, "one");
+    int late = 0;
+    for (const std::string &e : want) late += e.find("late") != std::string::npos;
+    ASSERT_EQ(late, 1) << "rows fail behind the global, too";
+    for (int n : {1, 4}) {
+        run_shards(f, n);
+        for (const std::string &name : f.list()) {
+            EXPECT_EQ(name.find("of-" + std::to_string(n) + "/groups.jsonl"), std::string::npos) << "a shard cannot know";
+            EXPECT_EQ(name.find("of-" + std::to_string(n) + "/both"), std::string::npos);
+        }
+        EXPECT_NE(f.read("runs/t/shard-1-of-" + std::to_string(n) + "/manifest.json").find("\"complete\":true"), std::string::npos);
+        std::vector<std::string> args = {"merge", "--run", "merged", n == 1 ? "--fresh" : "--quiet"};
+        for (int i = 1; i <= n; i++) args.push_back("runs/t/shard-" + std::to_string(i) + "-of-" + std::to_string(n));
+        Result r = mt::run(f, args);
+        EXPECT_EQ(r.code, 0) << r.err;
+        expect_same(f, "one", "merged");
+        EXPECT_EQ(failures(f, "merged"), want);
+        r = mt::run(f, args); /* once too often */
+        EXPECT_EQ(r.code, 0) << r.err;
+        expect_same(f, "one", "merged");
+        EXPECT_EQ(failures(f, "merged"), want);
+    }
+    /* Of what is behind a global the shards know nothing: it may change without them. */
+    f.write("t.yaml", pipeline(std::string(kGlobals).replace(std::string(kGlobals).find("rows: 50"), 8, "rows: 60")));
+    ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--run", "other"}).code, 0);
+    const Result r = mt::run(f, {"merge", "runs/t/shard-1-of-4", "runs/t/shard-2-of-4", "runs/t/shard-3-of-4", "runs/t/shard-4-of-4", "--run", "merged"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    says(r, "out3 runs again: step few: rows was 50, is 60");
+    EXPECT_EQ(lines(f.read("merged/few.jsonl")), 60);
+    expect_same(f, "other", "merged");
+    EXPECT_EQ(failures(f, "merged"), want);
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kKills = 3; /* starting a process is slow there */
+#else
+constexpr int kKills = 14;
+#endif
+
+/* Shards that are killed, and a merge that is killed again and again, in all of its globals. */
+TEST(ShardsOfGlobals, GoOnAfterKills)
+{
+    Folder f;
+    write_vectors(f, 4000);
+    f.write("t.yaml", pipeline(kGlobals));
+    ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--run", "one"}).code, 0);
+    int killed = 0;
+    const auto kill_until_done = [&](const std::vector<std::string> &args, useconds_t step) {
+        for (int k = 0; k < kKills; k++) {
+            Command c(f, args);
+            usleep(step * (useconds_t)(k + 1));
+            if (c.ended(0)) break;
+            if (k % 2 == 0 && c.worker() > 0) {
+                kill(c.worker(), SIGKILL);
+                usleep(20000);
+            }
+            c.signal(SIGKILL);
+            killed += c.wait() == 1000 + SIGKILL;
+        }
+        const Result r = mt::run(f, args);
+        EXPECT_EQ(r.code, 0) << r.err;
+    };
+    for (const char *i : {"1/2", "2/2"}) kill_until_done({"run", "t.yaml", "--quiet", "--shard", i}, 9000);
+    const int of_shards = killed;
+    kill_until_done({"merge", "runs/t", "--quiet"}, 8000);
+    EXPECT_GT(of_shards, 0);
+    EXPECT_GT(killed, of_shards);
+    expect_same(f, "one", "runs/t");
+    EXPECT_EQ(failures(f, "runs/t"), failures(f, "one"));
+}
+
+TEST(ShardsOfGlobals, WantEachShardFinishedAndNoDeviceOfTheOthers)
+{
+    Folder f;
+    write_vectors(f, 2000);
+    const std::string steps = "steps:\n"
+                              "  count: {type: e2e_count, rows: 2000, batch_size: 10, pause: 0.01s}\n"
+                              "  src: {type: read_jsonl, path: in.jsonl, columns: {id: int64, embedding: \"fixed_list<float32>[2]\"}, extra: \"\"}\n"
+                              "  both: {type: select, from: {union: [count, src]}, keep: [id, embedding]}\n"
+                              "  groups: {type: deduplicate, from: both, threshold: 0.9999, output: rows}\n"
+                              "  out: {type: write_jsonl, from: groups, path: " +
+                              f.path() + "/outside.jsonl}\n";
+    f.write("t.yaml", pipeline(steps));
+    ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--shard", "1/2", "--time-left", "1s"}).code, 75);
+    ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--shard", "2/2", "--set", "count.pause=0s"}).code, 0) << "only the merge writes outside.jsonl";
+    Result r = mt::run(f, {"merge", "runs/t"});
+    EXPECT_EQ(r.code, 65);
+    says(r, "is not finished");
+    says(r, "stepmill resume ");
+    EXPECT_FALSE(f.has("outside.jsonl"));
+}
+
 /* ---- what cannot be ------------------------------------------------------------------------------------------------ */
 
 TEST(Shards, WhatNeedsOtherRowsIsRefused)
@@ -170,7 +326,8 @@ TEST(Shards, WhatNeedsOtherRowsIsRefused)
     const struct {
         const char *steps, *says;
     } refused[] = {
-        {"  g: {type: deduplicate, from: v, threshold: 0.9, columns: [id]}\n  out: {type: write_jsonl, from: g, path: o.jsonl}\n", "g: cannot be run in shards: the step is a global"},
+        {"  r: {type: round_robin, from: v, to: {a: x, b: y}}\n  x: {type: write_jsonl, from: r, path: x.jsonl}\n  y: {type: write_jsonl, from: r, path: y.jsonl}\n",
+         "r: cannot be run in shards: the step is a router"},
         {"  l: {type: limit, from: v, rows: 3}\n  out: {type: write_jsonl, from: l, path: o.jsonl}\n", "l: cannot be run in shards: the step gives results that depend on other rows"},
         {"  t: {type: e2e_total, from: v, input_batch_size: 7}\n  out: {type: write_jsonl, from: t, path: o.jsonl}\n", "t: cannot be run in shards"},
         {"  w: {type: e2e_count}\n  j: {type: select, from: [v, w], keep: [id]}\n  out: {type: write_jsonl, from: j, path: o.jsonl}\n", "j: cannot be run in shards: the step joins by position"},

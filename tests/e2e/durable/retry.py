@@ -285,6 +285,32 @@ broken({})
 expect("unfinished: retry", call("retry", run)[0], 0)
 same("unfinished", run, want)
 
+# A global gets the rows of all shards from their merge, so what a shard runs again, too; rows that fail behind the global do so in the merge.
+if kills:
+    file = pipeline("global_shards", """  work: {FLAKY, from: src}
+  groups: {type: deduplicate, from: work, threshold: 0.9999, output: rows}
+  more: {SECOND, from: groups, outputs: {value: other}}
+  out: {type: write_jsonl, from: more, path: rows.jsonl, part_rows: 400}
+""")
+    broken({7: "transient", 700: "permanent"}, "bad2")
+    broken({})
+    expect("global: undisturbed", call("run", file, "--run", work / "global.want")[0], 3)
+    broken(SOME)
+    sharded = work / "global_shards"
+    for i in (1, 2, 3):
+        expect(f"global: shard {i}", call("run", file, "--run", sharded, "--shard", f"{i}/3")[0], 3)
+    expect("global: merge before", call("merge", sharded)[0], 3)
+    expect("global: errors before", len(errors(sharded)), len(SOME) + 2)
+    broken({})
+    for i in (1, 2, 3):
+        expect(f"global: shard {i}: retry", call("retry", sharded / f"shard-{i}-of-3")[0], 0)
+    code, said = call("merge", sharded)
+    expect(f"global: merge: {said}", code, 3)
+    same("global: merge", sharded, work / "global.want")
+    expect("global: errors", errors(sharded), errors(work / "global.want"))
+    (work / "bad2").unlink()
+    file = work / "plain.yaml"
+
 sharded = work / "sharded"
 broken(SOME)
 for i in (1, 2, 3) if kills else ():
