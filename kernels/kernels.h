@@ -7,6 +7,7 @@
 #include "kernels/compact.h"
 #include "kernels/gather.h"
 #include "kernels/impute.h"
+#include "kernels/lengths.h"
 #include "kernels/linear.h"
 #include "kernels/minhash.h"
 #include "kernels/near_pairs.h"
@@ -40,6 +41,7 @@ typedef struct stm_kernels {
     void (*linear_close)(stm_linear **l);
     mill_status (*linear)(stm_linear *l, const stm_linear_args *a, void *stream, mill_error *err);
     mill_status (*tiles)(stm_tiles_answer *a, void *stream); /* MILL_ERR_UNSUPPORTED on cpu */
+    mill_status (*lengths)(const stm_lengths_args *a, void *stream);
 } stm_kernels;
 
 extern const stm_kernels stm_kernels_cpu;

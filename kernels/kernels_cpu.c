@@ -25,6 +25,11 @@ static mill_status unit(const stm_unit_args *a, void *stream)
     (void)stream;
     return stm_unit_cpu(a);
 }
+static mill_status lengths(const stm_lengths_args *a, void *stream)
+{
+    (void)stream;
+    return stm_lengths_cpu(a);
+}
 static mill_status nearest(const stm_nearest_args *a, void *stream)
 {
     (void)stream;
@@ -89,6 +94,7 @@ const stm_kernels stm_kernels_cpu = {
     .linear_close = stm_linear_close_cpu,
     .linear = stm_linear_cpu,
     .tiles = tiles,
+    .lengths = lengths,
 };
 
 const stm_kernels *stm_kernels_of(const stm_device_ops *ops)

@@ -21,6 +21,7 @@ static const stm_kernels table = {
     .linear_close = stm_linear_close_cuda,
     .linear = stm_linear_cuda,
     .tiles = stm_tiles_cuda,
+    .lengths = stm_lengths_cuda,
 };
 
 const void *stm_cuda_kernels(void) { return &table; }

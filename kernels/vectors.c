@@ -7,10 +7,12 @@
 #include "core/alloc.h"
 #include "core/text.h"
 #include "kernels/dot.h"
+#include "kernels/lengths.h"
 #include "kernels/parallel.h"
 #include "stepmill/ops.h"
 
 enum { NORM_ROWS = 256 }; /* rows a worker takes at a time while measuring lengths */
+static const double UNKNOWN = -2.0; /* a length that nobody has written */
 
 double stm_length(const float *a, int64_t dim)
 {
@@ -41,26 +43,47 @@ static mill_status measure_rows(void *user, int32_t worker, mill_error *err)
         const int64_t first = atomic_fetch_add_explicit(&m->next, NORM_ROWS, memory_order_relaxed);
         const int64_t last = first + NORM_ROWS < m->v->n ? first + NORM_ROWS : m->v->n;
         if (first >= m->v->n) return MILL_OK;
-        for (int64_t r = first; r < last; r++) m->v->length[r] = stm_length(m->v->rows[r], m->v->dim);
+        for (int64_t r = first; r < last; r++) {
+            if (m->v->length[r] != UNKNOWN) continue;
+            if (m->v->hash != NULL)
+                (void)stm_lengths_cpu(&(stm_lengths_args){m->v->rows[r], &m->v->length[r], &m->v->hash[r], 1, (int32_t)m->v->dim});
+            else
+                m->v->length[r] = stm_length(m->v->rows[r], m->v->dim);
+        }
     }
 }
 
-mill_status stm_vectors_init(stm_vectors *v, const float *const *rows, int64_t n, int64_t dim, int32_t threads, mill_error *err)
+mill_status stm_vectors_begin(stm_vectors *v, const float *const *rows, int64_t n, int64_t dim, bool hashed, mill_error *err)
 {
-    measure m = {.v = v};
-
     v->rows = rows, v->n = n, v->dim = dim;
     v->length = stm_malloc((size_t)(n > 0 ? n : 1) * sizeof *v->length);
     v->valid = stm_malloc((size_t)(n > 0 ? n : 1) * sizeof *v->valid);
-    if (v->length == NULL || v->valid == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for %lld vectors", (long long)n);
-    (void)stm_parallel(threads, measure_rows, &m, err); /* cannot fail */
-    for (int64_t r = 0; r < n; r++) {
+    v->hash = hashed ? stm_malloc((size_t)(n > 0 ? n : 1) * sizeof *v->hash) : NULL;
+    if (v->length == NULL || v->valid == NULL || (hashed && v->hash == NULL))
+        return mill_fail(err, MILL_ERR_NOMEM, "no memory for %lld vectors", (long long)n);
+    for (int64_t r = 0; r < n; r++) v->length[r] = UNKNOWN;
+    return MILL_OK;
+}
+
+void stm_vectors_measure(stm_vectors *v, int32_t threads)
+{
+    measure m = {.v = v};
+
+    (void)stm_parallel(threads, measure_rows, &m, NULL); /* cannot fail */
+    for (int64_t r = 0; r < v->n; r++) {
         if (v->length[r] < 0.0) continue;
         v->valid[v->n_valid++] = r;
         if (v->length[r] > v->longest) v->longest = v->length[r];
     }
     v->kept = v->valid, v->n_kept = v->n_valid;
-    return MILL_OK;
+}
+
+mill_status stm_vectors_init(stm_vectors *v, const float *const *rows, int64_t n, int64_t dim, int32_t threads, mill_error *err)
+{
+    const mill_status st = stm_vectors_begin(v, rows, n, dim, false, err);
+
+    if (st == MILL_OK) stm_vectors_measure(v, threads);
+    return st;
 }
 
 /* ---- copies ---- */
@@ -86,7 +109,8 @@ static mill_status hash_rows(void *user, int32_t worker, mill_error *err)
         const int64_t first = atomic_fetch_add_explicit(&h->next, NORM_ROWS, memory_order_relaxed);
         const int64_t last = first + NORM_ROWS < v->n_valid ? first + NORM_ROWS : v->n_valid;
         if (first >= v->n_valid) return MILL_OK;
-        for (int64_t i = first; i < last; i++) h->hash[i] = stm_hash64(v->rows[v->valid[i]], (size_t)v->dim * sizeof(float), 0);
+        for (int64_t i = first; i < last; i++)
+            h->hash[i] = v->hash != NULL ? v->hash[v->valid[i]] : stm_hash64(v->rows[v->valid[i]], (size_t)v->dim * sizeof(float), 0);
     }
 }
 
@@ -128,6 +152,7 @@ void stm_vectors_fini(stm_vectors *v)
 {
     if (v->kept != v->valid) stm_free(v->kept);
     stm_free(v->length);
+    stm_free(v->hash);
     stm_free(v->valid);
     memset(v, 0, sizeof *v);
 }

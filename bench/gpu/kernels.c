@@ -6,9 +6,9 @@
  *     nearest   32 nearest of 4,096 queries in 1,048,576 rows of 384: milliseconds
  *     square    32 nearest of 131,072 rows among themselves;  pairs: all pairs of them above a threshold that few pass
  *     form      1 where these are by wgmma, 0 by mma.sync; in the first case `nearest mma` and its kin follow, in the same rounds
+ *     lengths   lengths and hashes of the 1,048,576 rows: GB of them a second
  *     minhash   128 numbers of each of a million texts: GB of text a second
  */
-#include <math.h>
 #include <string.h>
 
 #include "bench/gpu/measure.h"
@@ -42,31 +42,38 @@ static void *device_bytes(size_t bytes)
 /* n random rows with their lengths and unit vectors. */
 static stm_block make_block(int64_t n, uint32_t seed, double *longest)
 {
-    enum { CHUNK = 4096 };
-    float *rows = device_bytes((size_t)n * DIM * sizeof *rows), *host = malloc((size_t)CHUNK * DIM * sizeof *host);
+    float *rows = device_bytes((size_t)n * DIM * sizeof *rows);
     double *length = malloc((size_t)n * sizeof *length), *length_there = device_bytes((size_t)n * sizeof *length);
+    uint64_t *hash = device_bytes((size_t)n * sizeof *hash);
     uint16_t *units = device_bytes((size_t)n * (size_t)stm_unit_width(DIM) * sizeof *units);
 
     CHECK(stm_bench_random(rows, n * DIM, seed, stream));
-    CHECK(cudaStreamSynchronize(stream));
-    for (int64_t first = 0; first < n; first += CHUNK) {
-        const int64_t some = n - first < CHUNK ? n - first : CHUNK;
-
-        CHECK(cudaMemcpy(host, rows + first * DIM, (size_t)some * DIM * sizeof *host, cudaMemcpyDeviceToHost));
-        for (int64_t r = 0; r < some; r++) {
-            double sum = 0;
-
-            for (int i = 0; i < DIM; i++) sum += (double)host[r * DIM + i] * host[r * DIM + i];
-            length[first + r] = sqrt(sum);
-            if (length[first + r] > *longest) *longest = length[first + r];
-        }
-    }
-    CHECK(cudaMemcpy(length_there, length, (size_t)n * sizeof *length, cudaMemcpyHostToDevice));
+    ok(table->lengths(&(stm_lengths_args){.rows = rows, .length = length_there, .hash = hash, .n = n, .dim = DIM}, stream), "lengths");
     ok(table->unit(&(stm_unit_args){.rows = rows, .length = length_there, .out = units, .n = n, .dim = DIM}, stream), "unit");
+    CHECK(cudaMemcpyAsync(length, length_there, (size_t)n * sizeof *length, cudaMemcpyDeviceToHost, stream));
     CHECK(cudaStreamSynchronize(stream));
-    free(host);
+    for (int64_t i = 0; i < n; i++)
+        if (length[i] > *longest) *longest = length[i];
     free(length);
+    CHECK(cudaFree(hash));
     return (stm_block){.rows = rows, .units = units, .length = length_there, .n = n};
+}
+
+static double lengths(stm_block rows)
+{
+    double *length = device_bytes((size_t)rows.n * sizeof *length);
+    uint64_t *hash = device_bytes((size_t)rows.n * sizeof *hash);
+    const stm_lengths_args a = {.rows = rows.rows, .length = length, .hash = hash, .n = rows.n, .dim = DIM};
+    double t;
+
+    CHECK(cudaStreamSynchronize(stream));
+    t = seconds();
+    ok(table->lengths(&a, stream), "lengths");
+    CHECK(cudaStreamSynchronize(stream));
+    t = seconds() - t;
+    CHECK(cudaFree(length));
+    CHECK(cudaFree(hash));
+    return (double)rows.n * DIM * sizeof(float) / t * 1e-9;
 }
 
 static double nearest(stm_block queries, stm_block corpus, double longest, stm_tiles tiles)
@@ -138,7 +145,7 @@ int main(int argc, char **argv)
     const int64_t texts = quick ? 64 : 1 << 20, n = quick ? 256 : 131072;
     const stm_device_ops *ops = NULL;
     stm_device *dev = NULL;
-    double value[7][ROUNDS_MOST], longest = 0;
+    double value[8][ROUNDS_MOST], longest = 0;
 
     ok(stm_backend_find("cuda", &ops, &err), "the CUDA module");
     ok(stm_device_open(ops, 0, &dev, &err), "device 0");
@@ -164,7 +171,7 @@ int main(int argc, char **argv)
     CHECK(cudaMemcpy((void *)(uintptr_t)hash.offsets, offsets, (size_t)(texts + 1) * sizeof *offsets, cudaMemcpyHostToDevice));
     CHECK(stm_bench_random((float *)(uintptr_t)hash.bytes, (int64_t)(bytes / 4), 4, stream));
     for (int round = quick ? 0 : -3; round < rounds; round++) {
-        double v[7] = {0}, t;
+        double v[8] = {0}, t;
 
         v[0] = nearest(queries, corpus, longest, form);
         v[1] = nearest(among, among, longest, form);
@@ -179,12 +186,14 @@ int main(int argc, char **argv)
         ok(table->minhash(&hash, stream), "minhash");
         CHECK(cudaStreamSynchronize(stream));
         v[3] = (double)bytes / (seconds() - t) * 1e-9;
-        for (int i = 0; i < 7 && round >= 0; i++) value[i][round] = v[i];
+        v[7] = lengths(corpus);
+        for (int i = 0; i < 8 && round >= 0; i++) value[i][round] = v[i];
     }
     print_figure("nearest", "ms", value[0], rounds);
     print_figure("square", "ms", value[1], rounds);
     print_figure("pairs", "ms", value[2], rounds);
     print_figure("minhash", "GB/s", value[3], rounds);
+    print_figure("lengths", "GB/s", value[7], rounds);
     print_figure("form", "", (const double[]){form == STM_TILES_WGMMA}, 1);
     if (form != STM_TILES_MMA) {
         print_figure("nearest mma", "ms", value[4], rounds);

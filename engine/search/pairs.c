@@ -299,9 +299,10 @@ mill_status stm_pairs_team(stm_team *t, const mill_pairs_args *a, const stm_sear
 {
     static const stm_search_opts usual = {0};
     search s = {.team = t, .args = a, .dim = (int32_t)a->dim, .ranks = stm_team_size(t)};
-    mill_status st = stm_vectors_init(&s.own, a->vectors, a->n, a->dim, a->threads, err);
+    mill_status st;
 
     s.twins = opts != NULL ? opts->twins : NULL;
+    st = stm_search_measure(t, s.twins, a->vectors, a->n, a->dim, false, a->threads, &s.own, err);
     if (st == MILL_OK && s.own.n_valid > 1) {
         st = make_room(&s, opts != NULL ? opts : &usual, err);
         for (int64_t g = 0; g * s.ranks < s.n_blocks && st == MILL_OK; g++)

@@ -61,6 +61,10 @@ static inline void *stm_carve(char **at, size_t bytes)
 /** Bytes that a search may take of each device: most of what is free on the fullest. */
 mill_status stm_search_budget(stm_team *t, int64_t *bytes, mill_error *err);
 
+/** stm_vectors_init: on the devices for rows that are there, else on the host; with hashes where @p copies are to be found. @p twins may be NULL. */
+mill_status stm_search_measure(stm_team *t, const stm_twins *twins, const float *const *rows, int64_t n, int64_t dim, bool copies, int32_t threads,
+                               stm_vectors *v, mill_error *err);
+
 /** Queue the rows and lengths of v->rows[pick[0 .. n - 1]] to a rank's device. */
 mill_status stm_search_load(stm_team *t, int32_t rank, const stm_twins *twins, const stm_vectors *v, const int64_t *pick, int64_t n, float *rows,
                             double *lengths, mill_error *err);

@@ -283,12 +283,12 @@ static mill_status find_selves(search *s, mill_error *err)
 static mill_status measure(search *s, mill_error *err)
 {
     const mill_topk_args *a = s->args;
-    mill_status st = stm_vectors_init(&s->own, a->corpus, a->n_corpus, a->dim, a->threads, err);
+    mill_status st = stm_search_measure(s->team, s->twins, a->corpus, a->n_corpus, a->dim, true, a->threads, &s->own, err);
 
     s->queries = &s->own;
     if (st == MILL_OK && s->k + 1 < s->own.n_valid) st = stm_vectors_drop_copies(&s->own, s->k + 1, a->threads, err);
     if (st == MILL_OK && !(a->queries == a->corpus && a->n_queries == a->n_corpus)) {
-        st = stm_vectors_init(&s->other, a->queries, a->n_queries, a->dim, a->threads, err);
+        st = stm_search_measure(s->team, s->twins, a->queries, a->n_queries, a->dim, false, a->threads, &s->other, err);
         s->queries = &s->other;
     }
     return st == MILL_OK ? find_selves(s, err) : st;

@@ -93,19 +93,31 @@ static void fill(const void *user, int64_t first, int64_t n, void *out)
         memcpy((float *)out + i * p->dim, p->rows[p->pick[first + i]], (size_t)p->dim * sizeof(float));
 }
 
+mill_status stm_twin_await(const stm_twin *w, const void *host, stm_stream *s, const void **there, mill_error *err)
+{
+    *there = (const char *)mill_buffer_data(w->there) + w->from + ((const char *)host - w->host);
+    return stm_buffer_await(w->there, s, err);
+}
+
+mill_status stm_twin_read(const stm_twin *w, stm_stream *s, mill_error *err)
+{
+    /* else there are more readers than are remembered */
+    return stm_buffer_read_until(w->there, stm_stream_next(s)) ? MILL_OK : stm_stream_sync(s, err);
+}
+
 /* Floats at @p row, which @p w has, from there. */
 static mill_status copy(stm_team *team, int32_t rank, const stm_twin *w, const float *row, size_t bytes, float *dst, mill_error *err)
 {
     stm_stream *s = stm_team_stream(team, rank);
     stm_device *own = stm_team_device(team, rank), *of = stm_buffer_device(w->there);
-    const char *src = (const char *)mill_buffer_data(w->there) + w->from + ((const char *)row - w->host);
-    mill_status st = stm_buffer_await(w->there, s, err);
+    const void *src;
+    mill_status st = stm_twin_await(w, row, s, &src, err), read;
 
     if (st != MILL_OK) return st;
     st = stm_device_ordinal(of) == stm_device_ordinal(own) ? stm_stream_copy(s, dst, src, bytes, err)
                                                            : stm_stream_copy_peer(s, own, dst, of, src, bytes, err);
-    if (!stm_buffer_read_until(w->there, stm_stream_next(s)) && st == MILL_OK) st = stm_stream_sync(s, err); /* more readers than are remembered */
-    return st;
+    read = stm_twin_read(w, s, st == MILL_OK ? err : NULL);
+    return st != MILL_OK ? st : read;
 }
 
 mill_status stm_twins_rows(const stm_twins *t, stm_team *team, int32_t rank, const float *const *rows, const int64_t *pick, int64_t n,

@@ -164,6 +164,51 @@ TEST_P(NearKernels, Unit)
         }
 }
 
+TEST_P(NearKernels, Lengths)
+{
+    const float inf = std::numeric_limits<float>::infinity();
+    for (int32_t dim : {1, 2, 15, 16, 17, 65, 384})
+        for (int64_t n : {0, 1, 3, 9}) {
+            if (kSlow && dim != 17 && dim != 65) continue;
+            SCOPED_TRACE(testing::Message() << n << " rows of " << dim);
+            std::vector<float> v = random_rows(n, dim, 5, 1e3f).v;
+            if (n > 3) {
+                std::fill(v.begin(), v.begin() + dim, 0.0f);
+                std::fill(v.begin() + dim, v.begin() + 2 * dim, -0.0f);                /* as long, but not the same bits */
+                std::fill(v.begin() + 2 * dim, v.begin() + 3 * dim, 3.4e38f);          /* finite, though no float holds its length */
+                v[3 * dim + dim / 2] = NAN, v[4 * dim] = inf, v[6 * dim - 1] = -inf;
+                std::copy_n(v.begin() + 6 * dim, dim, v.begin() + 7 * dim);            /* a copy */
+                if (dim > 1) std::swap(v[8 * dim], v[8 * dim + 1]);
+            }
+            std::vector<double> length(n, 7.0);
+            std::vector<uint64_t> hash(n, 7);
+            stm_lengths_args a = {v.data(), length.data(), hash.data(), n, dim};
+            double *lengths = put(length);
+            uint64_t *hashes = put(hash);
+            stm_lengths_ref(&a);
+            for (int64_t i = 0; i < n; i++) ASSERT_EQ(length[i], stm_length(&v[i * dim], dim)) << i;
+            if (n > 3) {
+                EXPECT_NE(hash[0], hash[1]);
+                EXPECT_EQ(hash[6], hash[7]);
+                for (int i : {3, 4, 5}) EXPECT_EQ(length[i], -1.0);
+            }
+            std::vector<float> behind = v; /* what lies behind the rows is not theirs */
+            behind.insert(behind.end(), dim, NAN);
+            a = {put(behind), lengths, hashes, n, dim};
+            ASSERT_EQ(kernels->lengths(&a, native()), MILL_OK);
+            ASSERT_EQ(get(lengths, length.size()), length);
+            ASSERT_EQ(get(hashes, hash.size()), hash);
+            held.clear();
+        }
+    float row = 1.0f;
+    double length;
+    uint64_t hash;
+    for (const stm_lengths_args &a : {stm_lengths_args{&row, &length, &hash, -1, 1}, stm_lengths_args{&row, &length, &hash, 1, 0},
+                                      stm_lengths_args{nullptr, &length, &hash, 1, 1}, stm_lengths_args{&row, nullptr, &hash, 1, 1},
+                                      stm_lengths_args{&row, &length, nullptr, 1, 1}})
+        EXPECT_EQ(kernels->lengths(&a, native()), MILL_ERR_INVALID);
+}
+
 TEST_P(NearKernels, Nearest)
 {
     const Case cases[] = {

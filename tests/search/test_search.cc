@@ -48,6 +48,16 @@ protected:
             ASSERT_TRUE(same_pairs(got, want)) << got.found.size() << " pairs, " << want.found.size() << " on the host";
         }
     }
+    /* Of @p c, as it is where it is, in whatever places its rows are given by. */
+    void expect_same_topk(const Vectors &c, const Vectors &there, int64_t k, const stm_search_opts &o)
+    {
+        Neighbours want, got;
+        mill_error err = {};
+        mill_topk_args a = topk_args(c, c, k, MILL_COSINE, &want), b = topk_args(there, there, k, MILL_COSINE, &got);
+        ASSERT_EQ(mill_topk(&a, &err), MILL_OK) << err.msg;
+        ASSERT_EQ(stm_topk_team(*team, &b, &o, &err), MILL_OK) << err.msg;
+        ASSERT_TRUE(got == want);
+    }
     const stm_comm_ops *comm = nullptr;
     std::unique_ptr<Team> team;
 };
@@ -107,6 +117,24 @@ TEST_P(Search, RowsThatAreThereAlready)
                 [](mill_topk_args *a) { a->exclude_self = true; });
     expect_topk(q, there.of, 5, MILL_DOT, {{12, 16, 0, &there.twins}});
     expect_pairs(there.of, 0.7f, MILL_COSINE, {{0, 0, 0, &there.twins}, {0, 20, 1, &there.twins}});
+}
+
+/* And the host does not look at them: what they are there counts, copies among them included. */
+TEST_P(Search, RowsThatAreThereAreNotLookedAtOnTheHost)
+{
+    Vectors c(90, 20, 1);
+    c.spoil();
+    for (int64_t i = 40; i < 60; i++) std::copy(c.at(39), c.at(39) + c.dim, c.at(i)); /* more copies than k */
+    Twins there(c, team->devices(), 7);
+    there.spoil_host();
+    expect_same_topk(c, there.of, 5, {64, 30, 0, &there.twins});
+    Pairs want, got;
+    mill_error err = {};
+    mill_pairs_args a = pairs_args(c, 0.7f, MILL_COSINE, &want), b = pairs_args(there.of, 0.7f, MILL_COSINE, &got);
+    const stm_search_opts o = {0, 0, 0, &there.twins};
+    ASSERT_EQ(mill_pairs(&a, &err), MILL_OK) << err.msg;
+    ASSERT_EQ(stm_pairs_team(*team, &b, &o, &err), MILL_OK) << err.msg;
+    EXPECT_TRUE(same_pairs(got, want)) << got.found.size() << " pairs, " << want.found.size() << " on the host";
 }
 
 TEST_P(Search, Stops)

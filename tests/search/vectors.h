@@ -136,6 +136,16 @@ public:
         stm_pool_release(&heads_);
     }
     Twins(const Twins &) = delete;
+    /** Whoever looks at the host's copy of what is on a device finds something else there. */
+    void spoil_host()
+    {
+        mill_error err = {};
+        for (const auto &s : streams_) ASSERT_EQ(stm_stream_sync(*s, &err), MILL_OK) << err.msg;
+        for (size_t i = 0; i < twins.n; i++) {
+            float *at = reinterpret_cast<float *>(const_cast<char *>(twins.all[i].host));
+            for (size_t k = 0; k < twins.all[i].bytes / sizeof(float); k++) at[k] = static_cast<float>(i + k);
+        }
+    }
 
 private:
     void put(const Vectors &v, int64_t at, int64_t rows, size_t turn)
