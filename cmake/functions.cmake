@@ -44,6 +44,9 @@ function(stm_test name)
   if(T_COST)
     set_tests_properties(${name} PROPERTIES COST ${T_COST})
   endif()
+  if("gpu" IN_LIST T_LABELS)
+    set_property(GLOBAL APPEND PROPERTY STEPMILL_GPU_TESTS ${name})
+  endif()
 endfunction()
 
 # stm_all_cases(sanitizer test...): these leave cases out under a sanitizer (address, thread, any); there each has a second entry, test.all, which does all of them

@@ -17,14 +17,19 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 
 COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
-def interleave(subjects, rounds, warm_up=1):
-    """Call each of {name: function} in turn, rounds times; {name: [result]}. What disturbs one round disturbs all alike."""
+def interleave(subjects, rounds, warm_up=1, until=None):
+    """Call each of {name: function} in turn, rounds times; {name: [result]}. What disturbs one round disturbs all alike. From three rounds on none
+    begins that would not be over at until, a time.monotonic(), were it as long as those before."""
     results = {name: [] for name in subjects}
+    began = time.monotonic()
     for turn in range(warm_up + rounds):
+        if until is not None and turn >= warm_up + 3 and time.monotonic() + (time.monotonic() - began) / turn > until:
+            break
         for name, function in subjects.items():
             value = function()
             if turn >= warm_up:

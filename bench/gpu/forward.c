@@ -2,6 +2,7 @@
  * The encoder on one GPU, in parts, as the engine calls them.
  *
  *   bench_gpu_forward MODEL THREADS [--quick]
+ *   bench_gpu_forward --attention [--quick]
  *
  *     forward    ids of documents of some 64 tokens to vectors, in groups of 16,384 tokens: milliseconds a group
  *     products   the matrix products of that group alone, by the same calls
@@ -286,15 +287,16 @@ int main(int argc, char **argv)
     static const int32_t lengths[] = {64, 128, 256, 512};
     const mill_encoder_options usual = MILL_ENCODER_INIT;
     const stm_device_ops *ops = NULL;
+    const int alone = argc > 1 && strcmp(argv[1], "--attention") == 0;
     stm_encoder_config c;
 
-    if (argc < 3 || atoi(argv[2]) < 1) {
-        fprintf(stderr, "usage: %s MODEL THREADS [--quick]\n", argv[0]);
+    if (!alone && (argc < 3 || atoi(argv[2]) < 1)) {
+        fprintf(stderr, "usage: %s MODEL THREADS [--quick], or --attention [--quick]\n", argv[0]);
         return 64;
     }
-    quick = argc > 3 && strcmp(argv[3], "--quick") == 0;
+    quick = strcmp(argv[argc - 1], "--quick") == 0;
     rounds = quick ? 1 : 7, warm_up = quick ? 0 : 3;
-    OK(stm_encoder_config_read(argv[1], &usual, &c, &err));
+    if (!alone) OK(stm_encoder_config_read(argv[1], &usual, &c, &err));
     OK(stm_backend_find("cuda", &ops, &err));
     OK(stm_device_open(ops, 0, &dev, &err));
     if ((table = stm_kernels_of(ops)) == NULL) {
@@ -303,9 +305,11 @@ int main(int argc, char **argv)
     }
     OK(stm_device_enter(dev, &err));
     OK(stm_stream_open(dev, &stream, &err));
-    forward(argv[1], &c);
-    tokenizer(argv[1], &c, atoi(argv[2]));
-    for (int32_t dim = 32; dim <= 64; dim += 32)
+    if (!alone) {
+        forward(argv[1], &c);
+        tokenizer(argv[1], &c, atoi(argv[2]));
+    }
+    for (int32_t dim = 32; alone && dim <= 64; dim += 32)
         for (size_t i = 0; i < (quick ? 1 : sizeof lengths / sizeof *lengths); i++) attention(dim, lengths[i]);
     stm_stream_close(&stream);
     stm_device_unref(&dev);

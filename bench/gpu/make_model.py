@@ -1,6 +1,6 @@
 """A BERT of a given shape with random weights, and texts for it: for machines that have neither a model nor a network.
 
-    make_model.py FOLDER minilm|base|large|tiny        config.json, vocab.txt, model.safetensors
+    make_model.py FOLDER minilm|base|large|tiny        config.json, vocab.txt, model.safetensors, and what sentence-transformers wants beside them
     make_model.py TEXTS.jsonl texts COUNT TOKENS       documents whose median length is TOKENS, drawn from the vocabulary's words
 
 Figures do not depend on what a model says, so weights are a block of random numbers written again and again.
@@ -46,6 +46,16 @@ def make_model(folder, shape):
         "type_vocab_size": 2, "vocab_size": words, "position_embedding_type": "absolute", "pad_token_id": 0}), encoding="utf-8")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [f"w{i}" for i in range(words - 5)]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({
+        "tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": positions}), encoding="utf-8")
+    (folder / "modules.json").write_text(json.dumps([
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]), encoding="utf-8")
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": positions, "do_lower_case": False}), encoding="utf-8")
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling/config.json").write_text(json.dumps({
+        "word_embedding_dimension": hidden, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False}), encoding="utf-8")
     draw = random.Random(1)
     block = struct.pack("<65521f", *(draw.gauss(0, 0.05) for _ in range(65521)))  # a prime: rows do not repeat
     ones = struct.pack("<f", 1.0)

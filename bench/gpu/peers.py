@@ -2,20 +2,29 @@
 
     peers.py eager|compiled|sentence_transformers MODEL TEXTS     tokens a second, bf16, sorted by length, batches of 256
     peers.py topk QUERIES CORPUS                                  milliseconds of matmul + topk in bf16, in blocks that fit
-    peers.py sdpa DIM LENGTH                                      milliseconds of scaled_dot_product_attention over 16,384 rows, 12 heads, bf16, by the
-                                                                  back end that is fastest in that round
+    peers.py sdpa                                                 lines are DIM LENGTH: milliseconds of scaled_dot_product_attention over 16,384 rows,
+                                                                  12 heads, bf16, by the back end that is fastest in that round
+
+Figures alone go to stdout: what libraries print goes to stderr.
 """
+import functools
 import json
+import os
 import sys
 import time
+
+FIGURES = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+DEVICE = os.environ.get("STEPMILL_PEERS_DEVICE", "cuda")  # "cpu": to try this file without a GPU
 
 
 def timed(work):
     import torch
-    torch.cuda.synchronize()
+    wait = torch.cuda.synchronize if DEVICE == "cuda" else lambda: None
+    wait()
     began = time.perf_counter()
     work()
-    torch.cuda.synchronize()
+    wait()
     return time.perf_counter() - began
 
 
@@ -24,21 +33,20 @@ def embed(kind, model, texts):
     documents = [json.loads(line)["text"] for line in open(texts, encoding="utf-8")][:20000]
     lengths = [len(text.split()) + 2 for text in documents]
     if kind == "sentence_transformers":
-        from sentence_transformers import SentenceTransformer, models
-        inner = models.Transformer(model)
-        st = SentenceTransformer(modules=[inner, models.Pooling(inner.get_word_embedding_dimension())], device="cuda").to(torch.bfloat16)
-        st.encode(documents[:1000], batch_size=256)
+        from sentence_transformers import SentenceTransformer
+        st = SentenceTransformer(model, device=DEVICE).to(torch.bfloat16)  # the folder says how it is put together
+        st.encode(documents[:1000], batch_size=256, convert_to_tensor=True)
         return lambda: sum(lengths) / timed(lambda: st.encode(documents, batch_size=256, convert_to_tensor=True))
     from transformers import BertModel
-    net = BertModel.from_pretrained(model, torch_dtype=torch.bfloat16).cuda().eval()
+    net = BertModel.from_pretrained(model).to(device=DEVICE, dtype=torch.bfloat16).eval()
     if kind == "compiled":
         net = torch.compile(net, dynamic=True)
     lengths.sort()
     batches = [lengths[i:i + 256] for i in range(0, len(lengths), 256)]
 
     def forward(batch):  # ids ready: without the tokenizer, which is to the peer's advantage
-        ids = torch.randint(5, 1000, (len(batch), max(batch)), device="cuda")
-        mask = torch.arange(max(batch), device="cuda")[None, :] < torch.tensor(batch, device="cuda")[:, None]
+        ids = torch.randint(5, 1000, (len(batch), max(batch)), device=DEVICE)
+        mask = torch.arange(max(batch), device=DEVICE)[None, :] < torch.tensor(batch, device=DEVICE)[:, None]
         with torch.no_grad():
             return net(input_ids=ids, attention_mask=mask.long()).last_hidden_state.sum()
 
@@ -54,8 +62,8 @@ def embed(kind, model, texts):
 
 def topk(queries, corpus):
     import torch
-    q = torch.nn.functional.normalize(torch.randn(queries, 384, device="cuda"), dim=1).bfloat16()
-    c = torch.nn.functional.normalize(torch.randn(corpus, 384, device="cuda"), dim=1).bfloat16()
+    q = torch.nn.functional.normalize(torch.randn(queries, 384, device=DEVICE), dim=1).bfloat16()
+    c = torch.nn.functional.normalize(torch.randn(corpus, 384, device=DEVICE), dim=1).bfloat16()
 
     def search():
         best = None
@@ -69,10 +77,11 @@ def topk(queries, corpus):
     return lambda: timed(search) * 1e3
 
 
-def sdpa(dim, length):
+@functools.lru_cache(maxsize=None)
+def sdpa_backends(dim, length):
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    q, k, v = (torch.randn(16384 // length, 12, length, dim, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    q, k, v = (torch.randn(16384 // length, 12, length, dim, device=DEVICE, dtype=torch.bfloat16) for _ in range(3))
 
     def by(backend):
         def work():
@@ -86,20 +95,25 @@ def sdpa(dim, length):
         try:
             work = by(getattr(SDPBackend, name))
             for _ in range(3):
-                work()
-            torch.cuda.synchronize()
+                timed(work)
             able.append(work)
         except (AttributeError, RuntimeError):  # not in this PyTorch, or not for these shapes
             pass
-    return lambda: min(timed(work) for work in able) / 20 * 1e3
+    return able
+
+
+def sdpa(dim, length):
+    return min(timed(work) for work in sdpa_backends(int(dim), int(length))) / 20 * 1e3
 
 
 if sys.argv[1] == "sdpa":
-    one_round = sdpa(int(sys.argv[2]), int(sys.argv[3]))
+    import torch
+    torch.zeros(1, device=DEVICE)
+    one_round = sdpa
 elif sys.argv[1] == "topk":
     one_round = topk(int(sys.argv[2]), int(sys.argv[3]))
 else:
     one_round = embed(*sys.argv[1:4])
-print("ready", flush=True)
-for _ in sys.stdin:
-    print(one_round(), flush=True)
+print("ready", file=FIGURES, flush=True)
+for words in sys.stdin:
+    print(one_round(*words.split()), file=FIGURES, flush=True)

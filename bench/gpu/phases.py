@@ -1,4 +1,4 @@
-"""The phases of scripts/gpu.sh, which says what each is for. Every phase leaves OUT/<phase>.json; `report` puts them together."""
+"""The phases of scripts/gpu.sh, which says what each is for. What they find goes to OUT/phases.json; `report` makes the table of it."""
 import argparse
 import json
 import os
@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "common"))
@@ -16,7 +15,7 @@ import bundle  # noqa: E402
 import results  # noqa: E402
 from engine import engine  # noqa: E402
 from models import encoder, neighbours  # noqa: E402
-from place import BUNDLED, ROOT, Place, sanitizer_program  # noqa: E402
+from place import BUNDLED, PHASE_SECONDS, ROOT, Place, sanitizer_program  # noqa: E402
 from rows import Rows  # noqa: E402
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
@@ -40,6 +39,8 @@ def probe(place, rows):
     facts["cuda libraries"] = [str(place.sim)] if place.dry else place.cuda or ["none beside those that the loader knows"]
     for package in ("torch", "sentence_transformers"):
         facts[package] = rows.importable(package)
+    for library, users in place.missing_libraries().items():
+        rows.problem(f"{library} is not found; needed by {', '.join(users)}")
     if place.command.exists():
         done = place.run(place.command, "devices", check=False)
         facts["devices"] = done.stdout.strip().splitlines()
@@ -50,13 +51,23 @@ def probe(place, rows):
         print(f"  {name}: {'; '.join(value) if isinstance(value, list) else value}")
 
 
+def architectures():
+    """What the kernels are compiled for: what CI looks at, unless the GPU here is another."""
+    smi = shutil.which("nvidia-smi")
+    done = subprocess.run([smi, "--query-gpu=compute_cap", "--format=csv,noheader"], text=True, capture_output=True, check=False) if smi else None
+    here = set(done.stdout.split()) if done and done.returncode == 0 else set()
+    return "80;90a" if here <= {"8.0", "9.0"} else "all"
+
+
 def build(place, rows):
     if BUNDLED or place.dry:
         print("  nothing to do: " + ("a bundle" if BUNDLED else f"a dry run of {place.build}"))
     else:
-        for words in (["cmake", "--preset", "bench", "-B", str(place.build), "-DSTEPMILL_TESTS=ON", "-DSTEPMILL_CUDA=ON"],
-                      ["cmake", "--build", str(place.build), "-j", str(len(os.sched_getaffinity(0)))]):
-            done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=3000, check=False)
+        for words in (["cmake", "--preset", "bench", "-B", str(place.build), "-DSTEPMILL_TESTS=ON", "-DSTEPMILL_CUDA=ON",
+                       f"-DSTEPMILL_CUDA_ARCHITECTURES={architectures()}"],
+                      ["cmake", "--build", str(place.build), "-j", str(len(os.sched_getaffinity(0))), "--target", "gpu_programs", "gpu_tests",
+                       "gpu_simulated"]):
+            done = subprocess.run(words, cwd=ROOT, text=True, errors="replace", capture_output=True, timeout=place.left(), check=False)
             if done.returncode != 0:
                 rows.problem(f"{' '.join(words)}:\n{done.stdout[-3000:]}{done.stderr[-2000:]}")
                 return
@@ -66,7 +77,7 @@ def build(place, rows):
         rows.problem("not built: " + ", ".join(missing))
 
 
-def run_tests(place, rows, names, wrap=()):
+def run_tests(place, rows, names):
     """Each program's cases, counted; a failure is named."""
     for name in names:
         report = place.out / f"{name}.json"
@@ -75,7 +86,12 @@ def run_tests(place, rows, names, wrap=()):
         if place.dry:  # ctest runs the whole of them
             env.update(GTEST_TOTAL_SHARDS="8", GTEST_SHARD_INDEX="1")
         began = time.monotonic()
-        done = place.run(*wrap, place.bin / name, timeout=540, env=env, check=False)
+        try:
+            done = place.run(place.bin / name, env=env, timeout=PHASE_SECONDS, check=False)
+        except subprocess.TimeoutExpired as late:
+            rows.test(name=name, passed=0, failed=[], skipped=0, verdict="DID NOT END")
+            rows.problem(f"{name} did not end within {late.timeout:.0f} s\n{(late.stdout or b'').decode(errors='replace')[-1500:]}")
+            continue
         counts = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
         report.unlink(missing_ok=True)
         cases = [case for suite in counts.get("testsuites", []) for case in suite["testsuite"]]
@@ -84,7 +100,7 @@ def run_tests(place, rows, names, wrap=()):
         failed = [case["name"] for case in ran if case.get("failures")]
         passed = len(ran) - len(failed) - sum(case.get("result") == "SKIPPED" for case in ran)
         verdict = "FAILED" if failed or done.returncode != 0 or not cases else "passed" if passed else "all skipped"
-        rows.tests.append({"name": name, "passed": passed, "failed": failed, "skipped": skipped, "verdict": verdict})
+        rows.test(name=name, passed=passed, failed=failed, skipped=skipped, verdict=verdict)
         print(f"  {name}: {passed} passed, {len(failed)} failed, {skipped} skipped, {time.monotonic() - began:.1f} s: {verdict}")
         if verdict == "FAILED":
             rows.problem(f"{name} ended with {done.returncode}; failed: {', '.join(failed) or 'no case'}\n{(done.stdout + done.stderr)[-1500:]}")
@@ -117,19 +133,17 @@ def sanitizer(place, rows):
         rows.missing("compute-sanitizer", "there is none on this machine; it comes with the CUDA toolkit")
         return
     tests = place.tests()[1] + [t for t in place.tests()[0] if "place" in t or "lane" in t]
-    until = time.monotonic() + 540  # what is not done by then is named
     names = ["bench_gpu_mistake"] + (tests[:1] if place.dry else tests)
-    for name, tool in ((name, tool) for name in names for tool in TOOLS):
+    pairs = [(name, tool) for name in names for tool in TOOLS]
+    for i, (name, tool) in enumerate(pairs):
         seeded = name == "bench_gpu_mistake"
         env = {"GTEST_TOTAL_SHARDS": "8", "GTEST_SHARD_INDEX": "1"} if place.dry else {}
-        left = until - time.monotonic()
         try:
-            if left < 5:
-                raise subprocess.TimeoutExpired(name, 0)
-            done = place.run(program, "--tool", tool, "--error-exitcode", "99", place.bin / name, *([tool] if seeded else []),
-                             timeout=min(150, left), env=env, check=False)
+            # Calls that fail on purpose, and what no memory is left for, are the tests' own business: memcheck is not asked about them.
+            done = place.run(program, "--tool", tool, "--error-exitcode", "99", "--report-api-errors", "no", place.bin / name,
+                             *([tool] if seeded else []), timeout=max(20, 3 * place.left() / (len(pairs) - i)), env=env, check=False)
         except subprocess.TimeoutExpired as late:
-            rows.missing(f"{tool}: {name}", f"did not end within {late.timeout:.0f} s" if late.timeout else "no time was left in this phase")
+            rows.missing(f"{tool}: {name}", f"did not end within {late.timeout:.0f} s")
             continue
         verdict = sanitizer_verdict(done.stdout + done.stderr)
         if verdict is None:
@@ -138,14 +152,14 @@ def sanitizer(place, rows):
             state = "sees its mistake" if verdict[0] and done.returncode == 99 else "DOES NOT SEE ITS MISTAKE"
         else:
             state = "clean" if not verdict[0] and done.returncode == 0 else "NOT CLEAN" if verdict[0] else f"ended with {done.returncode}"
-        rows.tests.append({"name": f"{tool}: {name}", "verdict": state, "found": verdict[1] if verdict else []})
+        rows.test(name=f"{tool}: {name}", verdict=state, found=verdict[1] if verdict else [])
         print(f"  {tool}: {name}: {state}")
         if state not in ("clean", "sees its mistake"):
             rows.problem(f"{tool}: {name}: {state}\n" + ("\n".join(verdict[1]) if verdict else (done.stdout + done.stderr)[-1000:]))
 
 
 def ceilings(place, rows):
-    for name, (unit, values) in place.figures("bench_gpu_ceilings", timeout=540).items():
+    for name, (unit, values) in place.figures("bench_gpu_ceilings", timeout=PHASE_SECONDS).items():
         rows.row(name, values, unit)
     if not any(r["name"].startswith("gemm") for r in rows.rows):
         rows.missing("gemm bf16", "no libcublas.so.13")
@@ -155,9 +169,10 @@ PHASES = {f.__name__: f for f in (probe, build, contract, kernels, sanitizer, ce
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, usage="gpu.sh [--dry] [--out DIR] [--bundle DIR] [PHASE...]")
+    parser = argparse.ArgumentParser(description=__doc__, usage="gpu.sh [--dry] [--out DIR] [--minutes N] [--bundle DIR] [PHASE...]")
     parser.add_argument("--dry", action="store_true", help="on simulated devices")
     parser.add_argument("--out", help="where results go (build/gpu-results)")
+    parser.add_argument("--minutes", type=float, metavar="N", help="all phases together: what does not fit is left out")
     parser.add_argument("--bundle", metavar="DIR", help="make a bundle there")
     parser.add_argument("phases", nargs="*", metavar="PHASE", help=" ".join([*PHASES, "report"]) + " (default: all)")
     args = parser.parse_args()
@@ -165,12 +180,14 @@ def main():
     if wrong:
         parser.error(f"no phase '{wrong[0]}': {' '.join([*PHASES, 'report'])}")
     place = Place(args.dry, args.out or ROOT / "build/gpu-results")
+    end = time.monotonic() + (args.minutes * 60 if args.minutes else 1e9)
+    sys.stdout.reconfigure(line_buffering=True)  # what was printed is there, too, when the command is ended from outside
     if args.bundle:
         if not args.dry:
+            place.until = time.monotonic() + 7200
             rows = Rows("build", place)
             build(place, rows)
             if rows.problems:
-                print("\n".join(rows.problems), file=sys.stderr)
                 return 1
         return bundle.make(place, pathlib.Path(args.bundle))
     bad = 0
@@ -180,14 +197,12 @@ def main():
         if name == "report":
             bad += results.report(place)
             continue
+        place.until = min(began + PHASE_SECONDS, end)
         rows = Rows(name, place)
-        try:
+        with rows.part("the phase"):
+            place.left()
             PHASES[name](place, rows)
-        except Exception as error:  # pylint: disable=broad-except  # one phase's fault is told, the others go on
-            rows.problem(f"{error}" if isinstance(error, (RuntimeError, subprocess.SubprocessError)) else traceback.format_exc())
-        rows.save(time.monotonic() - began)
-        for problem in rows.problems:
-            print("  PROBLEM: " + problem, file=sys.stderr)
+        rows.finish()
         bad += len(rows.problems)
         print(f"== {name}: {time.monotonic() - began:.1f} s", flush=True)
     return 1 if bad else 0

@@ -2,12 +2,23 @@
 import glob
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import time
+
+from report import interleave
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUNDLED = (ROOT / "BUNDLE").exists()
+
+
+PHASE_SECONDS = 570  # machines that are lent end a command after ten minutes
+
+
+class NoTime(RuntimeError):
+    """The phase has used up its time: what it did not come to is left out."""
 
 
 class Place:
@@ -18,11 +29,22 @@ class Place:
         self.command = self.bin / "stepmill"
         self.plugin = self.lib / "bench_gpu_steps.so"
         self.cuda = [] if dry else cuda_folders()
+        self.until = time.monotonic() + PHASE_SECONDS  # of the phase
         self.out.mkdir(parents=True, exist_ok=True)
+
+    def left(self):
+        """Seconds of the phase that are left."""
+        left = self.until - time.monotonic()
+        if left < 1:
+            raise NoTime("no time was left in this phase")
+        return left
+
+    def interleave(self, subjects, rounds, warm_up=1):
+        return interleave(subjects, rounds, warm_up, self.until)
 
     def env(self, **more):
         env = dict(os.environ, STEPMILL_MODULES=str(self.lib / "stepmill"))
-        paths = [str(ROOT / "needed")] if BUNDLED else []
+        paths = [str(self.lib), str(ROOT / "needed")] if BUNDLED else []
         if self.dry:
             env.update(STEPMILL_CUDA_LIBRARIES=str(self.sim), STM_TEST_DEVICES="required", STM_SIM_AT_EXIT="off",
                        STM_SIM_KERNELS=f"{self.sim / 'libstepmill-cuda.so'}:{self.sim / 'bench_gpu_bodies.so'}")
@@ -36,7 +58,8 @@ class Place:
     def run(self, *words, timeout=300, env=None, check=True):
         """Run a program; its CompletedProcess. A program that does not end in time, or fails where that is not expected, raises."""
         words = [str(w) for w in words]
-        done = subprocess.run(words, env=self.env(**(env or {})), text=True, capture_output=True, timeout=timeout, check=False)
+        done = subprocess.run(words, env=self.env(**(env or {})), text=True, errors="replace", capture_output=True, timeout=min(timeout, self.left()),
+                              check=False)
         if check and done.returncode != 0:
             raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{(done.stderr or done.stdout)[-2000:]}")
         return done
@@ -49,6 +72,17 @@ class Place:
             name, unit, values = line.split("\t")
             result[name] = (unit, [float(v) for v in values.split()])
         return result
+
+    def missing_libraries(self):
+        """What the loader does not find for our programs and modules: {library: [who needs it]}."""
+        missing = {}
+        for file in [self.command, self.plugin, *sorted(self.bin.glob("bench_gpu_*")), *sorted(self.bin.glob("test_*_cuda")),
+                     *sorted((self.lib / "stepmill").glob("*.so"))]:
+            if file.exists():
+                text = subprocess.run(["ldd", str(file)], text=True, capture_output=True, env=self.env(), check=False).stdout
+                for name in re.findall(r"^\s*(\S+) => not found", text, re.MULTILINE):
+                    missing.setdefault(name, []).append(file.name)
+        return missing
 
     def tests(self):
         """The test programs for a device, of kernels and others."""

@@ -4,6 +4,7 @@ import re
 
 from place import BUNDLED, ROOT
 from report import commit, machine, number
+from rows import found as findings
 
 ORDER = ("probe", "build", "contract", "kernels", "sanitizer", "ceilings", "engine", "encoder", "neighbours")
 
@@ -24,7 +25,7 @@ def table(rows):
 
 def report(place):
     """Print, write; the number of problems: phases that were not run are no problem, but named."""
-    found = {name: json.loads((place.out / f"{name}.json").read_text(encoding="utf-8")) for name in ORDER if (place.out / f"{name}.json").exists()}
+    found = findings(place)
     facts = found.get("probe", {}).get("facts", {})
     device = "simulated" if place.dry else facts.get("device", "unknown")
     version = (ROOT / "BUNDLE").read_text(encoding="utf-8").strip() if BUNDLED else commit(ROOT)
@@ -38,7 +39,7 @@ def report(place):
         if phase is None:
             lines += ["", f"## {name}", "", "not run"]
             continue
-        body = []
+        body = [] if phase["whole"] else ["", "- not over: what follows is what it had found"]
         if phase["rows"]:
             body += ["", *table(phase["rows"])]
         if phase["tests"]:

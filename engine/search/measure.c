@@ -1,5 +1,5 @@
 /*
- * Lengths and hashes of vectors before a search. What is on a device is measured there, and eight bytes a row of each come down; the host looks at
+ * Lengths and hashes of vectors before a search. What is on a device is measured there, and eight bytes of either come down for each; the host looks at
  * vectors that are nowhere else, and at those whose hashes are equal.
  */
 #include "core/alloc.h"
@@ -13,9 +13,9 @@ typedef struct meter {
     stm_vectors *v;
     int32_t rank;
     void *arena, *pinned;
-    double *length; /* there [ROOM] */
-    uint64_t *hash; /* there [ROOM] */
-    int64_t *row;   /* [n] rows of v that are measured */
+    double *length, *length_here; /* [ROOM] */
+    uint64_t *hash, *hash_here;   /* [ROOM] */
+    int64_t *row;                 /* [n] rows of v that are measured */
     int64_t n;
 } meter;
 
@@ -27,9 +27,10 @@ static mill_status open_meter(meter *m, mill_error *err)
     if ((m->row = stm_malloc(ROOM * sizeof *m->row)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory to measure vectors");
     st = stm_team_alloc(m->team, m->rank, STM_MEM_DEVICE, ARENA, &m->arena, err);
     if (st == MILL_OK) st = stm_team_alloc(m->team, m->rank, STM_MEM_PINNED, ARENA, &m->pinned, err);
-    m->length = m->arena;
-    m->hash = (uint64_t *)(m->length + ROOM);
-    return st;
+    if (st != MILL_OK) return st;
+    m->length = m->arena, m->length_here = m->pinned;
+    m->hash = (uint64_t *)(m->length + ROOM), m->hash_here = (uint64_t *)(m->length_here + ROOM);
+    return MILL_OK;
 }
 
 static void close_meter(meter *m)
@@ -43,17 +44,15 @@ static void close_meter(meter *m)
 static mill_status read_meter(meter *m, mill_error *err)
 {
     stm_stream *s = stm_team_stream(m->team, m->rank);
-    double *length = m->pinned;
-    uint64_t *hash = (uint64_t *)(length + ROOM);
     mill_status st;
 
     if (m->n == 0) return MILL_OK;
-    st = stm_stream_copy(s, length, m->length, (size_t)m->n * sizeof *length, err);
-    if (st == MILL_OK && m->v->hash != NULL) st = stm_stream_copy(s, hash, m->hash, (size_t)m->n * sizeof *hash, err);
+    st = stm_stream_copy(s, m->length_here, m->length, (size_t)m->n * sizeof *m->length, err);
+    if (st == MILL_OK && m->v->hash != NULL) st = stm_stream_copy(s, m->hash_here, m->hash, (size_t)m->n * sizeof *m->hash, err);
     if (st == MILL_OK) st = stm_team_settle(m->team, err);
     for (int64_t i = 0; i < m->n && st == MILL_OK; i++) {
-        m->v->length[m->row[i]] = length[i];
-        if (m->v->hash != NULL) m->v->hash[m->row[i]] = hash[i];
+        m->v->length[m->row[i]] = m->length_here[i];
+        if (m->v->hash != NULL) m->v->hash[m->row[i]] = m->hash_here[i];
     }
     m->n = 0;
     return st;

@@ -5,11 +5,33 @@ usage: dry.py ROOT BUILD SCRATCH
 import json
 import os
 import pathlib
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
+TOOLKIT = {name: os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if name in os.environ}
+PHASES = ("probe", "build", "contract", "kernels", "sanitizer", "ceilings", "engine", "encoder", "neighbours")
+
+
+def strangers(bundle, build):
+    """What programs of a bundle would take from the build tree, or not find: on another machine there is no such tree."""
+    ask = "import sys; sys.path[:0] = ['bench/gpu', 'bench/common']; from place import Place; print(Place(True, sys.argv[1]).env()['LD_LIBRARY_PATH'])"
+    paths = subprocess.run([sys.executable, "-B", "-c", ask, str(bundle / "asked")], cwd=bundle, text=True, capture_output=True, check=True,
+                           env={"PATH": PATH}).stdout.strip()
+    found = []
+    for file in sorted((bundle / "build/gpu").rglob("*")):
+        if file.is_symlink() or not file.is_file() or file.read_bytes()[:4] != b"\x7fELF":
+            continue
+        text = subprocess.run(["ldd", str(file)], text=True, capture_output=True, env={"PATH": PATH, "LD_LIBRARY_PATH": paths}, check=False).stdout
+        for line in text.splitlines():
+            where = re.search(r"=> (/\S+)", line)
+            if "not found" in line or (where and where[1].startswith(f"{build}/") and not where[1].startswith(f"{bundle}/")):
+                found.append(f"{file.name}: {line.strip()}")
+    return found
 
 
 def main():
@@ -23,7 +45,7 @@ def main():
             bad.append(what)
 
     def script(where, *words, **env):
-        done = subprocess.run([str(where / "scripts/gpu.sh"), *map(str, words)], env=dict({"PATH": PATH}, **env), cwd="/", text=True,
+        done = subprocess.run([str(where / "scripts/gpu.sh"), *map(str, words)], env=dict(TOOLKIT, PATH=PATH, **env), cwd="/", text=True,
                               capture_output=True, timeout=280, check=False)
         return done.returncode, done.stdout + done.stderr
 
@@ -34,11 +56,15 @@ def main():
     expect(0 < size <= 60 << 20, f"the bundle has {size} bytes")
     moved = scratch / "elsewhere"
     bundle.rename(moved)
+    for line in strangers(moved, build):
+        expect(False, "the bundle is not whole: " + line)
     out = scratch / "out"
     code, text = script(moved, "--dry", "--out", out)
     expect(code == 0, f"the dry run ended with {code}:\n{text}")
-    for phase in ("probe", "build", "contract", "kernels", "sanitizer", "ceilings", "engine", "encoder", "neighbours"):
-        expect((out / f"{phase}.json").exists(), f"phase {phase} left nothing")
+    phases = json.loads((out / "phases.json").read_text(encoding="utf-8")) if (out / "phases.json").exists() else {}
+    for phase in PHASES:
+        expect(phases.get(phase, {}).get("whole"), f"phase {phase} is not over")
+    expect(len(list(out.iterdir())) <= 3, f"more files than three: {list(out.iterdir())}")
     if not bad:
         result = json.loads((out / "simulated.json").read_text(encoding="utf-8"))
         names = [r["name"] for r in result["rows"]] + [m["name"] for m in result["left_out"]]
@@ -62,6 +88,23 @@ def main():
     expect(code == 1 and "no report" in text, f"a tool that says nothing passed for clean ({code}):\n{text}")
     code, text = script(moved, "--dry", "nonsense")
     expect(code == 2 and "no phase 'nonsense'" in text, f"a wrong phase: {code} {text}")
+    # Without a GPU, and not in a dry run: everything is found but the GPU.
+    code, text = script(moved, "--out", scratch / "none", "probe")
+    expect(code == 1 and "no GPU that stepmill can use" in text and "is not found" not in text, f"without a GPU: {code} {text}")
+    # What a phase had found stays when it is ended from outside, and what no time is left for is named.
+    command = subprocess.Popen([str(moved / "scripts/gpu.sh"), "--dry", "--out", str(scratch / "ended"), "contract"], env={"PATH": PATH}, cwd="/",
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in command.stdout:
+        if ": passed" in line:
+            break
+    command.send_signal(signal.SIGKILL)
+    command.stdout.close()
+    command.wait()
+    left = json.loads((scratch / "ended/phases.json").read_text(encoding="utf-8"))["contract"]
+    expect(left["tests"] and not left["whole"], f"a phase that was ended left {left}")
+    began = time.monotonic()
+    code, text = script(moved, "--dry", "--out", scratch / "late", "--minutes", "0.001", "contract", "engine")
+    expect(code == 0 and text.count("no time was left") == 2 and time.monotonic() - began < 60, f"without time: {code} {text}")
     # Results of single phases go together later.
     code, text = script(moved, "--dry", "--out", out, "report")
     expect(code == 0 and "goals met" in text, f"report alone: {code} {text}")
