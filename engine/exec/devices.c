@@ -70,7 +70,7 @@ static mill_status device_for(stm_run_devices *d, const mill_step *step, int32_t
     return MILL_OK;
 }
 
-mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrapper *w, int32_t planned, struct stm_lane **lane,
+mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrapper *w, int32_t planned, bool traced, struct stm_lane **lane,
                                  mill_error *err)
 {
     const mill_step *step = stm_wrapper_step(w);
@@ -84,7 +84,7 @@ mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrappe
     pthread_mutex_unlock(&d->lock);
     if (st != MILL_OK || dev == NULL) return st;
     return stm_lane_open(
-        &(stm_lane_opts){.device = dev, .host = pool, .slab_bytes = slab, .pinned_bytes = slab < PINNED ? slab : PINNED}, lane,
+        &(stm_lane_opts){.device = dev, .host = pool, .slab_bytes = slab, .pinned_bytes = slab < PINNED ? slab : PINNED, .traced = traced}, lane,
         err);
 }
 

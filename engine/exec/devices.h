@@ -27,7 +27,7 @@ void stm_run_devices_init(stm_run_devices *d);
 void stm_run_devices_fini(stm_run_devices *d);
 /** What a replica has on its device: the one that was @p planned for it, or (-1) replicas take the devices in turn. *lane untouched when the machine has no device: then the step
  *  computes on the host, and a warning says why. Blocks: while the device is opened and memory is allocated. Threads: loaders. */
-mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrapper *w, int32_t planned, struct stm_lane **lane,
+mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrapper *w, int32_t planned, bool traced, struct stm_lane **lane,
                                  mill_error *err);
 
 /** The devices of a replica of a global: the @p n that are planned for it (@p planned[0] < 0: none is planned, the next ones in turn). *team untouched as

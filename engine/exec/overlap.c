@@ -108,7 +108,21 @@ static mill_status map(burst *b, stm_ready *item, mill_error *err)
     return MILL_OK;
 }
 
-int32_t stm_station_overlap(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n)
+/* For who asked for a trace. */
+static void note_streams(const burst *b, stm_ring *ring)
+{
+    stm_event e = {.place = b->station->node, .replica = stm_wrapper_index(b->wrapper)};
+    stm_lane_span span;
+
+    while (stm_lane_next_span(b->lane, &span)) {
+        e.begin = span.begin;
+        e.end = span.end;
+        e.items = STM_EVENT_STREAM - (int32_t)span.way;
+        stm_ring_put(ring, &e);
+    }
+}
+
+int32_t stm_station_overlap(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n, stm_ring *ring)
 {
     burst b = {.station = s, .wrapper = slot->wrapper, .lane = stm_wrapper_lane(slot->wrapper), .out = {.may = false}};
     mill_error err = {0};
@@ -132,6 +146,7 @@ int32_t stm_station_overlap(stm_station *s, stm_replica_slot *slot, stm_ready *i
             nap(since_ns);
         }
         if ((st = poll(&b, &err)) != MILL_OK) break;
+        if (ring != NULL) note_streams(&b, ring);
         deliver(&b);
     }
     if (st == MILL_OK) return handled;

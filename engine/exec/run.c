@@ -46,7 +46,7 @@ static mill_status on_device(stm_wrapper *w, struct stm_lane **lane, void *user,
     const stm_placed *e = placed(run, w);
     mill_status st;
 
-    st = stm_run_devices_lane(&run->devices, run->pool, w, e != NULL ? e->gpus[0] : -1, lane, err);
+    st = stm_run_devices_lane(&run->devices, run->pool, w, e != NULL ? e->gpus[0] : -1, run->opts.tracer != NULL, lane, err);
     if (st == MILL_OK && *lane != NULL) stm_lane_keep(*lane, s->resident, s->paired);
     return st;
 }
@@ -327,6 +327,14 @@ static double overdue(stm_run *run, stm_station *s, int32_t k, int64_t now, mill
 static const char *const calls[] = {
     [MILL_PHASE_LOAD] = "load", [MILL_PHASE_PROCESS] = "process", [MILL_PHASE_UNLOAD] = "unload"};
 
+/* The call that a replica is in, as far as its record says which. */
+static const char *call_of(const stm_station *s, int32_t k, mill_phase phase)
+{
+    const int32_t doing = atomic_load_explicit(&stm_wrapper_record(s->slots[k].wrapper)->doing, memory_order_relaxed);
+
+    return phase == MILL_PHASE_PROCESS && doing != STM_DOING_NOTHING ? stm_doing_name(doing) : calls[phase];
+}
+
 static void name_replica(const stm_station *s, int32_t k, mill_phase phase, mill_error *err)
 {
     if (err == NULL) return;
@@ -355,10 +363,10 @@ bool stm_run_hung(const stm_run *run, mill_error *err)
             late = overdue((stm_run *)run, s, k, now, &phase, &limit, &inside);
             if (late > 1.0)
                 mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after its timeout of %g s, nor after being told to",
-                          calls[phase], late, limit);
+                          call_of(s, k, phase), late, limit);
             else if (inside > STM_STOP_GRACE_S && stopped > STM_STOP_GRACE_S)
                 mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after being told that the run is stopped",
-                          calls[phase], stopped);
+                          call_of(s, k, phase), stopped);
             else
                 continue;
             name_replica(s, k, phase, err);
@@ -387,7 +395,7 @@ bool stm_run_at_work(const stm_run *run, mill_error *err)
         }
     }
     if (who == NULL) return false;
-    mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after being told that the run is stopped", calls[phase], stopped_for(run, now));
+    mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after being told that the run is stopped", call_of(who, replica, phase), stopped_for(run, now));
     name_replica(who, replica, phase, err);
     return true;
 }

@@ -270,7 +270,7 @@ mill_status stm_run_make(stm_plan **plan, const stm_run_opts *opts, stm_run **ou
 void stm_run_go_near(const stm_run *run, const stm_wrapper *w);
 
 /* overlap.c: a burst of a step on a device. Returns when nothing of it is under way any more; items handled. */
-int32_t stm_station_overlap(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n);
+int32_t stm_station_overlap(stm_station *s, stm_replica_slot *slot, stm_ready *items, int32_t n, stm_ring *ring);
 
 /* resident.c: which columns leave which station in the memory of a device. */
 mill_status stm_run_residents(stm_run *run, mill_error *err);

@@ -701,7 +701,7 @@ int32_t stm_station_run(stm_station *s, stm_carry *c)
     case STM_AT_GENERATOR: n = run_generator(s, slot, want, c); break;
     case STM_AT_READER: n = run_reader(s, want, c); break;
     case STM_AT_STEP:
-        n = stm_wrapper_lane(slot->wrapper) != NULL ? stm_station_overlap(s, slot, items, n) : run_step(s, slot, items, n, c);
+        n = stm_wrapper_lane(slot->wrapper) != NULL ? stm_station_overlap(s, slot, items, n, c->ring) : run_step(s, slot, items, n, c);
         break;
     case STM_AT_SUBMIT: n = run_submit(s, slot, want); break;
     case STM_AT_ROUTER: n = run_router(s, slot, items, n); break;

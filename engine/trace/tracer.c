@@ -10,12 +10,13 @@
 #include "core/clock.h"
 #include "core/text.h"
 
-enum { THREADS_PID = 1, PLACES_PID = 10 /* first of a process per step */ };
+enum { THREADS_PID = 1, PLACES_PID = 10 /* first of a process per step */, STREAMS_TID = 10000 /* first of its replicas' streams */ };
 
 struct place {
     char *name;
     bool step;
-    int32_t named; /* replicas whose tracks have names */
+    int32_t named;                /* replicas whose tracks have names */
+    int32_t streams[STM_STREAMS]; /* replicas whose streams have names */
 };
 
 struct stm_tracer {
@@ -117,12 +118,32 @@ static void span(stm_tracer *t, int pid, int tid, const char *name, const stm_ev
     put(t);
 }
 
+/* What a device did: on tracks behind those of the replicas. */
+static void write_stream(stm_tracer *t, struct place *p, const stm_event *e, double us)
+{
+    static const char *const names[STM_STREAMS] = {"kernels", "copies to the device", "copies to the host", "copies between devices"};
+    const int32_t stream = STM_EVENT_STREAM - e->items;
+    const stm_event bare = {e->begin, e->end, e->place, e->replica, 0, 0};
+
+    if (stream >= STM_STREAMS || e->replica < 0) return;
+    for (; p->streams[stream] <= e->replica; p->streams[stream]++) {
+        char name[64];
+        snprintf(name, sizeof name, "replica %d, %s", (int)p->streams[stream], names[stream]);
+        name_track(t, PLACES_PID + e->place, STREAMS_TID + STM_STREAMS * p->streams[stream] + stream, name);
+    }
+    span(t, PLACES_PID + e->place, STREAMS_TID + STM_STREAMS * e->replica + stream, names[stream], &bare, us, NULL);
+}
+
 static void write_event(stm_tracer *t, const stm_ring *r, int tid, const stm_event *e, double us)
 {
     struct place *p = e->place >= 0 && (size_t)e->place < t->n_places ? &t->places[e->place] : NULL;
 
     if (p == NULL) {
         span(t, THREADS_PID, tid, "waits", e, us, NULL);
+        return;
+    }
+    if (e->items < 0) {
+        write_stream(t, p, e, us);
         return;
     }
     for (; p->step && p->named <= e->replica; p->named++) {

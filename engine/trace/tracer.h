@@ -14,13 +14,17 @@
 #define STM_RING_EVENTS 65536u        /* a power of two; 2 MiB a thread */
 #define STM_TRACE_BYTES (256LL << 20) /* of the file, at most */
 
-enum { STM_EVENT_WAIT = -1 /* `place` of an event: the thread had nothing to do */ };
+enum {
+    STM_EVENT_WAIT = -1,  /* `place` of an event: the thread had nothing to do */
+    STM_EVENT_STREAM = -1 /* `items` of an event, less the number of a stream (below STM_STREAMS): what the replica's device had to do there */
+};
+#define STM_STREAMS 4 /* kernels, copies to the device, to the host, between devices */
 
 typedef struct stm_event {
     uint64_t begin, end; /* stm_ticks */
     int32_t place;       /* of stm_tracer_place, or STM_EVENT_WAIT */
     int32_t replica;     /* -1 = none */
-    int32_t items;       /* batches handled in one go */
+    int32_t items;       /* batches handled in one go; < 0: see STM_EVENT_STREAM */
     int32_t rows;        /* of them; INT32_MAX = as many or more */
 } stm_event;
 

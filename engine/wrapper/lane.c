@@ -5,6 +5,7 @@
 
 #include "batch/column.h"
 #include "core/alloc.h"
+#include "core/clock.h"
 #include "wrapper/lane_internal.h"
 #include "wrapper/replica.h"
 
@@ -97,12 +98,46 @@ void stm_lane_keep(stm_lane *l, const bool *keep, const bool *pair)
 
 stm_mark stm_lane_due(const stm_lane *l) { return l->due; }
 
+/* ---- what its streams did, for a trace --------------------------------------------------------------------------- */
+
+static void note_queued(stm_lane *l, stm_lane_way way, stm_mark mark)
+{
+    if (l->n_spans == STM_LANE_SPANS) return;
+    l->spans[l->n_spans].span = (stm_lane_span){l->began, 0, way};
+    l->spans[l->n_spans++].mark = mark;
+}
+
+static void note_done(stm_lane *l)
+{
+    const uint64_t now = l->n_spans > 0 ? stm_ticks() : 0;
+
+    for (int32_t i = 0; i < l->n_spans; i++) {
+        stm_lane_span *s = &l->spans[i].span;
+        if (s->end != 0 || !stm_mark_done(l->spans[i].mark)) continue;
+        if (s->begin < l->seen[s->way]) s->begin = l->seen[s->way];
+        s->end = l->seen[s->way] = now;
+    }
+}
+
+bool stm_lane_next_span(stm_lane *l, stm_lane_span *out)
+{
+    for (int32_t i = 0; i < l->n_spans; i++) {
+        if (l->spans[i].span.end == 0) continue;
+        *out = l->spans[i].span;
+        l->n_spans--;
+        memmove(&l->spans[i], &l->spans[i + 1], (size_t)(l->n_spans - i) * sizeof l->spans[0]);
+        return true;
+    }
+    return false;
+}
+
 mill_status stm_lane_poll(stm_lane *l, mill_error *err)
 {
     mill_status st = MILL_OK;
 
     for (int i = 0; i < STM_WAYS && st == MILL_OK; i++)
         if (l->streams[i] != NULL) st = stm_stream_poll(l->streams[i], err);
+    note_done(l);
     return st;
 }
 
@@ -135,7 +170,9 @@ static mill_status raise(stm_lane *l, stm_lane_way way, stm_mark *mark, mill_err
 
     if (!l->queued[way]) return MILL_OK;
     st = stm_stream_raise(l->streams[way], mark, err);
-    if (st == MILL_OK) l->queued[way] = false;
+    if (st != MILL_OK) return st;
+    l->queued[way] = false;
+    if (l->opts.traced) note_queued(l, way, *mark);
     return st;
 }
 
@@ -502,6 +539,7 @@ mill_status stm_lane_process(stm_wrapper *w, mill_batch *const *in, mill_error *
     bool whole;
 
     l->due = (stm_mark){NULL, 0};
+    if (l->opts.traced) l->began = stm_ticks();
     if (st == MILL_OK && stm_lane_under_way(l) >= STM_LANE_DEPTH) st = stm_lane_drain(l, STM_LANE_DEPTH - 1, err);
     for (int32_t i = 0; i < n_in && st == MILL_OK; i++) {
         st = stm_batch_create(l->opts.host, in[i]->rows, in[i]->n_columns, 0, &up[i]);

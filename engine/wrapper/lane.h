@@ -32,7 +32,16 @@ typedef struct stm_lane_opts {
     size_t slab_bytes;   /* first slab on the device; 0 = 32 MiB */
     size_t limit_bytes;  /* of all slabs; 0 = none */
     size_t pinned_bytes; /* first slab of pinned memory; 0 = 8 MiB */
+    bool traced;         /* what its streams did is kept for stm_lane_spans */
 } stm_lane_opts;
+
+typedef enum stm_lane_way { STM_WAY_STEP, STM_WAY_UP, STM_WAY_DOWN, STM_WAY_ACROSS, STM_WAYS } stm_lane_way;
+/** What one batch had queued on a stream, as the host saw it: from when the batch was begun, or what was before it on the stream was seen to be done, until it
+ *  was seen to be done itself. stm_ticks. */
+typedef struct stm_lane_span {
+    uint64_t begin, end;
+    stm_lane_way way;
+} stm_lane_span;
 
 typedef struct stm_lane_stats {
     int64_t batches, uploads, landings; /* calls; columns copied to the device (from the host or another device), from it */
@@ -69,6 +78,8 @@ mill_status stm_lane_land_inputs(struct stm_wrapper *w, mill_error *err);
 stm_mark stm_lane_due(const stm_lane *l);
 /** Ask the driver how far the streams are. A failure of the work itself: MILL_ERR_DEVICE. */
 mill_status stm_lane_poll(stm_lane *l, mill_error *err);
+/** Of a traced lane: one after the other, what polls have found to be done; false: no more for now. Threads: the wrapper's. */
+bool stm_lane_next_span(stm_lane *l, stm_lane_span *out);
 /** Batches under way, by what the last poll found. */
 int32_t stm_lane_under_way(const stm_lane *l);
 

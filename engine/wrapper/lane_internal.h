@@ -7,7 +7,7 @@
 #include "kernels/kernels.h"
 #include "wrapper/lane.h"
 
-typedef enum stm_lane_way { STM_WAY_STEP, STM_WAY_UP, STM_WAY_DOWN, STM_WAY_ACROSS, STM_WAYS } stm_lane_way;
+#define STM_LANE_SPANS 16 /* more under way are not noted */
 
 struct stm_lane {
     stm_lane_opts opts;            /* device: a reference */
@@ -22,6 +22,13 @@ struct stm_lane {
     mill_buffer *status[2];    /* on the device, pinned: the word of a batch; NULL: the step does not report */
     mill_error *err;           /* of calls through the site */
     stm_lane_stats stats;
+    uint64_t began;           /* traced: the batch in hand, stm_ticks, ... */
+    uint64_t seen[STM_WAYS];  /* ... and when something was last seen to be done on each stream */
+    struct {
+        stm_lane_span span; /* end 0: not seen to be done yet */
+        stm_mark mark;
+    } spans[STM_LANE_SPANS];
+    int32_t n_spans;
 };
 
 /** The stream to copy from @p src on; MILL_OK with *out set, and noted as having work. */

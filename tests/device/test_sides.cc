@@ -1,9 +1,15 @@
 /* Columns of steps on devices that are on the host, too; and the step of the library that reads texts there. */
 #include "device/lane_run.h"
 
+#include <unistd.h>
+
+#include <fstream>
+#include <map>
+
 extern "C" {
 #include "stepmill/ops.h"
 #include "steps/builtin.h"
+#include "trace/tracer.h"
 }
 
 using namespace mt;
@@ -147,4 +153,53 @@ TEST_P(Lane, SignaturesOfTexts)
     ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
     EXPECT_TRUE(p.errors.empty());
     EXPECT_EQ(seen, ROWS);
+}
+
+/* A trace has what each stream of a replica had to do, batch by batch and one thing at a time. */
+TEST_P(Lane, ATraceHasTheWorkOfItsStreams)
+{
+    enum { ROWS = 600, BATCH = 50 };
+    const std::string path = "/tmp/stepmill-lane-trace-" + std::to_string(getpid()) + ".json";
+    stm_tracer *tracer = nullptr;
+    mill_error err = {};
+    ASSERT_EQ(stm_tracer_create(path.c_str(), &tracer, &err), MILL_OK) << err.msg;
+    {
+        Pipe p;
+        p.tracer = tracer;
+        p.source("rows", ROWS, BATCH);
+        p.add("reverse", MILL_STEP, {{"rows"}}, reverses(), gpu(BATCH, 2));
+        p.sink("out", "reverse");
+        ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
+        expect_reversed(p, ROWS, BATCH);
+        p.destroy();
+    }
+    EXPECT_EQ(stm_tracer_finish(tracer, &err), MILL_OK) << err.msg;
+    stm_tracer_destroy(&tracer);
+    std::ifstream in(path);
+    std::map<std::string, int> spans, tracks; /* by what is done there */
+    std::map<int, std::vector<std::pair<double, double>>> by_track;
+    for (std::string line; std::getline(in, line);) {
+        char name[64] = "";
+        int tid = 0;
+        double ts = 0, dur = 0;
+        if (sscanf(line.c_str(), "{\"ph\":\"X\",\"name\":\"%63[^\"]\",\"pid\":%*d,\"tid\":%d,\"ts\":%lf,\"dur\":%lf", name, &tid, &ts, &dur) == 4 && tid >= 10000) {
+            spans[name]++;
+            by_track[tid].push_back({ts, ts + dur});
+        }
+        if (sscanf(line.c_str(), "{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%*d,\"tid\":%d,\"args\":{\"name\":\"replica %*d, %63[^\"]\"", &tid, name) == 2) tracks[name]++;
+    }
+    unlink(path.c_str());
+    if (!on_device) {
+        EXPECT_TRUE(spans.empty());
+        return;
+    }
+    EXPECT_EQ(spans["kernels"], ROWS / BATCH);
+    EXPECT_EQ(spans["copies to the device"], ROWS / BATCH);
+    EXPECT_EQ(spans["copies to the host"], ROWS / BATCH);
+    EXPECT_EQ(spans.size(), 3u);
+    EXPECT_GE(tracks["kernels"], 1);
+    for (auto &track : by_track) {
+        std::sort(track.second.begin(), track.second.end());
+        for (size_t i = 1; i < track.second.size(); i++) ASSERT_GE(track.second[i].first, track.second[i - 1].second - 0.002) << "a stream does one thing at a time";
+    }
 }
