@@ -1,10 +1,8 @@
-/* errors RUN: what is in RUN/errors.jsonl. */
-#include <errno.h>
-#include <stdlib.h>
+/* errors RUN: which rows failed, and what else did. */
 #include <string.h>
-#include <sys/stat.h>
 
 #include "cli.h"
+#include "stepmill/watch.h"
 
 static void show(const char *line)
 {
@@ -29,33 +27,28 @@ static void show(const char *line)
 
 int cmd_errors(const cli_args *a)
 {
-    char path[4096], *line = NULL;
     uint32_t classes = 0;
-    struct stat s;
-    size_t cap = 0;
-    const bool is_dir = stat(a->operands[0], &s) == 0 && S_ISDIR(s.st_mode);
-    FILE *f;
+    char *text = NULL;
+    mill_error err = {0};
 
     if (!cli_take_classes(a, &classes)) return MILL_EXIT_USAGE;
-    snprintf(path, sizeof path, "%s%s", a->operands[0], is_dir ? "/errors.jsonl" : "");
-    if ((f = fopen(path, "re")) == NULL) {
-        fprintf(stderr, "stepmill: cannot open %s: %s\n", path, strerror(errno));
-        if (is_dir && errno == ENOENT) fprintf(stderr, "It is written when a run ends.\n");
+    if (mill_errors_read(a->operands[0], &text, &err) != MILL_OK) {
+        cli_say_error(a, &err);
         return MILL_EXIT_USAGE;
     }
-    if (a->given[CLI_STEP] && is_dir && !cli_has_step(a->operands[0], a->value[CLI_STEP], strlen(a->value[CLI_STEP]))) {
+    if (a->given[CLI_STEP] && !cli_has_step(a->operands[0], a->value[CLI_STEP], strlen(a->value[CLI_STEP]))) {
         fprintf(stderr, "stepmill: --step %s: the run in %s has no such step\n", a->value[CLI_STEP], a->operands[0]);
-        fclose(f);
+        mill_text_free(&text);
         return MILL_EXIT_USAGE;
     }
-    while (getline(&line, &cap, f) > 0) {
+    for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        *end = '\0';
         if (!cli_failure_wanted(a, classes, line)) continue;
         if (a->given[CLI_JSON])
-            fputs(line, stdout);
+            puts(line);
         else
             show(line);
     }
-    free(line);
-    fclose(f);
+    mill_text_free(&text);
     return MILL_EXIT_OK;
 }

@@ -80,8 +80,8 @@ const cli_verb cli_verbs[] = {
      "Steps, columns and types on every edge, batch sizes, replicas, credit in rows, memory, stages; for steps on GPUs each "
      "replica's devices: "
      "position, UUID, PCI bus id, NUMA node, cores."},
-    {"errors", "RUN", 1, 1, B(CLI_CLASS) | B(CLI_STEP) | B(CLI_JSON), "dir", "list the errors of a run",
-     "RUN is a run directory. With --json the records as they were written, one JSON object per line."},
+    {"errors", "RUN", 1, 1, B(CLI_CLASS) | B(CLI_STEP) | B(CLI_JSON), "dir", "list the errors of a run, while it goes on or after its end",
+     "RUN is a run directory. Of a run that goes on, or was killed, those that it has written down (commit_interval). With --json the records, one JSON object per line."},
     {"status", "RUN", 1, 1, B(CLI_FOLLOW) | B(CLI_JSON), "dir", "say how a run is, while it goes on or after its end",
      "RUN is a run directory, of a run on this machine or another. With --follow a live table, until the run has ended. With "
      "--json what "

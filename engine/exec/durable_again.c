@@ -333,7 +333,7 @@ mill_status stm_again_open(stm_run *run, mill_error *err)
     if ((st = stm_owner_claim(a->vault, &a->files, a->kept.dir, ANSWER_S, &a->owner, err)) != MILL_OK) return st;
     if ((st = take_parts(run, err)) != MILL_OK) return st;
     stream = stm_vault_find_stream(a->vault, "errors");
-    if (stream >= 0 && (st = stm_durable_errors_read(run, a->vault, (size_t)stream, &records, NULL, err)) != MILL_OK) return st;
+    if (stream >= 0 && (st = stm_durable_errors_read(run->errors, a->vault, (size_t)stream, &records, NULL, err)) != MILL_OK) return st;
     a->errors = stm_errors_count(run->errors);
     if ((a->taken = stm_calloc((size_t)a->errors + 1)) == NULL) return no_memory(err);
     found = stm_calloc((size_t)a->errors + 1);

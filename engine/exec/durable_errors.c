@@ -55,9 +55,9 @@ static mill_status void_errors(stm_run *run, const bool *kept, mill_error *err)
     return st; /* they go into the next commit: until then the parts are begun over, and so are the records */
 }
 
-mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err)
+mill_status stm_durable_errors_read(stm_errors *errors, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err)
 {
-    const int64_t before = stm_errors_count(run->errors);
+    const int64_t before = stm_errors_count(errors);
     stm_segment_reader *r = NULL;
     stm_frame f;
     bool end = false;
@@ -73,7 +73,7 @@ mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t str
             continue;
         }
         if (f.kind == STM_ERRORS_VOID) {
-            if (f.label <= INT64_MAX / 2) stm_errors_void(run->errors, before + (int64_t)f.label);
+            if (f.label <= INT64_MAX / 2) stm_errors_void(errors, before + (int64_t)f.label);
             continue;
         }
         if (f.bytes != sizeof rec) { /* of another version: its text is lost, its number is not */
@@ -85,7 +85,7 @@ mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t str
             if (!record_ok(&rec) || rec.error.status == MILL_OK) st = mill_fail(err, MILL_ERR_DATA, "a stored error record makes no sense");
         }
         if (st != MILL_OK) break;
-        st = stm_errors_restore(run->errors, &rec);
+        st = stm_errors_restore(errors, &rec);
         if (st != MILL_OK) st = mill_fail(err, MILL_ERR_NOMEM, "no memory for error records");
         ++*n;
     }
@@ -97,7 +97,7 @@ mill_status stm_durable_errors_restore(stm_run *run, const bool *kept, mill_erro
 {
     stm_durable *d = run->durable;
     int64_t n;
-    mill_status st = stm_durable_errors_read(run, d->vault, (size_t)d->errors_stream, &n, &d->noted, err);
+    mill_status st = stm_durable_errors_read(run->errors, d->vault, (size_t)d->errors_stream, &n, &d->noted, err);
 
     d->errors_written += n;
     if (st == MILL_OK && d->again == NULL) st = void_errors(run, kept, err);

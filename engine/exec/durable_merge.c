@@ -123,7 +123,7 @@ mill_status stm_merge_errors(stm_run *run, mill_error *err)
         d->merge[i].errors = all;
         noted = counts = 0;
         for (int32_t p = 0; p < d->n_parts; p++) counts |= d->merge[i].kept.retries[p];
-        if (stream >= 0) st = stm_durable_errors_read(run, d->merge[i].vault, (size_t)stream, &n, &noted, err);
+        if (stream >= 0) st = stm_durable_errors_read(run->errors, d->merge[i].vault, (size_t)stream, &n, &noted, err);
         if (stream >= 0) all += n;
         if (st != MILL_OK || (counts & ~noted) == 0) continue;
         st = mill_fail(err, MILL_ERR_INVALID, "a retry of shard %d of %d, in %s, is not finished", (int)i + 1, (int)run->opts.shards, run->opts.merge[i]);

@@ -682,7 +682,7 @@ mill_status stm_durable_look(stm_run *run, stm_text *changed, mill_error *err)
     if (st != MILL_OK) goto fail;
     find_streams(run, &o);
     d->errors_stream = stm_vault_find_stream(d->vault, "errors");
-    if (d->errors_stream >= 0) st = stm_durable_errors_read(run, d->vault, (size_t)d->errors_stream, &d->errors_written, NULL, err);
+    if (d->errors_stream >= 0) st = stm_durable_errors_read(run->errors, d->vault, (size_t)d->errors_stream, &d->errors_written, NULL, err);
 fail:
     opening_fini(&o);
     return st; /* stm_durable_close takes what there is */

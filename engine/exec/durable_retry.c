@@ -375,7 +375,7 @@ mill_status stm_retries_note(stm_run *run, mill_error *err)
         if ((counts >> (i - 1) & 1) == 0) continue;
         if ((st = layer(run, &d->kept, i, &r, err)) != MILL_OK || (st = note_void(run, r, err)) != MILL_OK) break;
         stream = stm_vault_find_stream(r->vault, "errors");
-        if (stream >= 0) st = stm_durable_errors_read(run, r->vault, (size_t)stream, &n, NULL, err);
+        if (stream >= 0) st = stm_durable_errors_read(run->errors, r->vault, (size_t)stream, &n, NULL, err);
         if (st == MILL_OK) st = stm_durable_errors_commit(run, err); /* those that were added */
         if (st == MILL_OK) st = stm_vault_append(d->vault, (size_t)d->errors_stream, STM_ERRORS_RETRY, (uint64_t)i, 0, NULL, 0, err);
         d->noted |= (uint64_t)1 << (i - 1);
@@ -420,6 +420,25 @@ mill_status stm_run_look(const char *dir, uint64_t *retries, bool *ended, mill_e
         *retries |= bits;
     }
     if (st == MILL_OK) st = look_at_errors(v, retries, err);
+    stm_vault_close(&v);
+    stm_files_close(&files);
+    return st;
+}
+
+mill_status stm_run_look_at_errors(const char *dir, stm_errors *into, mill_error *err)
+{
+    stm_files files = {0};
+    stm_vault *v = NULL;
+    int64_t n;
+    mill_status st = stm_files_open(dir, &files, err);
+    const stm_vault_opts vo = {.files = &files};
+
+    if (st != MILL_OK) return st;
+    st = stm_vault_open(&vo, &v, err);
+    if (st == MILL_OK) {
+        const int32_t stream = stm_vault_find_stream(v, "errors");
+        if (stream >= 0) st = stm_durable_errors_read(into, v, (size_t)stream, &n, NULL, err);
+    }
     stm_vault_close(&v);
     stm_files_close(&files);
     return st;

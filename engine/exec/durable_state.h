@@ -106,8 +106,8 @@ mill_status stm_merge_source(stm_run *run, const stm_station *r, stm_station *st
 void stm_merge_close(stm_run *run);
 /** A shard says which steps it leaves to the merge. */
 void stm_merge_say_left(const stm_run *run);
-/** Error records of stream @p stream of a vault, void ones as such; *n of them are added. *retries, may be NULL: those that are noted there. */
-mill_status stm_durable_errors_read(stm_run *run, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err);
+/** Error records of stream @p stream of a vault into @p errors, void ones as such; *n of them are added. *retries, may be NULL: those that are noted there. */
+mill_status stm_durable_errors_read(stm_errors *errors, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err);
 /** Those of this run directory. Records of parts that are not kept (kept[part]), and of failures that ended an attempt which is gone on with, are void from here on. */
 mill_status stm_durable_errors_restore(stm_run *run, const bool *kept, mill_error *err);
 /** The state of a part of which nothing is left to do. */

@@ -73,6 +73,8 @@ typedef enum stm_run_end { STM_END_RUNNING, STM_END_DONE, STM_END_LOAD_FAILED, S
 
 /** What of the run in @p dir counts: *retries: bit N - 1: number N is taken; *ended: nothing is left to do. MILL_ERR_NOT_FOUND: nothing is kept there. */
 mill_status stm_run_look(const char *dir, uint64_t *retries, bool *ended, mill_error *err);
+/** Error records that the last commit of the run in @p dir has, into @p into, which is empty; void ones as such. The run may go on meanwhile. */
+mill_status stm_run_look_at_errors(const char *dir, stm_errors *into, mill_error *err);
 /** Takes the plan over (success or not). Returns once drivers run; loading goes on in the background. */
 mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **out, mill_error *err);
 /** Wait until it ended or @p timeout_s passed (< 0: for ever; the run itself has deadlines). Returns how it ended. */

@@ -3,17 +3,20 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/runfiles.h"
 #include "core/tree.h"
+#include "exec/run.h"
 #include "pipeline/facts.h"
 #include "trace/errorfile.h"
 #include "trace/files.h"
 #include "trace/progress.h"
 #include "trace/report.h"
+#include "wrapper/errors.h"
 
 #define FRESH_S 30.0 /* numbers are rewritten every second, by a slow disk less often */
 
@@ -129,6 +132,78 @@ bool mill_watch_live(const mill_watch *w)
     return mill_watch_age(w) < FRESH_S;
 }
 
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
+
+/* Why a process gave the run up is told by whoever looked after it, in the last line of a file that is younger than the numbers. */
+static void add_last_word(const char *dir, int64_t wall_ms, int64_t id, stm_text *out)
+{
+    stm_text path = {0}, file = {0};
+    struct stat s;
+    mill_error none = {0};
+    size_t from;
+
+    stm_text_addf(&path, "%s/" STM_RUN_ERRORS, dir);
+    if (!path.failed && stat(path.data, &s) == 0 && (int64_t)s.st_mtim.tv_sec * 1000 + s.st_mtim.tv_nsec / 1000000 >= wall_ms &&
+        stm_file_read(dir, STM_RUN_ERRORS, &file, &none) == MILL_OK && file.bytes > 1) {
+        for (from = file.bytes - 1; from > 0 && file.data[from - 1] != '\n';) from--;
+        const char *rest = memchr(file.data + from, ',', file.bytes - from); /* its number is of that file */
+        if (rest != NULL && strstr(rest, ",\"rows\":0,") != NULL) stm_text_addf(out, "{\"id\":%lld%.*s", (long long)id, (int)(file.data + file.bytes - rest), rest);
+    }
+    stm_text_free(&path);
+    stm_text_free(&file);
+}
+
+static mill_status read_committed(const char *dir, stm_text *out, int64_t *n, mill_error *err)
+{
+    stm_errors *log = NULL;
+    const stm_error_record *r;
+    mill_status st = stm_errors_create(NULL, NULL, &log);
+
+    *n = 0;
+    if (st != MILL_OK) return mill_fail(err, st, "reading the errors of %s", dir);
+    if ((st = stm_run_look_at_errors(dir, log, err)) == MILL_OK)
+        while ((r = stm_errors_nth(log, *n)) != NULL) stm_error_line(&r->error, ++*n, r->rows, r->first_key, r->last_key, out);
+    stm_errors_destroy(&log);
+    return st;
+}
+
+/* As mill_errors_read says; @p p: the run's numbers. */
+static mill_status read_errors(const char *dir, const stm_picture *p, stm_text *out, mill_error *err)
+{
+    const mill_watch w = {.picture = (stm_picture *)p};
+    mill_error why = {0};
+    int64_t n;
+    mill_status st;
+
+    if (p->state != STM_PICTURE_RUNNING) {
+        st = stm_file_read(dir, STM_RUN_ERRORS, out, &why);
+        return st == MILL_OK ? st : mill_fail(err, st, "%s", why.msg);
+    }
+    if ((st = read_committed(dir, out, &n, &why)) != MILL_OK) { /* another process may have taken over in between, and removed what it read */
+        out->bytes = 0;
+        if ((st = read_committed(dir, out, &n, err)) != MILL_OK) return st;
+    }
+    if (!mill_watch_live(&w)) add_last_word(dir, p->wall_ms, n + 1, out);
+    return MILL_OK;
+}
+
+mill_status mill_errors_read(const char *dir, char **out, mill_error *err)
+{
+    stm_picture *p = NULL;
+    stm_text t = {0};
+    mill_status st = read_picture(dir, &p, err);
+
+    if (st != MILL_OK) return st;
+    st = read_errors(dir, p, &t, err);
+    stm_picture_destroy(&p);
+    if (st == MILL_OK) {
+        stm_text_add(&t, "", 0); /* a text also of none */
+        return stm_text_hand_out(&t, out, err);
+    }
+    stm_text_free(&t);
+    return st;
+}
+
 mill_status mill_errors_add(const char *dir, const mill_error *cause, mill_error *err) { return stm_error_file_add(dir, cause, err); }
 
 mill_status mill_report_write(const char *dir, const char *path, mill_error *err)
@@ -142,7 +217,7 @@ mill_status mill_report_write(const char *dir, const char *path, mill_error *err
 
     if (st != MILL_OK) return st;
     if (stm_facts_open(dir, &doc, &facts, &none) != MILL_OK) facts = NULL;
-    if (stm_file_read(dir, STM_RUN_ERRORS, &errors, &none) != MILL_OK) errors.bytes = 0;
+    if (read_errors(dir, p, &errors, &none) != MILL_OK) errors.bytes = 0;
     stm_report_write(p, facts, errors.bytes > 0 ? errors.data : NULL, errors.bytes, &html);
     if (html.failed || html.data == NULL) {
         st = mill_fail(err, MILL_ERR_NOMEM, "making the report of %s", dir);

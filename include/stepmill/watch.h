@@ -48,6 +48,14 @@ MILL_API const char *mill_watch_folder(const mill_watch *w);
  */
 MILL_API mill_status mill_row_trace(const char *dir, const char *key, mill_format format, char **out, mill_error *err);
 
+/**
+ * Error records of the run in @p dir, one JSON object a line: of a run that has ended what errors.jsonl says, of one that goes on or was
+ * killed those that are committed. *out: mill_text_free.
+ * @retval MILL_ERR_NOT_FOUND  @p dir is no run directory.
+ * @retval MILL_ERR_IO, MILL_ERR_DATA, MILL_ERR_NOMEM  what is kept cannot be read.
+ * Threads: any. Blocks: reads.
+ */
+MILL_API mill_status mill_errors_read(const char *dir, char **out, mill_error *err);
 /** Add a failure that ended a run to DIR/errors.jsonl, for a process that ends by it. A run that goes on after all writes the file anew.
  *  @retval MILL_ERR_IO, MILL_ERR_NOMEM  it cannot be read or written; it is as it was. Threads: any, one per directory. Blocks: reads and writes. */
 MILL_API mill_status mill_errors_add(const char *dir, const mill_error *cause, mill_error *err);

@@ -204,8 +204,14 @@ class Live(Case):
             self.until(lambda: some_rows() and values[("stepmill_rows_in_total", (("run", "seen"), ("step", "work")))] > 250)
             last = json.loads(self.command("status", "r", "--json").stdout)
             self.assertEqual(last["state"], "running")
+            self.until(lambda: self.command("errors", "r", "--json").stdout.count("\n") >= 2)  # those of rows 77 and 177 are committed
+            seen = [json.loads(line) for line in self.command("errors", "r", "--json", "--step", "work", "--class", "permanent").stdout.splitlines()]
+            self.assertIn(("work", 1, "docs:77"), [(e["step"], e["rows"], e["first_key"]) for e in seen])
+            self.assertEqual(self.command("errors", "r", "--step", "out").stdout, "")
+            self.assertFalse(os.path.exists(os.path.join(self.path, "r/errors.jsonl")), "that is written at the end")
             self.assertEqual(self.command("report", "r").stdout, self.path + "/r/report.html\n")
             self.assertIn(">running<", self.read("r/report.html"))
+            self.assertIn("docs:77", self.read("r/report.html"))
         finally:
             self.assertEqual(run.wait(60), 0)
             run.stderr.close()
@@ -244,13 +250,14 @@ class Live(Case):
             return f.read().splitlines()[1:]
 
     def test_a_killed_run_is_told_from_a_live_one(self):
-        run = self.slow("--no-supervise", pause=0.1)
-        self.until(lambda: os.path.exists(os.path.join(self.path, "r/progress.json")) and
-                   [s for s in json.loads(self.read("r/progress.json"))["steps"] if s["step"] == "work" and s["phase"] == "running"])
+        run = self.slow("--no-supervise")
+        self.until(lambda: os.path.exists(os.path.join(self.path, "r/progress.json")) and self.command("errors", "r", "--json").stdout.count("\n") >= 2)
         run.kill()
         run.wait()
         run.stderr.close()
         self.assertIn("nobody works on it", self.command("status", "r").stdout)
+        self.assertIn("docs:77", self.command("errors", "r").stdout)  # what was committed can be seen, though nobody wrote errors.jsonl
+        self.assertFalse(os.path.exists(os.path.join(self.path, "r/errors.jsonl")))
 
 
 class Screen:
