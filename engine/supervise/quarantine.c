@@ -56,11 +56,13 @@ void stm_quarantine_destroy(stm_quarantine **q)
 }
 
 /* A call for no rows is met by entries of calls for no rows, which have all keys. */
-static bool meets(const stm_suspect *s, const char *step, stm_doing doing, const stm_key_range *keys)
+static bool is_about(const stm_suspect *s, const char *step, stm_doing doing, const stm_key_range *keys)
 {
-    if (!is_open(s) || s->doing != (int32_t)doing) return false;
+    if (s->doing != (int32_t)doing) return false;
     return keys == NULL ? strcmp(s->step, step) == 0 : stm_suspect_meets(s, step, keys);
 }
+
+static bool meets(const stm_suspect *s, const char *step, stm_doing doing, const stm_key_range *keys) { return is_open(s) && is_about(s, step, doing, keys); }
 
 stm_hold stm_quarantine_enter(stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys)
 {
@@ -78,7 +80,8 @@ stm_hold stm_quarantine_enter(stm_quarantine *q, const char *step, stm_doing doi
 void stm_quarantine_leave(stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys, stm_hold hold)
 {
     if (hold == STM_HOLD_NONE) return;
-    for (int32_t i = 0; i < q->recorder->n_suspects && hold == STM_HOLD_ALONE; i++) {
+    /* an unload says nothing about those of the other replicas */
+    for (int32_t i = 0; i < q->recorder->n_suspects && hold == STM_HOLD_ALONE && doing != STM_DOING_UNLOAD; i++) {
         stm_suspect *s = &q->recorder->suspects[i];
         /* a range that the batches of this worker cut is through with its last rows */
         if (meets(s, step, doing, keys) && atomic_load(&s->verdict) == STM_SUSPECTED &&
@@ -115,6 +118,17 @@ bool stm_quarantine_meets(const stm_quarantine *q, const char *step, stm_doing d
         if (v == STM_BLAMED || v == STM_GUILTY || (v == STM_SUSPECTED && doing == STM_DOING_SUBMIT)) return true;
     }
     return false;
+}
+
+const stm_suspect *stm_quarantine_barred(const stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys)
+{
+    for (int32_t i = 0; i < q->recorder->n_suspects; i++) {
+        const stm_suspect *s = &q->recorder->suspects[i];
+        const int32_t v = atomic_load_explicit(&s->verdict, memory_order_relaxed);
+
+        if ((v == STM_BARRED || v == STM_BLAMED) && is_about(s, step, doing, keys)) return s;
+    }
+    return NULL;
 }
 
 const stm_suspect *stm_quarantine_entry(const stm_quarantine *q, int32_t i) { return &q->recorder->suspects[i]; }

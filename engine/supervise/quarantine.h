@@ -30,6 +30,8 @@ void stm_quarantine_leave(stm_quarantine *q, const char *step, stm_doing doing, 
 int32_t stm_quarantine_row(const stm_quarantine *q, const char *step, const int64_t *key);
 /** Whether there is one for any of @p keys; or, for rows that are to be submitted, anybody who is suspected. */
 bool stm_quarantine_meets(const stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys);
+/** The entry that says that this call is not to be made; NULL = none does. @p keys NULL: for no rows. Threads: any. */
+const stm_suspect *stm_quarantine_barred(const stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys);
 const stm_suspect *stm_quarantine_entry(const stm_quarantine *q, int32_t i);
 /** The guilty range @p i came through in pieces. Threads: any. */
 void stm_quarantine_clear(stm_quarantine *q, int32_t i);

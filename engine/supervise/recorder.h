@@ -70,12 +70,13 @@ typedef enum stm_suspicion {
     STM_CLEARED,   /* came through since; written by the worker */
     STM_SUSPECTED, /* was in a replica when the worker died: is to be run alone */
     STM_GUILTY,    /* was alone when the worker died: is to be cut in two */
-    STM_BLAMED     /* a row that was alone then: is not to be run again */
+    STM_BLAMED,    /* a row that was alone then (of a router: a batch): is not to be run again */
+    STM_BARRED     /* a call that was alone then, of which no row can be left out: is not made again, and counts as failed */
 } stm_suspicion;
 
 typedef struct stm_suspect {
     _Atomic int32_t verdict; /* stm_suspicion */
-    int32_t doing;           /* of which call; of rows that a step with submit holds: submit. Blamed and guilty ones are of process or submit */
+    int32_t doing;           /* of which call; of rows that a step with submit holds: submit. Guilty ones are of process or submit, blamed ones of route, too */
     int32_t status;          /* mill_status of the failure: MILL_ERR_STEP, _TIMEOUT, _DEVICE */
     stm_key_range keys;
     char step[64], cause[160]; /* cause: "signal 11 (SIGSEGV)" */

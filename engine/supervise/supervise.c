@@ -353,7 +353,7 @@ static int learn(parent *p, int status, mill_error *err)
     else if (!killed || told) /* a kill from outside is nobody's fault */
         lesson = stm_suspects_learn(r, culprit, what, cause, &who);
     if (who == NULL) who = first_busy(r);
-    if (lesson == STM_LESSON_NARROW || atomic_load(&r->done) > p->done || (memory && r->halvings <= MOST_HALVINGS))
+    if (lesson == STM_LESSON_NARROW || lesson == STM_LESSON_BARRED || atomic_load(&r->done) > p->done || (memory && r->halvings <= MOST_HALVINGS))
         p->barren = 0;
     else
         p->barren++;
@@ -368,6 +368,7 @@ static int learn(parent *p, int status, mill_error *err)
         stm_log(STM_WARN, "", "process %d was ended by %s; %s; going on in another (%s)", (int)p->pid, cause, busy,
                 memory                        ? "half of it in flight"
                 : lesson == STM_LESSON_NARROW ? "the cause is narrowed down"
+                : lesson == STM_LESSON_BARRED ? "without this call, which counts as failed"
                 : lesson == STM_LESSON_AGAIN  ? "these run alone"
                                               : "nobody is blamed");
     return code;

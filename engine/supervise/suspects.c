@@ -72,6 +72,23 @@ static void supersede(stm_recorder *r, const stm_record *rec, const stm_key_rang
     stm_suspects_prune(r, false);
 }
 
+/* Whether @p doing can count as failed instead of being done. */
+static bool can_be_barred(int32_t doing)
+{
+    return doing == STM_DOING_GENERATE || doing == STM_DOING_ACCEPT || doing == STM_DOING_FINISH || doing == STM_DOING_WRITE || doing == STM_DOING_FINALIZE ||
+           doing == STM_DOING_UNLOAD;
+}
+
+static stm_lesson bar(stm_recorder *r, const stm_record *rec, int32_t doing, mill_status status, const char *cause)
+{
+    const stm_suspicion verdict = doing == STM_DOING_ROUTE ? STM_BLAMED : STM_BARRED;
+    stm_key_range keys;
+
+    keys_of(rec, &keys);
+    supersede(r, rec, &keys);
+    return enter(r, rec->step, doing, &keys, verdict, status, cause) == NULL ? STM_LESSON_END : verdict == STM_BLAMED ? STM_LESSON_NARROW : STM_LESSON_BARRED;
+}
+
 static stm_lesson convict(stm_recorder *r, const stm_record *rec, mill_status status, const char *cause)
 {
     int32_t doing = atomic_load(&rec->doing);
@@ -80,6 +97,7 @@ static stm_lesson convict(stm_recorder *r, const stm_record *rec, mill_status st
 
     if (doing == STM_DOING_NOTHING) doing = STM_DOING_PROCESS; /* a lost device: told after the call */
     if (is_of_held(doing)) doing = STM_DOING_SUBMIT;
+    if (doing == STM_DOING_ROUTE || can_be_barred(doing)) return bar(r, rec, doing, status, cause);
     if ((doing != STM_DOING_PROCESS && doing != STM_DOING_SUBMIT) || !stm_record_keys(rec, &keys)) return STM_LESSON_END;
     one = stm_key_compare(keys.low, keys.high) == 0;
     supersede(r, rec, &keys);
@@ -164,7 +182,7 @@ stm_lesson stm_suspects_learn(stm_recorder *r, const stm_record *culprit, mill_s
         const stm_record *rec = &r->records[i];
         const int32_t doing = atomic_load(&rec->doing);
 
-        if (doing == STM_DOING_NOTHING || doing == STM_DOING_LOAD || doing == STM_DOING_UNLOAD) continue;
+        if (doing == STM_DOING_NOTHING || doing == STM_DOING_LOAD) continue;
         lesson = suspect_record(r, rec, status, cause);
     }
     return lesson;
@@ -252,7 +270,7 @@ static bool take(char *line, stm_suspect *s)
     bool ok = number(&line, &verdict) && number(&line, &doing) && number(&line, &status) && *line == ' ';
 
     memset(s, 0, sizeof *s);
-    if (!ok || verdict < STM_SUSPECTED || verdict > STM_BLAMED || doing <= STM_DOING_NOTHING || doing >= STM_DOINGS ||
+    if (!ok || verdict < STM_SUSPECTED || verdict > STM_BARRED || doing <= STM_DOING_NOTHING || doing >= STM_DOINGS ||
         status >= 0 || status < -1000)
         return false;
     atomic_store(&s->verdict, (int32_t)verdict);

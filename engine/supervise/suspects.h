@@ -7,6 +7,8 @@
  *                                           |  came through    |  both halves came through
  *                                           v                  v
  *                                        CLEARED            CLEARED
+ *
+ * A call of a generator, global or sink, or an unload, that was alone is BARRED instead of guilty; one of a router is BLAMED with all of its batch.
  */
 #ifndef STM_SUPERVISE_SUSPECTS_H
 #define STM_SUPERVISE_SUSPECTS_H
@@ -20,7 +22,8 @@ typedef enum stm_lesson {
     STM_LESSON_NONE,   /* nobody was at work with rows */
     STM_LESSON_AGAIN,  /* suspects, to be run alone */
     STM_LESSON_NARROW, /* a range is smaller than before, or a row is blamed */
-    STM_LESSON_END     /* who was alone cannot do without what it was doing (generator, global, sink, router): the run ends */
+    STM_LESSON_BARRED, /* who was alone is done without: that call counts as failed */
+    STM_LESSON_END     /* it was a load, or the table is full: the run ends */
 } stm_lesson;
 /**
  * A worker has died; @p culprit: the record known to be at fault (a deadline, a lost device), NULL = whoever was at work; a step with submit is at

@@ -63,6 +63,23 @@ void stm_call_leave_watched(stm_wrapper *w)
     if (w->step->policy.batch_timeout_s >= 0.0) atomic_store_explicit(&w->call_since, 0, memory_order_release);
 }
 
+bool stm_call_barred_here(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows, mill_error *err)
+{
+    stm_key_range keys;
+    const stm_suspect *s;
+    char text[256];
+
+    stm_record_begin(w->record, STM_DOING_NOTHING, b, first, rows);
+    s = stm_quarantine_barred(w->env->quarantine, w->step->name, doing, stm_record_keys(w->record, &keys) ? &keys : NULL);
+    if (s == NULL) return false;
+    stm_record_begin(w->record, doing, b, first, rows); /* for its words only */
+    stm_record_show(w->record, text, sizeof text);
+    stm_record_end(w->record);
+    mill_fail(err, MILL_ERR_STEP, "the process ended by %s in %s", s->cause, text);
+    if (err != NULL) err->error_class = s->status == MILL_ERR_TIMEOUT ? MILL_CLASS_TRANSIENT : MILL_CLASS_DEVICE;
+    return true;
+}
+
 mill_status stm_call_blame(stm_wrapper *w, mill_error *err, mill_status st, int32_t phase, int32_t attempt)
 {
     if (err == NULL) return st;

@@ -33,12 +33,19 @@ static void ticket_free(stm_wrapper *w, stm_ticket *t)
     stm_free(t);
 }
 
+void stm_ticket_cancel(stm_wrapper *w, const stm_ticket *t)
+{
+    stm_call_enter(w, STM_DOING_POLL, NULL);
+    w->step->type->cancel(&w->replica, t->id);
+    stm_call_leave(w);
+}
+
 void stm_tickets_drop(stm_wrapper *w)
 {
     while (w->tickets != NULL) {
         stm_ticket *t = w->tickets;
         w->tickets = t->next;
-        if (t->left > 0 && w->owes_unload) w->step->type->cancel(&w->replica, t->id);
+        if (t->left > 0 && w->owes_unload) stm_ticket_cancel(w, t);
         ticket_free(w, t);
     }
     while (w->waiting != NULL) {
@@ -255,7 +262,7 @@ mill_status stm_tickets_expire(stm_wrapper *w, mill_error *err)
     for (stm_ticket *t = w->tickets; t != NULL && st == MILL_OK; t = t->next) {
         mill_error e = {0};
         if (t->left == 0 || t->since_ns >= since) continue;
-        w->step->type->cancel(&w->replica, t->id);
+        stm_ticket_cancel(w, t);
         mill_fail(&e, MILL_ERR_TIMEOUT, "no result within the timeout of %g s", limit);
         st = stm_ticket_failed(w, t, &e, MILL_ERR_TIMEOUT, err);
     }

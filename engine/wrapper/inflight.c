@@ -143,7 +143,7 @@ static mill_status fail_all(stm_wrapper *w, const mill_error *e, mill_status st,
 
     for (stm_ticket *t = w->tickets; t != NULL && heard == MILL_OK; t = t->next) {
         if (t->left == 0) continue;
-        w->step->type->cancel(&w->replica, t->id);
+        stm_ticket_cancel(w, t);
         heard = stm_ticket_failed(w, t, e, st, err);
     }
     return heard;

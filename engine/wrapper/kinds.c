@@ -34,6 +34,8 @@ mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken,
         memset(&e, 0, sizeof e);
         if (stm_fault_fires(STM_FAULT_PROCESS))
             st = mill_fail(&e, MILL_ERR_STEP, "route failed (fault point)");
+        else if (stm_call_barred(w, STM_DOING_ROUTE, in, 0, 0, &e))
+            st = MILL_ERR_STEP;
         else {
             stm_call_enter(w, STM_DOING_ROUTE, in);
             st = w->step->type->route(&w->replica, w->views[0], &route, &e);
@@ -76,6 +78,8 @@ mill_status stm_wrapper_accept(stm_wrapper *w, int32_t input, const mill_batch *
     stm_view_fill(w, input, in, w->views[input]);
     if (stm_fault_fires(STM_FAULT_PROCESS))
         st = mill_fail(err, MILL_ERR_STEP, "accept failed (fault point)");
+    else if (stm_call_barred(w, STM_DOING_ACCEPT, in, 0, 0, err))
+        st = MILL_ERR_STEP;
     else {
         stm_call_enter(w, STM_DOING_ACCEPT, in);
         st = w->step->type->accept(&w->replica, (size_t)input, w->views[input], err);
@@ -125,6 +129,8 @@ mill_status stm_wrapper_finish(stm_wrapper *w, stm_wrapper_send send, void *user
     w->emit.send_user = &ctx;
     if (stm_fault_fires(STM_FAULT_PROCESS))
         st = mill_fail(err, MILL_ERR_STEP, "finish failed (fault point)");
+    else if (stm_call_barred(w, STM_DOING_FINISH, NULL, 0, 0, err))
+        st = MILL_ERR_STEP;
     else {
         stm_call_enter(w, STM_DOING_FINISH, NULL);
         st = w->step->type->finish(&w->replica, &w->emit, err);
@@ -149,6 +155,8 @@ mill_status stm_wrapper_write(stm_wrapper *w, const mill_batch *in, mill_error *
     }
     if (stm_fault_fires(STM_FAULT_PROCESS))
         st = mill_fail(err, MILL_ERR_STEP, "write failed (fault point)");
+    else if (stm_call_barred(w, STM_DOING_WRITE, in, 0, 0, err))
+        st = MILL_ERR_STEP;
     else {
         stm_call_enter(w, STM_DOING_WRITE, in);
         st = w->step->type->write(&w->replica, w->views[0], err);
@@ -164,6 +172,8 @@ mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err)
     if (w->env->dry_run) return MILL_OK;
     if (stm_fault_fires(STM_FAULT_PROCESS))
         st = mill_fail(err, MILL_ERR_STEP, "finalize failed (fault point)");
+    else if (stm_call_barred(w, STM_DOING_FINALIZE, NULL, 0, 0, err))
+        st = MILL_ERR_STEP;
     else {
         stm_call_enter(w, STM_DOING_FINALIZE, NULL);
         if (w->step->type->finalize != NULL) st = w->step->type->finalize(&w->replica, err);

@@ -187,6 +187,13 @@ static inline void stm_call_leave(stm_wrapper *w)
     else
         stm_record_end(w->record);
 }
+/** Whether this call, alone, ended a process, so that it is not made and counts as failed; err then says so. For the rows of @p b; NULL: for
+ *  @p rows rows from number @p first on. */
+bool stm_call_barred_here(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows, mill_error *err);
+static inline bool stm_call_barred(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows, mill_error *err)
+{
+    return __builtin_expect(w->env->quarantine != NULL, 0) && stm_call_barred_here(w, doing, b, first, rows, err);
+}
 /** Complete an error record of this wrapper: step, replica, phase. */
 mill_status stm_call_blame(stm_wrapper *w, mill_error *err, mill_status st, int32_t phase, int32_t attempt);
 /** Whether a call gave up because the run is being stopped: no failure of rows. */
@@ -238,6 +245,8 @@ mill_status stm_tickets_settle(stm_wrapper *w, mill_error *err);
 mill_status stm_tickets_offer(stm_wrapper *w, mill_error *err);
 /** Cancel what is past its deadline. Settles. */
 mill_status stm_tickets_expire(stm_wrapper *w, mill_error *err);
+/** Tell the step that nobody waits for a ticket any more. */
+void stm_ticket_cancel(stm_wrapper *w, const stm_ticket *t);
 /** Cancel and release everything in flight. */
 void stm_tickets_drop(stm_wrapper *w);
 /** Null by imputation, for good: the @p n rows @p rows of @p f, ascending, and a record for each run of neighbours. */

@@ -83,7 +83,14 @@ fail:
 
 static void unload(stm_wrapper *w)
 {
+    mill_error e = {0};
+
+    if (stm_call_barred(w, STM_DOING_UNLOAD, NULL, 0, 0, &e)) { /* its rows are through */
+        stm_log(STM_WARN, w->step->name, "%s; it is not unloaded", e.msg);
+        return;
+    }
     if (w->env->quarantine != NULL) w->hold = stm_quarantine_enter(w->env->quarantine, w->step->name, STM_DOING_UNLOAD, NULL);
+    atomic_store_explicit(&w->record->alone, w->hold == STM_HOLD_ALONE, memory_order_relaxed);
     stm_record_begin(w->record, STM_DOING_UNLOAD, NULL, 0, 0);
     w->step->type->unload(&w->replica);
     stm_record_end(w->record);
@@ -672,6 +679,8 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
         if (max_rows > 0) {
             if (stm_fault_fires(STM_FAULT_PROCESS))
                 st = mill_fail(&w->error, MILL_ERR_STEP, "generate failed (fault point)");
+            else if (stm_call_barred(w, STM_DOING_GENERATE, NULL, w->next_row, max_rows, &w->error))
+                st = MILL_ERR_STEP;
             else {
                 stm_call_enter_rows(w, STM_DOING_GENERATE, NULL, w->next_row, max_rows);
                 st = s->type->generate(&w->replica, max_rows, &cursor, &last, &w->emit, &w->error);

@@ -1,4 +1,5 @@
 /* Step types for tests of the command: rows that come slowly, steps that fail in every way. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -20,6 +21,16 @@ static void crash(void)
 {
     signal(SIGSEGV, SIG_DFL);
     raise(SIGSEGV);
+}
+
+/* For ever, and deaf to mill_replica_cancelled. The file that E2E_HANGS names, if it does, says that it has begun. */
+static void hang(void)
+{
+    const char *path = getenv("E2E_HANGS");
+    const int fd = path != NULL ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666) : -1;
+
+    if (fd >= 0) close(fd);
+    for (;;) pause_for(0.1);
 }
 
 /* ---- e2e_count: column id, 0 .. rows-1 ------------------------------------------------------------------------------ */
@@ -100,14 +111,15 @@ static const mill_step_type count_type = {
 
 /* ---- e2e_work: lets rows through, or does not ------------------------------------------------------------------------ */
 
-enum { FINE, FAIL, HANG, LOAD_FAIL, LOAD_HANG, UNLOAD_HANG, CRASH, EXIT, LOAD_CRASH, LOSE };
+enum { FINE, FAIL, HANG, LOAD_FAIL, LOAD_HANG, UNLOAD_HANG, CRASH, EXIT, LOAD_CRASH, LOSE, UNLOAD_CRASH };
 static const mill_param work_params[] = {
-    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|fail|hang|load_fail|load_hang|unload_hang|crash|exit|load_crash|lose",
+    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|fail|hang|load_fail|load_hang|unload_hang|crash|exit|load_crash|lose|unload_crash",
      "what it does"},
     {"at", MILL_PARAM_INT, 0, "0", 0, 1e9, NULL,
-     "fail, hang, crash, exit, lose: the row at which it does; unload_hang: the replica"},
+     "fail, hang, crash, exit, lose: the row at which it does; unload_hang, unload_crash: the replica"},
     {"more", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, NULL, 0, 0, NULL, "further such rows"},
     {"pause", MILL_PARAM_DURATION, 0, "0s", 0, 60, NULL, "per batch"},
+    {"model", MILL_PARAM_PATH, MILL_PARAM_OPTIONAL, NULL, 0, 0, NULL, "a file that its results hang on"},
 };
 static const mill_column_decl id_in[] = {{"id", "int64", "row number"}};
 static const mill_column_decl double_out[] = {{"doubled", "int64", "twice the number"}};
@@ -141,7 +153,7 @@ struct work {
 static mill_status work_configure(mill_step *s, const mill_config *c, mill_io *io, mill_error *err)
 {
     static const char *const modes[] = {"fine",        "fail",  "hang", "load_fail",  "load_hang",
-                                        "unload_hang", "crash", "exit", "load_crash", "lose"};
+                                        "unload_hang", "crash", "exit", "load_crash", "lose", "unload_crash"};
     struct work *w = calloc(1, sizeof *w);
 
     (void)io;
@@ -160,7 +172,7 @@ static mill_status work_load(mill_replica *r, mill_error *err)
 
     if (w->mode == LOAD_FAIL) return mill_fail(err, MILL_ERR_NOT_FOUND, "there is no model");
     if (w->mode == LOAD_CRASH) crash();
-    while (w->mode == LOAD_HANG) pause_for(0.1); /* for ever, and deaf to mill_replica_cancelled */
+    if (w->mode == LOAD_HANG) hang();
     return MILL_OK;
 }
 
@@ -168,7 +180,8 @@ static void work_unload(mill_replica *r)
 {
     const struct work *w = mill_step_state(mill_replica_step(r));
 
-    while (w->mode == UNLOAD_HANG && mill_replica_index(r) == w->at) pause_for(0.1);
+    if (w->mode == UNLOAD_HANG && mill_replica_index(r) == w->at) hang();
+    if (w->mode == UNLOAD_CRASH && mill_replica_index(r) == w->at) crash();
 }
 
 static mill_status work_process(mill_replica *r, mill_batch *const *in, size_t n_in, mill_emit *out, mill_error *err)
@@ -187,7 +200,7 @@ static mill_status work_process(mill_replica *r, mill_batch *const *in, size_t n
     for (int64_t i = 0; i < v.rows; i++) {
         if (w->mode == FAIL && id[i] == w->at) return mill_fail(err, MILL_ERR_STEP, "row %lld is bad", (long long)id[i]);
         if (!is_of(&w->bad, id[i])) continue;
-        while (w->mode == HANG) pause_for(0.1);
+        if (w->mode == HANG) hang();
         if (w->mode == CRASH) crash();
         if (w->mode == EXIT) _exit(0);
         if (w->mode == LOSE) return mill_fail(err, MILL_ERR_DEVICE, "the device fell off the bus at row %lld", (long long)id[i]);
@@ -225,9 +238,9 @@ static const mill_step_type work_type = {
 
 /* ---- e2e_ask: the same through tickets, of which it holds some before it answers the first ------------------------------------- */
 
-enum { ASK_FINE, ASK_SUBMIT, ASK_POLL, ASK_HANG, ASK_THREAD };
+enum { ASK_FINE, ASK_SUBMIT, ASK_POLL, ASK_HANG, ASK_THREAD, ASK_CANCEL };
 static const mill_param ask_params[] = {
-    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|submit|poll|hang|thread", "in which call it ends the process, or does not return (hang: poll)"},
+    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|submit|poll|hang|thread|cancel", "in which call it ends the process, or does not return (hang: poll); cancel: of a ticket that it never answers"},
     {"at", MILL_PARAM_INT, 0, "-1", -1, 1e9, NULL, "row at which it does"},
     {"more", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, NULL, 0, 0, NULL, "further such rows"},
     {"holds", MILL_PARAM_INT, 0, "4", 1, 16, NULL, "tickets that it holds at a time"},
@@ -251,7 +264,7 @@ struct asked {
 
 static mill_status ask_configure(mill_step *s, const mill_config *c, mill_io *io, mill_error *err)
 {
-    static const char *const modes[] = {"fine", "submit", "poll", "hang", "thread"};
+    static const char *const modes[] = {"fine", "submit", "poll", "hang", "thread", "cancel"};
     struct ask *a = calloc(1, sizeof *a);
 
     (void)io;
@@ -288,7 +301,7 @@ static void ask_meets(const struct ask *a, int mode, const int64_t *id, int64_t 
 
     for (int64_t i = 0; i < rows; i++) {
         if (a->mode != mode || !is_of(&a->bad, id[i])) continue;
-        while (mode == ASK_HANG) pause_for(0.1);
+        if (mode == ASK_HANG) hang();
         if (mode != ASK_THREAD) crash();
         pthread_create(&t, NULL, crash_soon, NULL);
         pthread_detach(t);
@@ -338,32 +351,48 @@ static mill_status ask_answer(mill_replica *r, mill_results *out, uint64_t ticke
     return st;
 }
 
+static bool is_bad(const struct ask *a, const struct asked *k, int64_t i)
+{
+    bool bad = false;
+
+    for (int64_t j = 0; j < k->held[i].rows; j++) bad = bad || is_of(&a->bad, k->held[i].id[j]);
+    return bad;
+}
+
 static mill_status ask_poll(mill_replica *r, mill_results *out, mill_error *err)
 {
     const struct ask *a = mill_step_state(mill_replica_step(r));
     struct asked *k = mill_replica_state(r);
     mill_status st = MILL_OK;
+    int64_t kept = 0;
 
     if (k->n < a->holds && !k->flushed) return MILL_OK; /* waits for company */
     if (a->mode == ASK_THREAD) pause_for(0.001);
     for (int64_t i = 0; i < k->n && st == MILL_OK; i++) {
         ask_meets(a, ASK_POLL, k->held[i].id, k->held[i].rows);
         ask_meets(a, ASK_HANG, k->held[i].id, k->held[i].rows);
-        for (int64_t j = 0; a->mode == ASK_THREAD && j < k->held[i].rows; j++)
-            if (is_of(&a->bad, k->held[i].id[j])) return MILL_OK; /* never answered: its thread is about to end all */
+        if (a->mode == ASK_THREAD && is_bad(a, k, i)) return MILL_OK; /* never answered: its thread is about to end all */
     }
-    for (int64_t i = 0; i < k->n && st == MILL_OK; i++) st = ask_answer(r, out, k->held[i].ticket, k->held[i].id, k->held[i].rows, err);
-    if (st == MILL_OK) k->n = 0;
+    for (int64_t i = 0; i < k->n && st == MILL_OK; i++)
+        if (a->mode == ASK_CANCEL && is_bad(a, k, i))
+            k->held[kept++] = k->held[i];
+        else
+            st = ask_answer(r, out, k->held[i].ticket, k->held[i].id, k->held[i].rows, err);
+    if (st == MILL_OK) k->n = kept;
     return st;
 }
 
 static void ask_cancel(mill_replica *r, uint64_t ticket)
 {
+    const struct ask *a = mill_step_state(mill_replica_step(r));
     struct asked *k = mill_replica_state(r);
     int64_t n = 0;
 
     for (int64_t i = 0; i < k->n; i++)
-        if (k->held[i].ticket != ticket) k->held[n++] = k->held[i];
+        if (k->held[i].ticket != ticket)
+            k->held[n++] = k->held[i];
+        else
+            ask_meets(a, ASK_CANCEL, k->held[i].id, k->held[i].rows);
     k->n = n;
 }
 
@@ -442,7 +471,101 @@ static const mill_step_type total_type = {
     .process = total_process,
 };
 
-static const mill_step_type *const types[] = {&count_type, &work_type, &ask_type, &total_type};
+/* ---- e2e_deal, e2e_gather, e2e_put: a router, a global and a sink that end the process in a call, or do not return from it ---------- */
+
+enum { AT_NONE, AT_ROUTE, AT_ACCEPT, AT_FINISH, AT_WRITE, AT_FINALIZE };
+static const mill_param call_params[] = {
+    {"in", MILL_PARAM_ENUM, 0, "none", 0, 0, "none|route|accept|finish|write|finalize", "the call"},
+    {"at", MILL_PARAM_INT, 0, "0", 0, 1e9, NULL, "of a call with rows: when it has this one"},
+    {"hang", MILL_PARAM_BOOL, 0, "false", 0, 0, NULL, "does not return from it"},
+};
+
+struct call {
+    int in;
+    int64_t at;
+    bool hang;
+};
+
+static mill_status call_configure(mill_step *s, const mill_config *c, mill_io *io, mill_error *err)
+{
+    static const char *const names[] = {"none", "route", "accept", "finish", "write", "finalize"};
+    struct call *k = calloc(1, sizeof *k);
+
+    (void)io;
+    if (k == NULL) return mill_fail(err, MILL_ERR_NOMEM, "e2e");
+    while (strcmp(names[k->in], mill_config_text(c, "in")) != 0) k->in++;
+    k->at = mill_config_int(c, "at");
+    k->hang = mill_config_bool(c, "hang");
+    mill_step_set_state(s, k, free);
+    return MILL_OK;
+}
+
+static void in_call(mill_replica *r, int in, const mill_batch *b)
+{
+    const struct call *k = mill_step_state(mill_replica_step(r));
+    const mill_view v = b != NULL ? mill_column_view(mill_batch_column(b, 0)) : (mill_view){.rows = 0};
+    const int64_t *id = b != NULL ? (const int64_t *)v.data + v.offset : NULL;
+    bool here = b == NULL;
+
+    for (int64_t i = 0; i < v.rows; i++) here = here || id[i] == k->at;
+    if (k->in != in || !here) return;
+    if (k->hang) hang();
+    crash();
+}
+
+static mill_status deal_route(mill_replica *r, const mill_batch *in, mill_route *out, mill_error *err)
+{
+    in_call(r, AT_ROUTE, in);
+    return mill_route_to(out, 1, err);
+}
+
+static mill_status gather_accept(mill_replica *r, size_t input, const mill_batch *in, mill_error *err)
+{
+    (void)input;
+    (void)err;
+    in_call(r, AT_ACCEPT, in);
+    return MILL_OK;
+}
+
+static mill_status gather_finish(mill_replica *r, mill_emit *out, mill_error *err)
+{
+    (void)out;
+    (void)err;
+    in_call(r, AT_FINISH, NULL);
+    return MILL_OK;
+}
+
+static mill_status put_open(mill_replica *r, const mill_cursor *cursor, mill_error *err)
+{
+    (void)r;
+    (void)cursor;
+    (void)err;
+    return MILL_OK;
+}
+
+static mill_status put_write(mill_replica *r, const mill_batch *in, mill_error *err)
+{
+    (void)err;
+    in_call(r, AT_WRITE, in);
+    return MILL_OK;
+}
+
+static mill_status put_finalize(mill_replica *r, mill_error *err)
+{
+    (void)err;
+    in_call(r, AT_FINALIZE, NULL);
+    return MILL_OK;
+}
+
+#define CALLS(n, k, text) \
+    .struct_size = sizeof(mill_step_type), .abi = MILL_ABI_1, .kind = (k), .name = (n), .summary = (text), .params = call_params, \
+    .n_params = sizeof call_params / sizeof *call_params, .inputs = id_in, .n_inputs = 1, .configure = call_configure
+static const mill_step_type deal_type = {CALLS("e2e_deal", MILL_ROUTER, "to the second branch"), .route = deal_route};
+static const mill_step_type gather_type = {CALLS("e2e_gather", MILL_GLOBAL, "takes everything and gives nothing"), .outputs = id_out, .n_outputs = 1,
+                                           .accept = gather_accept, .finish = gather_finish};
+static const mill_step_type put_type = {CALLS("e2e_put", MILL_SINK, "to nowhere"), .open = put_open, .write = put_write, .finalize = put_finalize};
+
+static const mill_step_type *const types[] = {&count_type, &work_type, &ask_type, &total_type, &deal_type, &gather_type, &put_type};
 static const mill_plugin plugin = {sizeof plugin, MILL_ABI_1, "e2e", "1", types, sizeof types / sizeof *types};
 
 MILL_PLUGIN_EXPORT const mill_plugin *mill_plugin_v1(void);

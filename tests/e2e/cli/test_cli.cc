@@ -6,6 +6,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <memory>
+
 #include "command.h"
 
 namespace {
@@ -418,19 +423,6 @@ TEST(CliSignals, AClosedTerminalIsAsTerm)
     EXPECT_NE(c.err().find("stepmill: stopping"), std::string::npos) << c.err();
 }
 
-/* The worst case: a step that neither returns nor listens. */
-TEST(CliSignals, TermEndsAHungStepAtTheDeadline)
-{
-    Folder f;
-    f.write("t.yaml", pipeline("rows: 10", "mode: hang, at: 5"));
-    Command c(f, {"run", "t.yaml"});
-    until_it_runs(f);
-    c.signal(SIGTERM);
-    EXPECT_TRUE(c.ended(6));
-    EXPECT_EQ(c.wait(30), 75) << c.err();
-    EXPECT_NE(c.err().find("work[0]: process has not returned"), std::string::npos) << c.err();
-}
-
 /* Whoever sends to the worker alone is heard, too; once, when a job's signal comes to both. */
 TEST(CliSignals, ToTheWorkerItself)
 {
@@ -481,32 +473,6 @@ TEST(CliSignals, ToAProgramAsWell)
     }
 }
 
-TEST(CliSignals, ASecondSignalIsGoneWithinOneSecond)
-{
-    Folder f;
-    f.write("t.yaml", pipeline("rows: 10", "mode: hang, at: 5"));
-    Command c(f, {"run", "t.yaml"});
-    until_it_runs(f);
-    c.signal(SIGINT);
-    usleep(300000);
-    EXPECT_FALSE(c.ended(0));
-    c.signal(SIGINT);
-    EXPECT_TRUE(c.ended(3)) << "1 s and some slack for a busy machine";
-    EXPECT_EQ(c.wait(30), 75) << c.err();
-}
-
-TEST(CliSignals, DuringALoadToo)
-{
-    Folder f;
-    f.write("t.yaml", pipeline("rows: 10", "mode: load_hang"));
-    Command c(f, {"run", "t.yaml"});
-    until_it_runs(f);
-    c.signal(SIGTERM);
-    EXPECT_TRUE(c.ended(6));
-    EXPECT_EQ(c.wait(30), 75) << c.err();
-    EXPECT_NE(c.err().find("work[0]: load has not returned"), std::string::npos) << c.err();
-}
-
 /* The run is told to stop long after the signal, since it was still being started then: here somebody must read its log first. When the time that counts from the signal
  * is over, whoever is inside a call is named all the same. */
 TEST(CliSignals, DuringALoadOfARunThatIsBeingStarted)
@@ -527,17 +493,71 @@ TEST(CliSignals, DuringALoadOfARunThatIsBeingStarted)
     close(log);
 }
 
-TEST(CliSignals, DuringAnUnloadToo)
+/* Whatever hangs, in load, run and finish: each signal has its time, the culprit is named, and the next run goes on. All at once, since they do nothing but wait. */
+TEST(CliSignals, MeetTheirTimesInLoadRunAndFinish)
 {
-    Folder f;
-    f.write("t.yaml", pipeline("rows: 10", "mode: unload_hang"));
-    Command c(f, {"run", "t.yaml"});
-    until_it_runs(f);
-    c.signal(SIGTERM);
-    EXPECT_TRUE(c.ended(6));
-    EXPECT_EQ(c.wait(30), 75) << c.err();
-    EXPECT_NE(c.err().find("work[0]: unload has not returned"), std::string::npos) << c.err();
-    EXPECT_EQ(lines(f.read("runs/t/out.jsonl")), 10) << "the sink was complete before";
+    const struct {
+        const char *name, *culprit, *mends;
+        std::string pipeline;
+    } kWhere[] = {
+        {"load", "work[0]: load", "work.mode=fine", pipeline("rows: 10", "mode: load_hang")},
+        {"run", "work[0]: process", "work.mode=fine", pipeline("rows: 10", "mode: hang, at: 5")},
+        {"finish of a global", "all[0]: finish", "all.in=none",
+         pipeline("rows: 10", "") + "  all: {type: e2e_gather, from: work, in: finish, hang: true}\n  end: {type: e2e_put, from: all}\n"},
+        {"end of a sink", "end[0]: finalize", "end.in=none", pipeline("rows: 10", "") + "  end: {type: e2e_put, from: work, in: finalize, hang: true}\n"},
+        {"unload", "work[0]: unload", "work.mode=fine", pipeline("rows: 10", "mode: unload_hang")},
+    };
+    enum { LOAD, RUN, GLOBAL, SINK, UNLOAD };
+    const double kSlack = 2.5, kTerm = 4 + kSlack, kDrained = 1 + kTerm, kSecond = 1 + kSlack; /* for a busy machine; still less than one signal more would have */
+    const struct {
+        int where;
+        std::vector<int> signals;
+        double within; /* after the last of them */
+    } kCases[] = {{LOAD, {SIGTERM}, kTerm},   {RUN, {SIGTERM}, kTerm},   {GLOBAL, {SIGTERM}, kTerm},           {SINK, {SIGTERM}, kTerm},           {UNLOAD, {SIGTERM}, kTerm},
+                  {LOAD, {SIGINT}, kDrained}, {RUN, {SIGINT}, kDrained}, {UNLOAD, {SIGINT}, kDrained},         {RUN, {SIGUSR1, SIGTERM}, kSecond}, {RUN, {SIGTERM, SIGTERM}, kSecond},
+                  {LOAD, {SIGINT, SIGINT}, kSecond}, {RUN, {SIGINT, SIGINT}, kSecond}, {GLOBAL, {SIGINT, SIGINT}, kSecond}, {SINK, {SIGINT, SIGINT}, kSecond}, {UNLOAD, {SIGINT, SIGINT}, kSecond}};
+    const size_t n = std::size(kCases);
+    std::vector<std::unique_ptr<Folder>> folders;
+    std::vector<std::unique_ptr<Command>> commands;
+    std::vector<double> took(n, -1);
+    setenv("E2E_HANGS", "hangs", 1); /* in the folder of each */
+    for (const auto &k : kCases) {
+        folders.push_back(std::make_unique<Folder>());
+        folders.back()->write("t.yaml", kWhere[k.where].pipeline);
+        commands.push_back(std::make_unique<Command>(*folders.back(), std::vector<std::string>{"run", "t.yaml", "--drain-timeout", "1s"}));
+    }
+    unsetenv("E2E_HANGS");
+    for (const auto &f : folders)
+        for (int i = 0; i < 60000 && !f->has("hangs"); i++) usleep(1000);
+    usleep(100000); /* what else there is to be done is done */
+    for (size_t i = 0; i < n; i++) commands[i]->signal(kCases[i].signals[0]);
+    usleep(300000);
+    for (size_t i = 0; i < n; i++) {
+        if (kCases[i].signals.size() < 2) continue;
+        EXPECT_FALSE(commands[i]->ended(0)) << kWhere[kCases[i].where].name << ": one signal was enough";
+        commands[i]->signal(kCases[i].signals[1]);
+    }
+    const auto begin = std::chrono::steady_clock::now();
+    for (double waited = 0; waited < kDrained; waited = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()) {
+        for (size_t i = 0; i < n; i++)
+            if (took[i] < 0 && commands[i]->ended(0)) took[i] = waited;
+        usleep(10000);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const auto &where = kWhere[kCases[i].where];
+        SCOPED_TRACE(std::string(where.name) + ", " + strsignal(kCases[i].signals[0]) + (kCases[i].signals.size() > 1 ? " and another" : ""));
+        EXPECT_EQ(commands[i]->wait(30), 75) << commands[i]->err();
+        EXPECT_GE(took[i], 0) << "it did not end in time";
+        EXPECT_LE(took[i], kCases[i].within);
+        EXPECT_NE(commands[i]->err().find(std::string(where.culprit) + " has not returned"), std::string::npos) << commands[i]->err();
+        if (kCases[i].where == UNLOAD) {
+            EXPECT_EQ(lines(folders[i]->read("runs/t/out.jsonl")), 10) << "the sink was complete before";
+        }
+        if (kCases[i].signals[0] != SIGTERM || kCases[i].signals.size() > 1) continue;
+        const Result r = mt::run(*folders[i], {"run", "t.yaml", "--set", where.mends}); /* goes on */
+        EXPECT_EQ(r.code, 0) << r.err;
+        EXPECT_EQ(lines(folders[i]->read("runs/t/out.jsonl")), 10);
+    }
 }
 
 /* Nothing can be done on SIGKILL; what a stuck program and its own children then do is to go all the same. */
@@ -667,7 +687,8 @@ const Words kWords[] = {
     {"doctor", {"doctor"}, 0, "ok ", ""},
     {"schema", {"schema"}, 0, "\"$schema\":\"https://json-schema.org/draft/2020-12/schema\"", ""},
     {"schema_json", {"schema", "--json"}, 0, "\"$schema\":\"https://json-schema.org/draft/2020-12/schema\"", ""},
-    {"errors_of_nothing", {"errors", "no/run"}, 64, "", "cannot open no/run"},
+    {"errors_of_nothing", {"errors", "no/run"}, 64, "", "no/run is not a run directory"},
+    {"errors_of_no_class", {"errors", "no/run", "--class", "transeint"}, 64, "", "did you mean 'transient'?"},
     {"missing_file", {"check", "no.yaml"}, 65, "", "no.yaml: cannot open the pipeline file: No such file or directory"},
     {"missing_file_json", {"check", "no.yaml", "--json"}, 65, "\"file\":\"no.yaml\"", ""},
 };

@@ -1,6 +1,6 @@
 """What runs again when something changed, who may write a run directory, and what a stop leaves.
 
-usage: changes.py STEPMILL WORK
+usage: changes.py STEPMILL PLUGIN WORK
 """
 import json
 import os
@@ -12,7 +12,7 @@ import sys
 import time
 import zlib
 
-stepmill, work = sys.argv[1], pathlib.Path(sys.argv[2])
+stepmill, plugin, work = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
 shutil.rmtree(work, ignore_errors=True)
 work.mkdir(parents=True)
 faults = []
@@ -131,6 +131,41 @@ expect("last: the other sink is untouched", (now.st_ino, now.st_mtime_ns), (half
 expect("last: not kept", plain("last.yaml", more="keep_sink_rows: false")[:2], (0, 300))
 code, rows, again = plain("last.yaml", out=", omit_nulls: true", more="keep_sink_rows: false")
 expect("last: not kept, a sink changed", (code, rows, [a for a in again if "step out: omit_nulls was false, is true" not in a]), (0, 300, []))
+
+# A model, a plugin, an input: each by its own name, and only what is behind it.
+(work / "model").mkdir()
+(work / "model" / "weights").write_text("1")
+shutil.copy(plugin, work / "steps.so")
+(work / "files.yaml").write_text(f"""stepmill: 1
+plugins: [steps.so]
+steps:
+  src: {{type: read_jsonl, path: in.jsonl, columns: {{id: int64}}, extra: "", batch_size: 10}}
+  kept: {{type: template, from: src, template: "{{id}}", output: label, cache: true}}
+  work: {{type: e2e_work, from: kept, model: model}}
+  out: {{type: write_jsonl, from: work, path: out.jsonl}}
+""")
+
+
+def files():
+    done = subprocess.run([stepmill, "run", work / "files.yaml", "--run", work / "files", "--json"], capture_output=True, text=True, check=False)
+    again = sorted(line.split("info: ")[1] for line in done.stderr.splitlines() if " again: " in line)
+    return done.returncode, json.loads(done.stdout)["rows_in"] if done.stdout else done.stderr, again
+
+
+expect("files: a first run", files(), (0, 300, []))
+(work / "model" / "weights").write_text("2")
+code, rows, again = files()
+behind = ["out runs again", "work runs again"]
+expect("files: the model changed", (code, rows, ["step work: model" in a and "model changed" in a for a in again], [a.split(":")[0] for a in again]), (0, 0, [True, True], behind))
+with open(work / "steps.so", "ab") as f:
+    f.write(b"another build")
+code, rows, again = files()
+expect("files: the plugin changed", (code, rows, ["step work: plugin" in a and "steps.so changed" in a for a in again], [a.split(":")[0] for a in again]), (0, 0, [True, True], behind))
+expect("files: nothing changed", files(), (0, 0, []))
+write_input(300, '{"id": 8}\n')
+code, rows, again = files()
+expect("files: the input changed", (code, rows, ["step src: path" in a and "in.jsonl changed" in a for a in again]), (0, 301, [True] * len(again)))
+write_input(300)
 
 # A sink keeps up with what is in front of it, with one thread, too: its rows are on disk and need not wait in memory.
 (work / "wide.jsonl").write_text("".join(json.dumps({"id": i, "text": "x" * 1000}) + "\n" for i in range(8000)))

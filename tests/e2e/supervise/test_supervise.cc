@@ -132,6 +132,22 @@ TEST(Supervise, APollThatNeverReturnsCostsItsRow)
     EXPECT_LE(deaths(r), 2 + 1) << r.err;
 }
 
+/* While others are at work: it is the one that cancels that is suspected, not they. */
+TEST(Supervise, ACrashInCancelCostsItsRow)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 400, batch_size: 2, pause: 1ms", "mode: cancel, at: 5, timeout: {batch: 0.2s}", "", "e2e_ask") +
+                          "  busy: {type: e2e_work, from: count, pause: 5ms, replicas: 2}\n  rest: {type: write_jsonl, from: busy, path: rest.jsonl}\n");
+    const Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, 3) << r.err;
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(400, {5}));
+    EXPECT_EQ(f.read("runs/t/rest.jsonl"), rows(400, {}));
+    const std::string errors = f.read("runs/t/errors.jsonl");
+    EXPECT_EQ(times(errors, "\n"), 1) << errors;
+    EXPECT_NE(errors.find("this row, alone in the step, ends the process: signal 11 (SIGSEGV)"), std::string::npos) << errors;
+    EXPECT_LE(deaths(r), 2 + 1) << r.err;
+}
+
 /* Called again after each death, without a restart of its own: what was learnt is in the run directory. */
 TEST(Supervise, BlameOutlivesTheSupervisor)
 {
@@ -162,7 +178,7 @@ const Ending kEndings[] = {
     {"device_lost", "rows: 100, batch_size: 8", "mode: lose, at: 5", 3,
      "work[0]: this row, alone in the step, ends the process: the device fell off the bus at row 5", 5},
     {"generator_crashes", "rows: 100, batch_size: 8, crash_at: 50", "mode: fine", 2,
-     "count[0]: the process ended by signal 11 (SIGSEGV) in count[0], generate of rows count:48 to count:55", 1},
+     "count[0]: the process ended by signal 11 (SIGSEGV) in count[0], generate of rows count:48 to count:55", 2},
     {"load_crashes", "rows: 10", "mode: load_crash", 1, "work[0]: the process ended by signal 11 (SIGSEGV) in work[0], load", 0},
 };
 class SuperviseEnds : public testing::TestWithParam<Ending> {};
@@ -205,6 +221,61 @@ TEST(Supervise, WithoutItACrashIsACrash)
     EXPECT_EQ(json.code, 2) << json.err;
     EXPECT_EQ(json.out.find("{\"state\":\"failed\",\"exit_code\":2,\"error\":\"the process ended by "), 0u) << json.out;
 }
+
+/* A call that the run can do without, but not without a row of it: it counts as failed, and all that does not hang on it goes on to its end. */
+struct Barred {
+    const char *name, *branch; /* steps beside count -> work -> out, behind count */
+    int code;
+    const char *says;
+    int most; /* deaths */
+    const char *mends; /* --set, so that the next run has no failure */
+};
+const Barred kBarred[] = {
+    {"accept", "  other: {type: e2e_gather, from: count, in: accept, at: 50}\n  rest: {type: e2e_put, from: other}\n", 2,
+     "other[0]: the process ended by signal 11 (SIGSEGV) in other[0], accept of rows count:48 to count:55", 2, "other.in=none"},
+    {"finish", "  other: {type: e2e_gather, from: count, in: finish}\n  rest: {type: e2e_put, from: other}\n", 2,
+     "other[0]: the process ended by signal 11 (SIGSEGV) in other[0], finish", 2, "other.in=none"},
+    {"finish_hangs", "  other: {type: e2e_gather, from: count, in: finish, hang: true, timeout: {batch: 0.3s}}\n  rest: {type: e2e_put, from: other}\n", 2,
+     "other[0]: the process ended by a call that did not return by its deadline in other[0], finish", 1, "other.in=none"},
+    {"write", "  rest: {type: e2e_put, from: count, in: write, at: 50}\n", 2,
+     "rest[0]: the process ended by signal 11 (SIGSEGV) in rest[0], write of rows count:48 to count:55", 2, "rest.in=none"},
+    {"finalize", "  rest: {type: e2e_put, from: count, in: finalize}\n", 2, "rest[0]: the process ended by signal 11 (SIGSEGV) in rest[0], finalize", 2, "rest.in=none"},
+    {"generate", "  two: {type: e2e_count, rows: 100, batch_size: 8, crash_at: 50}\n  rest: {type: e2e_put, from: two}\n", 2,
+     "two[0]: the process ended by signal 11 (SIGSEGV) in two[0], generate of rows two:48 to two:55", 2, "two.crash_at=-1"},
+    {"route", "  deal: {type: e2e_deal, from: count, in: route, at: 50, to: {a: one, b: two}}\n  one: {type: e2e_work, from: deal}\n  two: {type: e2e_work, from: deal}\n"
+              "  ones: {type: write_jsonl, from: one, path: ones.jsonl}\n  twos: {type: write_jsonl, from: two, path: twos.jsonl}\n", 3,
+     "deal[0]: the process ended by signal 11 (SIGSEGV) in deal[0], route of rows count:48 to count:55", 2, "deal.in=none"},
+    {"unload", "  other: {type: e2e_work, from: count, mode: unload_crash, at: 1, replicas: 2}\n  rest: {type: e2e_put, from: other}\n", 0,
+     "the process ended by signal 11 (SIGSEGV) in other[1], unload; it is not unloaded", 2, "other.mode=fine"},
+};
+class SuperviseGoesOn : public testing::TestWithParam<Barred> {};
+TEST_P(SuperviseGoesOn, WithoutACallThatEndsTheProcess)
+{
+    Folder f;
+    const Barred &b = GetParam();
+    f.write("t.yaml", pipeline("rows: 100, batch_size: 8", "replicas: 2, mode: fine") + b.branch);
+    Result r = mt::run(f, {"run", "t.yaml"});
+    EXPECT_EQ(r.code, b.code) << r.err;
+    EXPECT_NE(r.err.find(b.says), std::string::npos) << r.err;
+    EXPECT_LE(deaths(r), b.most) << r.err;
+    EXPECT_GE(deaths(r), 1) << r.err;
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(100, {})) << "what does not hang on it is whole";
+    const std::string errors = f.read("runs/t/errors.jsonl");
+    EXPECT_EQ(times(errors, "\n"), b.code == 0 ? 0 : 1) << errors;
+    EXPECT_EQ(times(errors, "the process ended by "), b.code == 0 ? 0 : 1) << errors;
+    if (b.code == 3) { /* a router's rows that no branch was chosen for go to the first one, marked */
+        EXPECT_EQ(times(f.read("runs/t/ones.jsonl"), "\n"), 8);
+        EXPECT_EQ(times(f.read("runs/t/twos.jsonl"), "\n"), 92);
+        EXPECT_NE(errors.find("\"rows\":8,\"first_key\":\"count:48\",\"last_key\":\"count:55\""), std::string::npos) << errors;
+    }
+    EXPECT_EQ(f.has("runs/t/suspects"), b.code == 3) << "the next run tries again what is not a matter of rows";
+    r = mt::run(f, {"run", "t.yaml", "--set", b.mends});
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(deaths(r), 0) << r.err;
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(100, {}));
+    EXPECT_EQ(f.read("runs/t/errors.jsonl"), "");
+}
+INSTANTIATE_TEST_SUITE_P(Table, SuperviseGoesOn, testing::ValuesIn(kBarred), [](const auto &i) { return std::string(i.param.name); });
 
 /* A process that nobody has waited for yet is gone, too. */
 bool is_gone(pid_t pid)
@@ -336,6 +407,26 @@ TEST(SuperviseSignals, AStoppedWorkerDoesNotHoldUpTheEnd)
     EXPECT_EQ(c.wait(30), 75) << c.err();
     EXPECT_NE(c.err().find("did not end in time"), std::string::npos) << c.err();
     EXPECT_TRUE(goes(worker)) << "the worker lives on";
+}
+
+/* As it is called by default: 10 s until it is looked at, 10 more until it is ended. In the slow tier. */
+TEST(SuperviseSlow, AStoppedWorkerIsNamedEndedAndFollowedByAnother)
+{
+    Folder f;
+    f.write("t.yaml", pipeline(kSlow, "replicas: 2"));
+    Command c(f, {"run", "t.yaml"});
+    until_rows(f);
+    const pid_t worker = c.worker();
+    ASSERT_GT(worker, 0);
+    kill(worker, SIGSTOP);
+    EXPECT_EQ(c.wait(90), 0) << c.err();
+    EXPECT_GT(c.seconds(), 20);
+    EXPECT_LT(c.seconds(), 40);
+    EXPECT_NE(c.err().find("process " + std::to_string(worker) + " has not moved for 10"), std::string::npos) << c.err();
+    EXPECT_NE(c.err().find("(it was stopped by a signal or a debugger); at work: "), std::string::npos) << c.err();
+    EXPECT_NE(c.err().find("was ended by us, since it did not move for 20 s"), std::string::npos) << c.err();
+    EXPECT_TRUE(goes(worker)) << "the worker lives on";
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(400, {}));
 }
 
 } // namespace

@@ -5,7 +5,7 @@
 
 static const stm_doing doings[] = {STM_DOING_GENERATE, STM_DOING_PROCESS, STM_DOING_ROUTE, STM_DOING_ACCEPT,
                                    STM_DOING_FINISH,   STM_DOING_WRITE,   STM_DOING_SYNC,  STM_DOING_UNLOAD,
-                                   STM_DOING_SUBMIT,   STM_DOING_POLL,    STM_DOING_NOTHING};
+                                   STM_DOING_SUBMIT,   STM_DOING_POLL,    STM_DOING_NOTHING, STM_DOING_LOAD};
 
 stm_recorder *peek_recorder(void)
 {
@@ -73,4 +73,13 @@ int peek_call(stm_quarantine *q, int64_t first, int64_t last)
     h = stm_quarantine_enter(q, "a", STM_DOING_PROCESS, &k);
     stm_quarantine_leave(q, "a", STM_DOING_PROCESS, &k, h);
     return (int)h;
+}
+
+bool peek_barred(const stm_quarantine *q, const char *step, int doing, int64_t first, int64_t last)
+{
+    const mill_batch b = {.rows = last - first + 1, .keys = {.first = first, .width = 1}};
+    stm_key_range keys;
+
+    if (first <= last) stm_keys_of(&b, &keys);
+    return stm_quarantine_barred(q, step, doings[doing], first <= last ? &keys : NULL) != NULL;
 }

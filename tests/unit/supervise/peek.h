@@ -12,9 +12,9 @@ extern "C" {
 typedef struct stm_recorder stm_recorder;
 typedef struct stm_record stm_record;
 typedef struct stm_quarantine stm_quarantine;
-enum peek_doing { GENERATE, PROCESS, ROUTE, ACCEPT, FINISH, WRITE, SYNC, UNLOAD, SUBMIT, POLL, NOTHING };
-enum peek_lesson { LESSON_NONE, LESSON_AGAIN, LESSON_NARROW, LESSON_END };
-enum peek_verdict { CLEARED, SUSPECTED, GUILTY, BLAMED };
+enum peek_doing { GENERATE, PROCESS, ROUTE, ACCEPT, FINISH, WRITE, SYNC, UNLOAD, SUBMIT, POLL, NOTHING, LOAD };
+enum peek_lesson { LESSON_NONE, LESSON_AGAIN, LESSON_NARROW, LESSON_BARRED, LESSON_END };
+enum peek_verdict { CLEARED, SUSPECTED, GUILTY, BLAMED, BARRED };
 enum peek_hold { HOLD_NONE, HOLD_SHARED, HOLD_ALONE };
 
 stm_recorder *peek_recorder(void);
@@ -38,6 +38,9 @@ stm_quarantine *peek_quarantine(stm_recorder *r);
 void peek_quarantine_free(stm_quarantine **q);
 /** A call of step "a" for rows first .. last; how it was held. */
 int peek_call(stm_quarantine *q, int64_t first, int64_t last);
+
+/** Whether that call of @p step, for rows first .. last (first > last: for none), is not to be made. */
+bool peek_barred(const stm_quarantine *q, const char *step, int doing, int64_t first, int64_t last);
 
 #ifdef __cplusplus
 }

@@ -51,7 +51,7 @@ TEST_F(Suspects, FromCompanyToOneRow)
     EXPECT_EQ(die(), LESSON_NONE);
     at_work("a", PROCESS, 0, 8);
     at_work("b", PROCESS, 16, 8);
-    at_work("b", UNLOAD, 0, 0);
+    at_work("b", LOAD, 0, 0);
     EXPECT_EQ(die(), LESSON_AGAIN);
     ASSERT_EQ(peek_table(r), 2);
     at_work("b", PROCESS, 16, 8, true);
@@ -78,15 +78,39 @@ TEST_F(Suspects, AloneMeansThatNobodyElseWasAtWork)
     EXPECT_EQ(verdict(1), SUSPECTED);
 }
 
-TEST_F(Suspects, WhoCannotBeDoneWithoutEndsTheRun)
+/* No row can be left out of these: the call counts as failed; so it does in the process that follows, and after the supervisor's death. */
+TEST_F(Suspects, ACallThatIsNotForRowsToBeLeftOutIsBarred)
 {
-    for (int d : {GENERATE, ROUTE, ACCEPT, WRITE}) {
-        at_work("x", d, 0, 4);
+    for (int d : {GENERATE, ROUTE, ACCEPT, WRITE, FINISH, UNLOAD}) {
+        const bool of_rows = d != FINISH && d != UNLOAD;
+        SCOPED_TRACE(d);
+        at_work("x", d, 8, of_rows ? 4 : 0);
+        at_work("y", PROCESS, 0, 4);
         EXPECT_EQ(die(), LESSON_AGAIN);
-        at_work("x", d, 0, 4, true);
-        EXPECT_EQ(die(), LESSON_END);
+        at_work("x", d, 8, of_rows ? 4 : 0, true);
+        EXPECT_EQ(die(), d == ROUTE ? LESSON_NARROW : LESSON_BARRED);
+        ASSERT_EQ(peek_table(r), 2) << "and nothing is left of the suspicion";
+        EXPECT_EQ(verdict(1), d == ROUTE ? BLAMED : BARRED);
+        err = {};
+        ASSERT_EQ(peek_save(r, dir.c_str(), &err), MILL_OK) << err.msg;
+        ASSERT_EQ(peek_load(r, dir.c_str(), &err), MILL_OK) << err.msg;
+        stm_quarantine *q = peek_quarantine(r);
+        ASSERT_NE(q, nullptr);
+        EXPECT_TRUE(peek_barred(q, "x", d, of_rows ? 11 : 1, of_rows ? 14 : 0));
+        EXPECT_FALSE(peek_barred(q, "y", d, of_rows ? 11 : 1, of_rows ? 14 : 0));
+        EXPECT_FALSE(peek_barred(q, "x", SYNC, 1, 0));
+        if (of_rows) {
+            EXPECT_FALSE(peek_barred(q, "x", d, 0, 7));
+        }
+        peek_quarantine_free(&q);
         peek_table_empty(r);
     }
+}
+
+TEST_F(Suspects, ALoadEndsTheRun)
+{
+    EXPECT_EQ(die(at_work("x", LOAD, 0, 0)), LESSON_END);
+    EXPECT_EQ(peek_table(r), 0);
 }
 
 TEST_F(Suspects, ACulpritThatIsKnownNeedsNotBeAlone)
