@@ -82,10 +82,10 @@ def run(folder, kill=None):
     return done.returncode, done.stderr, [tuple(line.split()) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def moment(kinds=("time", "time", "time", "load", "commit", "commit", "rename", "finish")):
+def moment(kinds):
     kind = rng.choice(kinds)
     return {
-        "time": lambda: f"time:{int(rng.uniform(0.02, 1.0) * seconds * 1e6)}",
+        "time": lambda: f"time:{int(rng.uniform(0.1, 1.0) * seconds * 1e6)}",
         "load": lambda: f"time:{int(rng.uniform(0, 0.015) * 1e6)}",
         "soon": lambda: f"time:{int(rng.uniform(0.01, 0.1) * 1e6)}",
         "commit": lambda: f"commit:{rng.randrange(1, 40)}",
@@ -96,11 +96,13 @@ def moment(kinds=("time", "time", "time", "load", "commit", "commit", "rename", 
 
 
 def kills_of_a_run():
-    """Up to three workers in a row, as many as --restarts allows without getting anywhere; every other time those that follow die before
-    they have got far."""
+    """Up to three workers in a row, as many as --restarts allows without getting anywhere. The first has mostly committed something by then; every other time those that
+    follow die before they have got far."""
     who = [rng.choice(["child", "child", "parent", "both"]) for _ in range(3)]
-    later = rng.choice([{}, {"kinds": ("load", "soon", "first")}])
-    return ";".join(f"{w}-{moment(**later) if i > 0 else moment()}" for i, w in enumerate(who))
+    any_time = ("time", "time", "time", "commit", "commit", "commit", "rename", "rename", "finish")
+    later = rng.choice([(*any_time, "load"), ("load", "soon", "first", "first")])
+    first = ("load",) if rng.random() < 0.1 else any_time
+    return ";".join(f"{w}-{moment(later if i > 0 else first)}" for i, w in enumerate(who))
 
 
 shutil.rmtree(work, ignore_errors=True)
@@ -151,5 +153,6 @@ if missing and kills >= 50:
     sys.exit(f"never killed in {', '.join(missing)}")
 if len(victims) < 3 and kills >= 50:
     sys.exit("not everybody was killed")
-if resumed * 2 <= done:
-    sys.exit(f"only {resumed} of {done} resumes found partial work")
+unfinished = done - phases["finalise"]  # most of these, where there are enough of them to tell; how far a run had come hangs on how fast the machine is
+if resumed <= unfinished * (0.5 if kills >= 200 else 0.35):
+    sys.exit(f"only {resumed} of {unfinished} resumes found partial work")
