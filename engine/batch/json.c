@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 #ifdef __SSE2__
-#include <emmintrin.h>
+#include <immintrin.h>
 #endif
 
 #include "batch/json_number.h"
@@ -11,7 +11,7 @@
 
 #define CHUNK 4096 /* bytes of a string between looks at the room left */
 
-#define SLACK 32   /* bytes that may be scribbled on behind what a copy in blocks wrote */
+#define SLACK 64   /* bytes that may be scribbled on behind what a copy in blocks wrote */
 
 typedef struct key_text { /* `,"name":` */
     char *text; /* SLACK bytes readable behind it */
@@ -106,12 +106,37 @@ static uint64_t needs_care(uint64_t x)
     return ((x - ones * 0x20) | (quote - ones) | (slash - ones) | x) & high;
 }
 
-/* Copy the plain ASCII at *s to d; whole blocks are copied, so 16 bytes of room are needed behind. */
+#ifdef __SSE2__
+/* copy_plain in blocks of 64 bytes, the last one, which may not be readable to its end, too. */
+__attribute__((target("avx512f,avx512bw"))) static char *copy_plain_wide(char *d, const uint8_t **sp, const uint8_t *end)
+{
+    const __m512i space = _mm512_set1_epi8(' '), quote = _mm512_set1_epi8('"'), slash = _mm512_set1_epi8('\\');
+    const uint8_t *s = *sp;
+
+    while (s < end) {
+        const size_t n = end - s < 64 ? (size_t)(end - s) : 64;
+        const __mmask64 there = ~(__mmask64)0 >> (64 - n);
+        const __m512i v = _mm512_maskz_loadu_epi8(there, s);
+        /* signed, as below */
+        const __mmask64 bad = there & (_mm512_cmplt_epi8_mask(v, space) | _mm512_cmpeq_epi8_mask(v, quote) | _mm512_cmpeq_epi8_mask(v, slash));
+        const size_t plain = bad != 0 ? (size_t)__builtin_ctzll(bad) : n;
+        _mm512_storeu_si512(d, v);
+        s += plain;
+        d += plain;
+        if (bad != 0) break;
+    }
+    *sp = s;
+    return d;
+}
+#endif
+
+/* Copy the plain ASCII at *s to d; whole blocks are copied, so SLACK bytes of room are needed behind. */
 static char *copy_plain(char *d, const uint8_t **sp, const uint8_t *end)
 {
     const uint8_t *s = *sp;
 
 #ifdef __SSE2__
+    if (end - s >= 32 && __builtin_cpu_supports("avx512bw")) return copy_plain_wide(d, sp, end);
     while (end - s >= 16) {
         const __m128i v = _mm_loadu_si128((const __m128i *)s);
         /* signed: below ' ' are the control characters and everything from 0x80 up */

@@ -17,6 +17,7 @@ static locale_t c_locale(void) { return newlocale(LC_ALL_MASK, "C", (locale_t)0)
 /* ---- nearest name ------------------------------------------------------------------------------------------ */
 
 enum { NAME_MAX_BYTES = 96 }; /* longer names get no suggestion */
+enum { LANES = 4 };
 
 /* Edit distance with swaps of neighbours (each place changed at most once), in three rows. */
 static size_t edit_distance(const char *a, size_t na, const char *b, size_t nb)
@@ -411,19 +412,36 @@ static uint64_t read_le(const unsigned char *p, size_t n)
     return v;
 }
 
+/* A bijection of h and of the word. */
+static uint64_t take_word(uint64_t h, uint64_t word)
+{
+    h ^= word;
+    h *= 0xff51afd7ed558ccdu;
+    h ^= h >> 31;
+    h *= 0x9e3779b97f4a7c15u;
+    return h ^ h >> 29;
+}
+
 uint64_t stm_hash64(const void *bytes, size_t n, uint64_t seed)
 {
     const unsigned char *p = bytes;
     uint64_t h = scramble(seed + 0x9e3779b97f4a7c15u);
     size_t left = n;
 
-    for (; left >= 8; left -= 8, p += 8) { /* each step is a bijection of h and of the word */
-        h ^= read_le(p, 8);
-        h *= 0xff51afd7ed558ccdu;
-        h ^= h >> 31;
-        h *= 0x9e3779b97f4a7c15u;
-        h ^= h >> 29;
-    }
+    for (; left >= 8; left -= 8, p += 8) h = take_word(h, read_le(p, 8));
     h ^= read_le(p, left) + ((uint64_t)n << 56) + n; /* the length tells "a" from "a\0" */
     return scramble(h);
+}
+
+uint64_t stm_hash64_long(const void *bytes, size_t n, uint64_t seed)
+{
+    const unsigned char *p = bytes;
+    uint64_t lanes[LANES];
+    size_t left = n;
+
+    for (uint64_t i = 0; i < LANES; i++) lanes[i] = scramble(seed + i);
+    for (; left >= sizeof lanes; left -= sizeof lanes, p += sizeof lanes) /* none waits for another */
+        for (size_t i = 0; i < LANES; i++) lanes[i] = take_word(lanes[i], read_le(p + 8 * i, 8));
+    for (uint64_t i = 0; i < LANES; i++) seed = take_word(seed, lanes[i]);
+    return stm_hash64(p, left, seed ^ n);
 }

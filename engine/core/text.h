@@ -37,5 +37,7 @@ void stm_text_add_json(stm_text *t, const char *bytes, size_t n);
 void stm_text_free(stm_text *t);
 /** 64-bit hash of bytes (not secret, stable across runs and machines). */
 uint64_t stm_hash64(const void *bytes, size_t n, uint64_t seed);
+/** Another such hash, some four times as fast on kilobytes. */
+uint64_t stm_hash64_long(const void *bytes, size_t n, uint64_t seed);
 
 #endif

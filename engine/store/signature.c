@@ -13,6 +13,7 @@
 
 #define CHUNK ((size_t)1 << 16)
 #define SAMPLES 64
+#define SAMPLE ((int64_t)1 << 14) /* bytes */
 #define FILE_MARK "file:" /* values that are digests: nobody wants to read those */
 
 void stm_signature_add(stm_signature *s, const char *name, const char *value)
@@ -39,7 +40,7 @@ static uint64_t hash_range(int fd, int64_t at, int64_t n, unsigned char *buf, ui
         const ssize_t got = pread(fd, buf, n < (int64_t)CHUNK ? (size_t)n : CHUNK, at);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) return stm_hash64("short", 5, seed);
-        seed = stm_hash64(buf, (size_t)got, seed);
+        seed = stm_hash64_long(buf, (size_t)got, seed);
         at += got;
         n -= got;
     }
@@ -60,7 +61,7 @@ static uint64_t hash_file(const char *path, const struct stat *st)
     } else {
         const int64_t time[2] = {st->st_mtim.tv_sec, st->st_mtim.tv_nsec};
         h = stm_hash64(time, sizeof time, h);
-        for (int64_t i = 0; i < SAMPLES; i++) h = hash_range(fd, (size - (int64_t)CHUNK) / (SAMPLES - 1) * i, CHUNK, buf, h);
+        for (int64_t i = 0; i < SAMPLES; i++) h = hash_range(fd, i < SAMPLES - 1 ? (size - SAMPLE) / (SAMPLES - 1) * i : size - SAMPLE, SAMPLE, buf, h);
     }
     if (fd >= 0) close(fd);
     stm_free(buf);

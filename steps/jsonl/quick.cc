@@ -2,6 +2,12 @@
 
 #include "steps/jsonl/columns.h"
 
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+
+#define STRING_ROOM 64 /* bytes that may be scribbled on behind the text of a string */
+
 using namespace stm_jsonl_scan;
 
 namespace {
@@ -12,11 +18,50 @@ const char *skip_space(const char *s)
     return s;
 }
 
-/* The text of the string whose inside begins at src, into dst with room for the line and 32 bytes. Behind its closing quote; NULL: a
+#ifdef __SSE2__
+/* string in blocks of 64 bytes. */
+__attribute__((target("avx512f,avx512bw"))) const char *string_wide(const char *src, const char *end, char *&dst, unsigned *high)
+{
+    const __m512i space = _mm512_set1_epi8(' '), quote = _mm512_set1_epi8('"'), slash = _mm512_set1_epi8('\\');
+    char *d = dst;
+    __mmask64 top = 0;
+
+    while (src < end) {
+        const __m512i v = _mm512_loadu_si512(src);
+        const __mmask64 hit = _mm512_cmplt_epu8_mask(v, space) | _mm512_cmpeq_epi8_mask(v, quote) | _mm512_cmpeq_epi8_mask(v, slash);
+        const __mmask64 high_bits = _mm512_movepi8_mask(v);
+        _mm512_storeu_si512(d, v);
+        if (hit == 0) {
+            top |= high_bits;
+            src += 64;
+            d += 64;
+            continue;
+        }
+        const int n = __builtin_ctzll(hit);
+        top |= high_bits & ((__mmask64{1} << n) - 1);
+        src += n;
+        d += n;
+        if (src >= end) return nullptr;
+        if (*src == '"') {
+            *high |= top != 0;
+            dst = d;
+            return src + 1;
+        }
+        if (*src != '\\' || !escape(src, d)) return nullptr;
+    }
+    return nullptr;
+}
+#endif
+
+/* The text of the string whose inside begins at src, into dst with room for the line and STRING_ROOM bytes. Behind its closing quote; NULL: a
  * control character, a malformed escape, no end. *high gets the top bits of its bytes: not 0 = more than ASCII. */
 const char *string(const char *src, const char *end, char *&dst, unsigned *high)
 {
     char *d = dst;
+
+#ifdef __SSE2__
+    if (end - src >= 64 && __builtin_cpu_supports("avx512bw")) return string_wide(src, end, dst, high);
+#endif
 
     while (src < end) {
 #ifdef __SSE2__
@@ -66,7 +111,7 @@ const char *value(stm_jsonl *p, Column &c, const char *s, int64_t r, unsigned *h
     }
     switch (c.type->id) {
     case MILL_UTF8: {
-        if (*s != '"' || !c.text.reserve(static_cast<size_t>(p->end - s) + 32)) return nullptr;
+        if (*s != '"' || !c.text.reserve(static_cast<size_t>(p->end - s) + STRING_ROOM)) return nullptr;
         char *dst = c.text.data + c.text.size;
         if ((s = string(s + 1, p->end, dst, high)) == nullptr) return nullptr;
         c.text.size = static_cast<size_t>(dst - c.text.data);

@@ -291,6 +291,27 @@ TEST(Hash, IsStable)
     EXPECT_EQ(stm_hash64("near-duplicates", 15, 7), 0x79d287909dab9582u);
 }
 
+TEST(Hash, LongIsStableAndTellsApart)
+{
+    std::string text(300, 'x');
+    std::set<uint64_t> seen = {stm_hash64_long(text.data(), text.size(), 7)};
+    EXPECT_EQ(*seen.begin(), 0x5009760100a7e240u);
+    for (size_t n = 0; n < text.size(); n++) seen.insert(stm_hash64_long(text.data(), n, 7));
+    for (size_t bit = 0; bit < 8 * text.size(); bit++) {
+        text[bit / 8] ^= static_cast<char>(1 << bit % 8);
+        seen.insert(stm_hash64_long(text.data(), text.size(), 7));
+        text[bit / 8] ^= static_cast<char>(1 << bit % 8);
+    }
+    for (size_t at = 0; at + 32 < text.size(); at += 8) { /* words that change places, lanes and rounds */
+        std::string other = text;
+        other[at] = 'y';
+        const std::string word = other.substr(at, 8);
+        other.replace(at, 8, text.substr(at, 8)).replace(at + 8, 8, word);
+        seen.insert(stm_hash64_long(other.data(), other.size(), 8));
+    }
+    EXPECT_EQ(seen.size(), 1 + 300 + 2400 + 34u);
+}
+
 TEST(Hash, TellsApart)
 {
     std::set<uint64_t> seen;

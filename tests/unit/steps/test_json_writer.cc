@@ -1,6 +1,7 @@
 #include "rows.h"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
 
@@ -64,22 +65,32 @@ TEST(JsonWriter, Strings)
 /* Every byte at every place of a block, against a plain rule. */
 TEST(JsonWriter, EveryByteAtEveryPlace)
 {
+    const auto expect_plain_rule = [](const std::string &in) {
+        std::string out = "\"";
+        for (char ch : in) {
+            char buf[8];
+            if (ch == '"' || ch == '\\') out += std::string("\\") + ch;
+            else if (ch == '\n') out += "\\n";
+            else if (ch == '\r') out += "\\r";
+            else if (ch == '\t') out += "\\t";
+            else if (ch == '\b') out += "\\b";
+            else if (ch == '\f') out += "\\f";
+            else if (static_cast<unsigned char>(ch) < 32) snprintf(buf, sizeof buf, "\\u%04x", ch), out += buf;
+            else out += ch;
+        }
+        ASSERT_EQ(text_json(in), out + "\"");
+    };
     for (int c = 0; c < 128; c++)
         for (size_t at = 0; at < 40; at++) {
-            std::string in(40, 'x'), out = "\"";
+            std::string in(40, 'x');
             in[at] = static_cast<char>(c);
-            for (char ch : in) {
-                char buf[8];
-                if (ch == '"' || ch == '\\') out += std::string("\\") + ch;
-                else if (ch == '\n') out += "\\n";
-                else if (ch == '\r') out += "\\r";
-                else if (ch == '\t') out += "\\t";
-                else if (ch == '\b') out += "\\b";
-                else if (ch == '\f') out += "\\f";
-                else if (static_cast<unsigned char>(ch) < 32) snprintf(buf, sizeof buf, "\\u%04x", ch), out += buf;
-                else out += ch;
-            }
-            ASSERT_EQ(text_json(in), out + "\"") << c << " at " << at;
+            ASSERT_NO_FATAL_FAILURE(expect_plain_rule(in)) << c << " at " << at;
+        }
+    for (const char *what : {"", "\"", "\\", "\x1f", " ", "\x7f", "\xc3\xa9", "\xf0\x9f\x98\x80"}) /* blocks of 64 bytes, and less */
+        for (size_t at = 0; at < 133; at++) {
+            std::string in(133, 'x');
+            ASSERT_NO_FATAL_FAILURE(expect_plain_rule(in.replace(at, strlen(what), what))) << what << " at " << at;
+            ASSERT_NO_FATAL_FAILURE(expect_plain_rule(in.substr(0, at + strlen(what)))) << what << " ends " << at;
         }
 }
 

@@ -207,6 +207,7 @@ TEST(Jsonl, TheQuickWayReadsAsTheOther)
         R"({"a":0,"text":"","score":-0.0})",
         R"({"a":9223372036854775807,"text":"0123456789abcdef"})",
         R"({"a":1,"text":"t","score":3456E0000000000000000000000123})",
+        "{\"a\":1,\"text\":\"" + std::string(70, 'x') + "gr\xc3\xbc\xc3\x9f\x65 \\n\\u20ac\\\\ and some more words than fit into a block or two\",\"score\":1}",
     };
     const std::string alphabet = "\"\\{}[]:, \t\n\x01\x7f\x80\xc3\xff-+.eE0123456789nulltruefalse";
     mt::Pool pool;
