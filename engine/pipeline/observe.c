@@ -50,7 +50,8 @@ struct stm_observer {
     stm_gauge *gauge;
     stm_account *accounts;                  /* [replicas] */
     stm_phase *phases;                      /* [steps] as last logged */
-    int64_t looked_ns, filled_ns, write_ns; /* since the start; write_ns: not before */
+    int64_t looked_ns, filled_ns, wrote_ns; /* since the start */
+    int64_t cost_ns; /* of the last writing */
     int64_t errors;                         /* records seen */
     stm_text text;
 };
@@ -179,7 +180,6 @@ static void write_out(stm_observer *o)
 {
     const int64_t began = stm_now_ns();
     mill_error err = {0};
-    int64_t pause;
 
     o->text.bytes = 0;
     o->text.failed = false;
@@ -191,9 +191,17 @@ static void write_out(stm_observer *o)
     stm_metrics_write(o->picture, &o->text);
     if (!o->text.failed && stm_file_replace(o->dir, STM_RUN_METRICS, o->text.data, o->text.bytes, &err) != MILL_OK)
         say_once(o, &err);
-    pause = (stm_now_ns() - began) * (o->moved ? WRITE_SHARE : REST_SHARE);
-    o->write_ns = o->looked_ns + (pause > WRITE_NS ? pause : WRITE_NS);
+    o->cost_ns = stm_now_ns() - began;
+    o->wrote_ns = o->looked_ns;
     o->moved = false;
+}
+
+/* Asked anew at each look: a writing that was slow while nothing moved does not hold back what moves then. */
+static bool is_due(const stm_observer *o)
+{
+    const int64_t pause = o->cost_ns * (o->moved ? WRITE_SHARE : REST_SHARE);
+
+    return o->looked_ns - o->wrote_ns >= (pause > WRITE_NS ? pause : WRITE_NS);
 }
 
 /* What the server gives away. Threads: its own. */
@@ -243,9 +251,9 @@ static void *observer_main(void *arg)
         if (o->quit) break;
         look(o);
         if (o->tracer != NULL) stm_tracer_drain(o->tracer);
-        if (o->looked_ns - o->filled_ns < FILL_NS && o->looked_ns < o->write_ns) continue;
+        if (o->looked_ns - o->filled_ns < FILL_NS && !is_due(o)) continue;
         fill(o);
-        if (o->looked_ns >= o->write_ns) write_out(o);
+        if (is_due(o)) write_out(o);
     }
     pthread_mutex_unlock(&o->lock);
     return NULL;
