@@ -85,6 +85,8 @@ mill_status stm_durable_open(stm_run *run, mill_error *err);
 mill_status stm_durable_look(stm_run *run, stm_text *changed, mill_error *err);
 /** Closes the directory; what was not committed is done again by the next run. */
 void stm_durable_close(stm_run *run);
+/** The footprint was undone: closing adds nothing to what is there. */
+void stm_durable_undone(stm_run *run);
 /** Every tick of the coordinator: commits when it is time, shows that this process lives. */
 void stm_durable_tick(stm_run *run);
 /** Commit now: at the end of a load group and of the run. */

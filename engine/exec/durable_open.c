@@ -688,6 +688,11 @@ fail:
     return st; /* stm_durable_close takes what there is */
 }
 
+void stm_durable_undone(stm_run *run)
+{
+    if (run->durable != NULL && run->durable->manifest != NULL) stm_manifest_forget(run->durable->manifest);
+}
+
 void stm_durable_close(stm_run *run)
 {
     stm_durable *d = run->durable;

@@ -421,7 +421,10 @@ void stm_run_destroy(stm_run **runp)
     }
     stm_drivers_join(run);
     /* Before the claim on the directory is given up: what is new there later may be somebody else's. */
-    if (run->opts.footprint != NULL && (!run->coordinator_started || stm_run_never_began(run))) stm_footprint_undo(run->opts.footprint);
+    if (run->opts.footprint != NULL && (!run->coordinator_started || stm_run_never_began(run))) {
+        stm_footprint_undo(run->opts.footprint);
+        stm_durable_undone(run);
+    }
     stm_durable_close(run);
     stm_run_unbuild(run);
     stm_quarantine_destroy(&run->env.quarantine);

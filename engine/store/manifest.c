@@ -442,6 +442,13 @@ mill_status stm_manifest_open(const stm_files *files, const char *dir, uint64_t 
     return MILL_OK;
 }
 
+void stm_manifest_forget(stm_manifest *m)
+{
+    pthread_mutex_lock(&m->lock);
+    close_log(m);
+    pthread_mutex_unlock(&m->lock);
+}
+
 void stm_manifest_close(stm_manifest **manifest)
 {
     stm_manifest *m = *manifest;

@@ -20,6 +20,8 @@ typedef struct stm_manifest stm_manifest;
 mill_status stm_manifest_open(const stm_files *files, const char *dir, uint64_t epoch, stm_manifest **out, mill_error *err);
 /** Sets *m to NULL, accepts NULL. What was appended goes into the list. */
 void stm_manifest_close(stm_manifest **m);
+/** What was written since the opening has been taken back: closing leaves the files as they are. */
+void stm_manifest_forget(stm_manifest *m);
 /** Whether a listed file of @p step's output is gone or has other contents: what is wrong with the first one is appended to @p why. Sizes are compared, and
  *  the CRC-32 of what was written to after the list was. Blocks: on the disk. */
 bool stm_manifest_differs(stm_manifest *m, const char *step, stm_text *why);
