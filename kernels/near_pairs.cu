@@ -154,21 +154,13 @@ template <bool Tensor> static mill_status screen(const stm_near_pairs_args *a, c
 
 static mill_status screen_wgmma(const stm_near_pairs_args *a, cudaStream_t s)
 {
-    const void *kernel = STM_KERNEL((stm_near_pairs_wgmma_kernel));
     const stm_wg_plan plan = stm_wg_plan_of(a->a.n, stm_unit_width(a->dim), STM_WG_STAGES, true);
     const int64_t tiles = (a->b.n + STM_NEAREST_TILE - 1) / STM_NEAREST_TILE, rows = (a->a.n + stm_wg_rows(plan) - 1) / stm_wg_rows(plan);
     const int64_t most = tiles * rows / 1024; /* a thousand blocks keep a device busy to the end */
     const int64_t span = most < 2 ? 2 : most < 32 ? most : 32;
     stm_wg_maps maps;
-    bool has = false;
-    mill_status st = stm_cuda_check(STM_CUDA(stm_has_wgmma(&has)), "asking for the device", __FILE__, __LINE__, nullptr);
-    if (st == MILL_OK && !has) return MILL_ERR_UNSUPPORTED;
-    if (st == MILL_OK)
-        st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, STM_WG_SHARED)),
-                            "asking for shared memory", __FILE__, __LINE__, nullptr);
-    if (st == MILL_OK)
-        st = stm_cuda_check(STM_CUDA(stm_wg_maps_of(plan, a->a.units, a->a.n, a->b.units, a->b.n, &maps)),
-                            "describing vectors to the device", __FILE__, __LINE__, nullptr);
+    mill_status st = stm_wg_supported();
+    if (st == MILL_OK) st = stm_wg_prepare(STM_KERNEL((stm_near_pairs_wgmma_kernel)), plan, a->a.units, a->a.n, a->b.units, a->b.n, &maps);
     if (st != MILL_OK) return st;
     declare(a);
     return STM_LAUNCHED((stm_near_pairs_wgmma_kernel), dim3(stm_blocks(tiles, span), static_cast<unsigned>(rows)), dim3(stm_wg_threads(plan)),

@@ -432,19 +432,11 @@ template <bool Tensor> static mill_status screen(const stm_nearest_args *a, cons
 
 static mill_status screen_wgmma(const stm_nearest_args *a, const stm_lists &l, cudaStream_t s)
 {
-    const void *kernel = STM_KERNEL((stm_nearest_wgmma_kernel));
     const stm_wg_plan plan = stm_wg_plan_of(a->queries.n, stm_unit_width(a->dim), STM_WG_STAGES, true);
     const dim3 grid(stm_blocks(a->queries.n, stm_wg_rows(plan)), static_cast<unsigned>(l.parts));
     stm_wg_maps maps;
-    bool has = false;
-    mill_status st = stm_cuda_check(STM_CUDA(stm_has_wgmma(&has)), "asking for the device", __FILE__, __LINE__, nullptr);
-    if (st == MILL_OK && !has) return MILL_ERR_UNSUPPORTED;
-    if (st == MILL_OK)
-        st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, STM_WG_SHARED)),
-                            "asking for shared memory", __FILE__, __LINE__, nullptr);
-    if (st == MILL_OK)
-        st = stm_cuda_check(STM_CUDA(stm_wg_maps_of(plan, a->queries.units, a->queries.n, a->corpus.units, a->corpus.n, &maps)),
-                            "describing vectors to the device", __FILE__, __LINE__, nullptr);
+    mill_status st = stm_wg_supported();
+    if (st == MILL_OK) st = stm_wg_prepare(STM_KERNEL((stm_nearest_wgmma_kernel)), plan, a->queries.units, a->queries.n, a->corpus.units, a->corpus.n, &maps);
     if (st != MILL_OK) return st;
     declare(a);
     STM_READS(a->best, a->queries.n * a->k * 8);

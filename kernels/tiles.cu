@@ -56,11 +56,7 @@ static mill_status check(stm_tiles_answer *a, bool stay, cudaStream_t s)
 {
     const stm_wg_plan plan = stm_wg_plan_of(ROWS, WIDTH, 2, stay);
     stm_wg_maps maps;
-    mill_status st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(STM_KERNEL((stm_tiles_check_kernel)), cudaFuncAttributeMaxDynamicSharedMemorySize, STM_WG_SHARED)),
-                                    "asking for shared memory", __FILE__, __LINE__, nullptr);
-    if (st == MILL_OK)
-        st = stm_cuda_check(STM_CUDA(stm_wg_maps_of(plan, a->rows, ROWS, a->columns, COLUMNS, &maps)), "describing vectors to the device",
-                            __FILE__, __LINE__, nullptr);
+    const mill_status st = stm_wg_prepare(STM_KERNEL((stm_tiles_check_kernel)), plan, a->rows, ROWS, a->columns, COLUMNS, &maps);
     if (st != MILL_OK) return st;
     STM_UPDATES(a, sizeof *a);
     return STM_LAUNCHED((stm_tiles_check_kernel), dim3(1), dim3(stm_wg_threads(plan)), plan.bytes, s, a, plan, maps);
@@ -69,12 +65,9 @@ static mill_status check(stm_tiles_answer *a, bool stay, cudaStream_t s)
 extern "C" mill_status stm_tiles_cuda(stm_tiles_answer *a, void *stream)
 {
     cudaStream_t s = static_cast<cudaStream_t>(stream);
-    bool hopper = false;
-    mill_status st = stm_cuda_check(STM_CUDA(stm_has_wgmma(&hopper)), "asking for the device", __FILE__, __LINE__, nullptr);
+    mill_status st = stm_wg_supported();
 
-    if (st != MILL_OK) return st;
-    if (!hopper) return MILL_ERR_UNSUPPORTED;
-    if (a == nullptr) return MILL_OK;
+    if (st != MILL_OK || a == nullptr) return st;
     STM_WRITES(a, sizeof *a);
     st = STM_LAUNCHED((stm_tiles_fill_kernel), dim3(stm_blocks(COLUMNS * WIDTH, 128)), dim3(128), 0, s, a);
     if (st == MILL_OK) st = check(a, false, s);

@@ -110,15 +110,26 @@ static inline cudaError_t stm_wg_maps_of(const stm_wg_plan &p, const uint16_t *r
     return made ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-/* Whether the device that launches is for all this. */
-static inline cudaError_t stm_has_wgmma(bool *has)
+/* MILL_ERR_UNSUPPORTED where the device that launches is not for all this. */
+static inline mill_status stm_wg_supported()
 {
     int device = 0, major = 0, minor = 0;
     cudaError_t e = cudaGetDevice(&device);
     if (e == cudaSuccess) e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     if (e == cudaSuccess) e = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-    *has = major == 9 && minor == 0;
-    return e;
+    const mill_status st = stm_cuda_check(STM_CUDA(e), "asking for the device", __FILE__, __LINE__, nullptr);
+    return st != MILL_OK || (major == 9 && minor == 0) ? st : MILL_ERR_UNSUPPORTED;
+}
+
+/* What a launch of @p kernel needs first: its shared memory, and the maps of both operands. */
+static inline mill_status stm_wg_prepare(const void *kernel, const stm_wg_plan &p, const uint16_t *rows, int64_t n_rows, const uint16_t *columns,
+                                         int64_t n_columns, stm_wg_maps *out)
+{
+    const mill_status st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, STM_WG_SHARED)),
+                                          "asking for shared memory", __FILE__, __LINE__, nullptr);
+    if (st != MILL_OK) return st;
+    return stm_cuda_check(STM_CUDA(stm_wg_maps_of(p, rows, n_rows, columns, n_columns, out)), "describing vectors to the device", __FILE__,
+                          __LINE__, nullptr);
 }
 
 #if STM_HAS_WGMMA
