@@ -13,8 +13,8 @@ case "${1:-}" in
 kills)
     [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || usage
     cmake --preset dev >/dev/null
-    cmake --build --preset dev --target stepmill_cli kill_at >/dev/null
-    exec python3 tests/e2e/durable/kills.py build/dev/bin/stepmill "$(find "$PWD/build/dev" -name kill_at.so | head -n 1)" build/dev/soak "$2" "${3:-1}"
+    cmake --build --preset dev --target stepmill_cli kill_at e2e_steps >/dev/null
+    exec python3 tests/e2e/durable/kills.py build/dev/bin/stepmill "$PWD/build/dev/lib/kill_at.so" "$PWD/build/dev/lib/e2e_steps.so" build/dev/soak "$2" "${3:-1}"
     ;;
 *) usage ;;
 esac
