@@ -30,25 +30,27 @@ static bool record_ok(const stm_error_record *r)
 }
 
 /* Whether what failed is still part of the run's result. A failure without rows ended the work of its part, which goes on if anything of it is left to do. */
-static bool is_kept(const stm_run *run, const bool *kept, const stm_error_record *rec)
+static bool is_kept(const stm_run *run, const stm_error_record *rec)
 {
-    const int32_t p = stm_durable_part_of_error(run, &rec->error);
+    const stm_station *s = NULL;
     stm_vault_part part;
 
-    if (p < 0 || !kept[p]) return false;
-    part = stm_vault_part_at(run->durable->vault, (size_t)p);
+    for (int32_t i = 0; i < run->n_stations && s == NULL; i++)
+        if (run->stations[i].plan_step >= 0 && stm_step_is_of(run->plan->steps[run->stations[i].plan_step].step, &rec->error)) s = &run->stations[i];
+    if (s == NULL || !run->durable->counts[s->node]) return false;
+    part = stm_vault_part_at(run->durable->vault, (size_t)s->lasting->part);
     if (part.n_state == 0) return false; /* nothing committed of it: begun over */
     return rec->rows > 0 || stm_durable_is_finished(part.state, part.n_state, NULL);
 }
 
 /* Records of work that is done over are void, in this run and all later ones. */
-static mill_status void_errors(stm_run *run, const bool *kept, mill_error *err)
+static mill_status void_errors(stm_run *run, mill_error *err)
 {
     stm_durable *d = run->durable;
     mill_status st = MILL_OK;
 
     for (int64_t id = d->errors_before + 1; id <= d->errors_written && st == MILL_OK; id++) {
-        if (stm_errors_is_void(run->errors, id) || is_kept(run, kept, stm_errors_get(run->errors, id))) continue;
+        if (stm_errors_is_void(run->errors, id) || is_kept(run, stm_errors_get(run->errors, id))) continue;
         stm_errors_void(run->errors, id);
         st = stm_vault_append(d->vault, (size_t)d->errors_stream, STM_ERRORS_VOID, (uint64_t)(id - d->errors_before), 0, NULL, 0, err);
     }
@@ -93,13 +95,13 @@ mill_status stm_durable_errors_read(stm_errors *errors, const stm_vault *v, size
     return st;
 }
 
-mill_status stm_durable_errors_restore(stm_run *run, const bool *kept, mill_error *err)
+mill_status stm_durable_errors_restore(stm_run *run, mill_error *err)
 {
     stm_durable *d = run->durable;
     int64_t n;
     mill_status st = stm_durable_errors_read(run->errors, d->vault, (size_t)d->errors_stream, &n, &d->noted, err);
 
     d->errors_written += n;
-    if (st == MILL_OK && d->again == NULL) st = void_errors(run, kept, err);
+    if (st == MILL_OK && d->again == NULL) st = void_errors(run, err);
     return st == MILL_OK && d->again == NULL ? stm_retries_note(run, err) : st;
 }

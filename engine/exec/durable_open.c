@@ -18,7 +18,9 @@ typedef struct opening {
     stm_signature *signatures; /* [parts] */
     char (*part_names)[STM_STREAM_NAME];
     char (*stream_names)[STM_STREAM_NAME];
-    bool *kept; /* [parts] */
+    bool *kept; /* [parts] goes on from its state */
+    bool *apart; /* [parts] each of its terminals for itself: rest[] of its stations is known */
+    bool *rest; /* [stations] leads to nothing that begins over */
     stm_text *states; /* [parts] of those that are not as they were found */
     int32_t n_parts, n_streams;
 } opening;
@@ -33,125 +35,11 @@ static void opening_fini(opening *o)
     stm_free(o->states);
     stm_free(o->stream_names);
     stm_free(o->kept);
+    stm_free(o->apart);
+    stm_free(o->rest);
 }
 
 static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory to open the run directory"); }
-
-/* ---- parts ------------------------------------------------------------------------------------------------------- */
-
-/* Stations that edges connect are one part; it is named after its first station. */
-static int32_t find_parts(stm_run *run)
-{
-    int32_t n = 0;
-    bool changed = true;
-
-    for (int32_t i = 0; i < run->n_stations; i++) run->stations[i].lasting->part = i;
-    while (changed) {
-        changed = false;
-        for (int32_t i = 0; i < run->n_stations; i++)
-            for (int32_t o = 0; o < run->stations[i].n_outs; o++) {
-                int32_t *a = &run->stations[i].lasting->part, *b = &run->stations[i].outs[o].to->lasting->part;
-                if (*a == *b) continue;
-                *a = *b = *a < *b ? *a : *b;
-                changed = true;
-            }
-    }
-    for (int32_t i = 0; i < run->n_stations; i++) { /* number them: the smallest station of a part is its own mark */
-        struct stm_lasting *l = run->stations[i].lasting;
-        l->part = l->part == i ? n++ : run->stations[l->part].lasting->part;
-    }
-    return n;
-}
-
-/* Places are of this very graph. */
-static uint64_t hash_graph(const stm_run *run)
-{
-    uint64_t h = 1;
-
-    for (int32_t i = 0; i < run->n_stations; i++) {
-        const stm_station *s = &run->stations[i];
-        const mill_step *step = s->plan_step >= 0 ? run->plan->steps[s->plan_step].step : NULL;
-        const uint64_t what[] = {step != NULL ? (uint64_t)step->batch_rows : 0, step != NULL ? (uint64_t)step->budget_tokens : 0,
-                                 step != NULL ? (uint64_t)step->budget_bytes : 0, (uint64_t)s->kind, (uint64_t)(int64_t)s->root, (uint64_t)s->n_inputs, (uint64_t)s->n_outs, (uint64_t)s->lasting->part,
-                                 s->inlet != NULL ? stm_inlet_checkpoint_bytes(s->inlet) : 0};
-        h = stm_hash64(s->name, strlen(s->name), h);
-        h = stm_hash64(what, sizeof what, h);
-        for (int32_t o = 0; o < s->n_outs; o++) {
-            const int32_t to[] = {s->outs[o].to->node, s->outs[o].input, s->outs[o].branch};
-            h = stm_hash64(to, sizeof to, h);
-        }
-    }
-    return h;
-}
-
-/* Which stations a part has, and how they hang together: a store that is new has nothing of what went by. */
-static uint64_t hash_part(const stm_run *run, int32_t part)
-{
-    uint64_t h = 2;
-
-    for (int32_t i = 0; i < run->n_stations; i++) {
-        const stm_station *s = &run->stations[i];
-        const int32_t what[] = {(int32_t)s->kind, s->n_inputs, s->n_outs};
-        if (s->lasting->part != part) continue;
-        h = stm_hash64(s->name, strlen(s->name), h);
-        h = stm_hash64(what, sizeof what, h);
-        for (int32_t o = 0; o < s->n_outs; o++) {
-            h = stm_hash64(s->outs[o].to->name, strlen(s->outs[o].to->name), h);
-            h = stm_hash64(&s->outs[o].input, sizeof(int32_t), h + (uint64_t)s->outs[o].branch);
-        }
-    }
-    return h;
-}
-
-/* steps[i]: step i has a say in what the part makes: its own, and all above them, through stores, too. */
-static void steps_of_part(const stm_run *run, int32_t part, bool *steps)
-{
-    bool changed = true;
-
-    for (int32_t i = 0; i < run->n_stations; i++)
-        if (run->stations[i].lasting->part == part && run->stations[i].plan_step >= 0) steps[run->stations[i].plan_step] = true;
-    for (int32_t i = 0; i < run->n_stations; i++) { /* a reader of another part's stream: whoever makes that */
-        const stm_station *r = &run->stations[i];
-        if (r->lasting->part != part || r->kind != STM_AT_READER) continue;
-        for (int32_t k = 0; k < run->n_stations; k++)
-            for (int32_t o = 0; o < run->stations[k].n_outs; o++)
-                if (run->stations[k].outs[o].to->store == r->store && run->stations[k].plan_step >= 0) steps[run->stations[k].plan_step] = true;
-    }
-    while (changed) {
-        changed = false;
-        for (int32_t i = 0; i < run->plan->n_steps; i++)
-            for (int32_t k = 0; steps[i] && k < run->plan->steps[i].n_inputs; k++) {
-                bool *up = &steps[run->plan->steps[i].inputs[k].from];
-                changed = changed || !*up;
-                *up = true;
-            }
-    }
-}
-
-mill_status stm_durable_sign(const stm_run *run, int32_t part, int32_t shard, stm_signature *out, mill_error *err)
-{
-    bool *steps = stm_calloc((size_t)run->plan->n_steps + 1);
-    char text[32];
-
-    if (steps == NULL) return no_memory(err);
-    steps_of_part(run, part, steps);
-    snprintf(text, sizeof text, "%llu", (unsigned long long)run->plan->seed);
-    stm_signature_add(out, "seed", text);
-    snprintf(text, sizeof text, "%lld", (long long)run->opts.limit);
-    stm_signature_add(out, "--limit", text);
-    if (shard > 0) {
-        snprintf(text, sizeof text, "%d/%d", (int)shard, (int)run->opts.shards);
-        stm_signature_add(out, "--shard", text);
-    }
-    if (shard < 0) stm_merge_sign(run, out);
-    if (run->durable->again != NULL && run->durable->again_signs) stm_again_sign(run, out);
-    snprintf(text, sizeof text, "file:%016llx", (unsigned long long)hash_part(run, part));
-    stm_signature_add(out, "how steps are connected", text);
-    for (int32_t i = 0; i < run->plan->n_steps; i++)
-        if (steps[i]) stm_text_add(&out->fields, run->plan->steps[i].signature.data, run->plan->steps[i].signature.bytes);
-    stm_free(steps);
-    return out->fields.failed ? no_memory(err) : MILL_OK;
-}
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
@@ -172,18 +60,21 @@ static mill_status name_all(stm_run *run, opening *o, mill_error *err)
     size_t cap = (size_t)run->n_stations + 3;
 
     for (int32_t i = 0; i < run->n_stations; i++) cap += (size_t)run->stations[i].n_inputs;
-    o->n_parts = find_parts(run);
+    o->n_parts = stm_durable_find_parts(run);
     o->parts = stm_calloc((size_t)(o->n_parts + 1) * sizeof *o->parts);
     o->streams = stm_calloc(cap * sizeof *o->streams);
     o->signatures = stm_calloc((size_t)(o->n_parts + 1) * sizeof *o->signatures);
     o->part_names = stm_calloc((size_t)(o->n_parts + 1) * sizeof *o->part_names);
     o->stream_names = stm_calloc(cap * sizeof *o->stream_names);
     o->kept = stm_calloc((size_t)o->n_parts + 1);
+    o->apart = stm_calloc((size_t)o->n_parts + 1);
+    o->rest = stm_calloc((size_t)run->n_stations + 1);
+    run->durable->counts = stm_calloc((size_t)run->n_stations + 1);
     o->states = stm_calloc((size_t)(o->n_parts + 1) * sizeof *o->states);
     run->durable->part_names = o->part_names;
     run->durable->kept = (stm_kept){.dir = run->run_dir, .vault = run->durable->vault, .retries = stm_calloc((size_t)(o->n_parts + 1) * sizeof(uint64_t))};
-    if (o->parts == NULL || o->streams == NULL || o->signatures == NULL || o->part_names == NULL || o->stream_names == NULL || o->kept == NULL || o->states == NULL ||
-        run->durable->kept.retries == NULL)
+    if (o->parts == NULL || o->streams == NULL || o->signatures == NULL || o->part_names == NULL || o->stream_names == NULL || o->kept == NULL || o->apart == NULL || o->rest == NULL ||
+        o->states == NULL || run->durable->counts == NULL || run->durable->kept.retries == NULL)
         return no_memory(err);
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
@@ -192,8 +83,8 @@ static mill_status name_all(stm_run *run, opening *o, mill_error *err)
         if (s->kind != STM_AT_STORE && s->kind != STM_AT_GLOBAL) continue;
         if (s->kind == STM_AT_GLOBAL)
             snprintf(o->stream_names[o->n_streams], STM_STREAM_NAME, "%.63s.out", s->name);
-        else /* what a step sends to another load group; its station number tells branches apart */
-            snprintf(o->stream_names[o->n_streams], STM_STREAM_NAME, "%.63s.%d", s->name, (int)i);
+        else
+            stm_durable_terminal_name(run, s, o->stream_names[o->n_streams]);
         o->streams[o->n_streams] = (stm_vault_stream){.name = o->stream_names[o->n_streams], .part = s->lasting->part};
         s->lasting->stream = o->n_streams++;
         for (int32_t k = 0; s->kind == STM_AT_GLOBAL && k < s->n_inputs; k++) {
@@ -216,8 +107,8 @@ static mill_status name_all(stm_run *run, opening *o, mill_error *err)
 
 /* ---- what is kept ------------------------------------------------------------------------------------------------ */
 
-/* By the steps that it has, not by its name, which may be that of a step whose rows it only reads. */
-static void say_change(const stm_run *run, int32_t part, const stm_vault_part *old, const stm_vault_part *now)
+/* By the steps that run, not by the part's name, which may be that of a step whose rows it only reads. */
+static void say_change(const stm_run *run, const opening *o, int32_t part, const stm_vault_part *old, const stm_vault_part *now)
 {
     stm_text t = {0}, who = {0};
     const int n = stm_signature_changes(old->fields, old->n_fields, now->fields, now->n_fields, 3, &t);
@@ -225,9 +116,9 @@ static void say_change(const stm_run *run, int32_t part, const stm_vault_part *o
 
     for (int32_t i = 0; i < run->n_stations; i++) {
         const stm_station *s = &run->stations[i];
-        if (s->lasting->part == part && s->plan_step >= 0 && s->kind != STM_AT_READER) stm_text_addf(&who, "%s%s", steps++ > 0 ? ", " : "", s->name);
+        if (s->lasting->part == part && s->plan_step >= 0 && s->kind != STM_AT_READER && !o->rest[i]) stm_text_addf(&who, "%s%s", steps++ > 0 ? ", " : "", s->name);
     }
-    if (n > 0 && !t.failed && !who.failed) stm_log(STM_INFO, "", "%s run%s again: %s", steps > 0 ? who.data : now->name, steps > 1 ? "" : "s", t.data);
+    if (n > 0 && steps > 0 && !t.failed && !who.failed) stm_log(STM_INFO, "", "%s run%s again: %s", who.data, steps > 1 ? "" : "s", t.data);
     stm_text_free(&t);
     stm_text_free(&who);
 }
@@ -268,20 +159,23 @@ static mill_status refuse_lost(const stm_run *run, const opening *o, mill_error 
     return MILL_OK;
 }
 
-/* What a sink of the part wrote is not there any more, or is something else: it is written again. */
+/* What a sink wrote is not there any more, or is something else: it is written again. */
+static bool output_differs(const stm_run *run, const stm_station *s)
+{
+    stm_text why = {0};
+
+    if (s->kind != STM_AT_SINK || !stm_manifest_differs(run->durable->manifest, s->name, &why)) return false;
+    stm_log(STM_WARN, s->name, "%s: it is written again", why.failed ? "a file of its output was changed" : why.data);
+    stm_text_free(&why);
+    return true;
+}
+
 static bool outputs_differ(const stm_run *run, int32_t part)
 {
     bool differ = false;
 
-    for (int32_t i = 0; i < run->n_stations; i++) {
-        const stm_station *s = &run->stations[i];
-        stm_text why = {0};
-
-        if (s->lasting->part != part || s->kind != STM_AT_SINK || !stm_manifest_differs(run->durable->manifest, s->name, &why)) continue;
-        differ = true;
-        stm_log(STM_WARN, s->name, "%s: it is written again", why.failed ? "a file of its output was changed" : why.data);
-        stm_text_free(&why);
-    }
+    for (int32_t i = 0; i < run->n_stations; i++)
+        if (run->stations[i].lasting->part == part) differ = output_differs(run, &run->stations[i]) || differ;
     return differ;
 }
 
@@ -363,6 +257,99 @@ static mill_status refuse_other(const stm_run *run, const stm_vault_part *old, m
     return MILL_ERR_INVALID;
 }
 
+/* Whether a terminal goes on from where the last run left it: nothing that it hangs on has changed. @p same: nothing of the whole part has. */
+static mill_status stays(const stm_run *run, const stm_station *terminal, const stm_vault_part *old, bool same, bool *out, mill_error *err)
+{
+    stm_signature now = {0};
+    mill_status st = MILL_OK;
+
+    *out = same;
+    if (!same) {
+        st = stm_durable_sign_terminal(run, terminal, run->opts.merge != NULL ? -1 : run->opts.shard, &now, err);
+        *out = st == MILL_OK && stm_signature_holds(old->fields, old->n_fields, now.fields.data, now.fields.bytes);
+        stm_signature_fini(&now);
+    }
+    if (*out && !run->opts.fresh && output_differs(run, terminal)) *out = false;
+    return st;
+}
+
+/* Each terminal of a part for itself: what changes for one of them is done again for that one, by the stations in front of it, and by no others. */
+static mill_status choose_terminals(stm_run *run, opening *o, int32_t p, const stm_vault_part *old, bool same, mill_error *err)
+{
+    bool *counts = run->durable->counts, *above = stm_calloc((size_t)run->n_stations + 1), all = true, any = false;
+    uint64_t retries;
+    mill_status st = above != NULL ? MILL_OK : no_memory(err);
+
+    (void)stm_durable_is_finished(old->state, old->n_state, &retries);
+    o->apart[p] = true;
+    for (int32_t i = 0; i < run->n_stations; i++) o->rest[i] = o->rest[i] || run->stations[i].lasting->part == p;
+    for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++) {
+        const stm_station *s = &run->stations[i];
+        bool stay;
+
+        if (s->n_outs > 0 || s->lasting->part != p) continue;
+        if ((st = stays(run, s, old, same, &stay, err)) != MILL_OK) break;
+        all = all && stay;
+        any = any || stay;
+        stm_durable_above(run, s, above);
+        for (int32_t k = 0; k <= i; k++) {
+            counts[k] = counts[k] || (above[k] && stay);
+            o->rest[k] = o->rest[k] && (!above[k] || stay);
+        }
+    }
+    stm_free(above);
+    o->kept[p] = any && stm_durable_fits(run, old->state, old->n_state);
+    if (!all && retries != 0) o->kept[p] = false; /* of their rows a part has all or none */
+    if (!(same && all) && old->n_state == 0) o->kept[p] = false;
+    for (int32_t i = 0; i < run->n_stations && !o->kept[p]; i++)
+        if (run->stations[i].lasting->part == p) o->rest[i] = counts[i] = false;
+    if (st != MILL_OK || !o->kept[p]) return st;
+    o->parts[p].state = old->state;
+    o->parts[p].n_state = old->n_state;
+    if (same && all) return MILL_OK;
+    st = stm_durable_encode_rests(run, p, old->state, old->n_state, o->rest, &o->states[p], err);
+    o->parts[p].state = o->states[p].data;
+    o->parts[p].n_state = o->states[p].bytes;
+    return st;
+}
+
+/* Who stands in the middle of stored rows that are made again, though nothing it hangs on has changed, begins over with them. */
+static void drop_readers(const stm_run *run, opening *o)
+{
+    bool changed = true;
+
+    while (changed) {
+        changed = false;
+        for (int32_t i = 0; i < run->n_stations; i++) {
+            const struct stm_lasting *l = run->stations[i].lasting;
+            const stm_vault_part *part = &o->parts[l->part];
+
+            if (l->store == NULL || !o->kept[l->part] || !o->rest[i] || o->rest[l->store->node] || stm_durable_is_finished(part->state, part->n_state, NULL)) continue;
+            o->kept[l->part] = false;
+            for (int32_t k = 0; k < run->n_stations; k++)
+                if (run->stations[k].lasting->part == l->part) o->rest[k] = run->durable->counts[k] = false;
+            changed = true;
+        }
+    }
+}
+
+/* Which stations and streams go on with what there is. */
+static void note_chosen(stm_run *run, opening *o)
+{
+    for (int32_t i = 0; i < run->n_stations; i++)
+        if (!o->apart[run->stations[i].lasting->part]) o->rest[i] = run->durable->counts[i] = o->kept[run->stations[i].lasting->part];
+    drop_readers(run, o);
+    for (int32_t p = 0; p < o->n_parts; p++)
+        if (!o->kept[p]) o->parts[p].state = NULL, o->parts[p].n_state = 0;
+    for (int32_t i = 0; i < run->n_stations && run->durable->again == NULL; i++) { /* a retry has chosen its streams */
+        const stm_station *s = &run->stations[i];
+        const struct stm_lasting *l = s->lasting;
+
+        if (l->stream >= 0) o->streams[l->stream].keep = o->rest[i] && !stm_durable_is_others(run, l->part);
+        for (int32_t k = 0; l->lanes != NULL && k < s->n_inputs; k++) o->streams[l->lanes[k].stream].keep = o->rest[i] && !stm_durable_is_others(run, l->part);
+    }
+}
+
 static mill_status choose(stm_run *run, opening *o, mill_error *err)
 {
     const stm_vault *v = run->durable->vault;
@@ -394,22 +381,13 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
         if (k < 0) continue;
         const stm_vault_part old = stm_vault_part_at(v, (size_t)k);
         if (merge && (st = refuse_other(run, &old, err)) != MILL_OK) break;
-        o->kept[p] = memcmp(old.signature, part->signature, sizeof old.signature) == 0 && stm_durable_fits(run, old.state, old.n_state);
-        if (!o->kept[p] && run->opts.resume) st = stm_durable_refuse(run, &old, part, part->name, err);
-        if (!o->kept[p]) {
-            if (st == MILL_OK) say_change(run, p, &old, part);
-            continue;
-        }
-        if (!run->opts.fresh && outputs_differ(run, p)) {
-            o->kept[p] = false;
-            continue;
-        }
-        part->state = old.state;
-        part->n_state = old.n_state;
+        const bool same = memcmp(old.signature, part->signature, sizeof old.signature) == 0 && stm_durable_fits(run, old.state, old.n_state);
+        if (!same && run->opts.resume) st = stm_durable_refuse(run, &old, part, part->name, err);
+        if (st == MILL_OK) st = choose_terminals(run, o, p, &old, same, err);
+        if (st == MILL_OK && !same) say_change(run, o, p, &old, part);
     }
-    if (st == MILL_OK && run->durable->again != NULL) return choose_again(run, o, err);
-    for (int32_t i = 0; i < o->n_streams && st == MILL_OK; i++)
-        if (i != run->durable->errors_stream) o->streams[i].keep = o->kept[o->streams[i].part] && !stm_durable_is_others(run, o->streams[i].part);
+    if (st == MILL_OK && run->durable->again != NULL) st = choose_again(run, o, err);
+    if (st == MILL_OK) note_chosen(run, o);
     return st;
 }
 
@@ -580,7 +558,7 @@ static mill_status restore(stm_run *run, opening *o, mill_error *err)
         if (run->stations[i].lasting->stream >= 0) st = open_stream(run, &run->stations[i], err);
         if (st == MILL_OK && run->stations[i].kind == STM_AT_GLOBAL) st = open_lanes(run, &run->stations[i], err);
     }
-    if (st == MILL_OK) st = stm_durable_errors_restore(run, o->kept, err);
+    if (st == MILL_OK) st = stm_durable_errors_restore(run, err);
     note_kept(run);
     if (st != MILL_OK || d->complete) return st; /* whoever started it says so */
     if (d->merge != NULL)
@@ -614,7 +592,7 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     if ((st = make_lasting(run, err)) != MILL_OK) goto fail;
     if ((st = name_all(run, &o, err)) != MILL_OK) goto fail;
     d->n_parts = o.n_parts;
-    d->graph = hash_graph(run);
+    d->graph = stm_durable_graph(run);
     if (run->opts.merge != NULL && (st = stm_merge_open(run, err)) != MILL_OK) goto fail;
     if (run->opts.retry_of != NULL && (st = stm_again_open(run, err)) != MILL_OK) goto fail;
     d->again_signs = d->again != NULL; /* RUN's signatures are without */
@@ -625,7 +603,7 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     if ((st = stm_durable_outputs_open(run, err)) != MILL_OK) goto fail;
     if (d->again != NULL && (st = stm_again_write(run, (size_t)d->rows_stream, err)) != MILL_OK) goto fail;
     st = restore(run, &o, err);
-    if (st == MILL_OK) stm_durable_suspects(run, o.kept);
+    if (st == MILL_OK) stm_durable_suspects(run);
 fail:
     opening_fini(&o);
     return st; /* stm_durable_close takes what there is */
@@ -638,12 +616,10 @@ static mill_status look_at_part(stm_run *run, const opening *o, int32_t p, stm_t
     const stm_vault *v = run->durable->vault;
     const int32_t k = stm_vault_find_part(v, o->part_names[p]);
     const stm_vault_part old = k >= 0 ? stm_vault_part_at(v, (size_t)k) : (stm_vault_part){0};
-    const char *was = k >= 0 ? stm_signature_value(old.fields, old.n_fields, "how steps are connected") : NULL, *is;
     mill_status st = stm_durable_sign(run, p, run->opts.shard, &o->signatures[p], err);
 
     if (st != MILL_OK) return st;
-    is = stm_signature_value(o->signatures[p].fields.data, o->signatures[p].fields.bytes, "how steps are connected");
-    if (was == NULL || is == NULL || strcmp(was, is) != 0) {
+    if (k < 0 || !stm_signature_same_connections(old.fields, old.n_fields, o->signatures[p].fields.data, o->signatures[p].fields.bytes)) {
         mill_fail(err, MILL_ERR_INVALID, "steps of the pipeline are connected otherwise than when the run in %s was made", run->run_dir);
         mill_error_remedy(err, "Put the pipeline back as it was, or run it again");
         return err->status;
@@ -729,6 +705,7 @@ void stm_durable_close(stm_run *run)
     stm_free(d->need);
     stm_text_free(&d->state);
     stm_free(d->part_names);
+    stm_free(d->counts);
     stm_free(d);
     run->durable = NULL;
 }

@@ -3,7 +3,7 @@
  *
  *   version u32 | roots u32 | graph u64 | finished u64: nothing is left to do, what follows the next does not matter |
  *   retries u64: bit N - 1: what retry N made counts | per station, in order:
- *     item u64 | skip u64
+ *     item u64, FINISHED, or BEGINNING: it begins over, and what follows is zero | skip u64
  *     roots:      rows i64 | cursor: size u32, 252 bytes
  *     sinks:      cursor
  *     terminals:  covered [roots] i64
@@ -19,6 +19,8 @@
 
 #define VERSION 2u
 #define FINISHED UINT64_MAX
+#define BEGINNING (UINT64_MAX - 1)
+#define HEAD_BYTES ((size_t)32)
 
 static void put_cursor(stm_text *out, const mill_cursor *c)
 {
@@ -26,23 +28,6 @@ static void put_cursor(stm_text *out, const mill_cursor *c)
 
     memcpy(clean.bytes, c->bytes, c->size);
     stm_wire_put(out, &clean, sizeof clean);
-}
-
-int32_t stm_durable_part_of(const stm_run *run, const char *step)
-{
-    for (int32_t i = 0; i < run->n_stations; i++)
-        if (run->stations[i].plan_step >= 0 && strcmp(run->stations[i].name, step) == 0) return run->stations[i].lasting->part;
-    return -1;
-}
-
-int32_t stm_durable_part_of_error(const stm_run *run, const mill_error *e)
-{
-    for (int32_t i = 0; i < run->n_stations; i++) {
-        const stm_station *s = &run->stations[i];
-
-        if (s->plan_step >= 0 && stm_step_is_of(run->plan->steps[s->plan_step].step, e)) return s->lasting->part;
-    }
-    return -1;
 }
 
 stm_part_share stm_durable_share(const stm_run *run, int32_t part)
@@ -70,14 +55,16 @@ void stm_durable_mark_unread(stm_run *run)
         if (run->stations[i].kind == STM_AT_READER && !run->stations[i].lasting->finished) run->stations[i].store->unread = false;
 }
 
-void stm_durable_encode_finished(const stm_run *run, uint64_t retries, stm_text *out)
+static void put_head(const stm_run *run, bool finished, uint64_t retries, stm_text *out)
 {
     stm_wire_u32(out, VERSION);
     stm_wire_u32(out, (uint32_t)stm_flow_roots(run->flow));
     stm_wire_u64(out, run->durable->graph);
-    stm_wire_u64(out, true);
+    stm_wire_u64(out, finished);
     stm_wire_u64(out, retries);
 }
+
+void stm_durable_encode_finished(const stm_run *run, uint64_t retries, stm_text *out) { put_head(run, true, retries, out); }
 
 bool stm_durable_is_finished(const void *state, size_t n, uint64_t *retries)
 {
@@ -101,11 +88,7 @@ void stm_durable_encode(const stm_run *run, int32_t part, stm_text *out)
 
     for (int32_t i = 0; i < run->n_stations; i++)
         if (run->stations[i].lasting->part == part) finished = finished && d->now[i].item == FINISHED;
-    stm_wire_u32(out, VERSION);
-    stm_wire_u32(out, roots);
-    stm_wire_u64(out, d->graph);
-    stm_wire_u64(out, finished);
-    stm_wire_u64(out, d->kept.retries[part]);
+    put_head(run, finished, d->kept.retries[part], out);
     for (int32_t i = 0; i < run->n_stations; i++) {
         const stm_station *s = &run->stations[i];
         const stm_going_on *p = &d->now[i];
@@ -188,6 +171,47 @@ static mill_status place_inlet(stm_station *s, uint64_t item, const void *bytes,
     return MILL_OK;
 }
 
+static size_t entry_bytes(const stm_station *s, uint32_t roots)
+{
+    size_t n = 2 * sizeof(uint64_t);
+
+    if (s->root >= 0) n += sizeof(int64_t) + sizeof(mill_cursor);
+    if (s->kind == STM_AT_SINK) n += sizeof(mill_cursor);
+    if (s->n_outs == 0) n += roots * sizeof(int64_t);
+    if (s->kind == STM_AT_GLOBAL) n += (size_t)s->n_inputs * sizeof(uint64_t);
+    if (s->inlet != NULL) n += stm_inlet_checkpoint_bytes(s->inlet);
+    return n;
+}
+
+mill_status stm_durable_encode_rests(const stm_run *run, int32_t part, const void *state, size_t n, const bool *rest, stm_text *out, mill_error *err)
+{
+    const uint32_t roots = (uint32_t)stm_flow_roots(run->flow);
+    uint64_t retries;
+    const bool finished = stm_durable_is_finished(state, n, &retries); /* then there is nothing behind its head */
+    stm_wire w = {state, (const unsigned char *)state + n, false};
+    bool all = finished;
+
+    for (int32_t i = 0; i < run->n_stations; i++) all = all && (run->stations[i].lasting->part != part || rest[i]);
+    put_head(run, all, retries, out);
+    (void)stm_wire_bytes(&w, HEAD_BYTES);
+    for (int32_t i = 0; i < run->n_stations && !all; i++) {
+        const stm_station *s = &run->stations[i];
+        const size_t bytes = entry_bytes(s, roots);
+        const void *was;
+
+        if (s->lasting->part != part) continue;
+        was = finished ? NULL : stm_wire_bytes(&w, bytes);
+        if (rest[i] && was != NULL) {
+            stm_wire_put(out, was, bytes);
+            continue;
+        }
+        stm_wire_u64(out, rest[i] ? FINISHED : BEGINNING);
+        for (size_t k = sizeof(uint64_t); k < bytes; k += sizeof(uint64_t)) stm_wire_u64(out, 0);
+    }
+    if (w.failed) return malformed(err);
+    return out->failed ? mill_fail(err, MILL_ERR_NOMEM, "no memory to open the run directory") : MILL_OK;
+}
+
 static mill_status decode_station(stm_station *s, stm_wire *w, uint32_t roots, mill_error *err)
 {
     struct stm_lasting *l = s->lasting;
@@ -195,6 +219,7 @@ static mill_status decode_station(stm_station *s, stm_wire *w, uint32_t roots, m
     mill_cursor cursor = {0};
     mill_status st = MILL_OK;
 
+    if (item == BEGINNING) return stm_wire_bytes(w, entry_bytes(s, roots) - 2 * sizeof item) != NULL ? MILL_OK : malformed(err);
     if (w->failed || (item != FINISHED && (item > INT64_MAX || skip > INT64_MAX))) return malformed(err);
     if (s->root >= 0) {
         const int64_t rows = stm_wire_get_i64(w);

@@ -74,6 +74,7 @@ struct stm_durable {
     int64_t interval_ns, next_ns;
     bool broken; /* a commit failed: nothing more is written */
     bool complete; /* everything had finished when the directory was opened */
+    bool *counts; /* [stations] when the directory was opened: something is kept of what was made of its rows */
     int32_t n_parts, errors_stream, rows_stream; /* rows_stream: a retry's, which rows */
     int64_t errors_written, errors_before; /* before: of those, the first are the shards', and stand in their directories */
     uint64_t graph;      /* hash of stations, inputs, roots: places of another graph mean nothing here */
@@ -108,8 +109,8 @@ void stm_merge_close(stm_run *run);
 void stm_merge_say_left(const stm_run *run);
 /** Error records of stream @p stream of a vault into @p errors, void ones as such; *n of them are added. *retries, may be NULL: those that are noted there. */
 mill_status stm_durable_errors_read(stm_errors *errors, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err);
-/** Those of this run directory. Records of parts that are not kept (kept[part]), and of failures that ended an attempt which is gone on with, are void from here on. */
-mill_status stm_durable_errors_restore(stm_run *run, const bool *kept, mill_error *err);
+/** Those of this run directory. Records of what is begun over, and of failures that ended an attempt which is gone on with, are void from here on. */
+mill_status stm_durable_errors_restore(stm_run *run, mill_error *err);
 /** The state of a part of which nothing is left to do. */
 void stm_durable_encode_finished(const stm_run *run, uint64_t retries, stm_text *out);
 /** Whether it is such a state; *retries, may be NULL: whose rows count there. */
@@ -118,8 +119,21 @@ bool stm_durable_is_finished(const void *state, size_t n, uint64_t *retries);
 void stm_durable_mark_unread(stm_run *run);
 /** A station that has nothing to do in this run, as if it had ended. */
 void stm_durable_finish(stm_station *s);
+
+/* Parts (durable_parts.c). */
+/** Give every station its part; how many there are. */
+int32_t stm_durable_find_parts(stm_run *run);
+/** What places in states are of. */
+uint64_t stm_durable_graph(const stm_run *run);
+/** A name for a terminal that no other has, and that stays the same when other steps come or go. */
+void stm_durable_terminal_name(const stm_run *run, const stm_station *terminal, char out[STM_STREAM_NAME]);
+/** above[i]: station i leads to the terminal, within its part; the terminal itself, too. @p above: [stations] */
+void stm_durable_above(const stm_run *run, const stm_station *terminal, bool *above);
 /** What a part hangs on. @p shard: of which it is, 1 ..; 0 = of none; -1 = of all, put together. */
 mill_status stm_durable_sign(const stm_run *run, int32_t part, int32_t shard, stm_signature *out, mill_error *err);
+/** Those fields of it that one of its terminals hangs on. */
+mill_status stm_durable_sign_terminal(const stm_run *run, const stm_station *terminal, int32_t shard, stm_signature *out, mill_error *err);
+
 /** To resume, or retry, is to begin nothing over: MILL_ERR_INVALID says what would be. @p old, @p now: NULL = there is no such part. MILL_OK: nothing. */
 mill_status stm_durable_refuse(const stm_run *run, const stm_vault_part *old, const stm_vault_part *now, const char *name, mill_error *err);
 /** Columns of what a store keeps. */
@@ -198,14 +212,15 @@ void stm_durable_encode(const stm_run *run, int32_t part, stm_text *out);
 mill_status stm_durable_decode(stm_run *run, int32_t part, const void *bytes, size_t n, mill_error *err);
 /** Whether a state is one of this graph, or of a part that has finished. */
 bool stm_durable_fits(const stm_run *run, const void *state, size_t n);
-/** The part of a step; -1 = there is no such step any more. */
-int32_t stm_durable_part_of(const stm_run *run, const char *step);
-/** The part of the step that failed. */
-int32_t stm_durable_part_of_error(const stm_run *run, const mill_error *e);
+/**
+ * The state of part @p part with the stations that rest[i] where @p state has them, which fits the graph or says that all had finished; all others begin over.
+ * Stations that rest lead only to such. MILL_ERR_DATA: as stm_durable_decode.
+ */
+mill_status stm_durable_encode_rests(const stm_run *run, int32_t part, const void *state, size_t n, const bool *rest, stm_text *out, mill_error *err);
 /** Note what is there before opening @p epoch writes; for whoever supervises, too: a step may take the process along while it loads. */
 mill_status stm_durable_footprint(stm_run *run, uint64_t epoch, mill_error *err);
-/** The run directory is open: suspects that earlier processes left there count, unless their part (kept[part]) runs again. */
-void stm_durable_suspects(stm_run *run, const bool *kept);
+/** The run directory is open: suspects that earlier processes left there count, unless all that they went into is begun over. */
+void stm_durable_suspects(stm_run *run);
 /** A commit is done: whoever supervises sees how far that is. */
 void stm_durable_progress(const stm_run *run);
 /** Error records since the last commit go into the next. */

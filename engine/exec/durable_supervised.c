@@ -6,7 +6,15 @@
 #include "exec/durable_state.h"
 #include "supervise/suspects.h"
 
-void stm_durable_suspects(stm_run *run, const bool *kept)
+/* Whether anything is kept of what the step made. */
+static bool counts(const stm_run *run, const char *step)
+{
+    for (int32_t i = 0; i < run->n_stations; i++)
+        if (run->stations[i].plan_step >= 0 && strcmp(run->stations[i].name, step) == 0) return run->durable->counts[i];
+    return false;
+}
+
+void stm_durable_suspects(stm_run *run)
 {
     stm_recorder *r = run->opts.recorder;
     mill_error err = {0};
@@ -17,10 +25,8 @@ void stm_durable_suspects(stm_run *run, const bool *kept)
     if (atomic_load(&r->begun) == 0) { /* later processes of one supervisor have its table */
         if (!run->opts.fresh && stm_suspects_load(r, r->dir, &err) != MILL_OK) stm_log(STM_WARN, "", "%s: it is not used", err.msg);
         n = r->n_suspects;
-        for (int32_t i = 0; i < n; i++) {
-            const int32_t part = stm_durable_part_of(run, r->suspects[i].step);
-            if (part < 0 || !kept[part]) atomic_store(&r->suspects[i].verdict, STM_CLEARED);
-        }
+        for (int32_t i = 0; i < n; i++)
+            if (!counts(run, r->suspects[i].step)) atomic_store(&r->suspects[i].verdict, STM_CLEARED);
         stm_suspects_prune(r, false);
         memset(&err, 0, sizeof err);
         if ((r->n_suspects != n || run->opts.fresh) && stm_suspects_save(r, r->dir, &err) != MILL_OK)

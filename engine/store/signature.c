@@ -195,6 +195,64 @@ bool stm_signature_same_but_times(const void *before, size_t n_before, const voi
     return all_in(before, n_before, after, n_after) && all_in(after, n_after, before, n_before);
 }
 
+static bool is_connection(const char *name) { return strncmp(name, STM_CONNECTIONS, sizeof STM_CONNECTIONS - 1) == 0; }
+
+static bool is_same_in(const char *list, size_t n, const field *f)
+{
+    field other;
+
+    return n > 0 && find(list, n, f->name, &other) && strcmp(f->value, other.value) == 0;
+}
+
+/* "step NAME: ", or all of the name. */
+static size_t subject(const char *name)
+{
+    const char *colon = strstr(name, ": ");
+
+    return colon != NULL ? (size_t)(colon - name) + 2 : strlen(name);
+}
+
+static bool is_about(const char *list, size_t n, const char *name)
+{
+    const char *at = list, *end = list + n;
+    field f;
+
+    while (next(&at, end, &f))
+        if (subject(f.name) == subject(name) && strncmp(f.name, name, subject(name)) == 0) return true;
+    return false;
+}
+
+bool stm_signature_holds(const void *before, size_t n_before, const void *fields, size_t n)
+{
+    const char *at = fields, *end = at != NULL ? at + n : NULL;
+    field f;
+
+    while (n > 0 && next(&at, end, &f))
+        if (!is_same_in(before, n_before, &f)) return false;
+    at = before;
+    end = at != NULL ? at + n_before : NULL;
+    while (n_before > 0 && next(&at, end, &f)) { /* what was there and is gone */
+        const bool of_all = strstr(f.name, ": ") == NULL && !is_connection(f.name);
+        if ((of_all || (!is_connection(f.name) && is_about(fields, n, f.name))) && !is_same_in(fields, n, &f)) return false;
+    }
+    return n > 0;
+}
+
+static bool connections_in(const char *a, size_t n_a, const char *b, size_t n_b)
+{
+    const char *at = a, *end = a != NULL ? a + n_a : NULL;
+    field f;
+
+    while (n_a > 0 && next(&at, end, &f))
+        if (is_connection(f.name) && !is_same_in(b, n_b, &f)) return false;
+    return true;
+}
+
+bool stm_signature_same_connections(const void *before, size_t n_before, const void *after, size_t n_after)
+{
+    return connections_in(before, n_before, after, n_after) && connections_in(after, n_after, before, n_before);
+}
+
 const char *stm_signature_value(const void *fields, size_t n, const char *name)
 {
     field f;

@@ -12,6 +12,7 @@
 #define STM_WHOLE_FILE_BYTES ((int64_t)16 << 20) /* up to here a file's identity is all of its contents */
 
 #define STM_EACH_TIME "false, at " /* a value that opens with this is never the same twice, which is no change of anything */
+#define STM_CONNECTIONS "how steps are connected" /* fields whose names open with this are about one result each; others are about a step, "step NAME: ", or all */
 
 typedef struct stm_signature {
     stm_text fields; /* name NUL value NUL, in order of adding; failed: memory ran out */
@@ -30,6 +31,10 @@ int stm_signature_changes(const void *before, size_t n_before, const void *after
 const char *stm_signature_value(const void *fields, size_t n, const char *name);
 /** Whether two lists of fields differ in nothing but what is never the same twice. */
 bool stm_signature_same_but_times(const void *before, size_t n_before, const void *after, size_t n_after);
+/** Whether @p before says the same of everything that @p fields are about. Nothing of @p before is trusted. */
+bool stm_signature_holds(const void *before, size_t n_before, const void *fields, size_t n);
+/** Whether steps are connected as before, all of them. Nothing of @p before is trusted. */
+bool stm_signature_same_connections(const void *before, size_t n_before, const void *after, size_t n_after);
 void stm_signature_fini(stm_signature *s);
 
 #endif

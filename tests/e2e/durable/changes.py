@@ -167,6 +167,87 @@ code, rows, again = files()
 expect("files: the input changed", (code, rows, ["step src: path" in a and "in.jsonl changed" in a for a in again]), (0, 301, [True] * len(again)))
 write_input(300)
 
+# Steps and sinks behind one step: what changes one of them is nothing to the others. Each row that a program sees leaves a letter behind.
+def beside(argv_b="", first="", more="", **sinks):
+    v = {"outa": "", "outb": "", "other": "", "cache": "", "pause": "", **sinks}
+
+    def program(name, more=""):
+        return f"""[sh, -c, 'while read -r l; do {more}printf x >> {work}/{name}.seen; {v["pause"]}echo "$l"; done']"""
+
+    (work / "beside.yaml").write_text(f"""stepmill: 1
+name: beside
+commit_interval: 0.02s
+steps:
+{first}  src: {{type: read_jsonl, path: in.jsonl, columns: {{id: int64}}, extra: "", batch_size: 10}}
+  a: {{type: command, from: src, argv: {program("a")}, send: [id], columns: {{id: int64}}, outputs: {{id: same}}}}
+  b: {{type: command, from: src, argv: {program("b", argv_b)}, send: [id], columns: {{id: int64}}, outputs: {{id: same}}{v["cache"]}}}
+  again: {{type: template, from: b, template: "{{id}}", output: label}}
+  outa: {{type: write_jsonl, from: a, path: outa.jsonl{v["outa"]}}}
+  outb: {{type: write_jsonl, from: b, path: outb.jsonl{v["outb"]}}}
+  other: {{type: write_jsonl, from: b, path: other.jsonl{v["other"]}}}
+  third: {{type: write_jsonl, from: again, path: third.jsonl}}
+{more}""")
+    for name in "ab":
+        (work / f"{name}.seen").unlink(missing_ok=True)
+    return subprocess.Popen([stepmill, "run", work / "beside.yaml", "--run", work / "beside", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def seen(process):
+    """Exit code, rows read, rows that each program saw, what the log says runs again."""
+    out, err = process.communicate(timeout=120)
+    rows = [(work / f"{name}.seen").stat().st_size if (work / f"{name}.seen").exists() else 0 for name in "ab"]
+    return process.returncode, read_now(json.loads(out)) if out else err, *rows, sorted(line.split("info: ")[1] for line in err.splitlines() if " again: " in line)
+
+
+def places():
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in (work / "beside").glob("*.jsonl") if p.name not in ("log.jsonl", "errors.jsonl")}
+
+
+def untouched(what, before, *names):
+    for name in names:
+        expect(f"{what}: {name} is untouched", places().get(name), before[name])
+
+
+expect("beside: a first run", seen(beside()), (0, 300, 300, 300, []))
+both = {name: (work / "beside" / f"{name}.jsonl").read_bytes() for name in ("outa", "outb", "other", "third")}
+was = places()
+expect("beside: one of two sinks", seen(beside(other=", omit_nulls: true")), (0, 0, 0, 0, ["other runs again: step other: omit_nulls was false, is true"]))
+untouched("beside: one of two sinks", was, "outa.jsonl", "outb.jsonl", "third.jsonl")
+now = {"other": ", omit_nulls: true"}
+(work / "beside" / "outb.jsonl").unlink()
+expect("beside: a file is gone", seen(beside(**now)), (0, 0, 0, 0, []))
+untouched("beside: a file is gone", was, "outa.jsonl", "third.jsonl")
+code, rows, a, b, again = seen(beside(": again; ", **now))
+expect("beside: one of two steps", (code, rows, a, b), (0, 300, 0, 300))
+expect("beside: what is behind it", [line.split(" runs again")[0].split(" run again")[0] for line in again], ["outb, other", "src, b, again", "third"])
+untouched("beside: one of two steps", was, "outa.jsonl")
+expect("beside: the same rows", {name: (work / "beside" / f"{name}.jsonl").read_bytes() for name in both}, both)
+# Other steps come, in front of all and behind one that is there: nothing of this one knows of them.
+write_input(300)
+(work / "first.jsonl").write_text('{"id": 1}\n' * 7)
+more = {"first": "  first: {type: read_jsonl, path: first.jsonl, columns: {id: int64}}\n  one: {type: write_jsonl, from: first, path: one.jsonl}\n",
+        "more": "  fourth: {type: write_jsonl, from: again, path: fourth.jsonl}\n"}
+was = places()
+code, rows, a, b, again = seen(beside(": again; ", **more))
+expect("beside: steps come, one sink changes", (code, rows, a, b), (0, 7, 0, 0))
+untouched("beside: steps come", was, "outa.jsonl", "outb.jsonl", "third.jsonl")
+expect("beside: the same rows", {name: (work / "beside" / f"{name}.jsonl").read_bytes() for name in both}, both)
+expect("beside: the new sink", (work / "beside" / "fourth.jsonl").read_bytes(), both["third"])
+# Of a run that was stopped in the middle: what has not changed goes on from there.
+shutil.rmtree(work / "beside")
+slow = beside(pause="sleep 0.004; ")
+while slow.poll() is None and not ((work / "a.seen").exists() and (work / "a.seen").stat().st_size > 100):
+    time.sleep(0.01)
+slow.send_signal(signal.SIGTERM)
+code, rows, a, b, again = seen(slow)
+expect("beside: a stop in the middle", (code, 0 < a < 300, 0 < b < 300), (75, True, True))
+before = a
+code, rows, a, b, again = seen(beside(": again; ", pause="sleep 0.004; "))
+expect("beside: one of two steps, in the middle", (code, rows, b), (0, 300, 300))
+if not 0 < a <= 300 - before + 30:  # of what it had done, batches that were not committed yet
+    faults.append(f"beside: one of two steps, in the middle: the other saw {a} rows again, of 300, {before} done")
+expect("beside: the same rows", {name: (work / "beside" / f"{name}.jsonl").read_bytes() for name in both}, both)
+
 # A sink keeps up with what is in front of it, with one thread, too: its rows are on disk and need not wait in memory.
 (work / "wide.jsonl").write_text("".join(json.dumps({"id": i, "text": "x" * 1000}) + "\n" for i in range(8000)))
 (work / "wide.yaml").write_text("""stepmill: 1
