@@ -2,9 +2,12 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/alloc.h"
 #include "supervise/suspects.h"
+
+#define SYNC_WAIT_NS 250000000
 
 struct stm_quarantine {
     stm_recorder *recorder;
@@ -75,6 +78,24 @@ stm_hold stm_quarantine_enter(stm_quarantine *q, const char *step, stm_doing doi
     else
         pthread_rwlock_rdlock(&q->lock);
     return alone ? STM_HOLD_ALONE : STM_HOLD_SHARED;
+}
+
+bool stm_quarantine_try_sync(stm_quarantine *q, const char *step, stm_hold *hold)
+{
+    bool alone = false;
+    struct timespec until;
+
+    *hold = STM_HOLD_NONE;
+    if (!atomic_load_explicit(&q->active, memory_order_acquire)) return true;
+    for (int32_t i = 0; i < q->recorder->n_suspects && !alone; i++) alone = meets(&q->recorder->suspects[i], step, STM_DOING_SYNC, NULL);
+    if (!alone) return true;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += SYNC_WAIT_NS;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    if (pthread_rwlock_timedwrlock(&q->lock, &until) != 0) return false;
+    *hold = STM_HOLD_ALONE;
+    return true;
 }
 
 void stm_quarantine_leave(stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys, stm_hold hold)

@@ -23,6 +23,9 @@ void stm_quarantine_destroy(stm_quarantine **q);
 typedef enum stm_hold { STM_HOLD_NONE, STM_HOLD_SHARED, STM_HOLD_ALONE } stm_hold;
 /** Before a call of @p step. @p keys NULL: for no rows. Blocks: until a suspect that runs alone is through; for a suspect until all others are. */
 stm_hold stm_quarantine_enter(stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys);
+/** The same for a sync, which is made by whoever watches over the run and must not be kept from that: *hold is none for one that nobody suspects, whatever else runs;
+ *  false: the suspect could not be alone within a quarter of a second. Call again another time. */
+bool stm_quarantine_try_sync(stm_quarantine *q, const char *step, stm_hold *hold);
 /** After it, by the same thread. What was suspected and ran alone is cleared; of STM_DOING_NOTHING, nothing is. */
 void stm_quarantine_leave(stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys, stm_hold hold);
 

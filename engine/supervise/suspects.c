@@ -75,8 +75,8 @@ static void supersede(stm_recorder *r, const stm_record *rec, const stm_key_rang
 /* Whether @p doing can count as failed instead of being done. */
 static bool can_be_barred(int32_t doing)
 {
-    return doing == STM_DOING_GENERATE || doing == STM_DOING_ACCEPT || doing == STM_DOING_FINISH || doing == STM_DOING_WRITE || doing == STM_DOING_FINALIZE ||
-           doing == STM_DOING_UNLOAD;
+    return doing == STM_DOING_GENERATE || doing == STM_DOING_ACCEPT || doing == STM_DOING_FINISH || doing == STM_DOING_WRITE || doing == STM_DOING_SYNC ||
+           doing == STM_DOING_FINALIZE || doing == STM_DOING_UNLOAD;
 }
 
 static stm_lesson bar(stm_recorder *r, const stm_record *rec, int32_t doing, mill_status status, const char *cause)

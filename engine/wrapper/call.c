@@ -25,9 +25,7 @@ static void hold(stm_wrapper *w, stm_doing doing)
     const stm_key_range *rows;
     const stm_doing as = told(w, doing, &keys, &rows);
 
-    w->hold = STM_HOLD_NONE;
-    if (doing == STM_DOING_SYNC) return; /* by the coordinator, which must not wait for a suspect */
-    w->hold = stm_quarantine_enter(w->env->quarantine, w->step->name, as, rows);
+    if (doing != STM_DOING_SYNC) w->hold = stm_quarantine_enter(w->env->quarantine, w->step->name, as, rows); /* else it is: stm_wrapper_sync */
     atomic_store_explicit(&w->record->alone, w->hold == STM_HOLD_ALONE, memory_order_relaxed);
 }
 

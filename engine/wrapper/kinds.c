@@ -198,6 +198,10 @@ mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *er
     if (w->step->type->sync == NULL) return MILL_ERR_UNSUPPORTED;
     if (stm_fault_fires(STM_FAULT_PROCESS))
         st = mill_fail(err, MILL_ERR_STEP, "sync failed (fault point)");
+    else if (stm_call_barred(w, STM_DOING_SYNC, NULL, 0, 0, err))
+        st = MILL_ERR_STEP;
+    else if (w->env->quarantine != NULL && !stm_quarantine_try_sync(w->env->quarantine, w->step->name, &w->hold))
+        return MILL_ERR_AGAIN;
     else {
         stm_call_enter(w, STM_DOING_SYNC, NULL);
         st = w->step->type->sync(&w->replica, cursor, err);

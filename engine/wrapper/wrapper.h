@@ -128,7 +128,7 @@ bool stm_wrapper_marked(stm_wrapper *w);
 /** Whether what is in flight waits for something outside that may take hours: the step said so. Threads: any. */
 bool stm_wrapper_waits(const stm_wrapper *w);
 /** Make what was written durable; *cursor = where to go on. No record with MILL_ERR_UNSUPPORTED: the step has no sync; and MILL_ERR_AGAIN: there
- *  was no such place since it was opened. */
+ *  was no such place since it was opened, or a sync that is suspected of having ended a process could not be made alone. */
 mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *err);
 
 /* Going on where an earlier run stopped. Before load. */

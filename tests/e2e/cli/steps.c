@@ -473,9 +473,9 @@ static const mill_step_type total_type = {
 
 /* ---- e2e_deal, e2e_gather, e2e_put: a router, a global and a sink that end the process in a call, or do not return from it ---------- */
 
-enum { AT_NONE, AT_ROUTE, AT_ACCEPT, AT_FINISH, AT_WRITE, AT_FINALIZE };
+enum { AT_NONE, AT_ROUTE, AT_ACCEPT, AT_FINISH, AT_WRITE, AT_SYNC, AT_FINALIZE };
 static const mill_param call_params[] = {
-    {"in", MILL_PARAM_ENUM, 0, "none", 0, 0, "none|route|accept|finish|write|finalize", "the call"},
+    {"in", MILL_PARAM_ENUM, 0, "none", 0, 0, "none|route|accept|finish|write|sync|finalize", "the call"},
     {"at", MILL_PARAM_INT, 0, "0", 0, 1e9, NULL, "of a call with rows: when it has this one"},
     {"hang", MILL_PARAM_BOOL, 0, "false", 0, 0, NULL, "does not return from it"},
 };
@@ -488,7 +488,7 @@ struct call {
 
 static mill_status call_configure(mill_step *s, const mill_config *c, mill_io *io, mill_error *err)
 {
-    static const char *const names[] = {"none", "route", "accept", "finish", "write", "finalize"};
+    static const char *const names[] = {"none", "route", "accept", "finish", "write", "sync", "finalize"};
     struct call *k = calloc(1, sizeof *k);
 
     (void)io;
@@ -550,6 +550,14 @@ static mill_status put_write(mill_replica *r, const mill_batch *in, mill_error *
     return MILL_OK;
 }
 
+static mill_status put_sync(mill_replica *r, mill_cursor *cursor, mill_error *err)
+{
+    (void)cursor;
+    (void)err;
+    in_call(r, AT_SYNC, NULL);
+    return MILL_OK;
+}
+
 static mill_status put_finalize(mill_replica *r, mill_error *err)
 {
     (void)err;
@@ -563,7 +571,7 @@ static mill_status put_finalize(mill_replica *r, mill_error *err)
 static const mill_step_type deal_type = {CALLS("e2e_deal", MILL_ROUTER, "to the second branch"), .route = deal_route};
 static const mill_step_type gather_type = {CALLS("e2e_gather", MILL_GLOBAL, "takes everything and gives nothing"), .outputs = id_out, .n_outputs = 1,
                                            .accept = gather_accept, .finish = gather_finish};
-static const mill_step_type put_type = {CALLS("e2e_put", MILL_SINK, "to nowhere"), .open = put_open, .write = put_write, .finalize = put_finalize};
+static const mill_step_type put_type = {CALLS("e2e_put", MILL_SINK, "to nowhere"), .open = put_open, .write = put_write, .sync = put_sync, .finalize = put_finalize};
 
 static const mill_step_type *const types[] = {&count_type, &work_type, &ask_type, &total_type, &deal_type, &gather_type, &put_type};
 static const mill_plugin plugin = {sizeof plugin, MILL_ABI_1, "e2e", "1", types, sizeof types / sizeof *types};

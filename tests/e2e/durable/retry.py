@@ -228,6 +228,15 @@ def refused(name, steps, why, *flags, more="", change=None):
 if kills:
     refused("unkept", PLAIN, "out: cannot run rows of it again: the step writes rows that are not kept", more="keep_sink_rows: false\n")
     refused("changed", PLAIN, "cannot retry what has changed: step label: template", change=("{id}: {three}", "{id}, {three}"))
+    refused("limit", """  flaky: {FLAKY, from: src, outputs: {value: three}}
+  few: {type: limit, from: flaky, rows: 300}
+  out: {type: write_jsonl, from: few, path: out.jsonl}
+""", "few: cannot run rows of it again: the step gives results that depend on other rows")
+    refused("position", """  flaky: {FLAKY, from: src, outputs: {value: three}}
+  again: {type: read_jsonl, path: in.jsonl, columns: {id: int64}, extra: ""}
+  both: {type: template, from: {join: [again, flaky]}, template: "{id} {three}", output: pair}
+  out: {type: write_jsonl, from: both, path: out.jsonl}
+""", "both: cannot run rows of it again: the step joins by position, which needs all rows")
 refused("router", """  flaky: {FLAKY, from: src, outputs: {value: three}}
   deal: {type: round_robin, from: flaky, to: {a: left, b: right}}
   left: {type: template, from: deal, template: "A {three}", output: branch}

@@ -57,23 +57,23 @@ TEST(Supervise, ARowThatCrashesIsFoundAmongAHundredThousand)
     EXPECT_GE(deaths(r), 2);
 }
 
-/* Two bad rows of one batch; a neighbour whose results depend on how rows are cut is not disturbed. */
-TEST(Supervise, TwoRowsAndANeighbourThatMinds)
+/* Two bad rows of one batch, and one elsewhere; a neighbour whose results depend on how rows are cut is not disturbed. */
+TEST(Supervise, OthersAndANeighbourThatMinds)
 {
     Folder f;
     f.write("t.yaml",
-            pipeline("rows: 20000, batch_size: 64", "mode: crash, at: 12340, more: 12350, replicas: 8", "input_batch_size: 50"));
+            pipeline("rows: 100000, batch_size: 64", "mode: crash, at: 54320, more: [54330, 98765], replicas: 8", "input_batch_size: 50"));
     const Result r = mt::run(f, {"run", "t.yaml"});
     EXPECT_EQ(r.code, 3) << r.err;
     std::string want;
-    for (int64_t i = 0; i < 20000; i++) {
+    for (int64_t i = 0; i < 100000; i++) {
         const int64_t first = i / 50 * 50;
         want += "{\"id\":" + std::to_string(i) + ",\"total\":" + std::to_string(50 * first + 49 * 50 / 2) +
-                ",\"doubled\":" + (i == 12340 || i == 12350 ? "null" : std::to_string(2 * i)) + "}\n";
+                ",\"doubled\":" + (i == 54320 || i == 54330 || i == 98765 ? "null" : std::to_string(2 * i)) + "}\n";
     }
     EXPECT_EQ(f.read("runs/t/out.jsonl"), want);
-    EXPECT_EQ(times(f.read("runs/t/errors.jsonl"), "\n"), 2);
-    EXPECT_LE(deaths(r), 2 * (2 + (int)std::ceil(std::log2(50)))) << r.err;
+    EXPECT_EQ(times(f.read("runs/t/errors.jsonl"), "\n"), 3);
+    EXPECT_LE(deaths(r), 3 * (2 + (int)std::ceil(std::log2(50)))) << r.err;
 }
 
 /* Restarts by the number of bad rows, the size of a batch and the kind of call: two deaths for a row (in company, alone) and one for each halving. */
@@ -239,6 +239,10 @@ const Barred kBarred[] = {
      "other[0]: the process ended by a call that did not return by its deadline in other[0], finish", 1, "other.in=none"},
     {"write", "  rest: {type: e2e_put, from: count, in: write, at: 50}\n", 2,
      "rest[0]: the process ended by signal 11 (SIGSEGV) in rest[0], write of rows count:48 to count:55", 2, "rest.in=none"},
+    {"sync", "  slow: {type: e2e_count, rows: 100, batch_size: 8, pause: 20ms}\n  rest: {type: e2e_put, from: slow, in: sync}\ncommit_interval: 0.05s\n", 2,
+     "rest[0]: the process ended by signal 11 (SIGSEGV) in rest[0], sync", 2, "rest.in=none"},
+    {"sync_hangs", "  slow: {type: e2e_count, rows: 100, batch_size: 8, pause: 20ms}\n  rest: {type: e2e_put, from: slow, in: sync, hang: true, timeout: {batch: 0.3s}}\ncommit_interval: 0.05s\n", 2,
+     "rest[0]: the process ended by a call that did not return by its deadline in rest[0], sync", 1, "rest.in=none"},
     {"finalize", "  rest: {type: e2e_put, from: count, in: finalize}\n", 2, "rest[0]: the process ended by signal 11 (SIGSEGV) in rest[0], finalize", 2, "rest.in=none"},
     {"generate", "  two: {type: e2e_count, rows: 100, batch_size: 8, crash_at: 50}\n  rest: {type: e2e_put, from: two}\n", 2,
      "two[0]: the process ended by signal 11 (SIGSEGV) in two[0], generate of rows two:48 to two:55", 2, "two.crash_at=-1"},
@@ -277,6 +281,52 @@ TEST_P(SuperviseGoesOn, WithoutACallThatEndsTheProcess)
 }
 INSTANTIATE_TEST_SUITE_P(Table, SuperviseGoesOn, testing::ValuesIn(kBarred), [](const auto &i) { return std::string(i.param.name); });
 
+/* Until rows flow and some are committed. */
+void until_rows(const Folder &f)
+{
+    for (int i = 0; i < 20000 && f.read("runs/t/.out.jsonl.tmp").empty() && !f.has("runs/t/journal.1"); i++) usleep(1000);
+    usleep(150000);
+}
+
+/* What cannot be done without ends the attempt, by name; what had been committed before stays, and the next one that can goes on with it. */
+struct Hurdle {
+    const char *name, *set; /* of an attempt in between */
+    int code;
+    const char *says;
+};
+const Hurdle kHurdles[] = {
+    {"load_crashes", "work.mode=load_crash", 1, "work[0]: the process ended by signal 11 (SIGSEGV) in work[0], load"},
+    {"load_fails", "work.mode=load_fail", 1, "work[0]: there is no model"},
+    {"load_hangs", "work.mode=load_hang", 1, "work[0]: load has not returned"},
+    {"unload_hangs", "work.mode=unload_hang", 2, "work[0]: unload has not returned"},
+};
+class SuperviseIsTakenUp : public testing::TestWithParam<Hurdle> {};
+TEST_P(SuperviseIsTakenUp, AfterAnAttemptThatDidNotGetThrough)
+{
+    Folder f;
+    const Hurdle &h = GetParam();
+    /* `first` costs what nobody wants to pay twice; `work`, behind what is kept of it, is what is tried in between */
+    f.write("t.yaml", "stepmill: 1\nname: t\ncommit_interval: 0.02s\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, rows: 200, batch_size: 4, pause: 10ms}\n"
+                      "  first: {type: e2e_work, from: count, outputs: {doubled: twice}, cache: true}\n"
+                      "  work: {type: e2e_work, from: first, timeout: {load: 0.5s, unload: 0.5s}}\n  out: {type: write_jsonl, from: work, path: out.jsonl}\n");
+    Command c(f, {"run", "t.yaml"});
+    until_rows(f);
+    c.signal(SIGTERM);
+    ASSERT_EQ(c.wait(30), 75) << c.err();
+    Result r = mt::run(f, {"run", "t.yaml", "--set", h.set});
+    EXPECT_EQ(r.code, h.code) << r.err;
+    EXPECT_NE(r.err.find(h.says), std::string::npos) << r.err;
+    EXPECT_LT(r.seconds, 20);
+    r = mt::run(f, {"run", "t.yaml", "--json"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    std::string want;
+    for (int i = 0; i < 200; i++) want += "{\"id\":" + std::to_string(i) + ",\"twice\":" + std::to_string(2 * i) + ",\"doubled\":" + std::to_string(2 * i) + "}\n";
+    EXPECT_EQ(f.read("runs/t/out.jsonl"), want);
+    EXPECT_EQ(f.read("runs/t/errors.jsonl"), "");
+    EXPECT_EQ(r.out.find("\"rows_in\":200,"), std::string::npos) << "what was committed is not done again: " << r.out;
+}
+INSTANTIATE_TEST_SUITE_P(Table, SuperviseIsTakenUp, testing::ValuesIn(kHurdles), [](const auto &i) { return std::string(i.param.name); });
+
 /* A process that nobody has waited for yet is gone, too. */
 bool is_gone(pid_t pid)
 {
@@ -297,13 +347,6 @@ bool goes(pid_t pid)
 /* ---- kills ----------------------------------------------------------------------------------------------------------- */
 
 const char kSlow[] = "rows: 400, batch_size: 4, pause: 5ms";
-
-/* Until rows flow and some are committed. */
-void until_rows(const Folder &f)
-{
-    for (int i = 0; i < 20000 && f.read("runs/t/.out.jsonl.tmp").empty() && !f.has("runs/t/journal.1"); i++) usleep(1000);
-    usleep(150000);
-}
 
 TEST(SuperviseKills, AWorkerThatIsKilledBlamesNobody)
 {
