@@ -2,12 +2,14 @@
  * Kills at every moment. A small run is made by hand, burst by burst; at some moments it commits, at one it is gone: what is in the run
  * directory and in the sinks' files then is all that the next process finds. Moments lie between bursts and inside of steps' functions
  * (a global between two batches of its output, a sink in the middle of a write or a sync), while others go on working. Then a second process, which is
- * killed, too, and a third. Each row has to be in each sink once, and everywhere the same.
+ * killed, too, and a third. Each row has to be in each sink once, and everywhere the same. So it has to be when one of the steps has changed in between: what
+ * does not hang on that goes on from where it was, all else begins over.
  */
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -117,16 +119,19 @@ public:
     Pipe pipe;
     int moments = 0;
     std::unique_ptr<Disk> killed;
+    int gone_on = 0;     /* sinks that were opened in the middle */
+    std::string changed; /* step that is not what it was */
 
     /* A sink whose file is in `disk`. */
     void sink(const std::string &name, const std::string &from, Pipe::Opts o = Pipe::Opts())
     {
         Behaviour b;
         std::vector<Row> *file = &disk.files[name];
-        b.open = [file](mill_replica *, const mill_cursor *c, mill_error *err) -> mill_status {
+        b.open = [this, file](mill_replica *, const mill_cursor *c, mill_error *err) -> mill_status {
             size_t rows = 0;
             if (c != nullptr && c->size > 0) memcpy(&rows, c->bytes, sizeof rows);
             if (file->size() < rows) return mill_fail(err, MILL_ERR_DATA, "the file has %zu rows, not %zu", file->size(), rows);
+            gone_on += rows > 0;
             file->resize(rows);
             return MILL_OK;
         };
@@ -150,18 +155,18 @@ public:
         b.finalize = [this](mill_replica *, mill_error *err) { return inside(err); };
         pipe.add(name, MILL_SINK, {{from}}, b, o);
     }
-    /* A step that gives `y`: the row's number, and, unless @p same, one that no other call gives. */
+    /* A step that gives `y`: the row's number, and one that no other call gives, or (@p same) that says whether the step has changed. */
     void step(const std::string &name, const std::string &from, bool same, Pipe::Opts o = Pipe::Opts(), const std::string &column = "y")
     {
         Behaviour b;
         b.flags = same ? MILL_PER_ROW : MILL_NONDETERMINISTIC;
         b.uses = {{"x", "int64"}};
         b.adds = {{column, "int64"}};
-        b.process = [this, same](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *err) {
+        b.process = [this, same, name](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *err) {
             static int64_t calls;
             std::vector<int64_t> v;
             calls++;
-            for (int64_t i = 0; i < in[0]->rows; i++) v.push_back(value(in[0], 0, i) * 1000 + (same ? 7 : calls % 1000));
+            for (int64_t i = 0; i < in[0]->rows; i++) v.push_back(value(in[0], 0, i) * 1000 + (same ? 7 + (changed == name) : calls % 1000));
             const mill_status st = inside(err);
             return st == MILL_OK ? emit_int64(r, out, v, err) : st;
         };
@@ -196,9 +201,13 @@ public:
     }
     void keep(bool sinks, const std::set<int> &cached)
     {
-        pipe.adjust = [sinks, cached](stm_plan *p) {
+        pipe.adjust = [this, sinks, cached](stm_plan *p) {
             p->keep_sink_rows = sinks;
             for (int i : cached) p->steps[i].cache = true;
+            for (int i = 0; i < p->n_steps; i++) {
+                const std::string field = std::string("step ") + p->steps[i].step->name + ": version" + '\0' + (changed == p->steps[i].step->name ? "2" : "1") + '\0';
+                stm_text_add(&p->steps[i].signature, field.data(), field.size());
+            }
         };
     }
 
@@ -231,6 +240,7 @@ struct Case {
     const char *name;
     void (*build)(Process &p);
     bool same; /* no step is nondeterministic: what sinks get does not depend on anything */
+    std::array<const char *, 2> steps; /* that may change without all sinks hanging on them */
 };
 
 std::string text_of(const std::vector<Row> &rows)
@@ -252,7 +262,7 @@ const Case kCases[] = {
          p.sink("out", "all");
          p.keep(true, {});
      },
-     true},
+     true, {}},
     {"sink_rows_kept",
      [](Process &p) {
          Pipe::Opts o;
@@ -263,7 +273,7 @@ const Case kCases[] = {
          p.sink("other", "work");
          p.keep(true, {});
      },
-     true},
+     true, {"out", "other"}},
     {"nondeterministic",
      [](Process &p) {
          p.pipe.source("src", 5, 1);
@@ -272,7 +282,7 @@ const Case kCases[] = {
          p.sink("other", "work");
          p.keep(false, {1});
      },
-     false},
+     false, {"other"}},
     {"store_behind_store",
      [](Process &p) {
          Pipe::Opts o;
@@ -284,7 +294,7 @@ const Case kCases[] = {
          p.sink("other", "more");
          p.keep(true, {1, 2});
      },
-     false},
+     false, {}},
     {"global_and_kept_joined",
      [](Process &p) {
          Pipe::Opts join, by_three;
@@ -299,7 +309,7 @@ const Case kCases[] = {
          p.sink("out", "both");
          p.keep(false, {1});
      },
-     true},
+     true, {}},
     {"short_global_joined", /* which still needs rows of the global's last batch when it has seen that there are no more */
      [](Process &p) {
          Pipe::Opts join;
@@ -313,7 +323,7 @@ const Case kCases[] = {
          p.sink("out", "both");
          p.keep(false, {});
      },
-     true},
+     true, {}},
     {"budget", /* whose items are not those of the batches that come */
      [](Process &p) {
          Pipe::Opts o;
@@ -324,7 +334,22 @@ const Case kCases[] = {
          p.sink("other", "src", [] { Pipe::Opts by_four; by_four.batch_rows = 4; return by_four; }());
          p.keep(false, {});
      },
-     true},
+     true, {"work"}},
+    {"side_by_side", /* one part, in which steps that need others, and one that does not, hang on the same source */
+     [](Process &p) {
+         Pipe::Opts by_two, by_three;
+         by_two.batch_rows = 2;
+         by_three.batch_rows = 3;
+         p.pipe.source("src", 6, 1);
+         p.step("one", "src", true, by_two);
+         p.step("two", "src", true, by_three);
+         p.global("all", {{"one"}}, 2);
+         p.sink("out", "one");
+         p.sink("other", "two", by_two);
+         p.sink("rest", "all");
+         p.keep(false, {});
+     },
+     true, {"one", "two"}},
     {"globals_in_a_row",
      [](Process &p) {
          p.pipe.source("src", 4, 2);
@@ -333,7 +358,7 @@ const Case kCases[] = {
          p.sink("out", "again");
          p.keep(false, {});
      },
-     true},
+     true, {}},
 };
 
 class Moments : public testing::TestWithParam<std::tuple<int, int>> {
@@ -349,14 +374,15 @@ protected:
         return p;
     }
     /* What is there in the end. */
-    void judge(const Process &p, const std::string &how)
+    void judge(const Process &p, const std::string &how) { judge(p, how, want_); }
+    void judge(const Process &p, const std::string &how, const std::map<std::string, std::vector<Row>> &want)
     {
         for (auto &f : p.disk.files) {
             std::set<std::string> keys;
             for (const Row &r : f.second) EXPECT_TRUE(keys.insert(r.key).second) << f.first << " has row " << r.key << " twice: " << how;
-            EXPECT_EQ(f.second.size(), want_[f.first].size()) << f.first << ": " << how;
+            EXPECT_EQ(f.second.size(), want.at(f.first).size()) << f.first << ": " << how;
             if (the().same) {
-                EXPECT_EQ(text_of(f.second), text_of(want_[f.first])) << f.first << ": " << how;
+                EXPECT_EQ(text_of(f.second), text_of(want.at(f.first))) << f.first << ": " << how;
             }
         }
         if (!the().same) {
@@ -364,6 +390,8 @@ protected:
         }
     }
     std::map<std::string, std::vector<Row>> want_;
+    std::map<std::string, std::map<std::string, std::vector<Row>>> want_of_; /* by the step that has changed */
+    std::map<std::string, int> gone_on_; /* sinks, by the step that had changed */
     int processes_ = 0;
 };
 
@@ -386,6 +414,21 @@ TEST_P(Moments, EveryRowOnce)
                 auto second = process(*first->killed, seed + 10);
                 ASSERT_TRUE(second->run({}, 0)) << how;
                 judge(*second, how);
+                for (const char *step : the().steps) {
+                    if (kill != commit || step == nullptr) break;
+                    auto &want = want_of_[step];
+                    if (want.empty()) {
+                        auto undisturbed = process({}, seed);
+                        undisturbed->changed = step;
+                        ASSERT_TRUE(undisturbed->run({}, 0));
+                        want = undisturbed->disk.files;
+                    }
+                    auto other = process(*first->killed, seed + 10);
+                    other->changed = step;
+                    ASSERT_TRUE(other->run({}, 0)) << how << ", and another " << step;
+                    judge(*other, how + ", and another " + step, want);
+                    gone_on_[step] += other->gone_on;
+                }
                 for (int again = 1 + commit % apart; kill == commit && again <= second->moments; again += apart) {
                     const std::string twice = how + "; commit and kill at " + std::to_string(again);
                     auto next = process(*first->killed, seed + 10);
@@ -396,6 +439,10 @@ TEST_P(Moments, EveryRowOnce)
                 }
                 if (HasFailure()) return;
             }
+    }
+    for (const char *step : the().steps) {
+        if (step == nullptr || next_commit > 1) break;
+        EXPECT_GT(gone_on_[step], 0) << "another " << step << " is nothing to the sinks that do not hang on it";
     }
     RecordProperty("processes", processes_);
 }
