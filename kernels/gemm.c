@@ -24,27 +24,47 @@ bool stm_gemm_supports(stm_gemm_type type)
     return type == STM_GEMM_F32 ? stm_cpu() >= STM_CPU_AVX2 : stm_cpu() >= STM_CPU_AVX512_BF16;
 }
 
-mill_status stm_gemm_pack(stm_gemm_type type, const float *b, const float *bias, int64_t n, int64_t k, stm_gemm_weight **out,
-                          mill_error *err)
+static int64_t panels_of(int64_t n) { return (n + STM_GEMM_PANEL - 1) / STM_GEMM_PANEL; }
+
+static int64_t padded(stm_gemm_type type, int64_t k)
+{
+    return type == STM_GEMM_F32 ? k : (k + STM_GEMM_PAIRS - 1) / STM_GEMM_PAIRS * STM_GEMM_PAIRS;
+}
+
+size_t stm_gemm_packed_bytes(stm_gemm_type type, int64_t n, int64_t k)
 {
     const size_t value = type == STM_GEMM_F32 ? sizeof(float) : sizeof(uint16_t);
+
+    if (n < 1 || k < 1 || n > INT32_MAX || k > INT32_MAX) return 0;
+    return ((size_t)(panels_of(n) * STM_GEMM_PANEL * padded(type, k)) * value + WEIGHT_ALIGN - 1) / WEIGHT_ALIGN * WEIGHT_ALIGN;
+}
+
+void *stm_gemm_packed_memory(size_t bytes)
+{
+    void *p = stm_aligned(bytes, bytes >= HUGE_BYTES ? HUGE_BYTES : WEIGHT_ALIGN);
+
+    /* Fewer page faults while packing and fewer TLB misses ever after; a refusal is no matter. */
+    if (p != NULL && bytes >= HUGE_BYTES) (void)madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
+
+mill_status stm_gemm_pack_into(stm_gemm_type type, const float *b, const float *bias, int64_t n, int64_t k, void *to,
+                               stm_gemm_weight **out, mill_error *err)
+{
     stm_gemm_weight *w;
 
-    if (n < 1 || k < 1 || n > INT32_MAX || k > INT32_MAX)
+    if (stm_gemm_packed_bytes(type, n, k) == 0)
         return mill_fail(err, MILL_ERR_INVALID, "a weight matrix of %lld x %lld cannot be packed", (long long)n, (long long)k);
     if ((w = stm_calloc(sizeof *w)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a weight matrix");
     w->type = type, w->n = n, w->k = k;
-    w->panels = (n + STM_GEMM_PANEL - 1) / STM_GEMM_PANEL;
-    w->k_padded = type == STM_GEMM_F32 ? k : (k + STM_GEMM_PAIRS - 1) / STM_GEMM_PAIRS * STM_GEMM_PAIRS;
-    w->bytes = (size_t)(w->panels * STM_GEMM_PANEL * w->k_padded) * value;
-    w->packed = stm_aligned(w->bytes, w->bytes >= HUGE_BYTES ? HUGE_BYTES : WEIGHT_ALIGN);
+    w->panels = panels_of(n);
+    w->k_padded = padded(type, k);
+    w->packed = to;
     w->bias = stm_aligned((size_t)(w->panels * STM_GEMM_PANEL) * sizeof(float), 64);
-    if (w->packed == NULL || w->bias == NULL) {
+    if (w->bias == NULL) {
         stm_gemm_unpack(&w);
         return mill_fail(err, MILL_ERR_NOMEM, "no memory for a weight matrix of %lld x %lld", (long long)n, (long long)k);
     }
-    /* Fewer page faults while packing and fewer TLB misses ever after; a refusal is no matter. */
-    if (w->bytes >= HUGE_BYTES) (void)madvise(w->packed, w->bytes, MADV_HUGEPAGE);
     memset(w->bias, 0, (size_t)(w->panels * STM_GEMM_PANEL) * sizeof(float));
     if (bias != NULL) memcpy(w->bias, bias, (size_t)n * sizeof(float));
     for (int64_t p = 0; p < w->panels; p++) {
@@ -58,10 +78,27 @@ mill_status stm_gemm_pack(stm_gemm_type type, const float *b, const float *bias,
     return MILL_OK;
 }
 
+mill_status stm_gemm_pack(stm_gemm_type type, const float *b, const float *bias, int64_t n, int64_t k, stm_gemm_weight **out,
+                          mill_error *err)
+{
+    const size_t bytes = stm_gemm_packed_bytes(type, n, k);
+    void *own = bytes > 0 ? stm_gemm_packed_memory(bytes) : NULL;
+    mill_status st;
+
+    if (own == NULL && bytes > 0)
+        return mill_fail(err, MILL_ERR_NOMEM, "no memory for a weight matrix of %lld x %lld", (long long)n, (long long)k);
+    if ((st = stm_gemm_pack_into(type, b, bias, n, k, own, out, err)) != MILL_OK) {
+        stm_free(own);
+        return st;
+    }
+    (*out)->own = own;
+    return MILL_OK;
+}
+
 void stm_gemm_unpack(stm_gemm_weight **w)
 {
     if (*w == NULL) return;
-    stm_free((*w)->packed);
+    stm_free((*w)->own);
     stm_free((*w)->bias);
     stm_free(*w);
     *w = NULL;

@@ -29,6 +29,14 @@ typedef struct stm_gemm_scratch stm_gemm_scratch;
  *  Threads: any. */
 mill_status stm_gemm_pack(stm_gemm_type type, const float *b, const float *bias, int64_t n, int64_t k, stm_gemm_weight **out,
                           mill_error *err);
+/** The same with the packed values at @p to, stm_gemm_packed_bytes large, aligned to a page: the caller's, who keeps it until
+ *  the weight is unpacked. One block for a whole model lies in few pages, where a block for each of its matrices does not. */
+mill_status stm_gemm_pack_into(stm_gemm_type type, const float *b, const float *bias, int64_t n, int64_t k, void *to,
+                               stm_gemm_weight **out, mill_error *err);
+/** What a matrix takes, rounded up to whole pages; 0 of a size that cannot be packed. */
+size_t stm_gemm_packed_bytes(stm_gemm_type type, int64_t n, int64_t k);
+/** Memory for packed weights in large pages where the system has them; NULL where there is none. Release with stm_free. */
+void *stm_gemm_packed_memory(size_t bytes);
 void stm_gemm_unpack(stm_gemm_weight **w);
 /** Whether this processor has instructions that make @p type fast. */
 bool stm_gemm_supports(stm_gemm_type type);

@@ -21,7 +21,7 @@ struct stm_gemm_weight {
     int64_t panels;   /* n / 16 rounded up */
     int64_t k_padded; /* k; bf16: rounded up to 32 */
     void *packed;
-    size_t bytes; /* of packed */
+    void *own; /* the same where the weight has it of its own, else NULL */
     float *bias;
 };
 

@@ -15,6 +15,7 @@ typedef struct packer {
     mill_error *err;
     mill_status status;
     stm_gemm_type type;
+    char *to; /* where the next matrix goes */
     float *scratch; /* for matrices that are not f32 in the file */
     size_t scratch_values;
 } packer;
@@ -60,7 +61,8 @@ static void matrix(packer *r, const stm_linear_tensors *t, int64_t n, int64_t k,
         return;
     }
     stm_tensor_read(t->bias, 0, n, shift);
-    r->status = stm_gemm_pack(r->type, b, shift, n, k, out, r->err);
+    r->status = stm_gemm_pack_into(r->type, b, shift, n, k, r->to, out, r->err);
+    r->to += stm_gemm_packed_bytes(r->type, n, k);
     stm_free(shift);
 }
 
@@ -73,6 +75,13 @@ static void embeddings(packer *r, const stm_encoder_config *c, stm_encoder_weigh
     stm_tensor_read(t.types, 0, c->hidden, w->type_row);
     if ((w->words = values(r, t.words, &w->words_copy)) == NULL) return;
     w->positions = values(r, t.positions, &w->positions_copy);
+}
+
+/* Of the matrices of one layer. */
+static size_t layer_bytes(stm_gemm_type type, const stm_encoder_config *c)
+{
+    return 4 * stm_gemm_packed_bytes(type, c->hidden, c->hidden) + stm_gemm_packed_bytes(type, c->feed_forward, c->hidden) +
+           stm_gemm_packed_bytes(type, c->hidden, c->feed_forward);
 }
 
 static void layer(packer *r, const stm_encoder_config *c, int32_t i, stm_encoder_layer *l)
@@ -114,6 +123,7 @@ static void destroy(stm_shared *shared)
         for (size_t m = 0; m < sizeof all / sizeof *all; m++) stm_gemm_unpack(all[m]);
     }
     stm_free(w->layers);
+    stm_free(w->packed);
     stm_free(w->vectors);
     stm_free(w->words_copy);
     stm_free(w->positions_copy);
@@ -121,8 +131,8 @@ static void destroy(stm_shared *shared)
     stm_free(w);
 }
 
-/* Room for all vectors: type row, and gain and bias of 1 + 2 norms a layer. */
-static bool make_vectors(stm_encoder_weights *w, const stm_encoder_config *c)
+/* Room for all matrices, and for all vectors: type row, and gain and bias of 1 + 2 norms a layer. */
+static bool make_room(stm_encoder_weights *w, const stm_encoder_config *c, stm_gemm_type type)
 {
     const size_t hidden = (size_t)c->hidden;
     float *next;
@@ -130,7 +140,8 @@ static bool make_vectors(stm_encoder_weights *w, const stm_encoder_config *c)
     w->n_layers = c->layers;
     w->layers = stm_calloc((size_t)c->layers * sizeof *w->layers);
     w->vectors = stm_aligned((3 + 4 * (size_t)c->layers) * hidden * sizeof(float), 64);
-    if (w->layers == NULL || w->vectors == NULL) return false;
+    w->packed = stm_gemm_packed_memory((size_t)c->layers * layer_bytes(type, c));
+    if (w->layers == NULL || w->vectors == NULL || w->packed == NULL) return false;
     next = w->vectors;
     w->type_row = next, next += hidden;
     w->embedding_norm = (stm_encoder_norm){next, next + hidden}, next += 2 * hidden;
@@ -161,8 +172,10 @@ static mill_status load_layers(void *user, int32_t worker, mill_error *err)
 
     if (worker == 0) embeddings(&r, l->config, l->weights);
     while (r.status == MILL_OK && !atomic_load_explicit(&l->stop, memory_order_relaxed) &&
-           (i = atomic_fetch_add_explicit(&l->next, 1, memory_order_relaxed)) < l->config->layers)
+           (i = atomic_fetch_add_explicit(&l->next, 1, memory_order_relaxed)) < l->config->layers) {
+        r.to = l->weights->packed + (size_t)i * layer_bytes(l->type, l->config);
         layer(&r, l->config, i, &l->weights->layers[i]);
+    }
     if (r.status != MILL_OK) atomic_store_explicit(&l->stop, true, memory_order_relaxed);
     stm_free(r.scratch);
     return r.status;
@@ -203,7 +216,7 @@ static mill_status load(void *user, stm_shared **out, mill_error *err)
 
     if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
     if (stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_IO, "injected failure of loading weights");
-    if (st == MILL_OK && !make_vectors(w, of->config)) st = mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
+    if (st == MILL_OK && !make_room(w, of->config, of->type)) st = mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
     if (st == MILL_OK) st = stm_parallel(loaders(), load_layers, &l, err);
     if (st != MILL_OK) {
         destroy(&w->shared);

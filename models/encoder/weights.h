@@ -23,6 +23,7 @@ typedef struct stm_encoder_weights {
     stm_gemm_type type;
     stm_encoder_layer *layers;
     int32_t n_layers;
+    char *packed; /* the matrices of all layers, one layer after another */
     const float *words, *positions; /* in the mapped file where they are f32, else copies */
     float *words_copy, *positions_copy;
     float *type_row; /* [hidden] of token type 0 */

@@ -282,6 +282,50 @@ TEST(GemmPack, FailsCleanlyAtEveryPoint)
     }
 }
 
+TEST(GemmPack, OneBlockHoldsSeveralWeights)
+{
+    const struct {
+        int64_t n, k;
+    } shapes[] = {{40, 33}, {1, 1}, {16, 64}, {130, 7}};
+    for (const stm_gemm_type type : {STM_GEMM_F32, STM_GEMM_BF16}) {
+        size_t all = 0;
+        for (const auto &x : shapes) all += stm_gemm_packed_bytes(type, x.n, x.k);
+        char *memory = static_cast<char *>(stm_gemm_packed_memory(all)), *to = memory;
+        ASSERT_NE(memory, nullptr);
+        stm_gemm_scratch *s = nullptr;
+        ASSERT_EQ(stm_gemm_scratch_create(&s, nullptr), MILL_OK);
+        struct pair {
+            stm_gemm_weight *in_block, *alone;
+        };
+        std::vector<pair> packed;
+        for (const auto &x : shapes) {
+            std::vector<float> b(size_t(x.n * x.k)), bias(size_t(x.n));
+            for (size_t i = 0; i < b.size(); i++) b[i] = float(int(i * 37 % 101) - 50) / 64;
+            for (size_t i = 0; i < bias.size(); i++) bias[i] = float(i) / 8;
+            pair w = {};
+            ASSERT_EQ(stm_gemm_pack_into(type, b.data(), bias.data(), x.n, x.k, to, &w.in_block, nullptr), MILL_OK);
+            ASSERT_EQ(stm_gemm_pack(type, b.data(), bias.data(), x.n, x.k, &w.alone, nullptr), MILL_OK);
+            packed.push_back(w);
+            to += stm_gemm_packed_bytes(type, x.n, x.k);
+        }
+        for (size_t i = 0; i < packed.size(); i++) { /* once all are packed: none lies on another */
+            const int64_t n = shapes[i].n, k = shapes[i].k;
+            std::vector<float> a(size_t(16 * k), 0.5f), c(size_t(16 * n)), d(size_t(16 * n), 1);
+            std::vector<uint16_t> rounded(a.size(), 0x3f00);
+            const void *in = type == STM_GEMM_F32 ? static_cast<const void *>(a.data()) : rounded.data();
+            ASSERT_EQ(stm_gemm_run(packed[i].in_block, s, in, k, 16, c.data(), n, nullptr), MILL_OK);
+            ASSERT_EQ(stm_gemm_run(packed[i].alone, s, in, k, 16, d.data(), n, nullptr), MILL_OK);
+            EXPECT_EQ(c, d) << n << " x " << k;
+            stm_gemm_unpack(&packed[i].in_block);
+            stm_gemm_unpack(&packed[i].alone);
+        }
+        stm_gemm_scratch_destroy(&s);
+        stm_free(memory);
+    }
+    EXPECT_EQ(stm_gemm_packed_bytes(STM_GEMM_F32, 0, 8), 0u);
+    EXPECT_EQ(stm_gemm_packed_bytes(STM_GEMM_BF16, 8, int64_t(1) << 40), 0u);
+}
+
 TEST(Bf16, RoundsToNearestEven)
 {
     const struct {
