@@ -4,6 +4,10 @@ set(STEPMILL_CUDA "AUTO" CACHE STRING "the CUDA module: AUTO (where a toolkit is
 set_property(CACHE STEPMILL_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(STEPMILL_CUDA_ARCHITECTURES "80;90a" CACHE STRING "virtual architectures, or `all`: 75 to 120 that the toolkit knows, and 90a")
 
+# Toolkits that are looked for before what is in PATH, and the one that scripts/deps.sh cuda fetches, where there is no other.
+set(STEPMILL_CUDA_HOMES $ENV{CUDA_HOME} $ENV{CUDA_PATH} /usr/local/cuda /opt/cuda)
+file(GLOB STEPMILL_CUDA_WHEELS ${CMAKE_SOURCE_DIR}/.venv-cuda/lib/python3*/site-packages/nvidia/cu13)
+
 # stm_cuda_sources(file...): .cu and .c files of this folder that belong to the module.
 function(stm_cuda_sources)
   list(TRANSFORM ARGN PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/)
@@ -17,9 +21,9 @@ if(STEPMILL_CUDA STREQUAL "OFF")
 elseif(STEPMILL_SANITIZE)
   set(STEPMILL_CUDA_REASON "sanitizers do not reach into device code")
 else()
-  find_program(STEPMILL_NVCC_PROGRAM nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin /usr/local/cuda/bin /opt/cuda/bin)
+  find_program(STEPMILL_NVCC_PROGRAM nvcc HINTS ${STEPMILL_CUDA_HOMES} PATHS ${STEPMILL_CUDA_WHEELS} PATH_SUFFIXES bin)
   if(NOT STEPMILL_NVCC_PROGRAM)
-    set(STEPMILL_CUDA_REASON "no nvcc in PATH, CUDA_HOME, CUDA_PATH, /usr/local/cuda")
+    set(STEPMILL_CUDA_REASON "no nvcc in CUDA_HOME, CUDA_PATH, /usr/local/cuda, /opt/cuda, PATH; scripts/deps.sh cuda fetches one")
   else()
     set(STEPMILL_NVCC ON)
   endif()

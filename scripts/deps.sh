@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # deps.sh [GROUP...]: installs what stepmill needs on Debian 12. Groups:
 #   core   build and run on a CPU (default)
-#   test   core, and what scripts/test.sh needs
+#   test   core, cuda, and what else scripts/test.sh needs
 #   slow   test, and a browser, which the slow tests open a report in (660 MB)
 #   bench  core, and the peers of scripts/bench.sh (several GB)
-#   cuda   says which CUDA toolkit was found (Debian carries none in its main section)
+#   cuda   where the machine has no CUDA toolkit, one from PyPI, in .venv-cuda/ (Debian's main section has none): it compiles the
+#          kernels, and has the headers that simulated devices are built with
 # Debian packages need root or sudo, and only when one is missing. Python packages are locked by hash and go to .venv/
-# (distilabel to .venv-distilabel/, Ray to .venv-ray/, litellm's proxy to .venv-server/), sources to ${STEPMILL_DEPS:-.deps}. Quick when everything is there.
+# (distilabel to .venv-distilabel/, Ray to .venv-ray/, litellm's proxy to .venv-server/, CUDA to .venv-cuda/), sources to ${STEPMILL_DEPS:-.deps}. Quick when everything is there.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 CORE_PACKAGES=(build-essential ca-certificates ccache cmake ninja-build pkg-config python3 python3-venv
@@ -80,6 +81,7 @@ group_test() {
     (group_core; python_packages "$ROOT/.venv" "$REQ/test.txt") & pids+=($!)
     python_packages "$ROOT/.venv-ray" "$REQ/ray.txt" & pids+=($!)
     python_packages "$ROOT/.venv-server" "$REQ/server.txt" & pids+=($!) # 118 packages, 600 MB: apart, since they pin much
+    group_cuda & pids+=($!)
     for pid in "${pids[@]}"; do wait "$pid" || bad=1; done
     return $bad
 }
@@ -93,20 +95,43 @@ group_bench() {
     python_packages "$ROOT/.venv" "$REQ/bench.txt"
     python_packages "$ROOT/.venv-distilabel" "$REQ/distilabel.txt"
 }
+# The machine's own compiler, where cmake/cuda.cmake looks for one.
+own_nvcc() {
+    local folder
+    for folder in "${CUDA_HOME:+$CUDA_HOME/bin}" "${CUDA_PATH:+$CUDA_PATH/bin}" /usr/local/cuda/bin /opt/cuda/bin; do
+        if [ -n "$folder" ] && [ -x "$folder/nvcc" ]; then echo "$folder/nvcc" && return; fi
+    done
+    command -v nvcc
+}
+# The wheels share a folder that is nearly a toolkit: what it lacks are the names that a linker looks for, and NCCL, which has a folder of its own.
+cuda_wheels() {
+    local home lib
+    python_packages "$ROOT/.venv-cuda" "$REQ/cuda.txt"
+    home=$(echo "$ROOT"/.venv-cuda/lib/python3*/site-packages/nvidia/cu13)
+    [ -x "$home/bin/nvcc" ] || die "no nvcc in $home: remove .venv-cuda and try again"
+    ln -sfn lib "$home/lib64"
+    ln -sf ../../nccl/include/nccl.h "$home/include/"
+    ln -sf ../../nccl/lib/libnccl.so.2 "$home/lib/"
+    for lib in "$home"/lib/lib*.so.*; do ln -sf "$(basename "$lib")" "${lib%.so.*}.so"; done
+}
 group_cuda() {
     local nvcc
-    nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
-    if [ -n "$nvcc" ]; then
-        say "CUDA compiler: $nvcc ($("$nvcc" --version | grep -o 'release [0-9.]*'))"
-    else
-        say 'no CUDA toolkit found; stepmill builds and runs without one'
+    if ! nvcc=$(own_nvcc); then
+        if [ "$(uname -m)" != x86_64 ]; then
+            say 'no CUDA toolkit found, and none is fetched for this processor; stepmill builds and runs without one'
+            return
+        fi
+        debian_packages "${CORE_PACKAGES[@]}"
+        cuda_wheels
+        nvcc=$(echo "$ROOT"/.venv-cuda/lib/python3*/site-packages/nvidia/cu13/bin/nvcc)
     fi
+    say "CUDA compiler: $nvcc ($("$nvcc" --version | grep -o 'release [0-9.]*'))"
 }
 
 for group in "${@:-core}"; do
     case $group in
     core | test | slow | bench | cuda) "group_$group" ;;
-    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
     *) die "no group '$group': core, test, slow, bench, cuda" ;;
     esac
 done

@@ -10,7 +10,7 @@ trap 'rm -rf "$tmp"' EXIT
 for in in scripts/requirements/*.in; do
     out=${in%.in}.txt
     nodeps=()
-    case $(basename "$in") in core.in | test.in | model.in) nodeps=(--no-deps) ;; esac # leaves: what they import is listed
+    case $(basename "$in") in core.in | cuda.in | test.in | model.in) nodeps=(--no-deps) ;; esac # leaves: what they import is listed
     head -n 1 "$out" >"$tmp/out"
     "$tmp/env/bin/uv" pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
         --no-header --no-annotate "${nodeps[@]}" "$in" >>"$tmp/out"

@@ -91,7 +91,7 @@ class Place:
 
 
 def cuda_folders():
-    """Folders with CUDA's libraries: toolkits, then the PyPI wheels of this Python."""
+    """Folders with CUDA's libraries: toolkits, then the PyPI wheels of this Python, then those that scripts/deps.sh cuda fetched."""
     found = []
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda", "/opt/cuda"]
     nvcc = shutil.which("nvcc")
@@ -102,6 +102,7 @@ def cuda_folders():
             found += [f"{home}/lib64", f"{home}/targets/x86_64-linux/lib"]
     for folder in sys.path:
         found += sorted(glob.glob(f"{folder}/nvidia/*/lib"))
+    found += sorted(glob.glob(f"{ROOT}/.venv-cuda/lib/python3*/site-packages/nvidia/*/lib"))
     return [f for f in dict.fromkeys(found) if glob.glob(f + "/lib*.so*")]
 
 

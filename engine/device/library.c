@@ -186,6 +186,12 @@ static bool try_environment(search *s, const char *root, const char *venv)
     return try_wheels(s, site);
 }
 
+/* The environments of a checkout: what its scripts fetch. */
+static bool try_checkout(search *s, const char *root)
+{
+    return try_environment(s, root, "/.venv") || (s->of->toolkits && try_environment(s, root, "/.venv-cuda"));
+}
+
 static bool try_toolkits(search *s)
 {
     const char *const roots[] = {getenv("CUDA_HOME"), getenv("CUDA_PATH"), "/usr/local/cuda", "/opt/cuda"};
@@ -208,7 +214,7 @@ static bool try_python(search *s)
     char *slash, *site;
 
     if (active != NULL && active[0] != '\0' && try_environment(s, active, "")) return true;
-    if (try_environment(s, ".", "/.venv")) return true;
+    if (try_checkout(s, ".")) return true;
     if (!stm_own_folder(own, sizeof own)) return false;
     if ((site = strstr(own, "/site-packages/")) != NULL) { /* we came as a wheel ourselves */
         const char kept = site[14];
@@ -220,7 +226,7 @@ static bool try_python(search *s)
     }
     while ((slash = strrchr(own, '/')) != NULL && slash != own) {
         *slash = '\0';
-        if (try_environment(s, own, "/.venv")) return true;
+        if (try_checkout(s, own)) return true;
     }
     return try_each(s, getenv("PATH"), try_python_in) || (getenv("HOME") != NULL && try_environment(s, getenv("HOME"), "/.local"));
 }

@@ -6,7 +6,7 @@
  *   2. where the loader looks ($LD_LIBRARY_PATH, the system's folders)
  *   3. beside the module that needs it, and where that had it when it was built (its RUNPATH)
  *   4. CUDA toolkits: $CUDA_HOME, $CUDA_PATH, /usr/local/cuda, /opt/cuda
- *   5. the PyPI wheels nvidia-cuda-runtime, nvidia-cublas, nvidia-nccl, pyarrow in a Python environment: $VIRTUAL_ENV, .venv of the
+ *   5. the PyPI wheels nvidia-cuda-runtime, nvidia-cublas, nvidia-nccl, pyarrow in a Python environment: $VIRTUAL_ENV, .venv (of CUDA .venv-cuda, too) of the
  *      working directory and of each folder above the program, the site-packages that the program itself lies in, those of each python3
  *      in $PATH, and of the user
  *

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <string>
 
@@ -95,23 +96,33 @@ TEST(Library, AFileThatIsNoLibrary)
     (void)!system(("rm -rf " + dir).c_str());
 }
 
-/* A library is found in a wheel's folder of the environment that is active: libzstd, put there under a name that exists nowhere else. */
+/* A library is found in a wheel's folder of the environment that is active, and of those that a checkout has: libz, put there under a name that exists
+ * nowhere else. */
 TEST(Library, InAPythonEnvironment)
 {
-    for (const char *inside : {"nvidia/cu13/lib", "nvidia/cuda_runtime/lib"}) {
-        const std::string dir = folder(), place = dir + "/lib/python3.11/site-packages/" + inside;
+    const struct {
+        const char *environment, *inside;
+    } places[] = {{"", "nvidia/cu13/lib"}, {"", "nvidia/cuda_runtime/lib"}, {"/.venv", "nvidia/cu13/lib"}, {"/.venv-cuda", "nvidia/cu13/lib"}};
+    const std::filesystem::path before = std::filesystem::current_path();
+    std::string all; /* removed at the end: the loader knows a library by its inode */
+    for (const auto &p : places) {
+        const std::string dir = folder(), environment = dir + p.environment, place = environment + "/lib/python3.11/site-packages/" + p.inside;
         ASSERT_EQ(system(("mkdir -p " + place + " && cp $(ldconfig -p | sed -n 's/.*libz\\.so\\.1 .*=> //p' | head -n 1) " + place +
                           "/libcudart.so.98")
                              .c_str()),
                   0);
-        Env active("VIRTUAL_ENV", dir);
+        Env active("VIRTUAL_ENV", p.environment[0] == '\0' ? dir : "");
+        if (p.environment[0] != '\0') std::filesystem::current_path(dir);
         void *handle = nullptr;
         char where[512] = "";
         mill_error err = {};
         EXPECT_EQ(stm_library_open("libcudart.so.98", nullptr, &handle, where, sizeof where, &err), MILL_OK) << err.msg;
-        EXPECT_EQ(std::string(where), place + "/libcudart.so.98");
-        (void)!system(("rm -rf " + dir).c_str());
+        std::error_code none;
+        EXPECT_TRUE(std::filesystem::equivalent(where, place + "/libcudart.so.98", none)) << where;
+        std::filesystem::current_path(before);
+        all += " " + dir;
     }
+    (void)!system(("rm -rf" + all).c_str());
 }
 
 TEST(Module, NotThere)
