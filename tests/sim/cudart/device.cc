@@ -1,9 +1,11 @@
 // Devices of the simulated machine, and which of them the process sees.
 #include "../stm_sim.h"
 #include "state.h"
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <pthread.h>
 
 namespace sim {
 
@@ -90,10 +92,22 @@ cudaError_t sticky_of(int device)
     return devices()[device].sticky;
 }
 
+// A driver that a process has used cannot be used by those that it forks.
+static std::atomic<bool> used, inherited;
+static const int watches_forks = pthread_atfork(nullptr, nullptr, [] { inherited = used.load(); });
+
+// Why no call can do anything here.
+static cudaError_t no_use()
+{
+    used.store(true, std::memory_order_relaxed);
+    if (!settings().driver) return cudaErrorInsufficientDriver;
+    if (inherited.load(std::memory_order_relaxed) && watches_forks == 0) return cudaErrorInitializationError;
+    return devices().empty() ? cudaErrorNoDevice : cudaSuccess;
+}
+
 cudaError_t enter(const char *api, cudaError_t usual, Call kind)
 {
-    if (!settings().driver) return result(cudaErrorInsufficientDriver);
-    if (devices().empty()) return result(cudaErrorNoDevice);
+    if (const cudaError_t why = no_use()) return result(why);
     if (host_function) return result(cudaErrorNotPermitted);
     if (strcmp(api, "cudaLaunchKernel") != 0) forget_declarations(); // of a launch that was given up
     const int injected = fault(api, usual, kind);
@@ -173,8 +187,7 @@ cudaError_t cudaRuntimeGetVersion(int *version)
 cudaError_t cudaGetDeviceCount(int *count)
 {
     *count = 0;
-    if (!settings().driver) return result(cudaErrorInsufficientDriver);
-    if (devices().empty()) return result(cudaErrorNoDevice);
+    if (const cudaError_t why = no_use()) return result(why);
     const int injected = fault("cudaGetDeviceCount", cudaErrorUnknown);
     if (injected) return result(static_cast<cudaError_t>(injected));
     *count = static_cast<int>(devices().size());
@@ -183,8 +196,8 @@ cudaError_t cudaGetDeviceCount(int *count)
 
 cudaError_t cudaSetDevice(int device)
 {
-    if (!settings().driver) return result(cudaErrorInsufficientDriver);
-    if (bad_ordinal(device)) return result(devices().empty() ? cudaErrorNoDevice : cudaErrorInvalidDevice);
+    if (const cudaError_t why = no_use()) return result(why);
+    if (bad_ordinal(device)) return result(cudaErrorInvalidDevice);
     const int injected = fault("cudaSetDevice", cudaErrorDevicesUnavailable);
     if (injected) return result(static_cast<cudaError_t>(injected));
     current = device;
@@ -196,7 +209,7 @@ cudaError_t cudaInitDevice(int device, unsigned, unsigned)
 }
 cudaError_t cudaGetDevice(int *device)
 {
-    if (devices().empty()) return result(cudaErrorNoDevice);
+    if (const cudaError_t why = no_use()) return result(why);
     *device = current;
     return cudaSuccess;
 }
