@@ -43,13 +43,14 @@ protected:
     std::mutex lock;
     std::set<int> ordinals;
 
-    /* y = the x of the batch, last row first. `misbehave` may make a call fail. */
-    Behaviour reverses(std::function<mill_status(mill_batch *const *, mill_error *)> misbehave = nullptr)
+    /* y = the x of the batch, last row first; `same`: more columns that are y. `misbehave` may make a call fail. */
+    Behaviour reverses(std::function<mill_status(mill_batch *const *, mill_error *)> misbehave = nullptr, const std::vector<std::string> &same = {})
     {
         Behaviour b;
         b.flags = MILL_ON_DEVICE;
         b.uses = {{"x", "int64"}};
         b.adds = {{"y", "int64"}};
+        for (const std::string &name : same) b.adds.push_back({name, "int64"});
         b.load = [this](mill_replica *r, mill_error *e) -> mill_status {
             mill_replica_device d = MILL_REPLICA_DEVICE_INIT;
             live_replicas++;
@@ -80,7 +81,7 @@ protected:
             mill_buffer_unref(&index);
             mill_replica_set_state(r, nullptr);
         };
-        b.process = [this, misbehave](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out,
+        b.process = [this, misbehave, n = b.adds.size()](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out,
                                       mill_error *e) -> mill_status {
             const int64_t rows = mill_batch_rows(in[0]);
             mill_status st = misbehave ? misbehave(in, e) : MILL_OK;
@@ -103,8 +104,11 @@ protected:
                                     static_cast<const int64_t *>(mill_buffer_data(index)) + (MAX_ROWS - rows),
                                     mill_buffer_data(data), rows, e);
             if (st == MILL_OK) st = mill_column_create(mill_replica_pool(r), v.type, rows, nullptr, nullptr, &data, nullptr, &y, e);
-            if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), rows, 1, &made);
-            if (st == MILL_OK) st = mill_batch_set_column(made, 0, &y);
+            if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), rows, static_cast<int32_t>(n), &made);
+            for (size_t c = 0; c < n && st == MILL_OK; c++) {
+                mill_column *once_more = mill_column_ref(y);
+                st = mill_batch_set_column(made, static_cast<int32_t>(c), &once_more);
+            }
             if (st == MILL_OK) st = mill_emit_batch(out, &made, nullptr, e);
             mill_buffer_unref(&data);
             mill_column_unref(&y);

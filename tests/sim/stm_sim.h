@@ -23,7 +23,8 @@ extern "C" {
 #endif
 
 /* The k-th call from now (k >= 1) of `api` fails once with `code`; k = -1: every call. `api` is the function's name, or a prefix
- * and '*' ("cuda*"): then teardown calls (free, destroy) and queries of errors are not counted. code 0 = the failure usual
+ * and '*' ("cuda*"): then teardown calls (free, destroy) and queries of errors are not counted. Teardown that fails has done its work all the same: what
+ * it tells, as a real one does, is what failed before. code 0 = the failure usual
  * for that function. async: the call succeeds, the k-th *execution* of such work ("kernel", "copy", "memset", "host", a
  * library's name for its work) kills its device with the code. */
 void stm_sim_fault(const char *api, long k, int code, int async);
@@ -36,6 +37,8 @@ long stm_sim_calls(const char *api);
 const char *stm_sim_called(int i);
 /* Bytes and operations that copies moved so far, by direction "h2d", "d2h", "d2d", "p2p", "h2h". */
 void stm_sim_copied(const char *direction, long *copies, long long *bytes);
+/* Waits of streams for a record of an event that a stream, the same or another, had been told to wait for before. */
+long stm_sim_waits_again(void);
 /* Kernels run on a device (position in the machine). */
 long stm_sim_kernels(int device);
 /* Why a device died; "" while it lives. Valid until the next call of the thread. */

@@ -23,6 +23,8 @@ void forget_capture_in_events(Capture *c)
         }
 }
 
+static long waits_again; // under the lock
+
 static Event *event_of(cudaEvent_t handle)
 {
     Event *e = reinterpret_cast<Event *>(handle);
@@ -56,15 +58,14 @@ cudaError_t cudaEventCreate(cudaEvent_t *out) { return cudaEventCreateWithFlags(
 
 cudaError_t cudaEventDestroy(cudaEvent_t handle)
 {
-    const int injected = fault("cudaEventDestroy", cudaErrorUnknown, Call::Quiet);
-    if (injected) return result(static_cast<cudaError_t>(injected));
+    const auto injected = static_cast<cudaError_t>(fault("cudaEventDestroy", cudaErrorUnknown, Call::Quiet));
     Lock l;
     Event *v = event_of(handle);
     if (!v) return result(cudaErrorInvalidResourceHandle);
     live_events().erase(v);
     const cudaError_t sticky = devices()[v->device].sticky;
     delete v;
-    return result(sticky);
+    return result(injected ? injected : sticky);
 }
 
 cudaError_t cudaEventRecordWithFlags(cudaEvent_t handle, cudaStream_t stream, unsigned)
@@ -93,8 +94,17 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t handle, unsigne
     Stream *s = stream_of(stream);
     if (!v || !s) return result(cudaErrorInvalidResourceHandle);
     if (s->capture || v->capture) return result(capture_wait(s, v));
-    if (v->record) enqueue_locked(s, Work{"wait", SIM_SITE("cudaStreamWaitEvent"), nullptr, {}}, {v->record});
+    if (!v->record) return cudaSuccess;
+    enqueue_locked(s, Work{"wait", SIM_SITE("cudaStreamWaitEvent"), nullptr, {}}, {v->record});
+    waits_again += v->record->ordered;
+    v->record->ordered = true;
     return cudaSuccess;
+}
+
+long stm_sim_waits_again(void)
+{
+    Lock l;
+    return waits_again;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t handle)

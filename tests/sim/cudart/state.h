@@ -34,6 +34,7 @@ struct Stream;
 struct Record {
     bool done = false;
     bool wanted = false;                          // lazy mode: somebody waits for it
+    bool ordered = false;                         // of an event: a stream was told to wait for it
     double ms = 0;                                // when it was done
     Stream *stream = nullptr;
     std::vector<std::shared_ptr<Record>> before;  // what it waits for, until it is done
