@@ -49,10 +49,10 @@ function(stm_test name)
   endif()
 endfunction()
 
-# stm_all_cases(sanitizer test...): these leave cases out under a sanitizer (address, thread, any); there each has a second entry, test.all, which does all of them
-# (mt::leaves_out, label slow). To be called before the environment of an entry says what it leaves out.
-function(stm_all_cases sanitizer)
-  if(NOT STEPMILL_SANITIZE OR NOT sanitizer MATCHES "^(any|${STEPMILL_SANITIZE})$")
+# stm_all_cases(where test...): these leave cases out under a sanitizer (address, thread, any), or in every build (every); there each has a second entry, test.all,
+# which does all of them (mt::leaves_out, mt::does_every_case; label slow). To be called before the environment of an entry says what it leaves out.
+function(stm_all_cases where)
+  if(NOT where STREQUAL "every" AND (NOT STEPMILL_SANITIZE OR NOT where MATCHES "^(any|${STEPMILL_SANITIZE})$"))
     return()
   endif()
   foreach(test ${ARGN})

@@ -1,6 +1,6 @@
 /*
- * The near-duplicates pipeline, small, with each call of CUDA, cuBLAS and NCCL failing in turn: the right bytes, or a run that fails with a cause and
- * goes on where it stopped; nothing is left behind and nothing hangs. Under sanitizers some of the calls.
+ * The near-duplicates pipeline, small, with each call of CUDA, cuBLAS and NCCL failing in turn, teardown included, and each piece of work as it runs: the right
+ * bytes, or a run that fails with a cause and goes on where it stopped; nothing is left behind and nothing hangs. Under sanitizers some of the calls.
  */
 #include "near_run.h"
 #include "support/sanitized.h"
@@ -37,12 +37,18 @@ protected:
         for (int i = 0; const char *name = stm_sim_called(i); i++)
             if (strncmp(name, library, strlen(library)) == 0) functions.push_back(name);
         ASSERT_FALSE(functions.empty());
+        each(library, functions, code, false, rounds(1, 23));
+        EXPECT_GT(all[2] + all[3], 0);
+    }
+    /* Calls of these functions, or pieces of such work (@p async), each @p stride-th. */
+    void each(const char *what, const std::vector<std::string> &functions, int code, bool async, long stride)
+    {
         for (const std::string &f : functions) {
             int ends[4] = {};
-            for (long k = 1;; k += leaves_out() ? 23 : 1) {
+            for (long k = 1;; k += stride) {
                 SCOPED_TRACE(testing::Message() << f << " " << k);
                 ASSERT_LT(k, 5000);
-                const int end = point(f.c_str(), k, code);
+                const int end = point(f.c_str(), k, code, async);
                 if (HasFatalFailure() || end < 0) break;
                 ends[end]++;
                 points++;
@@ -53,16 +59,15 @@ protected:
                         ends[1], ends[2], ends[3]);
             for (int i = 0; i < 4; i++) all[i] += ends[i];
         }
-        std::printf("%s: %d points: %d right, %d on the host, %d failed at load, %d later\n", library, points, all[0], all[1],
+        std::printf("%s: %d points: %d right, %d on the host, %d failed at load, %d later\n", what, points, all[0], all[1],
                     all[2], all[3]);
-        EXPECT_GT(all[2] + all[3], 0);
     }
     /* 0 right, 1 right on the host, 2 failed at load, 3 failed later; -1: there is no k-th call. */
-    int point(const char *api, long k, int code)
+    int point(const char *api, long k, int code, bool async)
     {
         NearRun on = kDevices;
         stm_sim_fault_clear();
-        stm_sim_fault(api, k, code, 0);
+        stm_sim_fault(api, k, code, async);
         const mill_run_state state = run("faulty", on, &err);
         const bool fired = stm_sim_fault_fired() != 0;
         int end = 0;
@@ -95,3 +100,25 @@ protected:
 TEST_F(EveryCall, OfCuda) { sweep("cuda", 0); }
 TEST_F(EveryCall, OfCublas) { sweep("cublas", 0); }
 TEST_F(EveryCall, OfNccl) { sweep("nccl", ncclInternalError); }
+
+TEST_F(EveryCall, OfTeardown)
+{
+    const std::vector<std::string> functions = {"cudaFree",        "cudaFreeHost",     "cudaEventDestroy", "cudaStreamDestroy", "cudaGraphExecDestroy", "cudaGraphDestroy",
+                                                "cublasLtDestroy", "ncclCommFinalize", "ncclCommDestroy",  "ncclCommAbort"};
+    for (const std::string &f : functions) {
+        if (f != "ncclCommAbort") { /* there is nothing to abort in a run that goes well */
+            EXPECT_GT(stm_sim_calls(f.c_str()), 0) << f;
+        }
+    }
+    each("teardown", functions, 0, false, does_every_case() ? 1 : rounds(7, 47));
+    EXPECT_EQ(all[0], points) << "what fails when all is done harms nothing";
+}
+
+/* Kernels, copies and collectives that fail as they run; the first two take their device with them. */
+TEST_F(EveryCall, OfWorkThatRuns)
+{
+    const long stride = does_every_case() ? 1 : rounds(5, 47);
+    each("work", {"kernel", "copy", "memset", "gemm"}, cudaErrorIllegalAddress, true, stride);
+    each("work of NCCL", {"nccl"}, ncclInternalError, true, stride);
+    EXPECT_GT(all[3], 0);
+}

@@ -7,6 +7,7 @@
 #include "nccl/stm_sim_nccl.h"
 #include "stm_sim.h"
 #include "support/fail_nth.h"
+#include "support/sanitized.h"
 
 using namespace mt;
 
@@ -133,16 +134,18 @@ TEST_F(SearchFaults, OutOfDeviceMemoryHalvesTheBlocks)
 TEST_F(SearchFaults, EveryNcclCall)
 {
     int right, failed;
-    sweep("nccl*", ncclInternalError, 3, &right, &failed);
-    std::printf("every 3rd NCCL call: %d runs right, %d failed with a cause\n", right, failed);
+    const int stride = does_every_case() ? 1 : 3;
+    sweep("nccl*", ncclInternalError, stride, &right, &failed);
+    std::printf("NCCL calls, 1 in %d: %d runs right, %d failed with a cause\n", stride, right, failed);
     EXPECT_GT(right, 5) << "a communicator that fails is built again";
 }
 
 TEST_F(SearchFaults, EveryCudaCall)
 {
     int right, failed;
-    sweep("cuda*", 0, 13, &right, &failed);
-    std::printf("every 13th CUDA call: %d runs right, %d failed with a cause\n", right, failed);
+    const int stride = does_every_case() ? 1 : 13;
+    sweep("cuda*", 0, stride, &right, &failed);
+    std::printf("CUDA calls, 1 in %d: %d runs right, %d failed with a cause\n", stride, right, failed);
     EXPECT_GT(failed, 10);
 }
 

@@ -26,6 +26,9 @@ constexpr bool kAddressSanitizer = MT_SANITIZED == 1, kThreadSanitizer = MT_SANI
 /** Whether a test that is slow under @p sanitizer (one of the above) leaves cases out. */
 inline bool leaves_out(bool sanitizer = kSanitized) { return sanitizer && getenv("STM_TEST_ALL") == nullptr; }
 
+/** Whether a test that leaves cases out in every build (stm_all_cases(every ...)) does all of them here. */
+inline bool does_every_case() { return getenv("STM_TEST_ALL") != nullptr; }
+
 /** A number of rounds, a size or a stride: fewer under a sanitizer, which looks for what a part of the rounds shows. */
 template <class T>
 T rounds(T all, T few)

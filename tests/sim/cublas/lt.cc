@@ -152,10 +152,10 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t *out)
 }
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t h)
 {
-    if (cublasStatus_t s = enter_blas("cublasLtDestroy", CUBLAS_STATUS_NOT_INITIALIZED, Call::Quiet)) return s;
+    const cublasStatus_t s = enter_blas("cublasLtDestroy", CUBLAS_STATUS_NOT_INITIALIZED, Call::Quiet);
     if (!handles.remove(h)) return CUBLAS_STATUS_NOT_INITIALIZED;
     delete h;
-    return CUBLAS_STATUS_SUCCESS;
+    return s;
 }
 size_t cublasLtGetVersion(void) { return CUBLAS_VERSION; }
 size_t cublasLtGetCudartVersion(void) { return CUDART_VERSION; }

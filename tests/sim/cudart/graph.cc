@@ -237,8 +237,7 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t)
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
-    const int injected = fault("cudaGraphExecDestroy", cudaErrorUnknown, Call::Quiet);
-    if (injected) return result(static_cast<cudaError_t>(injected));
+    const auto injected = static_cast<cudaError_t>(fault("cudaGraphExecDestroy", cudaErrorUnknown, Call::Quiet));
     Lock l;
     Exec *x = reinterpret_cast<Exec *>(exec);
     if (!execs().erase(x)) {
@@ -246,12 +245,11 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
         return result(cudaErrorInvalidValue);
     }
     delete x;
-    return cudaSuccess;
+    return result(injected);
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 {
-    const int injected = fault("cudaGraphDestroy", cudaErrorUnknown, Call::Quiet);
-    if (injected) return result(static_cast<cudaError_t>(injected));
+    const auto injected = static_cast<cudaError_t>(fault("cudaGraphDestroy", cudaErrorUnknown, Call::Quiet));
     Lock l;
     Graph *g = reinterpret_cast<Graph *>(graph);
     if (!graphs().count(g)) {
@@ -259,7 +257,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
         return result(cudaErrorInvalidValue);
     }
     graph_delete(g);
-    return cudaSuccess;
+    return result(injected);
 }
 
 cudaError_t cudaGraphCreate(cudaGraph_t *out, unsigned)

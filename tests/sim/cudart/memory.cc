@@ -172,10 +172,9 @@ static cudaError_t check_pointer_to_free(void *p, cudaMemoryType type, const cha
 // cudaFree and cudaFreeHost wait for the device, as the real ones do in effect. That they had to is a finding all the same.
 static cudaError_t free_now(void *p, cudaMemoryType type, const char *api, const Site &site)
 {
-    const int injected = fault(api, cudaErrorUnknown, Call::Quiet);
-    if (injected) return result(static_cast<cudaError_t>(injected));
+    const auto injected = static_cast<cudaError_t>(fault(api, cudaErrorUnknown, Call::Quiet));
     if (!settings().driver || devices().empty()) return result(cudaErrorNoDevice);
-    if (!p) return cudaSuccess;
+    if (!p) return result(injected);
     int device = 0;
     cudaError_t e = check_pointer_to_free(p, type, api, site, &device);
     if (e) return result(e);
@@ -189,7 +188,7 @@ static cudaError_t free_now(void *p, cudaMemoryType type, const char *api, const
     }
     wait_for(tails);
     release_memory(reinterpret_cast<uintptr_t>(p));
-    return result(sticky_of(device));
+    return result(injected ? injected : sticky_of(device));
 }
 
 int live_allocations(cudaMemoryType type)

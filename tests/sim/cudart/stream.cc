@@ -346,8 +346,7 @@ cudaError_t cudaStreamGetDevice(cudaStream_t handle, int *device)
 // Returns at once; what is queued still runs.
 cudaError_t cudaStreamDestroy(cudaStream_t handle)
 {
-    const int injected = fault("cudaStreamDestroy", cudaErrorUnknown, Call::Quiet);
-    if (injected) return result(static_cast<cudaError_t>(injected));
+    const auto injected = static_cast<cudaError_t>(fault("cudaStreamDestroy", cudaErrorUnknown, Call::Quiet));
     if (!handle || handle == cudaStreamLegacy || handle == cudaStreamPerThread) return result(cudaErrorInvalidResourceHandle);
     Lock l;
     Stream *s = stream_of(handle);
@@ -367,7 +366,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t handle)
         retired().push_back({s->index, s->clock.at(s->index), s->device, nullptr});
         delete s;
     }
-    return result(sticky);
+    return result(injected ? injected : sticky);
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t handle)

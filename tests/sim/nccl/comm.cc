@@ -368,7 +368,7 @@ ncclResult_t ncclCommFinalize(ncclComm_t handle)
 
 ncclResult_t ncclCommDestroy(ncclComm_t handle)
 {
-    if (ncclResult_t e = enter("ncclCommDestroy", ncclInternalError, Call::Quiet)) return e;
+    const ncclResult_t e = enter("ncclCommDestroy", ncclInternalError, Call::Quiet);
     Lock l;
     Comm *c = comm_locked(handle, "ncclCommDestroy");
     if (!c) return ncclInvalidArgument;
@@ -378,19 +378,19 @@ ncclResult_t ncclCommDestroy(ncclComm_t handle)
         if (!wait(50)) waited += 50;
     if (waited >= hang_ms()) finding("hang: ncclCommDestroy waits for operations of rank %d [%s]", c->rank, place(c->last).c_str());
     end_locked(c, "ncclCommDestroy");
-    return ncclSuccess;
+    return e;
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t handle)
 {
-    if (ncclResult_t e = enter("ncclCommAbort", ncclInternalError, Call::Quiet)) return e;
+    const ncclResult_t e = enter("ncclCommAbort", ncclInternalError, Call::Quiet);
     Lock l;
     Comm *c = comm_locked(handle, "ncclCommAbort");
     if (!c) return ncclInvalidArgument;
     c->aborted = true;
     c->late.reset();
     end_locked(c, "ncclCommAbort");
-    return ncclSuccess;
+    return e;
 }
 
 ncclResult_t ncclCommCount(const ncclComm_t handle, int *n)
