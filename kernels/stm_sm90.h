@@ -11,11 +11,12 @@
  *   stm_tma_store_2d(map, src, x, y); stm_tma_store_commit(); stm_tma_store_wait<N>()     before it: stm_fence_async()
  *   stm_registers_more<N>(), stm_registers_fewer<N>()   a warpgroup: N registers a thread from here on, a multiple of 8 from 24 to 256; the first
  *                                     waits until others of the block have let go of enough
- *   stm_wgmma_fence(); stm_wgmma_m64k16<N>(d, a, b, accumulate, T()); stm_wgmma_commit(); stm_wgmma_wait<N>()
+ *   stm_wgmma_fence(); stm_wgmma_m64k16<N>(d, a, b, accumulate, T()); stm_wgmma_commit(); stm_wgmma_wait<N>(); stm_wgmma_keep(d)
  *        a warpgroup: d[64][N] (+)= a[64][16] * b[N][16]^T, N = 8, 16, 32, 64, 128; operands in shared memory, K-major, as
  *        stm_wgmma_desc(p) describes them for rows of 128 bytes with the 128-byte swizzle (tiles aligned to 1024 bytes), and
  *        stm_wgmma_desc_64(p) for rows of 64 bytes with the 64-byte swizzle (512 bytes). The fence comes before the first product and
  *        again after each wait; operands that plain stores or cp.async wrote need stm_fence_async() by who wrote them, then a barrier.
+ *        stm_wgmma_keep: the compiler, which knows nothing of the wait, computes nothing with d ahead of it.
  *        Lane l of warp w holds d[e] = D[16 w + l/4 + 8 (e/2 % 2)][8 (e/4) + 2 (l % 4) + e % 2]; not to be read before the wait. */
 #ifndef STM_KERNELS_STM_SM90_H
 #define STM_KERNELS_STM_SM90_H
@@ -82,6 +83,11 @@ template <int N> __device__ __forceinline__ void stm_registers_fewer() { asm vol
 __device__ __forceinline__ void stm_wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void stm_wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void stm_wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+template <int N> __device__ __forceinline__ void stm_wgmma_keep(float (&d)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
 
 /* The instruction for one N and type: D = the list of registers, A, B, P = the numbers of the operands behind it. */
 #define STM_WGMMA_(N, TYPE, D, A, B, P, ...)                                                                                      \

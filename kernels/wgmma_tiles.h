@@ -248,6 +248,7 @@ static __device__ __forceinline__ void stm_wg_multiply(const stm_wg_plan &p, stm
         stm_wg_advance(p, b);
     }
     stm_wgmma_wait<0>();
+    stm_wgmma_keep(acc);
     stm_wg_let_go(p, *b);
 }
 

@@ -34,6 +34,7 @@ template <int N> inline void stm_registers_fewer()
 inline void stm_wgmma_fence() { stm_sim_wgmma_fence("stm_wgmma_fence"); }
 inline void stm_wgmma_commit() { stm_sim_wgmma_commit(); }
 template <int N> inline void stm_wgmma_wait() { stm_sim_wgmma_wait(N, "stm_wgmma_wait"); }
+template <int N> inline void stm_wgmma_keep(float (&)[N]) {}
 template <int N> inline void stm_wgmma_m64k16(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate, __half)
 {
     static_assert(N == 8 || N == 16 || N == 32 || N == 64 || N == 128, "N is one of 8, 16, 32, 64, 128");
