@@ -22,6 +22,7 @@ struct NearRun {
     int embedders = 0; /* replicas of the encoder, a device each; 0 = on the host */
     const char *on_error = "impute";
     bool fresh = true;
+    bool together = false; /* all on device 0 */
 };
 
 /** @p n texts, of which each fourth is like the first of its four but for its last word; from 17 on every 17th is null. */
@@ -72,12 +73,13 @@ protected:
     {
         const std::string there = dir.path() + "/" + name;
         std::filesystem::create_directories(there);
-        const std::string on = n.gpus > 0 ? "    resources: {gpus: " + std::to_string(n.gpus) + ", share: true}\n" : "";
+        const std::string at = n.together ? ", devices: [0]" : "";
+        const std::string on = n.gpus > 0 ? "    resources: {gpus: " + std::to_string(n.gpus) + ", share: true" + at + "}\n" : "";
         const std::string yaml =
             "stepmill: 1\nname: near-duplicates\nsteps:\n"
             "  docs: {type: read_jsonl, path: ../docs.jsonl, columns: {name: utf8, text: utf8}, batch_size: " +
             std::to_string(batch_) + "}\n  embed: {type: embed_text, from: docs, model: ../model, on_error: " + n.on_error +
-            (n.embedders > 0 ? ", replicas: " + std::to_string(n.embedders) + ", resources: {gpus: 1, share: true, memory: 2MiB}"
+            (n.embedders > 0 ? ", replicas: " + std::to_string(n.embedders) + ", resources: {gpus: 1, share: true, memory: 2MiB" + at + "}"
                              : "") +
             "}\n"
             "  groups:\n    type: deduplicate\n    from: embed\n    threshold: 0.97\n    columns: [name]\n" +
