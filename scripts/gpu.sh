@@ -4,7 +4,7 @@
 #   probe       GPUs, driver, toolkit, Python packages; what will be left out and why
 #   build       build/gpu (not in a bundle)
 #   contract    the contract suites of devices, memory, communication on the GPU
-#   kernels     the kernels' tests on the GPU
+#   kernels     the kernels' tests on the GPU, and how fast each is beside a copy or a product
 #   sanitizer   compute-sanitizer: memcheck, racecheck, synccheck, initcheck; first whether each sees a seeded mistake
 #   ceilings    what the GPU and its link can do at all
 #   engine      E1 to E10 of the goals;  encoder: M1 to M6;  neighbours: K1 to K3; beside PyTorch and sentence-transformers where they are

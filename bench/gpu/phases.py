@@ -114,6 +114,17 @@ def contract(place, rows):
 
 def kernels(place, rows):
     run_tests(place, rows, place.tests()[1])
+    with rows.part("each kernel's speed"):
+        found = place.figures("bench_gpu_operations", timeout=300)
+        best = {}  # product of each type
+        for name, (_, values) in found.items():
+            if name.startswith("linear "):
+                best[name.split()[-1]] = max(best.get(name.split()[-1], []), values, key=lambda v: sorted(v)[len(v) // 2] if v else 0)
+        for name, (unit, values) in found.items():
+            if unit == "TFLOP/s":
+                rows.row(name, values, unit, ("the best product", best[name.split()[-1]]))
+            elif not name.endswith(" copy"):
+                rows.row(name, values, unit, ("a copy", found[name + " copy"][1]))
 
 
 def sanitizer_verdict(text):

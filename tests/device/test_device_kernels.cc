@@ -1,4 +1,5 @@
 /* Kernels that move rows: every form against the reference, through the table of the backend, with guards around the output. */
+#include "device/row_cases.h"
 #include "device/table.h"
 
 #include <numeric>
@@ -20,26 +21,8 @@ std::vector<uint8_t> random_bytes(size_t n, unsigned seed)
 
 TEST_P(RowKernels, Impute)
 {
-    const struct {
-        const char *name;
-        int64_t rows, offset;
-        bool valid, failed;
-    } cases[] = {
-        {"no rows", 0, 0, true, true},
-        {"one row", 1, 0, true, true},
-        {"a row at an odd place", 1, 7, true, true},
-        {"a byte", 8, 0, true, true},
-        {"across bytes", 8, 3, true, true},
-        {"not whole bytes", 61, 5, true, true},
-        {"a word", 64, 0, true, true},
-        {"a word, shifted", 64, 1, true, true},
-        {"past a block", 128 * 8 + 3, 9, true, true},
-        {"nothing was null", 77, 0, false, true},
-        {"all fail", 77, 2, true, false},
-        {"all fail, nothing was null", 77, 0, false, false},
-        {"a large batch", 40000, 13, true, true},
-    };
-    for (const auto &c : cases) {
+    for (const auto &c : mt::kImputeCases) {
+        if (c.use != mt::Check) continue;
         SCOPED_TRACE(c.name);
         const std::vector<uint8_t> valid = random_bytes((c.offset + c.rows + 7) / 8, 1), failed = random_bytes((c.rows + 7) / 8, 2);
         std::vector<uint8_t> want((c.rows + 7) / 8, 0xcc);
@@ -57,27 +40,8 @@ TEST_P(RowKernels, Impute)
 
 TEST_P(RowKernels, Gather)
 {
-    const struct {
-        const char *name;
-        int64_t rows, source, width, shift; /* shift: bytes by which the source is out of line */
-    } cases[] = {
-        {"no rows", 0, 4, 8, 0},
-        {"one byte", 1, 1, 1, 0},
-        {"bytes", 1000, 300, 1, 0},
-        {"int16", 129, 50, 2, 0},
-        {"int32", 128, 50, 4, 0},
-        {"int64", 127, 9, 8, 0},
-        {"16 bytes", 300, 40, 16, 0},
-        {"3 bytes", 77, 10, 3, 0},
-        {"int64 out of line", 55, 9, 8, 4},
-        {"a vector", 40, 17, 1536, 0},
-        {"a vector out of line", 40, 17, 1536, 1},
-        {"17 bytes", 99, 20, 17, 0},
-        {"20 bytes", 99, 20, 20, 0},
-        {"one long row", 1, 2, 100003, 0},
-        {"many rows", 70000, 64, 4, 0},
-    };
-    for (const auto &c : cases) {
+    for (const auto &c : mt::kGatherCases) {
+        if (c.use != mt::Check) continue;
         SCOPED_TRACE(c.name);
         std::mt19937 g(7);
         std::vector<uint8_t> src = random_bytes(c.source * c.width + c.shift, 3), want(c.rows * c.width, 0xcc);
@@ -97,17 +61,8 @@ TEST_P(RowKernels, Gather)
 
 TEST_P(RowKernels, GatherBits)
 {
-    const struct {
-        const char *name;
-        int64_t rows, source, offset;
-        bool has;
-    } cases[] = {{"no rows", 0, 4, 0, true},
-                 {"one", 1, 1, 0, true},
-                 {"seven", 7, 20, 3, true},
-                 {"eight", 8, 20, 5, true},
-                 {"not whole bytes", 1027, 600, 11, true},
-                 {"no source", 100, 50, 0, false}};
-    for (const auto &c : cases) {
+    for (const auto &c : mt::kGatherBitsCases) {
+        if (c.use != mt::Check) continue;
         SCOPED_TRACE(c.name);
         std::mt19937 g(8);
         const std::vector<uint8_t> src = random_bytes((c.offset + c.source + 7) / 8, 4);
@@ -128,20 +83,8 @@ TEST_P(RowKernels, GatherBits)
 
 TEST_P(RowKernels, Compact)
 {
-    const struct {
-        const char *name;
-        int64_t rows;
-        int keep_of_256; /* share of rows kept */
-    } cases[] = {{"no rows", 0, 128},
-                 {"one dropped", 1, 0},
-                 {"one kept", 1, 256},
-                 {"none of a tile", STM_COMPACT_TILE, 0},
-                 {"a tile", STM_COMPACT_TILE, 256},
-                 {"a tile and one", STM_COMPACT_TILE + 1, 200},
-                 {"few", 5000, 3},
-                 {"many", 5000, 250},
-                 {"more tiles than a block has threads", 130 * STM_COMPACT_TILE + 17, 100}};
-    for (const auto &c : cases) {
+    for (const auto &c : mt::kCompactCases) {
+        if (c.use != mt::Check) continue;
         SCOPED_TRACE(c.name);
         std::vector<uint8_t> keep = random_bytes(c.rows, 5);
         for (uint8_t &k : keep) k = k < c.keep_of_256 ? static_cast<uint8_t>(k | 1) : 0;

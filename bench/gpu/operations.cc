@@ -1,17 +1,12 @@
 /*
- * How fast are the encoder's kernels of a device, beside a copy on it?
+ * How fast are the kernels of the encoder, and those that move rows, beside a copy on the device?
  *
- *     bench_kernels [--backend cuda|cpu] [--rounds 7] [--share 1.0] [FILTER]
+ *   bench_gpu_operations [--quick] [FILTER]
  *
- * Runs the cases marked Time of tests/device/token_cases.h whose names contain FILTER; --share takes a part of their rows, to see that all
- * of it runs where nothing can be measured (a simulated device). One JSON object a line, on stdout:
- *
- *     {"name": "token_norm minilm bf16", "value": 2900, "unit": "GB/s", "spread": [2850, 2930],
- *      "denominator": "copy GB/s", "denominator_value": 4100, "ratio": 0.71}
- *
- * GB/s count each byte that must be read or written once; TFLOP/s count multiplications and additions (denominator: the best product of the
- * run in that type). A round queues work for a few milliseconds and waits once; rounds of a kernel and of the copy take turns. Data is
- * random, and buffers take turns so that together they are larger than any L2.
+ * Runs the cases marked Time of tests/device/token_cases.h and row_cases.h whose names contain FILTER, and prints of each `name`, unit and rounds. GB/s
+ * count each byte that must be read or written once; `name copy` is a copy's, in the same rounds. TFLOP/s count multiplications and additions. A round
+ * queues work for a few milliseconds and waits once. Data is random, and buffers take turns so that together they are larger than any L2.
+ * --quick: small, one of each kind, to see that all of it runs where nothing can be measured (a simulated device).
  */
 #include <algorithm>
 #include <cmath>
@@ -20,12 +15,12 @@
 #include <cstring>
 #include <ctime>
 #include <functional>
-#include <map>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "device/token_cases.h"
+#include "bench/gpu/measure.h"
+#include "device/row_cases.h"
 
 extern "C" {
 #include "device/registry.h"
@@ -40,22 +35,16 @@ const size_t kCache = size_t(256) << 20; /* more than the L2 of any device */
 const char *const kNames[] = {"f32", "bf16", "f16"};
 
 struct Options {
-    const char *backend = "cuda", *filter = "";
-    int rounds = 7;
-    double share = 1.0;
+    const char *filter = "";
+    bool quick = false;
+    int rounds() const { return quick ? 1 : 7; }
+    double share() const { return quick ? 1.0 / 4096 : 1.0; }
 };
 
 [[noreturn]] void die(const char *what, const mill_error &err)
 {
-    fprintf(stderr, "bench_kernels: %s: %s\n", what, err.msg);
+    fprintf(stderr, "bench_gpu_operations: %s: %s\n", what, err.msg);
     exit(1);
-}
-
-double now()
-{
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
 /* The device, and memory on it until the case is over. */
@@ -67,7 +56,7 @@ public:
         if (stm_device_open(ops, 0, &dev_, &err) != MILL_OK || stm_stream_open(dev_, &stream_, &err) != MILL_OK)
             die("opening the device", err);
         if (stm_device_enter(dev_, &err) != MILL_OK) die("opening the device", err);
-        copy_bytes_ = std::max<size_t>(size_t(double(kCache) * o.share), 4096);
+        copy_bytes_ = std::max<size_t>(size_t(double(kCache) * o.share()), 4096);
         from_ = take(copy_bytes_), to_ = take(copy_bytes_);
         kept_ = held_.size();
     }
@@ -80,12 +69,12 @@ public:
     Bench(const Bench &) = delete;
     Bench &operator=(const Bench &) = delete;
 
-    int64_t part(int64_t rows) const { return std::max<int64_t>(1, int64_t(double(rows) * o.share)); }
+    int64_t part(int64_t rows) const { return std::max<int64_t>(1, int64_t(double(rows) * o.share())); }
     void *stream() const { return stm_stream_native(stream_); }
     void check(mill_status st, const char *what)
     {
         if (st != MILL_OK) {
-            fprintf(stderr, "bench_kernels: %s: status %d\n", what, int(st));
+            fprintf(stderr, "bench_gpu_operations: %s: status %d\n", what, int(st));
             exit(1);
         }
     }
@@ -125,47 +114,36 @@ public:
     /* Sets of buffers that together pass the caches. */
     int sets(double bytes) const
     {
-        return int(std::min(8.0, std::max(1.0, std::ceil(double(kCache) * o.share / std::max(bytes, 1.0)))));
+        return int(std::min(8.0, std::max(1.0, std::ceil(double(kCache) * o.share() / std::max(bytes, 1.0)))));
     }
 
-    /* `queue(i)` queues the work once, on set i; `amount` of it makes the unit. */
-    void measure(const std::string &name, double amount, const char *unit, double copied, const std::function<void(int)> &queue)
+    /* `queue(i)` queues the work once, on set i; `amount` of it makes the unit: bytes, or operations. */
+    void measure(const std::string &name, double amount, bool bytes, const std::function<void(int)> &queue)
     {
-        std::vector<double> ours, copies;
-        const double once = seconds(1, queue);
-        const int times = int(std::min(1000.0, std::max(1.0, 5e-3 / std::max(once, 1e-7))));
-        for (int r = 0; r < 3; r++) seconds(times, queue);
-        for (int r = 0; r < o.rounds; r++) {
-            ours.push_back(amount * times / seconds(times, queue));
-            copies.push_back(2.0 * double(copy_bytes_) / seconds(1, [&](int) {
-                                 check(stm_stream_copy(stream_, to_, from_, copy_bytes_, nullptr), "copying");
-                             }));
+        double ours[ROUNDS_MOST], copies[ROUNDS_MOST];
+        const int times = int(std::min(1000.0, std::max(1.0, o.quick ? 1.0 : 5e-3 / std::max(took(1, queue), 1e-7))));
+        for (int r = o.quick ? 0 : -3; r < o.rounds(); r++) {
+            const double our = amount * times / took(times, queue) * (bytes ? 1e-9 : 1e-12);
+            const double copy = 2e-9 * double(copy_bytes_) / took(1, [&](int) {
+                                    check(stm_stream_copy(stream_, to_, from_, copy_bytes_, nullptr), "copying");
+                                });
+            if (r >= 0) ours[r] = our, copies[r] = copy;
         }
-        std::sort(ours.begin(), ours.end());
-        std::sort(copies.begin(), copies.end());
-        const size_t n = ours.size();
-        const double value = ours[n / 2], other = copied > 0 ? copied : copies[n / 2];
-        printf("{\"name\": \"%s\", \"value\": %.5g, \"unit\": \"%s\", \"spread\": [%.5g, %.5g], \"denominator\": \"%s\", "
-               "\"denominator_value\": %.5g, \"ratio\": %.4g}\n",
-               name.c_str(), value / 1e9 / (copied > 0 ? 1e3 : 1), unit, ours[n / 4] / 1e9 / (copied > 0 ? 1e3 : 1),
-               ours[n - 1 - n / 4] / 1e9 / (copied > 0 ? 1e3 : 1), copied > 0 ? "best product TFLOP/s" : "copy GB/s",
-               other / 1e9 / (copied > 0 ? 1e3 : 1), value / other);
-        fflush(stdout);
-        last = value;
+        print_figure(name.c_str(), bytes ? "GB/s" : "TFLOP/s", ours, o.rounds());
+        if (bytes) print_figure((name + " copy").c_str(), "GB/s", copies, o.rounds());
     }
 
     const Options &o;
     const stm_kernels *kernels;
-    double last = 0; /* what was measured last, per second */
 
 private:
-    double seconds(int times, const std::function<void(int)> &queue)
+    double took(int times, const std::function<void(int)> &queue)
     {
         check(stm_stream_sync(stream_, nullptr), "waiting");
-        const double begin = now();
+        const double begin = seconds();
         for (int i = 0; i < times; i++) queue(i);
         check(stm_stream_sync(stream_, nullptr), "the work");
-        return now() - begin;
+        return seconds() - begin;
     }
     void release(size_t to)
     {
@@ -208,7 +186,7 @@ void norms(Bench &b, const NormCase &c, stm_real type)
         a.type = type, a.eps = 1e-12f, a.rows = rows, a.dim = a.ldx = a.ldy = a.ldo = c.dim;
         sets.push_back(a);
     }
-    b.measure(name, bytes, "GB/s", 0,
+    b.measure(name, bytes, true,
               [&](int i) { b.check(b.kernels->token_norm(&sets[size_t(i) % sets.size()], b.stream()), "token_norm"); });
     b.release();
 }
@@ -223,7 +201,7 @@ void gelus(Bench &b, const GeluCase &c, stm_real type)
     float *bias = static_cast<float *>(b.values(STM_F32, c.cols));
     for (int i = 0; i < b.sets(bytes); i++)
         sets.push_back({b.values(type, rows * c.cols), bias, type, c.kind, rows, c.cols, c.cols});
-    b.measure(name, bytes, "GB/s", 0,
+    b.measure(name, bytes, true,
               [&](int i) { b.check(b.kernels->token_gelu(&sets[size_t(i) % sets.size()], b.stream()), "token_gelu"); });
     b.release();
 }
@@ -233,7 +211,7 @@ std::vector<int32_t> documents(const Bench &b, const std::vector<int32_t> &lengt
 {
     std::vector<int32_t> s = {0};
     for (int64_t t = 0; t < b.part(times); t++)
-        for (int32_t n : lengths) s.push_back(s.back() + n);
+        for (int32_t n : lengths) s.push_back(s.back() + (b.o.quick ? std::min(n, 16) : n));
     return s;
 }
 
@@ -250,7 +228,7 @@ void pools(Bench &b, const PoolCase &c, stm_real type)
         sets.push_back({b.values(type, starts.back() * c.dim), b.put(starts),
                         static_cast<float *>(b.take(size_t(docs * c.dim) * 4)), type, docs, c.dim, c.dim, c.first_row,
                         c.normalize});
-    b.measure(name, bytes, "GB/s", 0,
+    b.measure(name, bytes, true,
               [&](int i) { b.check(b.kernels->token_pool(&sets[size_t(i) % sets.size()], b.stream()), "token_pool"); });
     b.release();
 }
@@ -261,14 +239,11 @@ void converts(Bench &b, const ConvertCase &c, stm_real to)
     if (c.use != Time || name.empty() || to == STM_F32) return;
     const int64_t n = b.part(c.count);
     const stm_convert_args a = {b.values(STM_F32, n), b.take(size_t(n) * 2), STM_F32, to, n};
-    b.measure(name, double(n) * 6, "GB/s", 0, [&](int) { b.check(b.kernels->convert(&a, b.stream()), "convert"); });
+    b.measure(name, double(n) * 6, true, [&](int) { b.check(b.kernels->convert(&a, b.stream()), "convert"); });
     b.release();
 }
 
-/* The best product so far, FLOP/s by type. */
-using Best = std::map<int, double>;
-
-void linears(Bench &b, stm_linear *l, const LinearCase &c, stm_real type, Best *best)
+void linears(Bench &b, stm_linear *l, const LinearCase &c, stm_real type)
 {
     const std::string name = named(b, "linear", c.name, type);
     if (c.use != Time || name.empty()) return;
@@ -280,15 +255,13 @@ void linears(Bench &b, stm_linear *l, const LinearCase &c, stm_real type, Best *
         sets.push_back({b.values(type, m * c.k), b.values(type, c.n * c.k), c.bias ? b.values(type, c.n) : nullptr,
                         b.take(size_t(m * c.n) * size), type, c.act, m, c.n, c.k, c.k, c.k, c.n});
     mill_error err = {};
-    const double other = (*best)[type] > 0 ? (*best)[type] : 1e12; /* the first is beside 1 TFLOP/s */
-    b.measure(name, flops, "TFLOP/s", other, [&](int i) {
+    b.measure(name, flops, false, [&](int i) {
         if (b.kernels->linear(l, &sets[size_t(i) % sets.size()], b.stream(), &err) != MILL_OK) die(name.c_str(), err);
     });
-    (*best)[type] = std::max((*best)[type], b.last);
     b.release();
 }
 
-void attentions(Bench &b, const AttentionCase &c, stm_real type, Best *best)
+void attentions(Bench &b, const AttentionCase &c, stm_real type)
 {
     const std::string name = named(b, "token_attention", c.name, type);
     if (c.use != Time || name.empty()) return;
@@ -306,9 +279,72 @@ void attentions(Bench &b, const AttentionCase &c, stm_real type, Best *best)
                         b.put(tiles), int64_t(tiles.size()), rows, c.heads, c.dim, 1.0f / std::sqrt(float(c.dim)), 3 * width,
                         width});
     }
-    const double other = (*best)[type] > 0 ? (*best)[type] : 1e12;
-    b.measure(name, flops, "TFLOP/s", other,
+    b.measure(name, flops, false,
               [&](int i) { b.check(b.kernels->token_attention(&sets[size_t(i) % sets.size()], b.stream()), "token_attention"); });
+    b.release();
+}
+
+/* Kernels that move rows, which know no types: "kernel case". */
+std::string named(const Bench &b, const char *kernel, const char *name)
+{
+    const std::string s = std::string(kernel) + " " + name;
+    return s.find(b.o.filter) != std::string::npos ? s : "";
+}
+
+/* Rows 0 .. n-1 in random order. */
+std::vector<int64_t> shuffled(int64_t n)
+{
+    std::vector<int64_t> v(static_cast<size_t>(n));
+    std::mt19937_64 g(3);
+    for (int64_t i = 0; i < n; i++) v[size_t(i)] = i;
+    std::shuffle(v.begin(), v.end(), g);
+    return v;
+}
+
+void imputes(Bench &b, const ImputeCase &c)
+{
+    const std::string name = named(b, "impute", c.name);
+    if (c.use != Time || name.empty()) return;
+    const int64_t rows = b.part(c.rows), bytes = (c.offset + rows + 7) / 8;
+    const auto *valid = static_cast<const uint8_t *>(b.values(STM_F32, bytes / 4 + 1)), *failed = static_cast<const uint8_t *>(b.values(STM_F32, bytes / 4 + 1));
+    const stm_impute_args a = {valid, c.offset, failed, static_cast<uint8_t *>(b.take(size_t(bytes))), rows};
+    b.measure(name, double(bytes) * 3, true, [&](int) { b.check(b.kernels->impute(&a, b.stream()), "impute"); });
+    b.release();
+}
+
+void gathers(Bench &b, const GatherCase &c)
+{
+    const std::string name = named(b, "gather", c.name);
+    if (c.use != Time || name.empty()) return;
+    const int64_t rows = b.part(c.rows);
+    const stm_gather_args a = {b.values(STM_F32, rows * c.width / 4), b.put(shuffled(rows)), b.take(size_t(rows * c.width)), rows, c.width};
+    b.measure(name, double(rows) * double(2 * c.width + 8), true, [&](int) { b.check(b.kernels->gather(&a, b.stream()), "gather"); });
+    b.release();
+}
+
+void gathers_bits(Bench &b, const GatherBitsCase &c)
+{
+    const std::string name = named(b, "gather_bits", c.name);
+    if (c.use != Time || name.empty()) return;
+    const int64_t rows = b.part(c.rows);
+    const auto *bits = static_cast<const uint8_t *>(b.values(STM_F32, (c.offset + rows) / 32 + 1));
+    const stm_gather_bits_args a = {bits, c.offset, b.put(shuffled(rows)), static_cast<uint8_t *>(b.take(size_t(rows / 8 + 1))), rows};
+    b.measure(name, double(rows) * (8 + 2.0 / 8), true, [&](int) { b.check(b.kernels->gather_bits(&a, b.stream()), "gather_bits"); });
+    b.release();
+}
+
+void compacts(Bench &b, const CompactCase &c)
+{
+    const std::string name = named(b, "compact", c.name);
+    if (c.use != Time || name.empty()) return;
+    const int64_t rows = b.part(c.rows);
+    std::vector<uint8_t> keep(static_cast<size_t>(rows));
+    std::mt19937 g(4);
+    double kept = 0;
+    for (uint8_t &k : keep) kept += k = int(g() % 256) < c.keep_of_256;
+    const stm_compact_args a = {b.put(keep), static_cast<int64_t *>(b.take(size_t(rows) * 8)), static_cast<int64_t *>(b.take(8)), rows,
+                                b.take(stm_compact_scratch_bytes(rows))};
+    b.measure(name, double(rows) + 8 * kept, true, [&](int) { b.check(b.kernels->compact(&a, b.stream()), "compact"); });
     b.release();
 }
 
@@ -319,41 +355,32 @@ int main(int argc, char **argv)
     Options o;
     const stm_device_ops *ops = nullptr;
     mill_error err = {};
-    int32_t n = 0;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--backend") && i + 1 < argc)
-            o.backend = argv[++i];
-        else if (!strcmp(argv[i], "--rounds") && i + 1 < argc)
-            o.rounds = std::max(1, atoi(argv[++i]));
-        else if (!strcmp(argv[i], "--share") && i + 1 < argc)
-            o.share = atof(argv[++i]);
-        else if (argv[i][0] != '-')
+        if (!strcmp(argv[i], "--quick"))
+            o.quick = true;
+        else
             o.filter = argv[i];
-        else {
-            fprintf(stderr, "usage: bench_kernels [--backend cuda|cpu] [--rounds 7] [--share 1.0] [FILTER]\n");
-            return 64;
-        }
     }
-    if (stm_backend_find(o.backend, &ops, &err) != MILL_OK || ops->count(&n, &err) != MILL_OK) die(o.backend, err);
-    if (n == 0) {
-        fprintf(stderr, "bench_kernels: %s shows no device\n", o.backend);
-        return 1;
-    }
+    if (stm_backend_find("cuda", &ops, &err) != MILL_OK) die("the CUDA module", err);
     Bench b(o, ops);
-    Best best;
     stm_linear *l = nullptr;
     const size_t room = size_t(32) << 20;
     const stm_linear_opts how = {false, b.take(room), room};
     b.keep();
     if (b.kernels->linear_open(&how, &l, &err) != MILL_OK) die("products", err);
     for (stm_real type : {STM_BF16, STM_F16, STM_F32}) {
-        for (const LinearCase &c : kLinearCases) linears(b, l, c, type, &best);
-        for (const AttentionCase &c : kAttentionCases) attentions(b, c, type, &best);
+        for (const LinearCase &c : kLinearCases) linears(b, l, c, type);
+        for (const AttentionCase &c : kAttentionCases) attentions(b, c, type);
         for (const NormCase &c : kNormCases) norms(b, c, type);
         for (const GeluCase &c : kGeluCases) gelus(b, c, type);
         for (const PoolCase &c : kPoolCases) pools(b, c, type);
         for (const ConvertCase &c : kConvertCases) converts(b, c, type);
+        if (o.quick) break;
     }
+    for (const ImputeCase &c : kImputeCases) imputes(b, c);
+    for (const GatherCase &c : kGatherCases) gathers(b, c);
+    for (const GatherBitsCase &c : kGatherBitsCases) gathers_bits(b, c);
+    for (const CompactCase &c : kCompactCases) compacts(b, c);
     b.kernels->linear_close(&l);
     return 0;
 }
