@@ -38,6 +38,7 @@ struct NodeState {
     int64_t *consumed; /* [lanes] rows */
     int64_t *items;    /* [lanes] */
     int64_t *covered;  /* [roots] of the last item, ordered nodes */
+    int64_t *finished; /* [roots] terminals: rows that are done with here */
     uint64_t sum;      /* unordered: of hashes of rows */
     int64_t ends;
     int32_t sent;        /* roots: batches */
@@ -77,15 +78,19 @@ public:
             fail("graph refused: %s", err.msg);
             return;
         }
-        std::vector<int> space;
         std::vector<int32_t> width;
         for (size_t i = 0; i < g.size(); i++) {
             const stm_flow_stream *stream = stm_flow_stream_of(flow_, (int32_t)i);
-            space.push_back(stream->key_space);
+            space_.push_back(stream->key_space);
             width.push_back(stream->key_width);
         }
-        x_ = expect(g, space, width);
+        x_ = expect(g, space_, width);
         roots_ = stm_flow_roots(flow_);
+        fed_by_.resize(g.size());
+        for (size_t i = 0; i < g.size(); i++) {
+            if (g[i].in.empty()) fed_by_[i] = uint64_t(1) << stm_flow_root_of(flow_, (int32_t)i);
+            for (auto &e : g[i].in) fed_by_[i] |= fed_by_[(size_t)e.from];
+        }
         edges_.resize(g.size());
         shapes_.resize(g.size());
         for (size_t i = 0; i < g.size(); i++) {
@@ -102,6 +107,7 @@ public:
             s_[i].consumed = (int64_t *)stm_calloc(lanes * 8);
             s_[i].items = (int64_t *)stm_calloc(lanes * 8);
             s_[i].covered = (int64_t *)stm_calloc((size_t)roots_ * 8);
+            s_[i].finished = (int64_t *)stm_calloc((size_t)roots_ * 8);
             if (g[i].kind == STM_NODE_READER) stm_credit_pause(flow_, stm_flow_root_of(flow_, (int32_t)i), true);
         }
         grants_in_a_row_ = (int32_t *)stm_calloc(sizeof(int32_t));
@@ -115,6 +121,7 @@ public:
             stm_free(s_[i].consumed);
             stm_free(s_[i].items);
             stm_free(s_[i].covered);
+            stm_free(s_[i].finished);
             stm_free(s_[i].stored);
         }
         stm_free(s_);
@@ -195,10 +202,17 @@ public:
         if (a.kind == TAKE) take(a.node, a.replica);
         if (a.kind == DELIVER) deliver(a.node, a.replica);
         for (int32_t r = 0; r < roots_; r++) {
-            int64_t live = stm_credit_admitted(flow_, r) - stm_credit_completed(flow_, r);
-            int64_t bound = g_[(size_t)stm_flow_root_node(flow_, r)].credit + stm_credit_largest_grant(flow_, r);
+            const int32_t root = stm_flow_root_node(flow_, r);
+            const int64_t sent = s_[root].rows, live = sent - finished(r);
+            const int64_t bound = g_[(size_t)root].credit + stm_credit_largest_grant(flow_, r);
             if (live > bound) fail("%lld rows of root %d are live, bound %lld", (long long)live, (int)r, (long long)bound);
             if (live < 0) fail("more rows of root %d are completed than were sent", (int)r);
+            if (stm_credit_admitted(flow_, r) != sent)
+                fail("root %d counts %lld of %lld rows that it sent", (int)r, (long long)stm_credit_admitted(flow_, r),
+                     (long long)sent);
+            if (stm_credit_completed(flow_, r) != finished(r))
+                fail("root %d counts %lld of %lld rows that are done", (int)r, (long long)stm_credit_completed(flow_, r),
+                     (long long)finished(r));
         }
     }
 
@@ -280,6 +294,16 @@ private:
             }
         }
         return h;
+    }
+
+    /* Rows of a root that every terminal which it leads to, and which is not cut away, is done with. */
+    int64_t finished(int32_t root) const
+    {
+        int64_t least = s_[stm_flow_root_node(flow_, root)].rows;
+        for (size_t i = 0; i < g_.size(); i++)
+            if (g_[i].kind == STM_NODE_TERMINAL && !s_[i].closed && (fed_by_[i] >> root & 1))
+                least = std::min(least, s_[i].finished[root]);
+        return least;
     }
 
     /* Rows of the next batch of a root; -1 = it has sent its end, or its stream is not stored yet. */
@@ -470,6 +494,7 @@ private:
         Replica &p = s_[i].replicas[replica];
         if (n.kind == STM_NODE_TERMINAL) {
             auto reader = reader_of_.find(i);
+            for (int32_t r = 0; r < roots_; r++) s_[i].finished[r] = std::max(s_[i].finished[r], p.out->covered[r]);
             stm_credit_return(flow_, i, p.out);
             bool end = p.out->end;
             if (reader != reader_of_.end() && g_[(size_t)reader->second].source >= 0) {
@@ -562,6 +587,12 @@ private:
             if (n.unordered && n.kind != STM_NODE_TERMINAL) continue;
             if (b->covered[r] < s.covered[r]) fail("'%s': coverage goes back", name);
             s.covered[r] = b->covered[r];
+            const size_t root = (size_t)stm_flow_root_node(flow_, r), next = at + keys.size();
+            const bool own_keys =
+                !n.unordered && n.mode != STM_INPUT_EACH && g_[root].kind == STM_NODE_GENERATOR && space_[i] == space_[root];
+            if (own_keys && next < want.size() && want[next].key[0] < b->covered[r])
+                fail("'%s': %lld rows are said to be done, and row %lld comes later", name, (long long)b->covered[r],
+                     (long long)want[next].key[0]);
         }
     }
 
@@ -638,6 +669,8 @@ private:
     NodeState *s_ = nullptr;
     int32_t *grants_in_a_row_ = nullptr;
     int32_t roots_ = 0;
+    std::vector<int> space_;
+    std::vector<uint64_t> fed_by_; /* per node: the roots whose rows reach it */
     Expected x_;
     std::vector<std::vector<Edge>> edges_;
     std::map<int, int> reader_of_;
