@@ -104,27 +104,68 @@ static bool read_module(void *user, const char *key, size_t key_bytes, stm_json_
     return false;
 }
 
+typedef struct pooling_modes {
+    bool mean, cls;
+    char other[64]; /* one that is not supported; empty = none */
+} pooling_modes;
+
+static void add_mode(pooling_modes *m, const char *mode)
+{
+    if (strcmp(mode, "mean") == 0)
+        m->mean = true;
+    else if (strcmp(mode, "cls") == 0)
+        m->cls = true;
+    else
+        snprintf(m->other, sizeof m->other, "%s", mode);
+}
+
+static bool read_mode(void *user, const char *key, size_t key_bytes, stm_json_value v)
+{
+    const char *mode = stm_json_text(v, NULL);
+
+    (void)key, (void)key_bytes;
+    add_mode(user, mode != NULL ? mode : "that is no text");
+    return true;
+}
+
+/* One key with a mode or a list of them, or, as written until 2025, a switch for each mode. None at all is the mean. */
+static pooling_modes read_modes(stm_json_value root)
+{
+    static const char *const switches[][2] = {{"pooling_mode_mean_tokens", "mean"},
+                                              {"pooling_mode_cls_token", "cls"},
+                                              {"pooling_mode_max_tokens", "max"},
+                                              {"pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens"},
+                                              {"pooling_mode_weightedmean_tokens", "weightedmean"},
+                                              {"pooling_mode_lasttoken", "lasttoken"}};
+    const stm_json_value mode = stm_json_get(root, "pooling_mode");
+    pooling_modes m = {0};
+
+    if (stm_json_kind_of(mode) == STM_JSON_ARRAY)
+        stm_json_each(mode, read_mode, &m);
+    else if (stm_json_kind_of(mode) != STM_JSON_NONE)
+        read_mode(&m, NULL, 0, mode);
+    else
+        for (size_t i = 0; i < sizeof switches / sizeof *switches; i++)
+            if (stm_json_bool(stm_json_get(root, switches[i][0]), false)) add_mode(&m, switches[i][1]);
+    m.mean = m.mean || !m.cls;
+    return m;
+}
+
 static mill_status read_pooling(const char *dir, const char *module, stm_encoder_config *c, mill_error *err)
 {
-    static const char *const others[] = {"pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens",
-                                         "pooling_mode_weightedmean_tokens", "pooling_mode_lasttoken"};
     char path[PATH], name[512];
     stm_json *doc = NULL;
     mill_status st;
 
     snprintf(name, sizeof name, "%s/config.json", module);
     if ((st = open_in(dir, name, true, path, &doc, err)) != MILL_OK) return st == MILL_ERR_NOT_FOUND ? MILL_OK : st;
-    const stm_json_value root = stm_json_root(doc);
-    const bool cls = stm_json_bool(stm_json_get(root, "pooling_mode_cls_token"), false);
-    const bool mean = stm_json_bool(stm_json_get(root, "pooling_mode_mean_tokens"), false);
-    for (size_t i = 0; i < sizeof others / sizeof *others && st == MILL_OK; i++)
-        if (stm_json_bool(stm_json_get(root, others[i]), false))
-            st = mill_fail(err, MILL_ERR_UNSUPPORTED, "%s: %s is not supported; mean and cls are", path, others[i]);
-    if (st == MILL_OK && cls == mean)
-        st = mill_fail(err, MILL_ERR_UNSUPPORTED, "%s: exactly one of mean and cls pooling must be set", path);
-    if (st == MILL_OK) c->pooling = cls ? MILL_POOLING_CLS : MILL_POOLING_MEAN;
+    const pooling_modes m = read_modes(stm_json_root(doc));
     stm_json_close(&doc);
-    return st;
+    if (m.other[0] != '\0')
+        return mill_fail(err, MILL_ERR_UNSUPPORTED, "%s: the pooling mode %s is not supported; mean and cls are", path, m.other);
+    if (m.mean && m.cls) return mill_fail(err, MILL_ERR_UNSUPPORTED, "%s: mean and cls pooling together are not supported", path);
+    c->pooling = m.cls ? MILL_POOLING_CLS : MILL_POOLING_MEAN;
+    return MILL_OK;
 }
 
 static mill_status read_modules(const char *dir, stm_encoder_config *c, mill_error *err)

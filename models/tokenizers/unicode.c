@@ -41,6 +41,12 @@ static const range accent_differs[] = {
     {0x1e023, 0x1e024}, {0x1e026, 0x1e02a}, {0x1e08f, 0x1e08f}, {0x1e130, 0x1e136}, {0x1e2ae, 0x1e2ae}, {0x1e2ec, 0x1e2ef},
     {0x1e4ec, 0x1e4ef}, {0x1e944, 0x1e94a},
 };
+static const range class_is_newer[] = {
+    /* than the reference's order of marks, which leaves these where they stand */
+    {0x7fd, 0x7fd},     {0x898, 0x8d3},     {0x9fe, 0x9fe},     {0xc3c, 0xc3c},     {0xd3b, 0xd3c},     {0xeba, 0xeba},
+    {0x1715, 0x1715},   {0x1abf, 0x1ace},   {0x1df6, 0x1dfa},   {0xa82c, 0xa82c},   {0x10d24, 0x10f85}, {0x11070, 0x11070},
+    {0x1133b, 0x1133b}, {0x1145e, 0x1145e}, {0x11839, 0x11a99}, {0x11d42, 0x11f42}, {0x16ff0, 0x16ff1}, {0x1e08f, 0x1e4ef},
+};
 static const struct {
     uint32_t first, last;
     int32_t delta;
@@ -118,7 +124,12 @@ bool stm_char_is_word(uint32_t c)
     }
 }
 
-uint8_t stm_char_class(uint32_t c) { return (uint8_t)utf8proc_get_property((utf8proc_int32_t)c)->combining_class; }
+uint8_t stm_char_class(uint32_t c)
+{
+    const uint8_t class = (uint8_t)utf8proc_get_property((utf8proc_int32_t)c)->combining_class;
+
+    return class != 0 && WITHIN(class_is_newer, c) ? 0 : class;
+}
 
 int stm_char_decompose(uint32_t c, uint32_t *out)
 {

@@ -17,6 +17,7 @@ typedef struct encode_state {
     int32_t n, room;
     int32_t chars; /* of the word, kept or not */
     int32_t bytes; /* of the word, kept */
+    int32_t fixed; /* of them, which no mark that follows goes in front of */
     char word[WORD_BYTES + 4];
 } encode_state;
 
@@ -72,7 +73,7 @@ static void end_word(encode_state *s)
             at += used;
         }
     }
-    s->bytes = 0;
+    s->bytes = s->fixed = 0;
 }
 
 /* Characters with a combining class keep canonical order behind the one they belong to. */
@@ -82,7 +83,7 @@ static void sort_mark(encode_state *s, int32_t start, uint8_t class)
     const int32_t n = s->bytes - start;
     int32_t at = start;
 
-    while (at > 0) {
+    while (at > s->fixed) {
         int32_t before = at - 1;
         int64_t pos;
         while (before > 0 && ((uint8_t)s->word[before] & 0xc0) == 0x80) before--;
@@ -116,7 +117,10 @@ static void add_parts(encode_state *s, uint32_t c)
     const int n = tok->strip_accents ? stm_char_decompose(c, parts) : 1;
 
     for (int i = 0; i < n; i++) {
-        if (tok->strip_accents && stm_char_is_accent(parts[i])) continue;
+        if (tok->strip_accents && stm_char_is_accent(parts[i])) {
+            if (stm_char_class(parts[i]) == 0) s->fixed = s->bytes; /* order was made with it in place */
+            continue;
+        }
         const int m = tok->lowercase ? stm_char_lower(parts[i], lower) : (lower[0] = parts[i], 1);
         for (int j = 0; j < m; j++) {
             if (stm_char_is_space(lower[j])) {
@@ -210,7 +214,6 @@ static void encode_text(encode_state *s, const char *text, int64_t bytes)
         }
         at++;
     }
-    end_word(s);
 }
 
 int32_t stm_wordpiece_encode(const stm_wordpiece *tok, const char *text, int64_t bytes, int32_t max, int32_t *ids)
@@ -219,9 +222,11 @@ int32_t stm_wordpiece_encode(const stm_wordpiece *tok, const char *text, int64_t
     encode_state s; /* word is written before it is read */
 
     s.tok = tok, s.ids = ids + info->n_before, s.n = 0, s.room = max - info->n_before - info->n_after;
-    s.chars = 0, s.bytes = 0;
+    s.chars = s.bytes = s.fixed = 0;
     memcpy(ids, tok->before, (size_t)info->n_before * sizeof *ids);
+    if (tok->prompt != NULL) encode_text(&s, tok->prompt, (int64_t)tok->prompt_bytes);
     encode_text(&s, text, bytes);
+    end_word(&s);
     memcpy(s.ids + s.n, tok->after, (size_t)info->n_after * sizeof *ids);
     return info->n_before + s.n + info->n_after;
 }

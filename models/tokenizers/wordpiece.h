@@ -22,11 +22,13 @@ typedef struct stm_wordpiece_info {
     int32_t max_tokens;        /* what the files say a text is cut to, with the ids around it; 0 = nothing */
 } stm_wordpiece_info;
 
-/** Read tokenizer.json, or else vocab.txt with tokenizer_config.json, of the model folder @p dir.
+/** Read tokenizer.json, or else vocab.txt, with tokenizer_config.json, of the model folder @p dir, and what sentence-transformers does to
+ *  texts before: lower case (sentence_bert_config.json) and the default prompt (config_sentence_transformers.json).
  *  MILL_ERR_UNSUPPORTED for another kind of tokenizer, naming it. */
 mill_status stm_wordpiece_open(const char *dir, stm_wordpiece **out, mill_error *err);
-/** From bytes; @p name stands in messages. @p config of the second may be NULL. */
-mill_status stm_wordpiece_from_json(const char *json, size_t bytes, const char *name, stm_wordpiece **out, mill_error *err);
+/** From bytes; @p name stands in messages. @p config, that of tokenizer_config.json, may be NULL. */
+mill_status stm_wordpiece_from_json(const char *json, size_t bytes, const char *config, size_t config_bytes, const char *name,
+                                    stm_wordpiece **out, mill_error *err);
 mill_status stm_wordpiece_from_vocab(const char *vocab, size_t bytes, const char *config, size_t config_bytes, const char *name,
                                      stm_wordpiece **out, mill_error *err);
 void stm_wordpiece_close(stm_wordpiece **tok);

@@ -19,6 +19,8 @@ struct stm_wordpiece {
     stm_vocabulary vocabulary;
     char *prefix; /* "##" */
     size_t prefix_bytes;
+    char *prompt; /* in front of every text; NULL = none */
+    size_t prompt_bytes;
     int32_t unknown;
     int32_t word_max; /* characters; longer words are unknown */
     bool clean, split_cjk, strip_accents, lowercase;

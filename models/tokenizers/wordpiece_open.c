@@ -14,8 +14,11 @@ typedef struct reader {
     const char *name;
     mill_error *err;
     mill_status status;
-    bool seen_text;          /* template: the text has been met */
-    stm_json_value specials; /* template: special_tokens */
+    bool seen_text; /* template: the text has been met */
+    bool seen_normalizer;
+    bool lower_first;                            /* before anything else, and besides */
+    enum { STRIP_AS_CASE, STRIP, KEEP } accents; /* as case: stripped where letters are made small */
+    stm_json_value specials;                     /* template: special_tokens */
 } reader;
 
 static bool bad(reader *r, mill_status status, const char *what, const char *which)
@@ -193,6 +196,8 @@ static int longest_first(const void *a, const void *b)
 static mill_status finish(reader *r, bool ok, stm_wordpiece **out)
 {
     if (ok) {
+        r->tok->strip_accents = r->accents == STRIP_AS_CASE ? r->tok->lowercase : r->accents == STRIP;
+        r->tok->lowercase = r->tok->lowercase || r->lower_first; /* which leaves accents alone */
         if (r->tok->n_specials > 1) qsort(r->tok->specials, r->tok->n_specials, sizeof *r->tok->specials, longest_first);
         stm_wordpiece_prepare(r->tok);
         *out = r->tok;
@@ -202,45 +207,91 @@ static mill_status finish(reader *r, bool ok, stm_wordpiece **out)
     return r->status;
 }
 
-static bool read_json(reader *r, stm_json_value root)
+static int accents_of(stm_json_value v)
+{
+    return stm_json_kind_of(v) != STM_JSON_BOOL ? STRIP_AS_CASE : stm_json_bool(v, false) ? STRIP : KEEP;
+}
+
+static bool read_normalizer_of(reader *r, stm_json_value v)
 {
     stm_wordpiece *tok = r->tok;
-    const stm_json_value normalizer = stm_json_get(root, "normalizer"), model = stm_json_get(root, "model");
-    const int64_t cut = stm_json_int(stm_json_get(stm_json_get(root, "truncation"), "max_length"), 0);
+
+    if (!need_type(r, v, "the normalizer", "BertNormalizer")) return false;
+    if (r->seen_normalizer) return bad(r, MILL_ERR_UNSUPPORTED, "it has more than one normalizer", "");
+    r->seen_normalizer = true;
+    tok->clean = stm_json_bool(stm_json_get(v, "clean_text"), true);
+    tok->split_cjk = stm_json_bool(stm_json_get(v, "handle_chinese_chars"), true);
+    tok->lowercase = stm_json_bool(stm_json_get(v, "lowercase"), true);
+    r->accents = accents_of(stm_json_get(v, "strip_accents"));
+    return true;
+}
+
+/* Lower case first is what sentence-transformers saves of a model that asks for it beside its tokenizer. */
+static bool read_normalizer_item(void *user, const char *key, size_t key_bytes, stm_json_value v)
+{
+    reader *r = user;
+    const char *type = stm_json_text(stm_json_get(v, "type"), NULL);
+
+    (void)key, (void)key_bytes;
+    if (type == NULL || strcmp(type, "Lowercase") != 0 || r->seen_normalizer) return read_normalizer_of(r, v);
+    r->lower_first = true;
+    return true;
+}
+
+static bool read_normalizer(reader *r, stm_json_value v)
+{
+    const char *type = stm_json_text(stm_json_get(v, "type"), NULL);
+
+    if (type == NULL || strcmp(type, "Sequence") != 0) return read_normalizer_of(r, v);
+    if (!stm_json_each(stm_json_get(v, "normalizers"), read_normalizer_item, r)) return false;
+    return r->seen_normalizer || read_normalizer_of(r, (stm_json_value){0});
+}
+
+/* tokenizer_config.json. Tokenizers of BERT's class go by it whatever tokenizer.json says, those of the general class by tokenizer.json. */
+static bool read_config(reader *r, stm_json_value config)
+{
+    static const char *const general[] = {"PreTrainedTokenizerFast", "TokenizersBackend"};
+    stm_wordpiece *tok = r->tok;
+    const char *class = stm_json_text(stm_json_get(config, "tokenizer_class"), NULL);
+    const char *side = stm_json_text(stm_json_get(config, "truncation_side"), NULL);
+    const stm_json_value lower = stm_json_get(config, "do_lower_case"), strip = stm_json_get(config, "strip_accents");
+
+    if (side != NULL && strcmp(side, "right") != 0)
+        return bad(r, MILL_ERR_UNSUPPORTED, "texts can be cut at their end only, but tokenizer_config.json has truncation_side ",
+                   side);
+    for (size_t i = 0; i < sizeof general / sizeof *general; i++)
+        if (class != NULL && strcmp(class, general[i]) == 0) return true;
+    if (stm_json_kind_of(lower) == STM_JSON_BOOL) {
+        tok->lowercase = stm_json_bool(lower, true);
+        r->lower_first = false;
+    }
+    tok->split_cjk = stm_json_bool(stm_json_get(config, "tokenize_chinese_chars"), tok->split_cjk);
+    if (stm_json_kind_of(strip) != STM_JSON_NONE) r->accents = accents_of(strip);
+    return true;
+}
+
+static bool read_json(reader *r, stm_json_value root, stm_json_value config)
+{
+    stm_wordpiece *tok = r->tok;
+    const stm_json_value truncation = stm_json_get(root, "truncation"), model = stm_json_get(root, "model");
+    const int64_t cut = stm_json_int(stm_json_get(truncation, "max_length"), 0);
 
     /* Files of 2020 and before have a model without a type. */
     if (stm_json_kind_of(stm_json_get(model, "type")) != STM_JSON_NONE && !need_type(r, model, "the model", "WordPiece"))
         return false;
-    if (!need_type(r, normalizer, "the normalizer", "BertNormalizer") ||
+    if (!read_normalizer(r, stm_json_get(root, "normalizer")) ||
         !need_type(r, stm_json_get(root, "pre_tokenizer"), "the pre_tokenizer", "BertPreTokenizer"))
         return false;
-    tok->clean = stm_json_bool(stm_json_get(normalizer, "clean_text"), true);
-    tok->split_cjk = stm_json_bool(stm_json_get(normalizer, "handle_chinese_chars"), true);
-    tok->lowercase = stm_json_bool(stm_json_get(normalizer, "lowercase"), true);
-    tok->strip_accents = stm_json_bool(stm_json_get(normalizer, "strip_accents"), tok->lowercase);
+    if (!read_config(r, config)) return false;
     tok->info.max_tokens = cut > 0 && cut < INT32_MAX ? (int32_t)cut : 0;
     return read_model(r, model) && stm_json_each(stm_json_get(root, "added_tokens"), read_added, r) &&
            read_post_processor(r, stm_json_get(root, "post_processor"));
 }
 
-mill_status stm_wordpiece_from_json(const char *json, size_t bytes, const char *name, stm_wordpiece **out, mill_error *err)
-{
-    reader r = {.name = name, .err = err, .status = MILL_ERR_PARSE};
-    stm_json *doc = NULL;
-    mill_status status = stm_json_parse(json, bytes, name, &doc, err);
-
-    if (status != MILL_OK) return status;
-    if ((r.tok = stm_calloc(sizeof *r.tok)) == NULL)
-        status = mill_fail(err, MILL_ERR_NOMEM, "no memory for a tokenizer");
-    else
-        status = finish(&r, read_json(&r, stm_json_root(doc)), out);
-    stm_json_close(&doc);
-    return status;
-}
-
-/* A special token of vocab.txt: its name may be set in the configuration, as text or as {content}. */
+/* A special token of vocab.txt: its name may be set in the configuration, as text or as {content}. @p id is NULL for one that can be done without. */
 static bool named_token(reader *r, stm_json_value config, const char *key, const char *standard, int32_t *id)
 {
+    int32_t found;
     stm_json_value v = stm_json_get(config, key);
     const char *text;
     size_t bytes = 0;
@@ -248,9 +299,10 @@ static bool named_token(reader *r, stm_json_value config, const char *key, const
     if (stm_json_kind_of(v) == STM_JSON_OBJECT) v = stm_json_get(v, "content");
     text = stm_json_text(v, &bytes);
     if (text == NULL) text = standard, bytes = strlen(standard);
-    *id = stm_wordpiece_find(r->tok, text);
-    if (*id < 0) return bad(r, MILL_ERR_PARSE, "the vocabulary lacks the token ", text);
-    return add_special(r, text, bytes, *id, false);
+    found = stm_wordpiece_find(r->tok, text);
+    if (found < 0) return id == NULL || bad(r, MILL_ERR_PARSE, "the vocabulary lacks the token ", text);
+    if (id != NULL) *id = found;
+    return add_special(r, text, bytes, found, false);
 }
 
 static bool read_lines(reader *r, const char *vocab, size_t bytes)
@@ -272,69 +324,120 @@ static bool read_vocab(reader *r, const char *vocab, size_t bytes, stm_json_valu
 {
     stm_wordpiece *tok = r->tok;
     const double cut = stm_json_float(stm_json_get(config, "model_max_length"), 0.0); /* 1e30 stands for none */
-    int32_t pad, mask;
 
-    tok->clean = true, tok->word_max = 100, tok->prefix_bytes = 2;
+    tok->clean = tok->lowercase = tok->split_cjk = true, tok->word_max = 100, tok->prefix_bytes = 2;
     if ((tok->prefix = stm_strdup("##")) == NULL) return no_memory(r);
-    tok->lowercase = stm_json_bool(stm_json_get(config, "do_lower_case"), true);
-    tok->split_cjk = stm_json_bool(stm_json_get(config, "tokenize_chinese_chars"), true);
-    tok->strip_accents = stm_json_bool(stm_json_get(config, "strip_accents"), tok->lowercase);
+    if (!read_config(r, config)) return false;
     tok->info.max_tokens = cut >= 1 && cut < 1e6 ? (int32_t)cut : 0;
     if (!read_lines(r, vocab, bytes)) return false;
-    if (!named_token(r, config, "unk_token", "[UNK]", &tok->unknown) || !named_token(r, config, "pad_token", "[PAD]", &pad) ||
-        !named_token(r, config, "mask_token", "[MASK]", &mask) || !named_token(r, config, "cls_token", "[CLS]", &tok->before[0]) ||
+    if (!named_token(r, config, "unk_token", "[UNK]", &tok->unknown) || !named_token(r, config, "pad_token", "[PAD]", NULL) ||
+        !named_token(r, config, "mask_token", "[MASK]", NULL) || !named_token(r, config, "cls_token", "[CLS]", &tok->before[0]) ||
         !named_token(r, config, "sep_token", "[SEP]", &tok->after[0]))
         return false;
     tok->info.n_before = tok->info.n_after = 1;
     return true;
 }
 
-mill_status stm_wordpiece_from_vocab(const char *vocab, size_t bytes, const char *config, size_t config_bytes, const char *name,
-                                     stm_wordpiece **out, mill_error *err)
+/* Both forms, once the configuration has been parsed. */
+static mill_status build(reader *r, const char *file, size_t bytes, bool json, stm_json_value config, stm_wordpiece **out)
+{
+    stm_json *doc = NULL;
+    mill_status st = json ? stm_json_parse(file, bytes, r->name, &doc, r->err) : MILL_OK;
+
+    if (st != MILL_OK) return st;
+    if ((r->tok = stm_calloc(sizeof *r->tok)) == NULL)
+        st = mill_fail(r->err, MILL_ERR_NOMEM, "no memory for a tokenizer");
+    else
+        st = finish(r, json ? read_json(r, stm_json_root(doc), config) : read_vocab(r, file, bytes, config), out);
+    stm_json_close(&doc);
+    return st;
+}
+
+static mill_status from_bytes(const char *file, size_t bytes, bool json, const char *config, size_t config_bytes, const char *name,
+                              stm_wordpiece **out, mill_error *err)
 {
     reader r = {.name = name, .err = err, .status = MILL_ERR_PARSE};
     stm_json_value root = {0};
     stm_json *doc = NULL;
-    mill_status status;
+    mill_status st;
 
     if (config != NULL) {
-        if ((status = stm_json_parse(config, config_bytes, "tokenizer_config.json", &doc, err)) != MILL_OK) return status;
+        if ((st = stm_json_parse(config, config_bytes, "tokenizer_config.json", &doc, err)) != MILL_OK) return st;
         root = stm_json_root(doc);
     }
-    if ((r.tok = stm_calloc(sizeof *r.tok)) == NULL)
-        status = mill_fail(err, MILL_ERR_NOMEM, "no memory for a tokenizer");
-    else
-        status = finish(&r, read_vocab(&r, vocab, bytes, root), out);
+    st = build(&r, file, bytes, json, root, out);
     stm_json_close(&doc);
-    return status;
+    return st;
+}
+
+mill_status stm_wordpiece_from_json(const char *json, size_t bytes, const char *config, size_t config_bytes, const char *name,
+                                    stm_wordpiece **out, mill_error *err)
+{
+    return from_bytes(json, bytes, true, config, config_bytes, name, out, err);
+}
+
+mill_status stm_wordpiece_from_vocab(const char *vocab, size_t bytes, const char *config, size_t config_bytes, const char *name,
+                                     stm_wordpiece **out, mill_error *err)
+{
+    return from_bytes(vocab, bytes, false, config, config_bytes, name, out, err);
+}
+
+/* What sentence-transformers does to a text before its tokenizer gets it: lower case, and a prompt in front. */
+static mill_status read_beside(const char *dir, stm_wordpiece *tok, mill_error *err)
+{
+    char path[4096];
+    stm_json *doc = NULL;
+    mill_status st;
+
+    snprintf(path, sizeof path, "%s/sentence_bert_config.json", dir);
+    if ((st = stm_json_open(path, true, &doc, err)) == MILL_OK) {
+        tok->lowercase = tok->lowercase || stm_json_bool(stm_json_get(stm_json_root(doc), "do_lower_case"), false);
+        stm_wordpiece_prepare(tok);
+        stm_json_close(&doc);
+    }
+    if (st != MILL_OK && st != MILL_ERR_NOT_FOUND) return st;
+    snprintf(path, sizeof path, "%s/config_sentence_transformers.json", dir);
+    if ((st = stm_json_open(path, true, &doc, err)) == MILL_OK) {
+        const stm_json_value root = stm_json_root(doc);
+        const char *name = stm_json_text(stm_json_get(root, "default_prompt_name"), NULL);
+        const char *prompt =
+            name == NULL ? NULL : stm_json_text(stm_json_get(stm_json_get(root, "prompts"), name), &tok->prompt_bytes);
+        if (prompt != NULL && (tok->prompt = stm_strndup(prompt, tok->prompt_bytes)) == NULL)
+            st = mill_fail(err, MILL_ERR_NOMEM, "no memory for the prompt of a model");
+        stm_json_close(&doc);
+    }
+    return st == MILL_ERR_NOT_FOUND ? MILL_OK : st;
 }
 
 mill_status stm_wordpiece_open(const char *dir, stm_wordpiece **out, mill_error *err)
 {
     char path[4096];
     stm_file file = {0}, config = {0};
-    mill_status status;
+    stm_wordpiece *tok = NULL;
+    mill_status st;
 
-    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
-    status = stm_file_map(path, &file, true, err);
-    if (status == MILL_OK) {
-        status = stm_wordpiece_from_json(file.data, file.bytes, path, out, err);
-        stm_file_unmap(&file);
-        return status;
-    }
-    if (status != MILL_ERR_NOT_FOUND) return status;
     snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
-    status = stm_file_map(path, &config, true, err);
-    if (status != MILL_OK && status != MILL_ERR_NOT_FOUND) return status;
-    snprintf(path, sizeof path, "%s/vocab.txt", dir);
-    status = stm_file_map(path, &file, true, err);
-    if (status == MILL_OK)
-        status = stm_wordpiece_from_vocab(file.data, file.bytes, config.data, config.bytes, path, out, err);
-    else if (status == MILL_ERR_NOT_FOUND)
-        status = mill_fail(err, MILL_ERR_NOT_FOUND, "%s has neither tokenizer.json nor vocab.txt", dir);
+    st = stm_file_map(path, &config, true, err);
+    if (st != MILL_OK && st != MILL_ERR_NOT_FOUND) return st;
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    st = stm_file_map(path, &file, true, err);
+    const bool json = st == MILL_OK;
+    if (st == MILL_ERR_NOT_FOUND) {
+        snprintf(path, sizeof path, "%s/vocab.txt", dir);
+        st = stm_file_map(path, &file, true, err);
+    }
+    if (st == MILL_OK)
+        st = from_bytes(file.data, file.bytes, json, config.data, config.bytes, path, &tok, err);
+    else if (st == MILL_ERR_NOT_FOUND)
+        st = mill_fail(err, MILL_ERR_NOT_FOUND, "%s has neither tokenizer.json nor vocab.txt", dir);
     stm_file_unmap(&file);
     stm_file_unmap(&config);
-    return status;
+    if (st == MILL_OK) st = read_beside(dir, tok, err);
+    if (st != MILL_OK)
+        stm_wordpiece_close(&tok);
+    else
+        *out = tok;
+    return st;
 }
 
 void stm_wordpiece_close(stm_wordpiece **tok)
@@ -344,6 +447,7 @@ void stm_wordpiece_close(stm_wordpiece **tok)
     stm_free((*tok)->specials);
     stm_vocabulary_fini(&(*tok)->vocabulary);
     stm_free((*tok)->prefix);
+    stm_free((*tok)->prompt);
     stm_free(*tok);
     *tok = NULL;
 }

@@ -17,7 +17,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const std::vector<char> text(bytes + (nul != nullptr ? json + 1 : size), bytes + size); /* exact: a read past its end shows */
     stm_wordpiece *tok = nullptr;
     mill_error err = {};
-    const mill_status status = stm_wordpiece_from_json(bytes, json, "fuzz", &tok, &err);
+    const mill_status status = stm_wordpiece_from_json(bytes, json, nullptr, 0, "fuzz", &tok, &err);
     if ((status == MILL_OK) != (tok != nullptr)) abort();
     if (status != MILL_OK) {
         if (err.msg[0] == 0) abort();

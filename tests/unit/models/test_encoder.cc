@@ -268,6 +268,34 @@ TEST(Encoder, OptionsOverrideTheFiles)
     EXPECT_EQ(mill_encoder_check(dir.path().c_str(), &o, nullptr, nullptr), MILL_ERR_INVALID);
 }
 
+/* The two forms in which sentence-transformers has written it, and nothing at all. */
+TEST(Encoder, PoolingAsTheFileSays)
+{
+    Bert model(kSmallest);
+    mt::TempDir dir;
+    model.write(dir.path());
+    const struct {
+        const char *config;
+        int pooling;
+    } table[] = {
+        {"{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": false}", MILL_POOLING_CLS},
+        {"{\"pooling_mode_cls_token\": false, \"pooling_mode_mean_tokens\": true}", MILL_POOLING_MEAN},
+        {"{\"embedding_dimension\": 16, \"pooling_mode\": \"cls\", \"include_prompt\": true}", MILL_POOLING_CLS},
+        {"{\"pooling_mode\": \"mean\"}", MILL_POOLING_MEAN},
+        {"{\"pooling_mode\": [\"cls\"]}", MILL_POOLING_CLS},
+        {"{\"pooling_mode\": \"cls\", \"pooling_mode_mean_tokens\": true}", MILL_POOLING_CLS},
+        {"{\"word_embedding_dimension\": 16}", MILL_POOLING_MEAN},
+    };
+    for (const auto &c : table) {
+        mt::write_file(dir.path() + "/1_Pooling/config.json", c.config);
+        mill_encoder_options o = MILL_ENCODER_INIT;
+        mill_encoder_info info = {};
+        mill_error err = {};
+        ASSERT_EQ(mill_encoder_check(dir.path().c_str(), &o, &info, &err), MILL_OK) << c.config << ": " << err.msg;
+        EXPECT_EQ(info.pooling, c.pooling) << c.config;
+    }
+}
+
 TEST(Encoder, ReplicasShareWeightsAndAgree)
 {
     Model model(kShapes[0]);
@@ -424,12 +452,17 @@ const Mistake kMistakes[] = {
      [](auto &d, auto &) { replace(d + "/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"); },
      MILL_ERR_NOT_FOUND, "has no tensor encoder.layer.2.attention.self.query.weight; the nearest is encoder.layer."},
     {"max_pooling", [](auto &d, auto &) { mt::write_file(d + "/1_Pooling/config.json", "{\"pooling_mode_max_tokens\": true}"); },
-     MILL_ERR_UNSUPPORTED, "pooling_mode_max_tokens"},
+     MILL_ERR_UNSUPPORTED, "the pooling mode max is not supported; mean and cls are"},
+    {"pooling_of_the_last_token",
+     [](auto &d, auto &) { mt::write_file(d + "/1_Pooling/config.json", "{\"pooling_mode\": [\"mean\", \"lasttoken\"]}"); },
+     MILL_ERR_UNSUPPORTED, "the pooling mode lasttoken is not supported"},
+    {"pooling_by_number", [](auto &d, auto &) { mt::write_file(d + "/1_Pooling/config.json", "{\"pooling_mode\": 3}"); },
+     MILL_ERR_UNSUPPORTED, "the pooling mode that is no text"},
     {"two_poolings",
      [](auto &d, auto &) {
          mt::write_file(d + "/1_Pooling/config.json", "{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": true}");
      },
-     MILL_ERR_UNSUPPORTED, "exactly one of mean and cls"},
+     MILL_ERR_UNSUPPORTED, "mean and cls pooling together"},
     {"dense_module", [](auto &d, auto &) { replace(d + "/modules.json", "models.Normalize", "models.Dense"); },
      MILL_ERR_UNSUPPORTED, "\"Dense\""},
     {"no_weights", [](auto &d, auto &) { std::filesystem::remove(d + "/model.safetensors"); }, MILL_ERR_NOT_FOUND,

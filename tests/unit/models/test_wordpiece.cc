@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "model_maker.h"
 #include "support/fail_nth.h"
 
 extern "C" {
@@ -50,6 +51,24 @@ TEST(Unicode, EveryCodePointAsTheReference)
         }
         EXPECT_EQ(h, kPlanes[plane]) << "plane " << plane;
     }
+}
+
+/* The combining class of every character that is not taken apart, as "code point class;" where it has one, both read off from how the
+ * reference orders each beside marks of known class. */
+TEST(Unicode, EveryMarkHasItsPlaceAsInTheReference)
+{
+    uint64_t h = 0xcbf29ce484222325;
+    int marks = 0;
+    for (uint32_t c = 0; c < 0x110000; c++) {
+        uint32_t parts[STM_CHAR_PARTS];
+        if ((c >= 0xd800 && c < 0xe000) || stm_char_class(c) == 0 || stm_char_decompose(c, parts) != 1 || parts[0] != c) continue;
+        char text[24];
+        snprintf(text, sizeof text, "%x %d;", c, stm_char_class(c));
+        for (const char *b = text; *b != 0; b++) h = (h ^ uint8_t(*b)) * 0x100000001b3;
+        marks++;
+    }
+    EXPECT_EQ(marks, 810);
+    EXPECT_EQ(h, 0xb8b6737a273e8a63u);
 }
 
 TEST(Unicode, Utf8RoundTripAndMalformedBytes)
@@ -155,6 +174,35 @@ TEST(WordPiece, LongestPiecesFirst)
     }
 }
 
+/* Marks that are not taken away stand in canonical order: behind those of a smaller class, but never past a character without a class, also one that
+ * is taken away, and of classes newer than the reference's where they were. Ids are lines of the vocabulary. */
+TEST(WordPiece, MarksInTheOrderOfTheReference)
+{
+    std::string vocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
+    const char *const marks[] = {"\xe3\x80\xae", "\xf0\x9d\x85\xad",
+                                 "\xe0\xa2\x9b"}; /* U+302E of class 224, U+1D16D of 226, U+089B: 5 7 9, inside 6 8 10 */
+    for (const char *m : marks) vocab += std::string(m) + "\n##" + m + "\n";
+    const struct {
+        const char *text;
+        std::vector<int32_t> want;
+    } table[] = {
+        {"\xe3\x80\xae\xf0\x9d\x85\xad", {2, 5, 8, 3}},
+        {"\xf0\x9d\x85\xad\xe3\x80\xae", {2, 5, 8, 3}},
+        {"\xf0\x9d\x85\xad\xcd\x8f\xe3\x80\xae", {2, 7, 6, 3}},                     /* U+034F between them, of class 0 */
+        {"\xf0\x9d\x85\xad\xcc\x81\xe3\x80\xae", {2, 5, 8, 3}},                     /* U+0301, of class 230 */
+        {"\xe3\x80\xae\xe0\xa2\x9b", {2, 5, 10, 3}},                                /* class 220 in newer tables */
+        {"\xf0\x9d\x85\xad\xcd\x8f \xf0\x9d\x85\xad\xe3\x80\xae", {2, 7, 5, 8, 3}}, /* the next word is free of it */
+    };
+    stm_wordpiece *tok = nullptr;
+    ASSERT_EQ(stm_wordpiece_from_vocab(vocab.data(), vocab.size(), nullptr, 0, "test", &tok, nullptr), MILL_OK);
+    for (const auto &c : table) {
+        std::vector<int32_t> ids(20);
+        ids.resize(size_t(stm_wordpiece_encode(tok, c.text, int64_t(strlen(c.text)), 20, ids.data())));
+        EXPECT_EQ(ids, c.want) << &c - table;
+    }
+    stm_wordpiece_close(&tok);
+}
+
 TEST(WordPiece, CutsTheEndAway)
 {
     Tok t;
@@ -189,6 +237,8 @@ TEST(WordPiece, ConfigurationOfVocabTxt)
     EXPECT_EQ(other("a"), (Names{"[X]", "a", "[SEP]"}));
     EXPECT_EQ(stm_wordpiece_info_of(other.tok).vocabulary, int32_t(sizeof kVocab / sizeof *kVocab));
     EXPECT_EQ(crlf("words"), (Names{"[CLS]", "word", "##s", "[SEP]"}));
+    Tok bare("", "[UNK]\n[CLS]\n[SEP]\na\n"); /* nothing is padded or masked here */
+    EXPECT_EQ(stm_wordpiece_info_of(bare.tok).vocabulary, 4);
     EXPECT_EQ(stm_wordpiece_find(other.tok, "##aff"), 6);
     EXPECT_EQ(stm_wordpiece_find(other.tok, "nothing"), -1);
 }
@@ -215,7 +265,7 @@ TEST(WordPiece, TokenizerJson)
                                        kBertPost);
     stm_wordpiece *tok = nullptr;
     mill_error err = {};
-    ASSERT_EQ(stm_wordpiece_from_json(text.data(), text.size(), "test", &tok, &err), MILL_OK) << err.msg;
+    ASSERT_EQ(stm_wordpiece_from_json(text.data(), text.size(), nullptr, 0, "test", &tok, &err), MILL_OK) << err.msg;
     auto run = [&](const std::string &s) {
         std::vector<int32_t> ids(50);
         ids.resize(size_t(stm_wordpiece_encode(tok, s.data(), int64_t(s.size()), 50, ids.data())));
@@ -228,14 +278,120 @@ TEST(WordPiece, TokenizerJson)
     EXPECT_EQ(run("!XY!"), (std::vector<int32_t>{2, 15, 23, 15, 3}));
     stm_wordpiece_close(&tok);
     const std::string bare = json_with("", "null");
-    ASSERT_EQ(stm_wordpiece_from_json(bare.data(), bare.size(), "test", &tok, &err), MILL_OK) << err.msg;
+    ASSERT_EQ(stm_wordpiece_from_json(bare.data(), bare.size(), nullptr, 0, "test", &tok, &err), MILL_OK) << err.msg;
     EXPECT_EQ(run("a"), (std::vector<int32_t>{9}));
     EXPECT_EQ(run(""), (std::vector<int32_t>{}));
     stm_wordpiece_close(&tok);
     const std::string far = json_with("", "{\"type\":\"BertProcessing\",\"sep\":[\"[SEP]\",3],\"cls\":[\"[CLS]\",999]}");
-    ASSERT_EQ(stm_wordpiece_from_json(far.data(), far.size(), "test", &tok, &err), MILL_OK) << err.msg;
+    ASSERT_EQ(stm_wordpiece_from_json(far.data(), far.size(), nullptr, 0, "test", &tok, &err), MILL_OK) << err.msg;
     EXPECT_EQ(stm_wordpiece_info_of(tok).vocabulary, 1000) << "ids around a text count, too";
     stm_wordpiece_close(&tok);
+}
+
+/* What a tokenizer does to case, accents and ideographs may stand in tokenizer.json, in tokenizer_config.json and beside them. */
+TEST(WordPiece, ConfigurationBesideTokenizerJson)
+{
+    const std::string text = "A caf\xc3\xa9 \xe6\xb0\xb4\xe6\xb0\xb4"; /* A, caf + e with an accent, two ideographs */
+    const Names small = {"a", "[UNK]", "\xe6\xb0\xb4", "\xe6\xb0\xb4"},
+                kept = {"A", "caf", "##\xc3\xa9", "\xe6\xb0\xb4", "\xe6\xb0\xb4"},
+                small_kept = {"a", "caf", "##\xc3\xa9", "\xe6\xb0\xb4", "\xe6\xb0\xb4"}, joined = {"a", "[UNK]", "[UNK]"};
+    const std::string plain =
+        "\"type\":\"BertNormalizer\",\"clean_text\":true,\"handle_chinese_chars\":true,\"strip_accents\":null,";
+    const struct {
+        const char *name;
+        std::string normalizer;
+        const char *config;
+        Names want;
+    } table[] = {
+        {"json alone", "{" + plain + "\"lowercase\":true}", nullptr, small},
+        {"json alone, cased", "{" + plain + "\"lowercase\":false}", nullptr, kept},
+        {"the configuration wins", "{" + plain + "\"lowercase\":true}",
+         "{\"do_lower_case\":false,\"tokenizer_class\":\"BertTokenizer\"}", kept},
+        {"without a class, too", "{" + plain + "\"lowercase\":false}", "{\"do_lower_case\":true}", small},
+        {"accents of the configuration", "{" + plain + "\"lowercase\":true}", "{\"strip_accents\":false}", small_kept},
+        {"ideographs of the configuration", "{" + plain + "\"lowercase\":true}", "{\"tokenize_chinese_chars\":false}", joined},
+        {"it says nothing", "{" + plain + "\"lowercase\":false}", "{\"model_max_length\":512}", kept},
+        {"the general class", "{" + plain + "\"lowercase\":true}",
+         "{\"do_lower_case\":false,\"tokenizer_class\":\"PreTrainedTokenizerFast\"}", small},
+        {"a list of one", "{\"type\":\"Sequence\",\"normalizers\":[{" + plain + "\"lowercase\":true}]}", nullptr, small},
+        {"lower case first",
+         "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Lowercase\"},{" + plain + "\"lowercase\":false}]}", nullptr,
+         small_kept},
+        {"lower case first, which the configuration does not know",
+         "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Lowercase\"},{" + plain + "\"lowercase\":false}]}",
+         "{\"do_lower_case\":false,\"tokenizer_class\":\"BertTokenizer\"}", kept},
+    };
+    const std::string good = json_with("", kBertPost), marker = "\"normalizer\":";
+    for (const auto &c : table) {
+        const size_t at = good.find(marker) + marker.size(), end = good.find('}', at) + 1;
+        std::string json = good;
+        json.replace(at, end - at, c.normalizer);
+        stm_wordpiece *tok = nullptr;
+        mill_error err = {};
+        ASSERT_EQ(stm_wordpiece_from_json(json.data(), json.size(), c.config, c.config != nullptr ? strlen(c.config) : 0, "test",
+                                          &tok, &err),
+                  MILL_OK)
+            << c.name << ": " << err.msg;
+        std::vector<int32_t> ids(50);
+        ids.resize(size_t(stm_wordpiece_encode(tok, text.data(), int64_t(text.size()), 50, ids.data())));
+        Names want = {"[CLS]"};
+        want.insert(want.end(), c.want.begin(), c.want.end());
+        want.push_back("[SEP]");
+        EXPECT_EQ(names(ids), want) << c.name;
+        stm_wordpiece_close(&tok);
+    }
+}
+
+TEST(WordPiece, CutsAtTheEndOnly)
+{
+    const std::string json = json_with("", kBertPost), vocab = vocab_text(), left = "{\"truncation_side\": \"left\"}",
+                      right = "{\"truncation_side\": \"right\"}";
+    for (const std::string &config : {left, right}) {
+        stm_wordpiece *tok = nullptr;
+        mill_error err = {};
+        const mill_status want = config == left ? MILL_ERR_UNSUPPORTED : MILL_OK;
+        EXPECT_EQ(stm_wordpiece_from_json(json.data(), json.size(), config.data(), config.size(), "test", &tok, &err), want)
+            << err.msg;
+        stm_wordpiece_close(&tok);
+        EXPECT_EQ(stm_wordpiece_from_vocab(vocab.data(), vocab.size(), config.data(), config.size(), "test", &tok, &err), want)
+            << err.msg;
+        stm_wordpiece_close(&tok);
+        if (config == left) {
+            EXPECT_NE(std::string(err.msg).find("truncation_side left"), std::string::npos) << err.msg;
+        }
+    }
+}
+
+/* sentence-transformers makes letters small where its own file asks for it, which leaves accents alone, and puts the default prompt in front. */
+TEST(WordPiece, WhatTheModelFolderAddsToTheTokenizer)
+{
+    mt::TempDir dir;
+    const std::string at = dir.path() + "/";
+    auto open = [&](const std::string &text, int32_t max = 50) {
+        stm_wordpiece *tok = nullptr;
+        mill_error err = {};
+        EXPECT_EQ(stm_wordpiece_open(dir.path().c_str(), &tok, &err), MILL_OK) << err.msg;
+        std::vector<int32_t> ids(50);
+        if (tok != nullptr) ids.resize(size_t(stm_wordpiece_encode(tok, text.data(), int64_t(text.size()), max, ids.data())));
+        stm_wordpiece_close(&tok);
+        return names(ids);
+    };
+    mt::write_file(at + "tokenizer.json", json_with("", kBertPost));
+    mt::write_file(at + "tokenizer_config.json", "{\"do_lower_case\": false}");
+    EXPECT_EQ(open("A caf\xc3\xa9"), (Names{"[CLS]", "A", "caf", "##\xc3\xa9", "[SEP]"}));
+    mt::write_file(at + "sentence_bert_config.json", "{\"max_seq_length\": 10, \"do_lower_case\": true}");
+    EXPECT_EQ(open("A caf\xc3\xa9"), (Names{"[CLS]", "a", "caf", "##\xc3\xa9", "[SEP]"}));
+    mt::write_file(at + "config_sentence_transformers.json",
+                   "{\"prompts\": {\"query\": \"word! \"}, \"default_prompt_name\": null}");
+    EXPECT_EQ(open("a"), (Names{"[CLS]", "a", "[SEP]"}));
+    mt::write_file(at + "config_sentence_transformers.json",
+                   "{\"prompts\": {\"query\": \"word! \"}, \"default_prompt_name\": \"query\"}");
+    EXPECT_EQ(open("a"), (Names{"[CLS]", "word", "!", "a", "[SEP]"}));
+    EXPECT_EQ(open(""), (Names{"[CLS]", "word", "!", "[SEP]"}));
+    EXPECT_EQ(open("a b", 5), (Names{"[CLS]", "word", "!", "a", "[SEP]"})) << "cut with the prompt";
+    mt::write_file(at + "config_sentence_transformers.json",
+                   "{\"prompts\": {\"query\": \"un\"}, \"default_prompt_name\": \"query\"}");
+    EXPECT_EQ(open("able"), (Names{"[CLS]", "un", "##able", "[SEP]"})) << "one text with what follows";
 }
 
 TEST(WordPiece, TokenizersThatAreNotSupportedOrDamaged)
@@ -255,6 +411,16 @@ TEST(WordPiece, TokenizersThatAreNotSupportedOrDamaged)
         {"not_json", "{", MILL_ERR_PARSE, "not valid JSON"},
         {"list", "[]", MILL_ERR_UNSUPPORTED, "the normalizer is missing"},
         {"normalizer", with("BertNormalizer", "NFC"), MILL_ERR_UNSUPPORTED, "the normalizer is NFC"},
+        {"two_normalizers",
+         with("{\"type\":\"BertNormalizer\"",
+              "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"BertNormalizer\"},{\"type\":\"NFC\"}]"),
+         MILL_ERR_UNSUPPORTED, "the normalizer is NFC"},
+        {"no_normalizer", with("{\"type\":\"BertNormalizer\"", "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Lowercase\"}]"),
+         MILL_ERR_UNSUPPORTED, "the normalizer is missing"},
+        {"twice_the_same",
+         with("{\"type\":\"BertNormalizer\"",
+              "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"BertNormalizer\"},{\"type\":\"BertNormalizer\"}]"),
+         MILL_ERR_UNSUPPORTED, "more than one normalizer"},
         {"pre_tokenizer", with("BertPreTokenizer", "Whitespace"), MILL_ERR_UNSUPPORTED, "the pre_tokenizer is Whitespace"},
         {"model", with("WordPiece", "Unigram"), MILL_ERR_UNSUPPORTED, "the model is Unigram"},
         {"post_processor", with("BertProcessing", "ByteLevel"), MILL_ERR_UNSUPPORTED, "post_processor is not supported: ByteLevel"},
@@ -282,7 +448,7 @@ TEST(WordPiece, TokenizersThatAreNotSupportedOrDamaged)
         stm_wordpiece *tok = nullptr;
         mill_error err = {};
         const long live = mt::live();
-        EXPECT_EQ(stm_wordpiece_from_json(c.json.data(), c.json.size(), "test", &tok, &err), c.status) << c.name;
+        EXPECT_EQ(stm_wordpiece_from_json(c.json.data(), c.json.size(), nullptr, 0, "test", &tok, &err), c.status) << c.name;
         EXPECT_NE(std::string(err.msg).find(c.says), std::string::npos) << c.name << ": " << err.msg;
         EXPECT_EQ(tok, nullptr);
         EXPECT_EQ(mt::live(), live) << c.name;
@@ -298,7 +464,7 @@ TEST(WordPiece, FailsCleanlyAtEveryPoint)
             stm_wordpiece *tok = nullptr;
             mill_error err = {};
             mt::FailNth fail(nth);
-            const mill_status st = form == 0 ? stm_wordpiece_from_json(json.data(), json.size(), "test", &tok, &err)
+            const mill_status st = form == 0 ? stm_wordpiece_from_json(json.data(), json.size(), nullptr, 0, "test", &tok, &err)
                                              : stm_wordpiece_from_vocab(vocab.data(), vocab.size(), nullptr, 0, "test", &tok, &err);
             const bool fired = fail.fired();
             EXPECT_EQ(st == MILL_OK, !fired);
