@@ -50,8 +50,11 @@ int cli_print(const cli_args *a, mill_status st, char **text, const mill_error *
 /** Value of @p key in a flat JSON object on one line, as we write it: texts unescaped into buf, other values as they stand; null and what is
  *  not there are "". Walks pair by pair, so that the inside of a text is never taken for a key. */
 const char *cli_field(const char *line, const char *key, char *buf, size_t size);
-/** Whether the run in DIR has a step of that name, of @p n bytes: run.json has a line for each. Also true when it cannot be read. */
-bool cli_has_step(const char *dir, const char *step, size_t n);
+/** Whether the run in @p dir has a step of that name, of @p n bytes: run.json has a line for each. Also true when it cannot be read; false is said,
+ *  with where it was @p asked ("--step: ", or "") and the nearest name. */
+bool cli_has_step(const char *dir, const char *step, size_t n, const char *asked);
+/** Replicas of a step of the run in @p dir, as progress.json has them; 0 = not known. */
+long cli_replicas(const char *dir, const char *step, size_t n);
 /** --class of a as bits 1 << mill_error_class; false: one is none of them, which is said. */
 bool cli_take_classes(const cli_args *a, uint32_t *out);
 /** Whether the failure that a line of errors.jsonl tells is of these classes (0 = all), and of --step. */

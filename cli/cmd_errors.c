@@ -6,7 +6,7 @@
 
 static void show(const char *line)
 {
-    char id[32], step[80], replica[16], phase[16], class[16], rows[32], first[80], last[80], message[600], context[300];
+    char id[32], step[80], replica[16], phase[16], class[16], rows[32], first[80], last[80], message[600], context[300], remedy[400];
 
     cli_field(line, "id", id, sizeof id);
     cli_field(line, "step", step, sizeof step);
@@ -18,11 +18,12 @@ static void show(const char *line)
     cli_field(line, "last_key", last, sizeof last);
     cli_field(line, "message", message, sizeof message);
     cli_field(line, "context", context, sizeof context);
+    cli_field(line, "remedy", remedy, sizeof remedy);
     printf("%s  %s", id, step);
     if (replica[0] != '\0' && replica[0] != '-') printf("[%s]", replica);
     printf("  %s, %s  %s row%s", phase, class, rows, strcmp(rows, "1") == 0 ? "" : "s");
     if (first[0] != '\0') printf("  %s%s%s", first, strcmp(first, last) != 0 ? " .. " : "", strcmp(first, last) != 0 ? last : "");
-    printf("\n    %s%s%s%s\n", message, context[0] != '\0' ? " (" : "", context, context[0] != '\0' ? ")" : "");
+    printf("\n    %s%s%s%s%s%s\n", message, context[0] != '\0' ? " (" : "", context, context[0] != '\0' ? ")" : "", remedy[0] != '\0' ? ". " : "", remedy);
 }
 
 int cmd_errors(const cli_args *a)
@@ -36,8 +37,7 @@ int cmd_errors(const cli_args *a)
         cli_say_error(a, &err);
         return MILL_EXIT_USAGE;
     }
-    if (a->given[CLI_STEP] && !cli_has_step(a->operands[0], a->value[CLI_STEP], strlen(a->value[CLI_STEP]))) {
-        fprintf(stderr, "stepmill: --step %s: the run in %s has no such step\n", a->value[CLI_STEP], a->operands[0]);
+    if (a->given[CLI_STEP] && !cli_has_step(a->operands[0], a->value[CLI_STEP], strlen(a->value[CLI_STEP]), "--step: ")) {
         mill_text_free(&text);
         return MILL_EXIT_USAGE;
     }

@@ -1,4 +1,5 @@
 /* logs RUN [STEP[REPLICA]]: what is in RUN/log.jsonl, and what comes to it. */
+#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,21 +60,46 @@ static void show_new(const cli_args *a, FILE *f, char **line, size_t *cap)
     }
 }
 
+/* STEP or STEP[REPLICA] of the run; else it is said what is wrong. */
+static bool there_is(const char *dir, const char *which)
+{
+    const size_t n = strcspn(which, "[");
+    char *end = NULL;
+    long replica, all;
+
+    if (!cli_has_step(dir, which, n, "")) return false;
+    if (which[n] == '\0') return true;
+    replica = strtol(which + n + 1, &end, 10);
+    if (!isdigit((unsigned char)which[n + 1]) || strcmp(end, "]") != 0) {
+        fprintf(stderr, "stepmill: expected STEP or STEP[REPLICA], as in 'embed[0]', got '%s'\n", which);
+        return false;
+    }
+    all = cli_replicas(dir, which, n);
+    if (all <= 0 || replica < all) return true;
+    fprintf(stderr, "stepmill: there is no %s: %.*s has %ld replica%s, counted from 0\n", which, (int)n, which, all, all == 1 ? "" : "s");
+    return false;
+}
+
 int cmd_logs(const cli_args *a)
 {
     char path[4096], *line = NULL;
     size_t cap = 0;
     mill_watch *w = NULL;
     double gone = 0;
+    mill_error err = {0};
     FILE *f;
 
     snprintf(path, sizeof path, "%s/log.jsonl", a->operands[0]);
     if ((f = fopen(path, "re")) == NULL) {
-        fprintf(stderr, "stepmill: cannot open %s: %s\n", path, strerror(errno));
+        const int e = errno;
+        if (mill_watch_open(a->operands[0], &w, &err) != MILL_OK)
+            cli_say_error(a, &err);
+        else
+            fprintf(stderr, "stepmill: cannot open %s: %s\n", path, strerror(e));
+        mill_watch_destroy(&w);
         return MILL_EXIT_USAGE;
     }
-    if (a->n_operands > 1 && !cli_has_step(a->operands[0], a->operands[1], strcspn(a->operands[1], "["))) {
-        fprintf(stderr, "stepmill: the run in %s has no step '%s'\n", a->operands[0], a->operands[1]);
+    if (a->n_operands > 1 && !there_is(a->operands[0], a->operands[1])) {
         fclose(f);
         return MILL_EXIT_USAGE;
     }

@@ -77,10 +77,7 @@ int cmd_retry(const cli_args *given)
         fprintf(stderr, "stepmill: cannot open %s: %s\n", a.operands[0], strerror(errno));
         return MILL_EXIT_USAGE;
     }
-    if (a.given[CLI_STEP] && !cli_has_step(dir, a.value[CLI_STEP], strlen(a.value[CLI_STEP]))) {
-        fprintf(stderr, "stepmill: --step %s: the run in %s has no such step\n", a.value[CLI_STEP], dir);
-        return MILL_EXIT_USAGE;
-    }
+    if (a.given[CLI_STEP] && !cli_has_step(dir, a.value[CLI_STEP], strlen(a.value[CLI_STEP]), "--step: ")) return MILL_EXIT_USAGE;
     if (mill_watch_open(dir, &w, &err) != MILL_OK || mill_retry_look(dir, &state, &err) != MILL_OK) {
         mill_watch_destroy(&w);
         cli_say_error(&a, &err);

@@ -39,14 +39,17 @@ static void show_rate(double rate)
         fprintf(stderr, "%.0f rows/s", rate);
 }
 
-static void show_errors(const mill_run *run)
+/* @p said: the failure that stands above already. */
+static void show_errors(const mill_run *run, const mill_error *said)
 {
     mill_run_error e = {.struct_size = sizeof e};
-    char text[1600];
+    char text[1600], above[1600] = "";
     int64_t i;
 
+    if (said->status != MILL_OK) mill_error_format(said, above, sizeof above);
     for (i = 0; i < SHOW_ERRORS && mill_run_get_error(run, i, &e); i++) {
         mill_error_format(&e.error, text, sizeof text);
+        if (e.rows == 0 && strcmp(text, above) == 0) continue;
         fprintf(stderr, "  %s", text);
         if (e.rows > 0) fprintf(stderr, " [%lld row%s, %s]", (long long)e.rows, e.rows == 1 ? "" : "s", e.first_key);
         fprintf(stderr, "\n");
@@ -71,7 +74,7 @@ static const char *on_disk(const char *path, char *parts, size_t size)
     return any ? parts : path;
 }
 
-static void summary(const mill_run *run, const mill_run_totals *t, mill_run_state state)
+static void summary(const mill_run *run, const mill_run_totals *t, mill_run_state state, const mill_error *err)
 {
     static const char *const words[] = {"running", "done", "could not load", "failed", "stopped"};
     const char *path, *step, *dir = mill_run_dir(run);
@@ -86,16 +89,17 @@ static void summary(const mill_run *run, const mill_run_totals *t, mill_run_stat
         char parts[4096];
         path = on_disk(path, parts, sizeof parts);
         fprintf(stderr, "  %s: %s%s\n", step, path,
-                path != parts && state == MILL_RUN_STOPPED && access(path, F_OK) != 0 ? " (not complete)" : "");
+                path != parts && state != MILL_RUN_DONE && access(path, F_OK) != 0 ? " (not complete)" : "");
     }
     if (dir != NULL && state == MILL_RUN_FAILED) fprintf(stderr, "  outputs hold what was complete before the failure; %s/manifest.json says which are whole\n", dir);
     if (t->rows_imputed > 0)
         fprintf(stderr, "  %lld row%s with nulls made by imputation (max_errors: %lld)\n", (long long)t->rows_imputed,
                 t->rows_imputed == 1 ? "" : "s", (long long)t->max_errors);
     if (t->errors > 0) {
-        show_errors(run);
-        if (dir != NULL) fprintf(stderr, "  all errors: %s/errors.jsonl\n", dir);
+        show_errors(run, err);
+        if (dir != NULL && state != MILL_RUN_LOAD_FAILED) fprintf(stderr, "  all errors: %s/errors.jsonl\n", dir);
     }
+    if (dir != NULL && state == MILL_RUN_STOPPED) fprintf(stderr, "  not finished: the same command goes on from there\n");
 }
 
 static void summary_json(const mill_run *run, const mill_run_totals *t, mill_run_state state, const mill_error *err)
@@ -167,7 +171,7 @@ static int watch(const cli_args *a, bool half, mill_run *run, mill_child *child,
     mill_run_get_totals(run, &t);
     if (state != MILL_RUN_DONE && state != MILL_RUN_STOPPED && err.status != MILL_OK) cli_say_error(&(cli_args){0}, &err);
     half = half && state == MILL_RUN_DONE;
-    if (!a->given[CLI_QUIET] && !half) summary(run, &t, state);
+    if (!a->given[CLI_QUIET] && !half) summary(run, &t, state, &err);
     if (a->given[CLI_JSON] && !a->given[CLI_DRY_RUN] && !half) summary_json(run, &t, state, &err);
     if (unwritten.status != MILL_OK) {
         cli_say_error(&(cli_args){0}, &unwritten);
@@ -228,6 +232,7 @@ static int work(mill_child *child, void *user)
         return MILL_EXIT_LOAD;
     }
     if ((p = open_pipeline(j, &o, &code)) == NULL) return code;
+    if (a->given[CLI_QUIET]) view_hush();
     view_start(&v, frame, &run, a->given[CLI_QUIET] || a->given[CLI_DRY_RUN]); /* before anything logs */
     if (mill_run_start(p, &o, &run, &err) != MILL_OK) {
         cli_say_error(a, &err);

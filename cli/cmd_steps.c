@@ -37,11 +37,16 @@ int cmd_steps(const cli_args *a)
         st = mill_types_describe(a->plugin, a->n_plugin, a->operands[1], format, &text, &err);
     else if (strcmp(what, "check") == 0 && a->n_operands == 2)
         return check(a, format);
-    else {
+    else if (strcmp(what, "list") == 0 || strcmp(what, "describe") == 0 || strcmp(what, "check") == 0) {
+        if (what[0] == 'l')
+            fprintf(stderr, "stepmill: steps list: one operand too many: '%s'\n", a->operands[1]);
+        else
+            fprintf(stderr, "stepmill: steps %s: what is missing is %s\n", what, what[0] == 'd' ? "the TYPE to describe" : "the PLUGIN.so to check");
+        return MILL_EXIT_USAGE;
+    } else {
         near = cli_nearest(what, forms, 3);
-        fprintf(stderr, "stepmill: steps: expected %s, got '%s'%s%s%s\n", a->verb->operands, what,
-                near != NULL && strcmp(near, what) != 0 ? "; did you mean '" : "",
-                near != NULL && strcmp(near, what) != 0 ? near : "", near != NULL && strcmp(near, what) != 0 ? "'?" : "");
+        fprintf(stderr, "stepmill: steps: expected %s, got '%s'%s%s%s\n", a->verb->operands, what, near != NULL ? "; did you mean '" : "",
+                near != NULL ? near : "", near != NULL ? "'?" : "");
         return MILL_EXIT_USAGE;
     }
     if (st == MILL_ERR_NOT_FOUND && strcmp(what, "describe") == 0) {

@@ -24,7 +24,7 @@ static void wrap(const char *text, int indent)
 
 static void help_all(void)
 {
-    printf("usage: stepmill VERB ...\n\nBatch-inference pipelines from YAML files.\n\n");
+    printf("usage: stepmill VERB ...\n       stepmill --version\n\nBatch-inference pipelines from YAML files.\n\n");
     for (size_t i = 0; i < cli_verb_count; i++)
         if (cli_verbs[i].most == 2) /* several forms: one line each would be too much here */
             printf("  %-16s %s\n", cli_verbs[i].name, cli_verbs[i].summary);
@@ -52,7 +52,7 @@ void cli_help(const cli_verb *verb)
         printf("  %s\n", left);
         wrap(cli_flags[i].text, 6);
     }
-    if (strcmp(verb->name, "run") != 0) return;
+    if ((verb->flags & 1u << CLI_RESTARTS) == 0) return; /* what works on a run */
     printf("\nexit codes\n");
     for (size_t i = 0; i < cli_exit_count; i++) printf("  %2d  %s\n", cli_exits[i].code, cli_exits[i].text);
 }

@@ -45,24 +45,62 @@ const char *cli_field(const char *line, const char *key, char *buf, size_t size)
     return buf;
 }
 
-bool cli_has_step(const char *dir, const char *step, size_t n)
+/* Goes over the lines of DIR/FILE that begin with a step; what is in front of the first in its line is passed over. NULL: no more, f is closed. */
+static const char *next_step(FILE **f, char **line, size_t *cap)
 {
-    char path[PATH_MAX + 16], open[] = "{\"step\":\"", *line = NULL;
-    const size_t head = sizeof open - 1;
-    size_t cap = 0;
-    bool any = false, found = false;
-    FILE *f;
+    const char *at = NULL;
 
-    snprintf(path, sizeof path, "%s/run.json", dir);
-    if ((f = fopen(path, "re")) == NULL) return true;
-    while (getline(&line, &cap, f) > 0) {
-        if (strncmp(line, open, head) != 0) continue;
+    while (*f != NULL && at == NULL && getline(line, cap, *f) > 0) at = strstr(*line, "{\"step\":\"");
+    if (at != NULL || *f == NULL) return at;
+    fclose(*f);
+    *f = NULL;
+    return NULL;
+}
+
+static FILE *open_file(const char *dir, const char *name)
+{
+    char path[PATH_MAX + 32];
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return fopen(path, "re");
+}
+
+bool cli_has_step(const char *dir, const char *step, size_t n, const char *asked)
+{
+    char word[80], name[80], near[80] = "", *line = NULL;
+    FILE *f = open_file(dir, "run.json");
+    bool any = false, found = false;
+    const char *at;
+    size_t cap = 0;
+
+    snprintf(word, sizeof word, "%.*s", (int)(n < sizeof word ? n : sizeof word - 1), step);
+    while ((at = next_step(&f, &line, &cap)) != NULL) {
+        if (at != line) continue; /* the pipeline file, as text, may look like one */
         any = true;
-        found = found || (strncmp(line + head, step, n) == 0 && line[head + n] == '"');
+        cli_field(at, "step", name, sizeof name);
+        found = found || strcmp(name, word) == 0;
+        const char *two[2] = {near, name}, *best = cli_nearest(word, near[0] != '\0' ? two : two + 1, near[0] != '\0' ? 2 : 1);
+        if (best == name) memcpy(near, name, sizeof near);
     }
     free(line);
-    fclose(f);
-    return found || !any;
+    if (found || !any) return true;
+    fprintf(stderr, "stepmill: %sthe run in %s has no step '%s'%s%s%s\n", asked, dir, word, near[0] != '\0' ? "; did you mean '" : "", near, near[0] != '\0' ? "'?" : "");
+    return false;
+}
+
+long cli_replicas(const char *dir, const char *step, size_t n)
+{
+    char name[80], value[16], *line = NULL;
+    FILE *f = open_file(dir, "progress.json");
+    const char *at;
+    size_t cap = 0;
+    long replicas = 0;
+
+    while ((at = next_step(&f, &line, &cap)) != NULL)
+        if (strlen(cli_field(at, "step", name, sizeof name)) == n && strncmp(name, step, n) == 0)
+            replicas = strtol(cli_field(at, "replicas", value, sizeof value), NULL, 10);
+    free(line);
+    return replicas;
 }
 
 bool cli_take_classes(const cli_args *a, uint32_t *out)

@@ -1,6 +1,8 @@
 /* stepmill: the command. */
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "signals.h"
@@ -30,9 +32,17 @@ static int help(const cli_args *a)
         return MILL_EXIT_OK;
     }
     const char *near = cli_nearest(a->operands[0], names, cli_verb_count);
-    fprintf(stderr, "stepmill: unknown verb '%s'%s%s%s\n", a->operands[0], near != NULL ? "; did you mean '" : "",
+    fprintf(stderr, "stepmill: unknown verb '%s'%s%s%s\nSee 'stepmill --help'.\n", a->operands[0], near != NULL ? "; did you mean '" : "",
             near != NULL ? near : "", near != NULL ? "'?" : "");
     return MILL_EXIT_USAGE;
+}
+
+/* `| head` has read what it wanted: nothing is wrong then, and there is nobody to tell. */
+static bool reader_left(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+
+    return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
 }
 
 int main(int argc, char **argv)
@@ -43,7 +53,7 @@ int main(int argc, char **argv)
     if (argc > 1 && (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "resume") == 0 || strcmp(argv[1], "retry") == 0 ||
                      strcmp(argv[1], "merge") == 0))
         signals_block(); /* before anything: one that comes now counts */
-    signal(SIGPIPE, SIG_IGN); /* a reader that goes away is a failed write, told below */
+    signal(SIGPIPE, SIG_IGN); /* a reader that goes away is a failed write */
     signal(SIGCHLD, SIG_DFL); /* inherited as ignored, the kernel would take the ends of our children from us */
     if (!cli_parse(argc, argv, &a)) return MILL_EXIT_USAGE;
     if (a.given[CLI_HELP]) {
@@ -55,7 +65,7 @@ int main(int argc, char **argv)
         for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
             if (strcmp(commands[i].verb, a.verb->name) == 0) code = commands[i].run(&a);
     }
-    if (fflush(stdout) != 0 || ferror(stdout)) {
+    if ((fflush(stdout) != 0 || ferror(stdout)) && !reader_left()) {
         fprintf(stderr, "stepmill: writing to standard output failed\n");
         if (code == MILL_EXIT_OK) code = MILL_EXIT_LOAD;
     }

@@ -10,7 +10,7 @@ const cli_flag cli_flags[CLI_FLAGS] = {
     [CLI_LIMIT] = {"limit", 0, "N", "take N rows of each generator"},
     [CLI_THREADS] = {"threads", 0, "N", "driver threads (default: processors the process may use)"},
     [CLI_DRAIN] = {"drain-timeout", 0, "TIME", "how long rows in the pipeline may take after the first INT or USR1 (default: 60s)"},
-    [CLI_QUIET] = {"quiet", 'q', NULL, "no progress and no summary, errors only"},
+    [CLI_QUIET] = {"quiet", 'q', NULL, "no progress and no summary, warnings and errors only"},
     [CLI_JSON] = {"json", 0, NULL, "JSON to standard output"},
     [CLI_PLUGIN] = {"plugin", 0, "FILE.so", "open a plugin, too; may be given several times"},
     [CLI_COLUMN] = {"column", 0, "NAME=TYPE",

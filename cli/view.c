@@ -119,6 +119,13 @@ static void log_line(int level, const char *who, const char *line, void *user)
     pthread_mutex_unlock(&lock);
 }
 
+static void warning_line(int level, const char *who, const char *line, void *user)
+{
+    if (level >= MILL_WARN) log_line(level, who, line, user);
+}
+
+void view_hush(void) { mill_log_to(warning_line, NULL); }
+
 void view_start(view *v, view_source source, void *user, bool quiet)
 {
     const char *term = getenv("TERM");

@@ -20,6 +20,8 @@ typedef struct view {
     double next;          /* when to show again */
 } view;
 
+/** Of the engine's log only warnings and errors are shown from here on. */
+void view_hush(void);
 /** On standard error; log lines of the engine are shown above the table from here on. One view at a time. */
 void view_start(view *v, view_source source, void *user, bool quiet);
 /** Show, if it is time for it. */

@@ -18,7 +18,8 @@ if(modules)
   install(TARGETS ${modules} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/stepmill)
 endif()
 install(DIRECTORY include/stepmill DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
-install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES LICENSE README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs examples DESTINATION ${CMAKE_INSTALL_DOCDIR}) # README and pages name each other by these paths
 
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/stepmill)
 install(EXPORT stepmill NAMESPACE stepmill:: FILE stepmill-targets.cmake DESTINATION ${package})

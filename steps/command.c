@@ -181,7 +181,7 @@ static mill_status load(mill_replica *r, mill_error *err)
         return no_memory(err);
     if ((st = stm_child_create(&opts, &me->child, err)) != MILL_OK) return st;
     /* A program that is not there is an error of loading. */
-    return s->per_batch ? MILL_OK : stm_child_start(me->child, err);
+    return s->per_batch ? stm_child_find(me->child, err) : stm_child_start(me->child, err);
 }
 
 static void unload(mill_replica *r)

@@ -82,7 +82,7 @@ void stm_endpoint_unload(mill_replica *r)
     if (me == NULL) return;
     if (me->http != NULL) {
         const stm_http_counts n = stm_http_count(me->http);
-        mill_replica_log(r, MILL_INFO,
+        if (n.requests > 0) mill_replica_log(r, MILL_INFO,
                          "%" PRId64 " requests; failed in passing: %" PRId64 " by rate limit, %" PRId64 " by the server, %" PRId64
                          " without an answer",
                          n.requests, n.limited, n.server, n.network);

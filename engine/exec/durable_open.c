@@ -599,7 +599,10 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     if (run->opts.put > 0 && (st = stm_retry_check(run, err)) != MILL_OK) goto fail;
     if ((st = choose(run, &o, err)) != MILL_OK) goto fail;
     stm_owner_who(run->opts.recorder != NULL ? run->opts.recorder->supervisor : 0, who, sizeof who);
-    if ((st = stm_vault_begin(d->vault, o.parts, (size_t)o.n_parts, o.streams, (size_t)o.n_streams, who, err)) != MILL_OK) goto fail;
+    if ((st = stm_vault_begin(d->vault, o.parts, (size_t)o.n_parts, o.streams, (size_t)o.n_streams, who, err)) != MILL_OK) {
+        mill_error_context(err, "run directory %s", run->run_dir);
+        goto fail;
+    }
     if ((st = stm_durable_outputs_open(run, err)) != MILL_OK) goto fail;
     if (d->again != NULL && (st = stm_again_write(run, (size_t)d->rows_stream, err)) != MILL_OK) goto fail;
     st = restore(run, &o, err);

@@ -138,7 +138,7 @@ mill_status stm_facts_open(const char *dir, stm_tree_doc **out, const stm_tree *
     mill_status st = stm_file_read(dir, STM_RUN_FACTS, &t, &why);
 
     if (st == MILL_ERR_NOT_FOUND)
-        st = mill_fail(err, st, "%s is not a run directory: it has no run.json", dir);
+        st = stm_no_run(dir, STM_RUN_FACTS, err);
     else if (st != MILL_OK)
         st = mill_fail(err, st, "%s", why.msg);
     if (st == MILL_OK && (st = stm_tree_parse(t.data != NULL ? t.data : "", t.bytes, out, root)) != MILL_OK)

@@ -102,6 +102,7 @@ static mill_status unknown_key(const stm_graph_step *s, const stm_value *v, mill
     snprintf(what, sizeof what, "step type %s has no parameter", s->type->name);
     st = stm_unknown_name(what, v->key, v->key_place, names, count, err);
     stm_free(names);
+    if (err != NULL && err->remedy[0] == '\0') mill_error_remedy(err, "See `stepmill steps describe %s`", s->type->name);
     return st;
 }
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -34,7 +35,7 @@ static mill_status read_picture(const char *dir, stm_picture **out, mill_error *
     mill_status st = stm_file_read(dir, STM_RUN_PROGRESS, &t, &why);
 
     if (st == MILL_ERR_NOT_FOUND)
-        (void)mill_fail(err, st, "%s is not a run directory: it has no progress.json", dir);
+        (void)stm_no_run(dir, STM_RUN_PROGRESS, err);
     else if (st != MILL_OK)
         (void)mill_fail(err, st, "%s", why.msg);
     if (st == MILL_OK && (st = stm_picture_read(t.data != NULL ? t.data : "", t.bytes, out)) != MILL_OK)
@@ -122,13 +123,29 @@ double mill_watch_age(const mill_watch *w)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9 - (double)w->picture->wall_ms / 1e3;
 }
 
+/* A process that has ended and that nobody has waited for yet is still there by name: a container without an init leaves it so for good. */
+static bool is_there(pid_t pid)
+{
+    char path[40], text[160] = "";
+    const char *name_end;
+    FILE *f;
+
+    if (kill(pid, 0) != 0 && errno != EPERM) return false;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    if ((f = fopen(path, "re")) == NULL) return true;
+    if (fgets(text, sizeof text, f) == NULL) text[0] = '\0';
+    fclose(f);
+    name_end = strrchr(text, ')');
+    return name_end == NULL || strncmp(name_end, ") Z", 3) != 0;
+}
+
 bool mill_watch_live(const mill_watch *w)
 {
     char host[STM_PICTURE_NAME] = "";
 
     if (w->picture->state != STM_PICTURE_RUNNING || w->picture->pid <= 0) return false;
     if (gethostname(host, sizeof host - 1) == 0 && strcmp(host, w->picture->host) == 0)
-        return kill(w->picture->pid, 0) == 0 || errno == EPERM;
+        return is_there(w->picture->pid);
     return mill_watch_age(w) < FRESH_S;
 }
 

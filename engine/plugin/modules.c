@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "core/text.h"
 #include "device/library.h"
 
 static const struct {
@@ -41,4 +42,18 @@ mill_status stm_registry_want(stm_registry *reg, const char *name, mill_error *e
         return MILL_ERR_UNSUPPORTED;
     }
     return MILL_OK;
+}
+
+/* Of modules that are not open, too: one is opened when a type of it is named right. */
+const char *stm_registry_nearest(const stm_registry *reg, const char *name)
+{
+    const size_t open = stm_registry_count(reg), n = open + sizeof known / sizeof known[0];
+    const char *best = NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        const char *two[2] = {best, i < open ? stm_registry_at(reg, i)->name : known[i - open].type};
+
+        best = stm_nearest(name, two, 2);
+    }
+    return best;
 }

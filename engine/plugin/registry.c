@@ -55,18 +55,6 @@ const mill_step_type *stm_registry_find(const stm_registry *reg, const char *nam
     return found ? reg->types[i].type : NULL;
 }
 
-const char *stm_registry_nearest(const stm_registry *reg, const char *name)
-{
-    const char *best = NULL;
-
-    for (size_t i = 0; i < reg->n_types; i++) {
-        const char *two[2] = {best, reg->types[i].type->name};
-
-        best = stm_nearest(name, two, 2);
-    }
-    return best;
-}
-
 size_t stm_registry_count(const stm_registry *reg) { return reg->n_types; }
 
 const mill_step_type *stm_registry_at(const stm_registry *reg, size_t i) { return i < reg->n_types ? reg->types[i].type : NULL; }

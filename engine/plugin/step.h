@@ -195,8 +195,6 @@ mill_status stm_registry_open(stm_registry *reg, const char *path, mill_error *e
 mill_status stm_registry_add(stm_registry *reg, const mill_plugin *plugin, mill_error *err);
 /** NULL = unknown. */
 const mill_step_type *stm_registry_find(const stm_registry *reg, const char *name);
-/** The known name nearest to @p name; NULL = none is near. */
-const char *stm_registry_nearest(const stm_registry *reg, const char *name);
 /** Types in order of their names. */
 size_t stm_registry_count(const stm_registry *reg);
 const mill_step_type *stm_registry_at(const stm_registry *reg, size_t i);

@@ -105,6 +105,23 @@ static int high_pipe(int fds[2])
     return 0;
 }
 
+static mill_status cannot_start(const stm_child *c, int e, mill_error *err)
+{
+    const char *program = c->opts.argv[0];
+
+    mill_fail(err, e == ENOENT ? MILL_ERR_NOT_FOUND : MILL_ERR_IO, "cannot start %s: %s", program, strerror(e));
+    if (e == ENOENT && c->opts.argv[1] == NULL && strchr(program, ' ') != NULL)
+        mill_error_remedy(err, "No shell reads argv: write a list, [program, argument, ...], or [sh, -c, '...']");
+    return e == ENOENT ? MILL_ERR_NOT_FOUND : MILL_ERR_IO;
+}
+
+mill_status stm_child_find(const stm_child *c, mill_error *err)
+{
+    const int e = stm_spawn_find(&(stm_spawn_opts){.argv = c->opts.argv, .cwd = c->opts.cwd});
+
+    return e == 0 ? MILL_OK : cannot_start(c, e, err);
+}
+
 mill_status stm_child_start(stm_child *c, mill_error *err)
 {
     int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}}, e = 0;
@@ -128,7 +145,7 @@ mill_status stm_child_start(stm_child *c, mill_error *err)
         close_fd(&pipes[0][1]);
         close_fd(&pipes[1][0]);
         close_fd(&pipes[2][0]);
-        return mill_fail(err, e == ENOENT ? MILL_ERR_NOT_FOUND : MILL_ERR_IO, "cannot start %s: %s", c->opts.argv[0], strerror(e));
+        return cannot_start(c, e, err);
     }
     c->in = pipes[0][1];
     c->out = pipes[1][0];

@@ -48,6 +48,8 @@ mill_status stm_child_create(const stm_child_opts *opts, stm_child **out, mill_e
 void stm_child_destroy(stm_child **c, double grace_s);
 /** Start it unless it runs. */
 mill_status stm_child_start(stm_child *c, mill_error *err);
+/** Whether there is a program to start, without starting it. */
+mill_status stm_child_find(const stm_child *c, mill_error *err);
 /** Kill it and its group at once, and wait. No effect when it does not run. */
 void stm_child_kill(stm_child *c);
 bool stm_child_running(const stm_child *c);

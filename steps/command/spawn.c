@@ -1,8 +1,14 @@
 #include "steps/command/spawn.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int describe(posix_spawn_file_actions_t *files, posix_spawnattr_t *attr, const stm_spawn_opts *o)
@@ -21,6 +27,38 @@ static int describe(posix_spawn_file_actions_t *files, posix_spawnattr_t *attr, 
     if (e == 0) e = posix_spawnattr_setsigmask(attr, o->deaf ? &all : &none);
     if (e == 0) e = posix_spawnattr_setsigdefault(attr, &all);
     if (e == 0) e = posix_spawnattr_setflags(attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    return e;
+}
+
+static int executable(const char *path)
+{
+    struct stat s;
+
+    if (access(path, X_OK) != 0) return errno;
+    return stat(path, &s) == 0 && S_ISDIR(s.st_mode) ? EACCES : 0;
+}
+
+int stm_spawn_find(const stm_spawn_opts *o)
+{
+    const char *program = o->argv[0], *dirs = getenv("PATH");
+    char path[PATH_MAX];
+    int e = ENOENT;
+
+    if (program[0] == '/') return executable(program);
+    if (strchr(program, '/') != NULL)
+        return snprintf(path, sizeof path, "%s/%s", o->cwd != NULL ? o->cwd : ".", program) < (int)sizeof path ? executable(path) : ENAMETOOLONG;
+    if (dirs == NULL) return 0; /* the library has a path of its own */
+    while (e != 0) {
+        const int n = (int)strcspn(dirs, ":");
+        const bool relative = n == 0 || dirs[0] != '/';
+
+        if (snprintf(path, sizeof path, "%s%s%.*s/%s", relative && o->cwd != NULL ? o->cwd : "", relative && o->cwd != NULL ? "/" : "", n > 0 ? n : 1,
+                     n > 0 ? dirs : ".", program) < (int)sizeof path &&
+            (e = executable(path)) != 0 && e != EACCES)
+            e = ENOENT;
+        if (dirs[n] == '\0') break;
+        dirs += n + 1;
+    }
     return e;
 }
 

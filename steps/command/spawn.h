@@ -24,6 +24,9 @@ typedef struct stm_spawn_opts {
  */
 int stm_spawn(const stm_spawn_opts *o, pid_t *pid);
 
+/** Whether there is something to start: 0, or the errno with which stm_spawn would fail for argv[0]. Starts nothing. Threads: any. Blocks: looks. */
+int stm_spawn_find(const stm_spawn_opts *o);
+
 MILL_END_DECLS
 
 #endif

@@ -72,7 +72,7 @@ mill_status leaves(parquet::arrow::FileReader &f, const std::vector<std::string>
         const size_t before = out->size();
         for (int i = 0; i < schema.num_columns(); i++)
             if (schema.GetColumnRoot(i)->name() == name) out->push_back(i);
-        if (out->size() == before) return mill_fail(err, MILL_ERR_NOT_FOUND, "there is no column %s", name.c_str());
+        if (out->size() == before) return mill_fail(err, MILL_ERR_NOT_FOUND, "there is no column \"%s\"", name.c_str());
     }
     return MILL_OK;
 }
@@ -107,7 +107,13 @@ mill_status columns_of(parquet::arrow::FileReader &f, const std::vector<std::str
         auto field = schema->GetFieldByName(name);
         if (schema->GetAllFieldIndices(name).size() > 1)
             return mill_fail(err, MILL_ERR_INVALID, "there are several columns %s", name.c_str());
-        if (field == nullptr) return mill_fail(err, MILL_ERR_NOT_FOUND, "there is no column %s", name.c_str());
+        if (field == nullptr) {
+            std::string all;
+            for (const std::string &there : schema->field_names()) all += (all.empty() ? "" : ", ") + there;
+            mill_fail(err, MILL_ERR_NOT_FOUND, "there is no column \"%s\"", name.c_str());
+            mill_error_remedy(err, "It has %.*s%s", 300, all.c_str(), all.size() > 300 ? " ..." : "");
+            return MILL_ERR_NOT_FOUND;
+        }
         fields.push_back(field->WithType(read_as(field->type())));
     }
     const mill_status status = import_schema(arrow::Schema(fields), type, err);

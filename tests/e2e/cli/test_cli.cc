@@ -192,6 +192,10 @@ TEST(Cli, QuietSaysNothingAndJsonSaysAll)
               std::string::npos)
         << r.out;
     EXPECT_EQ(lines(f.read("here/out.jsonl")), 4);
+    const Result more = mt::run(f, {"run", "t.yaml", "-q", "--run", "here", "--limit=5"});
+    EXPECT_EQ(more.code, 0);
+    EXPECT_EQ(more.err, "") << "that steps run again is no warning";
+    EXPECT_EQ(lines(f.read("here/out.jsonl")), 5);
 }
 
 TEST(Cli, DryRunPrintsRowsAndWritesNothing)
@@ -373,6 +377,7 @@ TEST_P(CliFails, WithItsCodeAndCulpritInBoundedTime)
     EXPECT_NE(r.err.find(GetParam().says), std::string::npos) << r.err;
     EXPECT_LT(r.seconds, 20);
     if (GetParam().code == 1) {
+        EXPECT_EQ(r.err.find(GetParam().says), r.err.rfind(GetParam().says)) << "said once: " << r.err;
         EXPECT_EQ(f.list(), std::vector<std::string>{"t.yaml"}) << "of a run that could not load nothing is left";
     } else if (std::string(GetParam().name) != "stop_if") {
         EXPECT_TRUE(f.has("runs/t/errors.jsonl"));
@@ -399,6 +404,7 @@ TEST(CliSignals, IntDrainsAndKeepsWhatWasTaken)
     EXPECT_EQ(c.wait(30), 75) << c.err();
     EXPECT_NE(c.err().find("stopped after "), std::string::npos) << c.err();
     EXPECT_NE(c.err().find("finishing the rows in the pipeline"), std::string::npos) << c.err();
+    EXPECT_NE(c.err().find("\n  not finished: the same command goes on from there\n"), std::string::npos) << c.err();
 }
 
 TEST(CliSignals, TermIsGoneWithinFourSeconds)
@@ -657,6 +663,8 @@ struct Words {
 const Words kWords[] = {
     {"no_verb", {}, 0, "usage: stepmill VERB", ""},
     {"unknown_verb", {"rnu"}, 64, "", "unknown verb 'rnu'; did you mean 'run'?"},
+    {"flag_without_verb", {"--quiet", "run"}, 64, "", "what is needed first is a verb, not '--quiet'"},
+    {"short_version", {"-v"}, 64, "", "did you mean '--version'?"},
     {"unknown_flag", {"run", "--dryrun", "t.yaml"}, 64, "", "unknown flag '--dryrun'; did you mean '--dry-run'?"},
     {"flag_of_another_verb", {"plan", "t.yaml", "--limit", "3"}, 64, "", "unknown flag '--limit'"},
     {"value_missing", {"run", "t.yaml", "--limit"}, 64, "", "a value is missing after '--limit'"},
@@ -668,12 +676,16 @@ const Words kWords[] = {
     {"too_many", {"run", "a", "b"}, 64, "", "one operand too many: 'b'"},
     {"help_of_run", {"run", "--help"}, 0, "--dry-run", ""},
     {"help_verb", {"help", "plan"}, 0, "usage: stepmill plan FILE", ""},
+    {"help_of_resume", {"resume", "--help"}, 0, "  73  the run directory is in use", ""},
     {"version", {"--version"}, 0, "stepmill 0.", ""},
     {"version_json", {"version", "--json"}, 0, "{\"version\":\"0.", ""},
     {"types", {"steps", "list"}, 0, "read_jsonl", ""},
     {"types_of_plugin", {"steps", "list", "--plugin", E2E_PLUGIN}, 0, "e2e_count", ""},
     {"describe", {"steps", "describe", "write_jsonl"}, 0, "path", ""},
     {"describe_json", {"steps", "describe", "read_jsonl", "--json"}, 0, "\"name\": \"read_jsonl\"", ""},
+    {"describe_unknown_of_a_module", {"steps", "describe", "read_parqet"}, 64, "", "Did you mean \"read_parquet\"?"},
+    {"describe_nothing", {"steps", "describe"}, 64, "", "steps describe: what is missing is the TYPE to describe"},
+    {"list_something", {"steps", "list", "all"}, 64, "", "steps list: one operand too many: 'all'"},
     {"describe_unknown", {"steps", "describe", "read_json"}, 64, "", "Did you mean \"read_jsonl\"?"},
     {"check_plugin", {"steps", "check", E2E_PLUGIN}, 0, "e2e_work (step)", ""},
     {"check_plugin_json", {"steps", "check", E2E_PLUGIN, "--json"}, 0, "\"wrong\":0,\"not_run\":0}", ""},

@@ -247,7 +247,7 @@ refused("router", """  flaky: {FLAKY, from: src, outputs: {value: three}}
 line = subprocess.run([stepmill, "trace", work / "plain.run", "src:100", "--json"], capture_output=True, text=True, timeout=60).stdout
 expect(f"trace: a row that ran again: {line}", ("100: 301" in line, "not liked" in line), (True, False))
 code, said = call("retry", work / "plain.run", "--step", "flakey")
-expect("no such step", (code, "has no such step" in said), (64, True))
+expect("no such step", (code, "has no step" in said), (64, True))
 code, said = call("retry", work / "plain.run", "--class", "transiant")
 expect("no such class", (code, "did you mean 'transient'" in said), (64, True))
 

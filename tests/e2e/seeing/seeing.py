@@ -145,7 +145,7 @@ class Truth(Case):
         self.assertEqual(self.command("logs", "r").stdout.count("\n"), len(lines))
         for wrong in ("wrok", "wor", "works[0]"):
             r = self.command("logs", "r", wrong, code=64)
-            self.assertEqual((r.stdout, r.stderr), ("", f"stepmill: the run in r has no step '{wrong}'\n"))
+            self.assertEqual((r.stdout, r.stderr), ("", f"stepmill: the run in r has no step '{wrong.split('[')[0]}'; did you mean 'work'?\n"))
         # A second run of the same directory: nothing is left to do, and the log goes on.
         self.command("run", "seen.yaml", "--run", "r", code=0)
         self.assertEqual(json.loads(self.read("r/progress.json"))["attempt"], 1)
@@ -155,7 +155,7 @@ class Truth(Case):
     def test_what_is_not_a_run_is_said(self):
         for verb in ("status", "logs", "report"):
             r = self.command(verb, ".", code=64)
-            self.assertIn("progress.json" if verb != "logs" else "log.jsonl", r.stderr)
+            self.assertIn("is not a run directory: it has no progress.json", r.stderr)
         os.mkdir(os.path.join(self.path, "r"))
         self.write("r/progress.json", '{"format":1,"steps":[{]}')
         self.assertIn("damaged", self.command("status", "r", code=64).stderr)

@@ -9,6 +9,8 @@
 #include <functional>
 #include <set>
 
+#include "plugin/modules.h"
+
 namespace {
 
 class Registry {
@@ -58,6 +60,7 @@ TEST(RegistryOf, PluginTypesAreFound)
         const mill_step_type *t = stm_registry_find(r.reg, "good_two");
         ASSERT_NE(t, nullptr);
         EXPECT_STREQ(stm_registry_nearest(r.reg, "good_tow"), "good_two");
+        EXPECT_STREQ(stm_registry_nearest(r.reg, "write_parqet"), "write_parquet") << "of a module that is not open";
         EXPECT_EQ(stm_registry_nearest(r.reg, "something_else"), nullptr);
         for (size_t i = 0; i < n + 2; i++)
             if (stm_registry_at(r.reg, i) == t) {

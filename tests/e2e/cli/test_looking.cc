@@ -1,0 +1,109 @@
+/* Verbs that look at a run: what they say of what is not there, and of a process that only seems to be. */
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <regex>
+
+#include "command.h"
+
+namespace {
+
+using mt::Command;
+using mt::Folder;
+using mt::Result;
+
+std::string pipeline(const std::string &count)
+{
+    return "stepmill: 1\nname: t\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, " + count +
+           "}\n  work: {type: e2e_work, from: count, replicas: 2}\n  out: {type: write_jsonl, from: work, path: out.jsonl}\n";
+}
+
+TEST(Looking, AtWhatIsNoRun)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 4"));
+    ASSERT_EQ(mt::run(f, {"run", "-q", "t.yaml"}).code, 0);
+    const struct { const char *dir, *says; } places[] = {
+        {"nowhere", "error: nowhere is not a run directory: No such file or directory\n"},
+        {"t.yaml", "error: t.yaml is not a run directory: it is a file\n"},
+        {"runs", "error: runs is not a run directory: it has no progress.json. There are run directories in it: t\n"},
+    };
+    for (const auto &k : places)
+        for (const char *verb : {"status", "logs", "errors", "report"}) {
+            const Result r = mt::run(f, {verb, k.dir});
+            EXPECT_EQ(r.code, 64) << verb;
+            EXPECT_EQ(r.err, k.says) << verb;
+            EXPECT_EQ(r.out, "") << verb;
+        }
+}
+
+TEST(Looking, AtStepsAndReplicasThatAreNot)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 4"));
+    ASSERT_EQ(mt::run(f, {"run", "-q", "t.yaml"}).code, 0);
+    const struct { std::vector<std::string> args; const char *says; } calls[] = {
+        {{"logs", "runs/t", "wrok"}, "stepmill: the run in runs/t has no step 'wrok'; did you mean 'work'?\n"},
+        {{"logs", "runs/t", "something"}, "stepmill: the run in runs/t has no step 'something'\n"},
+        {{"logs", "runs/t", "work[2]"}, "stepmill: there is no work[2]: work has 2 replicas, counted from 0\n"},
+        {{"logs", "runs/t", "work[x]"}, "stepmill: expected STEP or STEP[REPLICA], as in 'embed[0]', got 'work[x]'\n"},
+        {{"logs", "runs/t", "work[1"}, "stepmill: expected STEP or STEP[REPLICA], as in 'embed[0]', got 'work[1'\n"},
+        {{"errors", "runs/t", "--step", "wrok"}, "stepmill: --step: the run in runs/t has no step 'wrok'; did you mean 'work'?\n"},
+    };
+    for (const auto &k : calls) {
+        const Result r = mt::run(f, k.args);
+        EXPECT_EQ(r.code, 64);
+        EXPECT_EQ(r.err, k.says);
+    }
+    EXPECT_EQ(mt::run(f, {"logs", "runs/t", "work[1]"}).code, 0);
+}
+
+/* A list of failures says what helps, where the step knew it. */
+TEST(Looking, AtErrorsWithTheirRemedy)
+{
+    Folder f;
+    f.write("in.jsonl", "{\"w\":\"a\"}\n{\"w\":\"b\"}\n");
+    f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  in: {type: read_jsonl, path: in.jsonl, columns: {w: utf8}}\n"
+                      "  way: {type: route_by, from: in, column: w, to: {a: one, b: two}}\n"
+                      "  one: {type: write_jsonl, from: way, path: one.jsonl}\n  two: {type: write_jsonl, from: way, path: two.jsonl}\n");
+    EXPECT_EQ(mt::run(f, {"run", "-q", "t.yaml"}).code, 3);
+    EXPECT_NE(mt::run(f, {"errors", "runs/t"}).out.find(". Set input_batch_size: 1, or mixed: most\n"), std::string::npos);
+}
+
+/* A reader that has read what it wanted has nothing to be told; a full disk has. */
+TEST(Looking, AtTheBeginningOnly)
+{
+    Folder f;
+    /* the reader has gone when the command begins */
+    f.write("pipe.sh", "mkfifo p; { exec 3< p; } & exec 4> p; wait $!; '" STEPMILL_COMMAND "' schema >&4 2> said; echo $? > code\n");
+    EXPECT_EQ(system(("cd '" + f.path() + "' && sh pipe.sh").c_str()), 0);
+    EXPECT_EQ(f.read("said"), "");
+    EXPECT_EQ(f.read("code"), "0\n");
+    EXPECT_NE(system("'" STEPMILL_COMMAND "' schema 2> /dev/null > /dev/full"), 0);
+}
+
+/* Who has ended, but was not waited for by a parent that waits for nobody, works on nothing. */
+TEST(Looking, AtAProcessThatHasEnded)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 1000000, batch_size: 1, pause: 20ms"));
+    Command c(f, {"run", "-q", "t.yaml"});
+    for (int i = 0; i < 20000 && (!f.has("runs/t/progress.json") || f.read("runs/t/progress.json").find("\"state\":\"running\"") == std::string::npos); i++)
+        usleep(1000);
+    EXPECT_NE(mt::run(f, {"status", "runs/t"}).out.find("t: running, process "), std::string::npos);
+    c.signal(SIGKILL);
+    c.wait();
+    usleep(100000); /* the worker goes with it, and may have been about to write its numbers */
+    const pid_t ended = fork();
+    if (ended == 0) _exit(0);
+    siginfo_t i;
+    ASSERT_EQ(waitid(P_PID, (id_t)ended, &i, WEXITED | WNOWAIT), 0);
+    f.write("runs/t/progress.json", std::regex_replace(f.read("runs/t/progress.json"), std::regex("\"pid\":[0-9]+"), "\"pid\":" + std::to_string(ended)));
+    const Result r = mt::run(f, {"status", "runs/t"});
+    waitpid(ended, nullptr, 0);
+    EXPECT_EQ(r.out.find("t: nobody works on it; process " + std::to_string(ended)), 0u) << r.out;
+}
+
+} // namespace
