@@ -36,6 +36,13 @@ static void number(stm_text *t, int64_t v)
     stm_text_addf(t, "<td>%s</td>", stm_show_grouped(v, n, sizeof n));
 }
 
+/* Of what a step cannot have there is no number, which is not the same as none of it. */
+static void number_or_none(stm_text *t, bool any, int64_t v)
+{
+    if (any) number(t, v);
+    else stm_text_addf(t, "<td>\u2013</td>");
+}
+
 static void term(stm_text *t, const char *name, const char *value)
 {
     if (value == NULL || *value == '\0') return;
@@ -160,8 +167,8 @@ static void steps(const stm_picture *p, stm_text *t)
         stm_html_text(t, s->type);
         stm_text_addf(t, "</td>");
         number(t, s->replicas);
-        number(t, s->rows_in);
-        number(t, s->rows_out);
+        number_or_none(t, s->kind != MILL_GENERATOR, s->rows_in);
+        number_or_none(t, s->kind != MILL_SINK, s->rows_out);
         number(t, s->rows_dropped);
         number(t, s->rows_failed);
         number(t, s->rows_skipped);

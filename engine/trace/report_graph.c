@@ -69,6 +69,7 @@ static void edge(const stm_picture *p, const struct spot *at, int32_t from, int3
     const stm_picture_step *a = &p->steps[from], *b = &p->steps[to];
     const int64_t rows = b->n_from == 1 ? b->rows_in : a->rows_out;
     const double x0 = PAD + at[from].rank * (NODE_W + GAP_X) + NODE_W, x1 = PAD + at[to].rank * (NODE_W + GAP_X);
+    const bool level = fabs(y1 - y0) < 1;
     char n[32];
 
     stm_text_addf(t, "<path class=\"e\" stroke-width=\"%.1f\" d=\"M%.0f %.1fC%.0f %.1f %.0f %.1f %.0f %.1f\"><title>",
@@ -77,9 +78,9 @@ static void edge(const stm_picture *p, const struct spot *at, int32_t from, int3
     stm_text_addf(t, " &#8594; ");
     stm_html_text(t, b->name);
     stm_text_addf(t, ": %s rows</title></path>", stm_show_grouped(rows, n, sizeof n));
-    if (at[to].rank == at[from].rank + 1)
-        stm_text_addf(t, "<text class=\"s o\" text-anchor=\"middle\" x=\"%.0f\" y=\"%.1f\">%s</text>", (x0 + x1) / 2,
-                      (y0 + y1) / 2 + (fabs(y1 - y0) < 1 ? -6 : 4), stm_show_count((double)rows, n, sizeof n));
+    if (at[to].rank == at[from].rank + 1) /* above the line, or on it, which is then wiped out as far as the gap between the words */
+        stm_text_addf(t, "<text class=\"s o%s\" text-anchor=\"middle\" x=\"%.0f\" y=\"%.1f\">%s</text>", level ? "" : " w", (x0 + x1) / 2,
+                      (y0 + y1) / 2 + (level ? -6 : 4), stm_show_count((double)rows, n, sizeof n));
 }
 
 static void node(const stm_picture *p, int32_t i, double x, double y, int32_t hot, stm_text *t)

@@ -152,6 +152,7 @@ def test(stepmill):
             assert "work" in browser.evaluate("document.body.innerText") and "What would make it faster" in browser.evaluate("document.body.innerText")
             browser.call("Emulation.setDeviceMetricsOverride", width=380, height=800, deviceScaleFactor=1, mobile=True)
             assert browser.evaluate("document.documentElement.scrollWidth <= 380"), "on a telephone, too"
+            assert browser.evaluate("[...document.querySelectorAll('.k i')].every(e => e.getBoundingClientRect().width === 12)"), "the legend's colours are as large there"
         finally:
             browser.close()
     print("light and dark, without scripts, on a telephone: no complaint, no request")

@@ -416,6 +416,8 @@ class Report(Case):
                      "<script>alert('\"&')</script>", "seen.yaml", "command line"):
             self.assertIn(word, text)
         self.assertRegex(text, r"docs:\d*77\b", "the first row that failed, of whichever replica was first")
+        self.assertIn('docs</th><td class="l">read_jsonl</td><td>1</td><td>\u2013</td><td>500</td>', page, "a generator gets no rows, which is not 0 of them")
+        self.assertIn('out</th><td class="l">write_jsonl</td><td>1</td><td>300</td><td>\u2013</td>', page)
         self.assertEqual(p.tags.count("svg"), 2)
         self.assertLess(len(page), 100000)
 
