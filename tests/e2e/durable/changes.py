@@ -222,6 +222,11 @@ expect("beside: one of two steps", (code, rows, a, b), (0, 300, 0, 300))
 expect("beside: what is behind it", [line.split(" runs again")[0].split(" run again")[0] for line in again], ["outb, other", "src, b, again", "third"])
 untouched("beside: one of two steps", was, "outa.jsonl")
 expect("beside: the same rows", {name: (work / "beside" / f"{name}.jsonl").read_bytes() for name in both}, both)
+for _ in range(2):
+    last = seen(beside(": again; ", cache=", cache: false", **now))
+expect("beside: cache: false of one of two steps", last[:4], (0, 300, 0, 300))
+untouched("beside: cache: false of one of two steps", was, "outa.jsonl")
+beside(": again; ", **now).wait()
 # Other steps come, in front of all and behind one that is there: nothing of this one knows of them.
 write_input(300)
 (work / "first.jsonl").write_text('{"id": 1}\n' * 7)
