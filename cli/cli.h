@@ -31,6 +31,8 @@ bool cli_parse(int argc, char **argv, cli_args *out);
 bool cli_number(const cli_args *a, cli_flag_id flag, int64_t least, int64_t otherwise, int64_t *out);
 bool cli_time(const cli_args *a, cli_flag_id flag, double otherwise, double *out);
 
+/** Whether standard output is a pipe that nobody reads any more. */
+bool cli_reader_left(void);
 /** Help of one verb, or of all (NULL), to standard output. */
 void cli_help(const cli_verb *verb);
 /** The nearest of @p n words, NULL = none is near. */

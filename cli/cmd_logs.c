@@ -104,7 +104,7 @@ int cmd_logs(const cli_args *a)
         return MILL_EXIT_USAGE;
     }
     show_new(a, f, &line, &cap);
-    while (a->given[CLI_FOLLOW] && gone < CLI_GONE_S && !ferror(stdout)) {
+    while (a->given[CLI_FOLLOW] && gone < CLI_GONE_S && !ferror(stdout) && !cli_reader_left()) {
         mill_error none = {0};
 
         if (w == NULL ? mill_watch_open(a->operands[0], &w, &none) != MILL_OK : mill_watch_look(w, &none) != MILL_OK) gone += 0.25;

@@ -46,7 +46,8 @@ static void man(void)
     }
     printf(".SH EXIT STATUS\n");
     for (size_t i = 0; i < cli_exit_count; i++) printf(".TP\n.B %d\n%s\n", cli_exits[i].code, cli_exits[i].text);
-    printf(".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nWhen set and not empty, no colours.\n.SH FILES\n.TP\n.I "
+    printf(".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nWhen set and not empty, no colours.\n.TP\n.B SLURM_JOB_END_TIME\nWhen the job ends that the run is part "
+           "of, unless \\-\\-time\\-left says otherwise.\n.TP\n.B STEPMILL_ARROW_DIR\nWhere libarrow and libparquet are, for Parquet.\n.SH FILES\n.TP\n.I "
            "runs/NAME/errors.jsonl\nErrors of a run's rows.\n");
 }
 
@@ -56,30 +57,51 @@ static void flags_of(const cli_verb *v, const char *separator)
         if (k == CLI_HELP || (v->flags & 1u << k) != 0) printf("%s--%s", separator, cli_flags[k].name);
 }
 
+static void verbs(void)
+{
+    for (size_t i = 0; i < cli_verb_count; i++) printf("%s%s", i > 0 ? " " : "", cli_verbs[i].name);
+}
+
+/* Candidates of the word, one a line: names of files may have spaces. */
+static void bash_of(const char *completes)
+{
+    if (completes == NULL)
+        printf(":");
+    else if (strcmp(completes, "dir") == 0)
+        printf("compgen -d -- \"$word\"");
+    else if (strcmp(completes, "file") == 0)
+        printf("compgen -f -- \"$word\"");
+    else if (strcmp(completes, "yaml") == 0)
+        printf("{ compgen -f -X '!*.y*ml' -- \"$word\"; compgen -d -- \"$word\"; }");
+    else if (strcmp(completes, "verbs") == 0)
+        printf("compgen -W '"), verbs(), printf("' -- \"$word\"");
+    else
+        printf("if [ \"$COMP_CWORD\" -eq 2 ] || [[ $before == -* ]]; then compgen -W '%s' -- \"$word\"; else compgen -f -- \"$word\"; fi", completes);
+}
+
 static void bash(void)
 {
-    printf("_stepmill() {\n    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}\n    COMPREPLY=()\n");
-    printf("    case $before in\n    --run) COMPREPLY=($(compgen -d -- \"$word\")); return ;;\n    --plugin) COMPREPLY=($(compgen "
-           "-f -- \"$word\")); return ;;\n    esac\n");
-    printf("    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        COMPREPLY=($(compgen -W '");
-    for (size_t i = 0; i < cli_verb_count; i++) printf("%s%s", i > 0 ? " " : "", cli_verbs[i].name);
-    printf("' -- \"$word\"))\n        return\n    fi\n    case ${COMP_WORDS[1]} in\n");
+    printf("_stepmill_words() {\n    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}\n");
+    printf("    if [ \"$COMP_CWORD\" -eq 1 ]; then compgen -W '");
+    verbs();
+    printf(" --help --version' -- \"$word\"; return; fi\n    case $before in\n");
+    for (int k = 0; k < CLI_FLAGS; k++) {
+        if (cli_flags[k].value == NULL) continue;
+        printf("    --%s) ", cli_flags[k].name);
+        bash_of(cli_flags[k].completes);
+        printf("; return ;;\n");
+    }
+    printf("    esac\n    case ${COMP_WORDS[1]} in\n");
     for (size_t i = 0; i < cli_verb_count; i++) {
         const cli_verb *v = &cli_verbs[i];
 
-        printf("    %s)\n        if [[ $word == -* ]]; then COMPREPLY=($(compgen -W '", v->name);
+        printf("    %s) if [[ $word == -* ]]; then compgen -W '", v->name);
         flags_of(v, " ");
-        printf("' -- \"$word\"))\n        else ");
-        if (v->completes == NULL)
-            printf(":; fi ;;\n");
-        else if (strcmp(v->completes, "yaml") == 0)
-            printf("COMPREPLY=($(compgen -f -X '!*.y*ml' -- \"$word\") $(compgen -d -- \"$word\")); fi ;;\n");
-        else if (strcmp(v->completes, "dir") == 0)
-            printf("COMPREPLY=($(compgen -d -- \"$word\")); fi ;;\n");
-        else
-            printf("COMPREPLY=($(compgen -W '%s' -- \"$word\")); fi ;;\n", v->completes);
+        printf("' -- \"$word\"; else ");
+        bash_of(v->completes);
+        printf("; fi ;;\n");
     }
-    printf("    esac\n}\ncomplete -o filenames -F _stepmill stepmill\n");
+    printf("    esac\n}\n_stepmill() { mapfile -t COMPREPLY < <(_stepmill_words); }\ncomplete -o filenames -F _stepmill stepmill\n");
 }
 
 /* Text inside '...[ ]' of zsh: brackets and quotes need a backslash. */
@@ -93,6 +115,16 @@ static void zsh_text(const char *text)
         if (*text == '[' || *text == ']' || *text == ':' || *text == '\\') putchar('\\');
         putchar(*text);
     }
+}
+
+static void zsh_of(const char *completes)
+{
+    if (completes == NULL) return;
+    if (strcmp(completes, "dir") == 0) printf("_files -/");
+    else if (strcmp(completes, "file") == 0) printf("_files");
+    else if (strcmp(completes, "yaml") == 0) printf("_files -g \"*.y*ml\"");
+    else if (strcmp(completes, "verbs") == 0) printf("("), verbs(), printf(")");
+    else printf("(%s)", completes);
 }
 
 static void zsh(void)
@@ -110,19 +142,18 @@ static void zsh(void)
         printf("    %s) shift words; (( CURRENT-- )); _arguments", v->name);
         for (int k = 0; k < CLI_FLAGS; k++) {
             if (k != CLI_HELP && (v->flags & 1u << k) == 0) continue;
-            printf(" '--%s[", cli_flags[k].name);
-            zsh_text(cli_flags[k].text);
-            printf("]%s'", cli_flags[k].value == NULL ? ""
-                           : k == CLI_RUN             ? ":dir:_files -/"
-                           : k == CLI_PLUGIN          ? ":file:_files"
-                                                      : ":value:");
+            const cli_flag *f = &cli_flags[k];
+            if (f->letter != 0) printf(" '(-%c --%s)'{-%c,--%s}'[", f->letter, f->name, f->letter, f->name);
+            else printf(" '%s--%s[", f->repeats ? "*" : "", f->name);
+            zsh_text(f->text);
+            printf("]");
+            if (f->value != NULL) printf(":%s:", strcmp(f->value, "STEP.KEY=VALUE") == 0 ? "value" : f->name), zsh_of(f->completes);
+            printf("'");
         }
-        if (v->completes != NULL && strcmp(v->completes, "yaml") == 0)
-            printf(" ':file:_files -g \"*.y*ml\"'");
-        else if (v->completes != NULL && strcmp(v->completes, "dir") == 0)
-            printf(" ':run:_files -/'");
+        if (v->completes != NULL && strchr(v->completes, ' ') != NULL)
+            printf(" '1:what:(%s)' '*:file:_files'", v->completes);
         else if (v->completes != NULL)
-            printf(" ':what:(%s)'", v->completes);
+            printf(" '%s:what:", v->most > 2 ? "*" : "1"), zsh_of(v->completes), printf("'");
         printf(" ;;\n");
     }
     printf("    esac\n}\n_stepmill \"$@\"\n");
@@ -146,13 +177,22 @@ static void fish(void)
         printf("'\n");
         for (int k = 0; k < CLI_FLAGS; k++) {
             if (k != CLI_HELP && (v->flags & 1u << k) == 0) continue;
-            printf("complete -c stepmill -n '__fish_seen_subcommand_from %s' -l %s%s -d '", v->name, cli_flags[k].name,
-                   cli_flags[k].value != NULL ? " -r" : "");
+            const cli_flag *f = &cli_flags[k];
+            printf("complete -c stepmill -n '__fish_seen_subcommand_from %s' -l %s", v->name, f->name);
+            if (f->letter != 0) printf(" -s %c", f->letter);
+            if (f->value != NULL) printf(f->completes != NULL && strcmp(f->completes, "file") == 0 ? " -r" : " -x");
+            if (f->completes != NULL && strcmp(f->completes, "file") != 0)
+                printf(" -a '%s'", strcmp(f->completes, "dir") == 0 ? "(__fish_complete_directories)" : f->completes);
+            printf(" -d '");
             fish_text(cli_flags[k].text);
             printf("'\n");
         }
-        if (v->completes != NULL && strcmp(v->completes, "yaml") != 0 && strcmp(v->completes, "dir") != 0)
-            printf("complete -c stepmill -n '__fish_seen_subcommand_from %s' -f -a '%s'\n", v->name, v->completes);
+        if (v->completes != NULL && (strchr(v->completes, ' ') != NULL || strcmp(v->completes, "verbs") == 0)) {
+            printf("complete -c stepmill -n '__fish_seen_subcommand_from %s' -f -a '", v->name);
+            if (strcmp(v->completes, "verbs") == 0) verbs();
+            else printf("%s", v->completes);
+            printf("'\n");
+        }
     }
 }
 

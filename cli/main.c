@@ -1,8 +1,6 @@
 /* stepmill: the command. */
-#include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli.h"
 #include "signals.h"
@@ -37,14 +35,6 @@ static int help(const cli_args *a)
     return MILL_EXIT_USAGE;
 }
 
-/* `| head` has read what it wanted: nothing is wrong then, and there is nobody to tell. */
-static bool reader_left(void)
-{
-    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
-
-    return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
-}
-
 int main(int argc, char **argv)
 {
     cli_args a;
@@ -65,7 +55,8 @@ int main(int argc, char **argv)
         for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
             if (strcmp(commands[i].verb, a.verb->name) == 0) code = commands[i].run(&a);
     }
-    if ((fflush(stdout) != 0 || ferror(stdout)) && !reader_left()) {
+    /* `| head` has read what it wanted: nothing is wrong then, and there is nobody to tell */
+    if ((fflush(stdout) != 0 || ferror(stdout)) && !cli_reader_left()) {
         fprintf(stderr, "stepmill: writing to standard output failed\n");
         if (code == MILL_EXIT_OK) code = MILL_EXIT_LOAD;
     }

@@ -2,6 +2,7 @@
 #ifndef STM_CLI_TABLE_H
 #define STM_CLI_TABLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,6 +41,8 @@ typedef struct cli_flag {
     char letter;       /* short form; 0 = none */
     const char *value; /* what it takes, "DIR"; NULL = nothing */
     const char *text;
+    const char *completes; /* what the value is: "dir", "file", or words parted by spaces; NULL = nothing that a shell could know */
+    bool repeats;          /* may be given several times */
 } cli_flag;
 
 typedef struct cli_verb {
@@ -47,7 +50,7 @@ typedef struct cli_verb {
     const char *operands;  /* "FILE" */
     int least, most;       /* how many of them */
     uint32_t flags;        /* bit cli_flag_id */
-    const char *completes; /* what an operand is: "yaml", "dir", or words parted by spaces; NULL = nothing */
+    const char *completes; /* what an operand is: "yaml", "dir", "verbs", or words parted by spaces, behind which come files; NULL = nothing */
     const char *summary;   /* one line */
     const char *text;      /* more, for --help and the man page */
 } cli_verb;

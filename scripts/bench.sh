@@ -2,6 +2,7 @@
 # bench.sh NAME [OPTION...]: installs the peers, builds and installs stepmill (build/bench), runs bench/NAME/run.py, which
 # times stepmill and its peers in turn, prints a table and writes bench/out/NAME.json. Options go to run.py.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+help_for "$@"
 
 name=${1-}
 if [ -z "$name" ] || [ ! -f "bench/$name/run.py" ]; then

@@ -3,6 +3,7 @@
 # (debian.jsonl with all of them, some 60,000; debian-2000.jsonl with a fixed sample). The index comes from the package
 # mirror this machine is set up with, into a directory of our own: the machine's apt state stays as it is. No root needed.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+help_for "$@"
 
 if [ -e data/debian.jsonl ] && [ -e data/debian-2000.jsonl ] && [ "${1-}" != --fresh ]; then exit 0; fi
 say 'corpus: English descriptions of Debian packages into data/'

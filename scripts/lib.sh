@@ -13,6 +13,12 @@ die() {
     printf '%s: %s\n' "$(basename "$0")" "$*" >&2
     exit 1
 }
+# help_for "$@": where the first argument asks for help, what stands at the top of the script.
+help_for() {
+    case ${1-} in -h | --help) ;; *) return 0 ;; esac
+    sed -n '2,/^[^#]/ { /^#/! d; s/^# \{0,1\}//; p; }' "$ROOT/scripts/$(basename "$0")"
+    exit 0
+}
 # Processors this process may use: what -j and ctest take.
 jobs_here() { nproc; }
 # Debian's own Python: the one that python3-venv belongs to, whatever else is first on PATH.

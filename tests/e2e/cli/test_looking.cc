@@ -84,6 +84,19 @@ TEST(Looking, AtTheBeginningOnly)
     EXPECT_NE(system("'" STEPMILL_COMMAND "' schema 2> /dev/null > /dev/full"), 0);
 }
 
+/* Who follows a log ends with whoever reads it, also while nothing is said. */
+TEST(Looking, AsLongAsSomebodyReads)
+{
+    Folder f;
+    f.write("t.yaml", pipeline("rows: 1000000, batch_size: 1, pause: 20ms"));
+    Command c(f, {"run", "-q", "t.yaml"});
+    for (int i = 0; i < 20000 && f.read("runs/t/log.jsonl").find('\n') == std::string::npos; i++) usleep(1000);
+    EXPECT_EQ(system(("cd '" + f.path() + "' && { timeout 30 '" STEPMILL_COMMAND "' logs runs/t -f; echo $? > code; } | head -1 > /dev/null").c_str()), 0);
+    EXPECT_EQ(f.read("code"), "0\n");
+    c.signal(SIGTERM);
+    EXPECT_EQ(c.wait(30), 75);
+}
+
 /* Who has ended, but was not waited for by a parent that waits for nobody, works on nothing. */
 TEST(Looking, AtAProcessThatHasEnded)
 {
