@@ -13,6 +13,11 @@ mkdir -p "$work"
 mv "$work/first" "$work/moved dir" # nothing in it may remember where it was made; a blank is nothing special
 prefix="$work/moved dir"
 
+pages=$(find "$prefix" -name README.md -printf '%h\n')
+while read -r page; do
+    [ -e "$pages/$page" ] || { echo "README names $page, which is not installed"; exit 1; }
+done < <(grep -oE '(docs|examples)/[A-Za-z/.-]*[a-z]' "$pages/README.md" | sort -u)
+
 "$cmake" -S "$here/consumer" -B "$work/consumer" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$cc" \
     -DCMAKE_CXX_COMPILER="$cxx" >"$work/configure.log" || { cat "$work/configure.log"; exit 1; }
 "$cmake" --build "$work/consumer" >"$work/build.log" || { cat "$work/build.log"; exit 1; }
