@@ -253,6 +253,29 @@ if not 0 < a <= 300 - before + 30:  # of what it had done, batches that were not
     faults.append(f"beside: one of two steps, in the middle: the other saw {a} rows again, of 300, {before} done")
 expect("beside: the same rows", {name: (work / "beside" / f"{name}.jsonl").read_bytes() for name in both}, both)
 
+# Failures in front of both count once, also when they come again for one of them; those of the step that changed are others.
+def failures(at):
+    (work / "fails.yaml").write_text(f"""stepmill: 1
+max_errors: 9
+plugins: [{plugin}]
+steps:
+  src: {{type: e2e_count, rows: 100, batch_size: 10}}
+  both: {{type: e2e_work, from: src, mode: fail, at: 13, outputs: {{doubled: first}}}}
+  a: {{type: e2e_work, from: both, mode: fail, at: 20}}
+  b: {{type: e2e_work, from: both, mode: fail, at: {at}}}
+  outa: {{type: write_jsonl, from: a, path: a.jsonl, errors: true}}
+  outb: {{type: write_jsonl, from: b, path: b.jsonl, errors: true}}
+""")
+    done = subprocess.run([stepmill, "run", work / "fails.yaml", "--run", work / "fails", "--quiet"], check=False)
+    said = sorted(json.loads(line)["message"] for line in (work / "fails" / "errors.jsonl").read_text().splitlines())
+    rows = {name: [(row["id"], row["_error"]) for row in map(json.loads, (work / "fails" / f"{name}.jsonl").read_text().splitlines()) if row["_error"]] for name in "ab"}
+    return done.returncode, said, rows
+
+
+for at in (30, 40, 40):
+    bad = {n: f"row {n} is bad" for n in (13, 20, at)}
+    expect(f"fails: b at {at}", failures(at), (0, list(bad.values()), {"a": [(13, bad[13]), (20, bad[20])], "b": [(13, bad[13]), (at, bad[at])]}))
+
 # A sink keeps up with what is in front of it, with one thread, too: its rows are on disk and need not wait in memory.
 (work / "wide.jsonl").write_text("".join(json.dumps({"id": i, "text": "x" * 1000}) + "\n" for i in range(8000)))
 (work / "wide.yaml").write_text("""stepmill: 1
