@@ -69,6 +69,7 @@ static bool valid_line(stm_jsonl_guess *g, const char *line, size_t bytes)
     std::string_view raw;
     od::object obj;
 
+    if (memchr(line, 0, bytes) != nullptr) return false; /* which simdjson lets end a number */
     if (g->parser.iterate(line, bytes, bytes + simdjson::SIMDJSON_PADDING).get(doc) != simdjson::SUCCESS) return false;
     if (doc.get_object().get(obj) != simdjson::SUCCESS) return false;
     for (auto item : obj) {

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "steps/jsonl/columns.h"
+#include "steps/jsonl/walk.h"
 
 using namespace stm_jsonl_scan;
 using simdjson::error_code;
@@ -412,6 +413,7 @@ static Out parse(stm_jsonl *p, const char *line, size_t bytes, od::document &doc
 
     if (reserve(p->parser, bytes) != simdjson::SUCCESS) return Out::memory;
     if (auto e = p->parser.iterate(line, bytes, bytes + simdjson::SIMDJSON_PADDING).get(doc)) return json_error(p, e);
+    if (memchr(line, 0, bytes) != nullptr) return json_error(p, simdjson::TAPE_ERROR); /* simdjson lets a NUL end a number */
     if (auto e = doc.get_object().get(obj)) return json_error(p, e);
     for (auto item : obj) {
         od::field f;
@@ -515,28 +517,29 @@ static void say(stm_jsonl_fault *f, const char *fmt, ...)
 
 static void explain(stm_jsonl *p, Out o, od::document &doc, const char *line, size_t bytes, stm_jsonl_fault *f)
 {
-    const char *where = nullptr;
+    const char *const end = line + bytes, *where = nullptr;
     char type[64];
 
     *f = stm_jsonl_fault{};
-    if (doc.is_alive() && doc.current_location().get(where) == simdjson::SUCCESS && where >= line && where <= line + bytes)
-        f->byte = where - line + 1;
+    if (!doc.is_alive() || doc.current_location().get(where) != simdjson::SUCCESS || where < line || where > end) where = nullptr;
     if (o != Out::json && p->at != nullptr) snprintf(f->column, sizeof f->column, "%s", p->at->name);
     if (o == Out::misfit) {
         mill_type_format(p->at->type, type, sizeof type);
         say(f, "expected %s, found %s", type, p->found);
+        where = walk(line, bytes, where != nullptr ? where : end).value;
     } else if (o == Out::repeated) {
         say(f, "the key occurs twice");
-    } else if (p->error == simdjson::INCORRECT_TYPE && p->at == nullptr) {
-        say(f, "expected an object of JSON");
+        where = walk(line, bytes, where != nullptr ? where : end).key;
     } else if (p->error == simdjson::UTF8_ERROR) {
+        say(f, "%s", words(p->error));
         f->byte = bad_utf8(line, bytes);
-        say(f, "%s", words(p->error));
-    } else if (p->error == simdjson::TRAILING_CONTENT) {
-        say(f, "there is more behind the object");
+        return;
     } else {
-        say(f, "%s", words(p->error));
+        const Walk found = walk(line, bytes, end);
+        say(f, "%s", found.fault != nullptr ? found.cause : words(p->error));
+        if (found.fault != nullptr) where = found.fault;
     }
+    if (where != nullptr) f->byte = where - line + 1;
 }
 
 mill_status stm_jsonl_row(stm_jsonl *p, const char *line, size_t bytes, stm_jsonl_fault *fault)

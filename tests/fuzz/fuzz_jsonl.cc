@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "steps/jsonl/walk.h"
+
 extern "C" {
 #include "batch/batch.h"
 #include "stepmill/json.h"
@@ -126,10 +128,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         require(stm_jsonl_row(slow, line.text, line.bytes, &other) == st, "the quick way and the other disagree about a row");
         require(fault.byte == other.byte && strcmp(fault.cause, other.cause) == 0, "the quick way and the other give different causes");
         require(st == MILL_OK || fault.cause[0] != 0, "a bad row without a cause");
+        require(st == MILL_OK || fault.byte >= 1, "a bad row without a place");
         require(fault.byte >= 0 && fault.byte <= static_cast<int64_t>(line.bytes) + 1, "a byte outside of the line");
         if (st == MILL_OK) {
             const auto e = dom.parse(line.text, line.bytes).error();
             require(e == simdjson::SUCCESS || e == simdjson::NUMBER_ERROR, "a row that is not JSON was let through");
+            require(stm_jsonl_scan::walk(line.text, line.bytes, line.text + line.bytes).fault == nullptr, "a good row has a fault");
         }
     }
     require(stm_jsonl_rows(parser) == static_cast<int64_t>(expected), "a row was lost or made up");

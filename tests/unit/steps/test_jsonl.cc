@@ -1,4 +1,5 @@
 #include "rows.h"
+#include "steps/jsonl/walk.h"
 
 #include <iterator>
 #include <random>
@@ -32,6 +33,7 @@ std::string one(const std::vector<std::string> &columns, const std::string &line
         out = "!" + std::to_string(f.byte) + " " + f.column + ": " + f.cause;
     } else {
         EXPECT_EQ(st, MILL_OK);
+        EXPECT_EQ(stm_jsonl_scan::walk(good.data(), line.size(), good.data() + line.size()).fault, nullptr) << "the slow walk, too";
         out.pop_back();
     }
     mill_batch_destroy(&batch);
@@ -101,66 +103,86 @@ TEST(Jsonl, BadLines)
     const Case cases[] = {
         {"no object", {"a: int64"}, "[1]", "!1 : expected an object of JSON"},
         {"a word", {"a: int64"}, "hello", "!1 : expected an object of JSON"},
-        {"cut off", {"a: int64"}, R"({"a":1)", "! : an object or array is not closed, or more stands behind it"},
-        {"string cut off", {"a: utf8"}, R"({"a":"x)", "! : a string has no closing quote"},
+        {"cut off", {"a: int64"}, R"({"a":1)", "!7 : an object is not closed"},
+        {"string cut off", {"a: utf8"}, R"({"a":"x)", "!6 : a string has no closing quote"},
         {"more behind it", {"a: int64"}, R"({"a":1} {"a":2})", "!9 : there is more behind the object"},
-        {"text behind it", {"a: int64"}, R"({"a":1} x)", "! : an object or array is not closed, or more stands behind it"},
-        {"no comma", {"a: int64"}, R"({"a":1 "b":2})", "! : the line is not well-formed JSON"},
-        {"no colon", {"a: int64"}, R"({"a" 1})", "! : the line is not well-formed JSON"},
-        {"comma at the end", {"a: int64"}, R"({"a":1,})", "! : the line is not well-formed JSON"},
-        {"single quotes", {"a: int64"}, R"({'a':1})", "! : the line is not well-formed JSON"},
-        {"control character", {"a: utf8"}, "{\"a\":\"x\ty\"}", "! : a string holds a control character"},
-        {"NUL byte", {"a: utf8"}, nul, "! : a string holds a control character"},
+        {"text behind it", {"a: int64"}, R"({"a":1} x)", "!9 : there is more behind the object"},
+        {"no comma", {"a: int64"}, R"({"a":1 "b":2})", "!8 : expected a comma or }"},
+        {"no colon", {"a: int64"}, R"({"a" 1})", "!6 : expected a colon"},
+        {"comma at the end", {"a: int64"}, R"({"a":1,})", "!8 : expected a key in double quotes"},
+        {"single quotes", {"a: int64"}, R"({'a':1})", "!2 : expected a key in double quotes"},
+        {"control character", {"a: utf8"}, "{\"a\":\"x\ty\"}", "!8 : a string holds a control character"},
+        {"NUL byte", {"a: utf8"}, nul, "!8 : a string holds a control character"},
         {"not UTF-8", {"a: utf8"}, "{\"a\":\"x\xff\"}", "!8 : the text is not UTF-8"},
         {"overlong UTF-8", {"a: utf8"}, "{\"a\":\"x\xc0\xaf\"}", "!8 : the text is not UTF-8"},
-        {"half a surrogate", {"a: utf8"}, R"({"a":"\ud83d"})", "! : a string holds a malformed escape"},
-        {"low surrogate first", {"a: utf8"}, R"({"a":"\ude00"})", "! : a string holds a malformed escape"},
-        {"unknown escape", {"a: utf8"}, R"({"a":"\x"})", "! : a string holds a malformed escape"},
-        {"short escape", {"a: utf8"}, R"({"a":"\u12"})", "! : a string holds a malformed escape"},
-        {"malformed number", {"a: int64"}, R"({"a":01})", "! : a number is malformed or out of range"},
-        {"malformed number in json", {"a: json"}, R"({"a":[1,-]})", "! : a number is malformed or out of range"},
-        {"word in json", {"a: json"}, R"({"a":[tru]})", "! : a word that is not true, false or null"},
-        {"mismatched brackets", {"a: json"}, R"({"a":[1}])", "! : an object or array is not closed, or more stands behind it"},
-        {"bad escape in json", {"a: json"}, R"({"a":["\q"]})", "! : a string holds a malformed escape"},
-        {"bad value in an unknown key", {"a: int64"}, R"({"a":1,"b":tru})", "! : a word that is not true, false or null"},
-        {"too deep", {"a: json"}, deep(2000), "! : values are nested too deeply"},
-        {"text for int64", {"a: int64"}, R"({"a":"x"})", "! a: expected int64, found \"x\""},
-        {"real for int64", {"a: int64"}, R"({"a":1.5})", "! a: expected int64, found 1.5"},
-        {"beyond int64", {"a: int64"}, R"({"a":9223372036854775808})", "! a: expected int64, found 9223372036854775808"},
-        {"beyond int32", {"a: int32"}, R"({"a":2147483648})", "! a: expected int32, found 2147483648"},
-        {"beyond float32", {"a: float32"}, R"({"a":1e39})", "! a: expected float32, found 1e39"},
-        {"beyond float64", {"a: float64"}, R"({"a":1e00000000000000000000400})", "! : a number is malformed or out of range"},
-        {"beyond float16", {"a: float16"}, R"({"a":100000})", "! a: expected float16, found 100000"},
-        {"just beyond float16", {"a: float16"}, R"({"a":-65520,"b":1})", "! a: expected float16, found -65520"},
-        {"far beyond float16", {"a: float16"}, R"({"a":3e9})", "! a: expected float16, found 3e9"},
-        {"beyond float32 in a list", {"a: fixed_list<float32>[3]"}, R"({"a":[1,2,1e39]})", "! a: expected fixed_list<float32>[3], found 1e39"},
-        {"beyond float16 in a struct", {"a: struct<x: list<float16>>"}, R"({"a":{"x":[-1e5]}})", "! a: expected struct<x: list<float16>>, found -1e5"},
-        {"beyond float64", {"a: float64"}, R"({"a":1e999})", "! : a number is malformed or out of range"},
-        {"number for utf8", {"a: utf8"}, R"({"a":5})", "! a: expected utf8, found 5"},
-        {"object for utf8", {"a: utf8"}, R"({"a":{"b":[1,2]}})", "! a: expected utf8, found {\"b\":[1,2]}"},
-        {"number for bool", {"a: bool"}, R"({"a":0})", "! a: expected bool, found 0"},
-        {"long value", {"a: bool"}, "{\"a\":\"" + std::string(100, 'x') + "\"}", "! a: expected bool, found \"" + std::string(36, 'x') + "..."},
-        {"scalar for list", {"a: list<int64>"}, R"({"a":1})", "! a: expected list<int64>, found 1"},
-        {"text in a list", {"a: list<int64>"}, R"({"a":[1,"x"]})", "! a: expected list<int64>, found \"x\""},
-        {"short embedding", {"a: fixed_list<float32>[3]"}, R"({"a":[1,2]})", "! a: expected fixed_list<float32>[3], found 2 values"},
-        {"unknown field", {"a: struct<x: int64>"}, R"({"a":{"z":1}})", "! a: expected struct<x: int64>, found the unknown field z"},
-        {"key twice", {"a: int64"}, R"({"a":1,"a":2})", "! a: the key occurs twice"},
+        {"half a surrogate", {"a: utf8"}, R"({"a":"\ud83d"})", "!7 : a string holds a malformed escape"},
+        {"low surrogate first", {"a: utf8"}, R"({"a":"\ude00"})", "!7 : a string holds a malformed escape"},
+        {"unknown escape", {"a: utf8"}, R"({"a":"\x"})", "!7 : a string holds a malformed escape"},
+        {"short escape", {"a: utf8"}, R"({"a":"\u12"})", "!7 : a string holds a malformed escape"},
+        {"malformed number", {"a: int64"}, R"({"a":01})", "!6 : a number is malformed or out of range"},
+        {"malformed number in json", {"a: json"}, R"({"a":[1,-]})", "!9 : a number is malformed or out of range"},
+        {"word in json", {"a: json"}, R"({"a":[tru]})", "!7 : a word that is not true, false or null"},
+        {"mismatched brackets", {"a: json"}, R"({"a":[1}])", "!8 : expected a comma or ]"},
+        {"bad escape in json", {"a: json"}, R"({"a":["\q"]})", "!8 : a string holds a malformed escape"},
+        {"bad value in an unknown key", {"a: int64"}, R"({"a":1,"b":tru})", "!12 : a word that is not true, false or null"},
+        {"too deep", {"a: json"}, deep(2000), "!1029 : values are nested too deeply"},
+        {"text for int64", {"a: int64"}, R"({"a":"x"})", "!6 a: expected int64, found \"x\""},
+        {"real for int64", {"a: int64"}, R"({"a":1.5})", "!6 a: expected int64, found 1.5"},
+        {"beyond int64", {"a: int64"}, R"({"a":9223372036854775808})", "!6 a: expected int64, found 9223372036854775808"},
+        {"beyond int32", {"a: int32"}, R"({"a":2147483648})", "!6 a: expected int32, found 2147483648"},
+        {"beyond float32", {"a: float32"}, R"({"a":1e39})", "!6 a: expected float32, found 1e39"},
+        {"beyond float64", {"a: float64"}, R"({"a":1e00000000000000000000400})", "!6 : a number is malformed or out of range"},
+        {"beyond float16", {"a: float16"}, R"({"a":100000})", "!6 a: expected float16, found 100000"},
+        {"just beyond float16", {"a: float16"}, R"({"a":-65520,"b":1})", "!6 a: expected float16, found -65520"},
+        {"far beyond float16", {"a: float16"}, R"({"a":3e9})", "!6 a: expected float16, found 3e9"},
+        {"beyond float32 in a list",
+         {"a: fixed_list<float32>[3]"},
+         R"({"a":[1,2,1e39]})",
+         "!6 a: expected fixed_list<float32>[3], found 1e39"},
+        {"beyond float16 in a struct",
+         {"a: struct<x: list<float16>>"},
+         R"({"a":{"x":[-1e5]}})",
+         "!6 a: expected struct<x: list<float16>>, found -1e5"},
+        {"beyond float64", {"a: float64"}, R"({"a":1e999})", "!6 : a number is malformed or out of range"},
+        {"number for utf8", {"a: utf8"}, R"({"a":5})", "!6 a: expected utf8, found 5"},
+        {"object for utf8", {"a: utf8"}, R"({"a":{"b":[1,2]}})", "!6 a: expected utf8, found {\"b\":[1,2]}"},
+        {"number for bool", {"a: bool"}, R"({"a":0})", "!6 a: expected bool, found 0"},
+        {"long value",
+         {"a: bool"},
+         "{\"a\":\"" + std::string(100, 'x') + "\"}",
+         "!6 a: expected bool, found \"" + std::string(36, 'x') + "..."},
+        {"scalar for list", {"a: list<int64>"}, R"({"a":1})", "!6 a: expected list<int64>, found 1"},
+        {"text in a list", {"a: list<int64>"}, R"({"a":[1,"x"]})", "!6 a: expected list<int64>, found \"x\""},
+        {"short embedding",
+         {"a: fixed_list<float32>[3]"},
+         R"({"a":[1,2]})",
+         "!6 a: expected fixed_list<float32>[3], found 2 values"},
+        {"unknown field",
+         {"a: struct<x: int64>"},
+         R"({"a":{"z":1}})",
+         "!6 a: expected struct<x: int64>, found the unknown field z"},
+        {"key twice", {"a: int64"}, R"({"a":1,"a":2})", "!8 a: the key occurs twice"},
+        {"second column", {"a: int64", "b: int64"}, R"({"a":1, "b" : "x" , "c":1})", "!15 b: expected int64, found \"x\""},
+        {"cut behind a key", {"a: int64"}, R"({"a")", "!5 : an object is not closed"},
+        {"cut in a list", {"a: json"}, R"({"a":[1, )", "!10 : a list is not closed"},
+        {"cut in an escape", {"a: utf8"}, R"({"a":"x\)", "!6 : a string has no closing quote"},
+        {"cut in a word", {"a: bool"}, R"({"a":tr)", "!6 : a word that is not true, false or null"},
+        {"two commas", {"a: int64"}, R"({"a":1,,"b":2})", "!8 : expected a key in double quotes"},
+        {"list that ends in a comma", {"a: json"}, R"({"a":[1,]})", "!9 : expected a value"},
+        {"control character outside of strings", {"a: int64"}, "{\"a\":\x01 1}", "!6 : expected a value"},
+        {"number and more", {"a: json"}, R"({"a":[1x]})", "!7 : a number is malformed or out of range"},
+        {"NUL behind a real", {"a: float64"}, std::string("{\"a\":1.5\0}", 10), "!6 : a number is malformed or out of range"},
+        {"NUL behind a real of no column",
+         {"b: int64"},
+         std::string("{\"a\":1.5\0;x}", 12),
+         "!6 : a number is malformed or out of range"},
+        {"NUL behind a whole number", {"a: int64"}, std::string("{\"a\":15\0}", 9), "!6 : a number is malformed or out of range"},
+        {"bad key", {"a: int64"}, R"({"\q":1})", "!3 : a string holds a malformed escape"},
     };
     for (const Case &c : cases) {
         SCOPED_TRACE(c.name);
-        std::string got = one(c.columns, c.line);
-        ASSERT_EQ(got[0], '!') << got;
-        if (c.expected.compare(0, 2, "! ") == 0) got.erase(1, got.find(' ') - 1); /* the byte is not fixed by the test */
-        EXPECT_EQ(got, c.expected);
+        EXPECT_EQ(one(c.columns, c.line), c.expected);
     }
-}
-
-TEST(Jsonl, FaultNamesTheByte)
-{
-    const std::string at = one({"a: int64", "b: int64"}, R"({"a":1,"b":"x"})");
-    const int byte = atoi(at.c_str() + 1);
-    EXPECT_GE(byte, 12); /* the value of b, or what follows it */
-    EXPECT_LE(byte, 15);
 }
 
 /* Good and bad rows in turn: a bad one leaves nothing behind in its neighbours, in columns of every kind. */

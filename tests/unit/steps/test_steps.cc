@@ -96,9 +96,9 @@ TEST(ReadWrite, BadLinesAreMarkedRows)
                                   "{\"a\":null,\"extra\":null,\"_error\":\"expected an object of JSON\"}\n"
                                   "{\"a\":null,\"extra\":null,\"_error\":\"column a: expected int64, found \\\"x\\\"\"}\n"
                                   "{\"a\":2,\"extra\":{\"b\":3},\"_error\":null}\n"
-                                  "{\"a\":null,\"extra\":null,\"_error\":\"an object or array is not closed, or more stands behind it\"}\n");
+                                  "{\"a\":null,\"extra\":null,\"_error\":\"an object is not closed\"}\n");
     EXPECT_EQ(places(c), "a.jsonl:2 expected an object of JSON\na.jsonl:4 column a: expected int64, found \"x\"\n"
-                         "b.jsonl:1 an object or array is not closed, or more stands behind it\n");
+                         "b.jsonl:1 an object is not closed\n");
 }
 
 TEST(ReadWrite, Parts)
