@@ -176,6 +176,6 @@ TEST(Parquet, Faults)
     w.add("in", "read_jsonl", {{"path", "in.jsonl"}}).add("out", "write_parquet", {{"path", "x.parquet"}});
     ASSERT_EQ(w.run(), STM_END_DONE);
     c.add("in", "read_parquet", {{"path", "x.parquet"}, {"columns", Value::list({"nope"})}});
-    EXPECT_NE(std::string(c.error.msg).find("there is no column nope"), std::string::npos) << c.error.msg;
+    EXPECT_NE(std::string(c.error.msg).find("there is no column \"nope\""), std::string::npos) << c.error.msg;
 }
 #endif
