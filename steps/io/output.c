@@ -294,7 +294,8 @@ static mill_status take_over(stm_output *o, const stm_output_place *from, bool o
     else if (!over)
         st = copy_bytes(fd, o->fd, from->bytes, o->temporary, err);
     if (fd >= 0) close(fd);
-    if (st == MILL_OK && ftruncate(o->fd, (off_t)from->bytes) != 0)
+    /* A file that ends there is left as it is: a run that then cannot load has changed nothing. */
+    if (st == MILL_OK && !(over && (uint64_t)info.st_size == from->bytes) && ftruncate(o->fd, (off_t)from->bytes) != 0)
         st = mill_fail(err, MILL_ERR_IO, "cannot cut %s: %s", o->temporary, strerror(errno));
     o->size = o->begun = from->bytes;
     o->crc = from->crc;
