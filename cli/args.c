@@ -37,10 +37,15 @@ const char *cli_nearest(const char *word, const char *const *words, size_t n)
     return best;
 }
 
+void cli_say_near(const char *near)
+{
+    if (near != NULL) fprintf(stderr, "; did you mean '%s'?", near);
+}
+
 static bool usage(const cli_verb *verb, const char *what, const char *word, const char *near)
 {
     fprintf(stderr, "stepmill: %s '%s'", what, word);
-    if (near != NULL) fprintf(stderr, "; did you mean '%s'?", near);
+    cli_say_near(near);
     if (verb != NULL)
         fprintf(stderr, "\nSee 'stepmill %s --help'.\n", verb->name);
     else

@@ -35,6 +35,8 @@ bool cli_time(const cli_args *a, cli_flag_id flag, double otherwise, double *out
 bool cli_reader_left(void);
 /** Help of one verb, or of all (NULL), to standard output. */
 void cli_help(const cli_verb *verb);
+/** "; did you mean 'NEAR'?" to standard error; nothing for NULL. */
+void cli_say_near(const char *near);
 /** The nearest of @p n words, NULL = none is near. */
 const char *cli_nearest(const char *word, const char *const *words, size_t n);
 /** Whether standard error takes colours: a terminal, NO_COLOR not set. */

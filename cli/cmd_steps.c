@@ -25,7 +25,7 @@ static int check(const cli_args *a, mill_format format)
 int cmd_steps(const cli_args *a)
 {
     static const char *const forms[] = {"list", "describe", "check"};
-    const char *what = a->operands[0], *near;
+    const char *what = a->operands[0];
     const mill_format format = a->given[CLI_JSON] ? MILL_FORMAT_JSON : MILL_FORMAT_TEXT;
     mill_error err = {0};
     char *text = NULL;
@@ -44,9 +44,9 @@ int cmd_steps(const cli_args *a)
             fprintf(stderr, "stepmill: steps %s: what is missing is %s\n", what, what[0] == 'd' ? "the TYPE to describe" : "the PLUGIN.so to check");
         return MILL_EXIT_USAGE;
     } else {
-        near = cli_nearest(what, forms, 3);
-        fprintf(stderr, "stepmill: steps: expected %s, got '%s'%s%s%s\n", a->verb->operands, what, near != NULL ? "; did you mean '" : "",
-                near != NULL ? near : "", near != NULL ? "'?" : "");
+        fprintf(stderr, "stepmill: steps: expected %s, got '%s'", a->verb->operands, what);
+        cli_say_near(cli_nearest(what, forms, 3));
+        fputc('\n', stderr);
         return MILL_EXIT_USAGE;
     }
     if (st == MILL_ERR_NOT_FOUND && strcmp(what, "describe") == 0) {

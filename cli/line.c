@@ -84,7 +84,9 @@ bool cli_has_step(const char *dir, const char *step, size_t n, const char *asked
     }
     free(line);
     if (found || !any) return true;
-    fprintf(stderr, "stepmill: %sthe run in %s has no step '%s'%s%s%s\n", asked, dir, word, near[0] != '\0' ? "; did you mean '" : "", near, near[0] != '\0' ? "'?" : "");
+    fprintf(stderr, "stepmill: %sthe run in %s has no step '%s'", asked, dir, word);
+    cli_say_near(near[0] != '\0' ? near : NULL);
+    fputc('\n', stderr);
     return false;
 }
 
@@ -113,9 +115,9 @@ bool cli_take_classes(const cli_args *a, uint32_t *out)
         for (int k = 0; k < MILL_CLASSES; k++)
             if (strcmp(a->class[i], classes[k]) == 0) class = k;
         if (class < 0) {
-            const char *near = cli_nearest(a->class[i], classes, MILL_CLASSES);
-            fprintf(stderr, "stepmill: --class %s: there are permanent, transient, data and device%s%s%s\n", a->class[i], near != NULL ? "; did you mean '" : "",
-                    near != NULL ? near : "", near != NULL ? "'?" : "");
+            fprintf(stderr, "stepmill: --class %s: there are permanent, transient, data and device", a->class[i]);
+            cli_say_near(cli_nearest(a->class[i], classes, MILL_CLASSES));
+            fputc('\n', stderr);
             return false;
         }
         *out |= 1u << class;

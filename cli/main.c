@@ -29,9 +29,9 @@ static int help(const cli_args *a)
         cli_help(&cli_verbs[i]);
         return MILL_EXIT_OK;
     }
-    const char *near = cli_nearest(a->operands[0], names, cli_verb_count);
-    fprintf(stderr, "stepmill: unknown verb '%s'%s%s%s\nSee 'stepmill --help'.\n", a->operands[0], near != NULL ? "; did you mean '" : "",
-            near != NULL ? near : "", near != NULL ? "'?" : "");
+    fprintf(stderr, "stepmill: unknown verb '%s'", a->operands[0]);
+    cli_say_near(cli_nearest(a->operands[0], names, cli_verb_count));
+    fprintf(stderr, "\nSee 'stepmill --help'.\n");
     return MILL_EXIT_USAGE;
 }
 

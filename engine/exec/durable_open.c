@@ -39,8 +39,6 @@ static void opening_fini(opening *o)
     stm_free(o->rest);
 }
 
-static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory to open the run directory"); }
-
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
 /* After its first station; several may begin with readers of one step. */
@@ -75,7 +73,7 @@ static mill_status name_all(stm_run *run, opening *o, mill_error *err)
     run->durable->kept = (stm_kept){.dir = run->run_dir, .vault = run->durable->vault, .retries = stm_calloc((size_t)(o->n_parts + 1) * sizeof(uint64_t))};
     if (o->parts == NULL || o->streams == NULL || o->signatures == NULL || o->part_names == NULL || o->stream_names == NULL || o->kept == NULL || o->apart == NULL || o->rest == NULL ||
         o->states == NULL || run->durable->counts == NULL || run->durable->kept.retries == NULL)
-        return no_memory(err);
+        return stm_durable_no_memory(err);
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
         char *part = o->part_names[s->lasting->part];
@@ -187,7 +185,7 @@ static mill_status finish_part(const stm_run *run, opening *o, int32_t p, mill_e
     o->parts[p].state = state->data;
     o->parts[p].n_state = state->bytes;
     o->kept[p] = true;
-    return state->failed ? no_memory(err) : MILL_OK;
+    return state->failed ? stm_durable_no_memory(err) : MILL_OK;
 }
 
 /* A merge begins where every shard has finished what is in front of sinks and globals. */
@@ -278,7 +276,7 @@ static mill_status choose_terminals(stm_run *run, opening *o, int32_t p, const s
 {
     bool *counts = run->durable->counts, *above = stm_calloc((size_t)run->n_stations + 1), all = true, any = false;
     uint64_t retries;
-    mill_status st = above != NULL ? MILL_OK : no_memory(err);
+    mill_status st = above != NULL ? MILL_OK : stm_durable_no_memory(err);
 
     (void)stm_durable_is_finished(old->state, old->n_state, &retries);
     o->apart[p] = true;
@@ -416,7 +414,7 @@ static mill_status open_lanes(stm_run *run, stm_station *s, mill_error *err)
 
     for (int32_t i = 0; i < s->n_inputs && st == MILL_OK && !s->lasting->finished; i++) {
         const mill_type *type = stm_lane_type(s, i);
-        st = type != NULL ? stm_batch_sink_create(run->durable->vault, (size_t)s->lasting->lanes[i].stream, type, &s->lasting->lanes[i].out, err) : no_memory(err);
+        st = type != NULL ? stm_batch_sink_create(run->durable->vault, (size_t)s->lasting->lanes[i].stream, type, &s->lasting->lanes[i].out, err) : stm_durable_no_memory(err);
     }
     return st;
 }
@@ -443,7 +441,7 @@ static mill_status open_stream(stm_run *run, stm_station *s, mill_error *err)
     const stm_vault_stream stream = stm_vault_stream_at(d->vault, (size_t)l->stream);
     mill_status st = MILL_OK;
 
-    if (type == NULL) return no_memory(err);
+    if (type == NULL) return stm_durable_no_memory(err);
     if (run->durable->merge != NULL && s->border != STM_BORDER_NONE) return open_merged(run, s, type, stream.name, err);
     if (d->again != NULL && stm_again_part(run, l->part) == STM_PART_KEPT) return stm_again_source(run, s, err);
     if (d->kept.retries[l->part] != 0) return stm_kept_source(run, &d->kept, s, NULL, err);
@@ -491,7 +489,7 @@ static mill_status make_lasting(stm_run *run, mill_error *err)
     d->lasting = stm_calloc((n + 1) * sizeof *d->lasting);
     d->now = stm_calloc((n + 1) * sizeof *d->now);
     d->first_input = stm_calloc((n + 1) * sizeof *d->first_input);
-    if (d->lasting == NULL || d->now == NULL || d->first_input == NULL) return no_memory(err);
+    if (d->lasting == NULL || d->now == NULL || d->first_input == NULL) return stm_durable_no_memory(err);
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
         struct stm_lasting *l = &d->lasting[i];
@@ -500,17 +498,17 @@ static mill_status make_lasting(stm_run *run, mill_error *err)
         l->stride = 1;
         d->first_input[i] = inputs;
         inputs += s->n_inputs;
-        if (s->n_outs == 0 && !make_reached(s, roots)) return no_memory(err);
+        if (s->n_outs == 0 && !make_reached(s, roots)) return stm_durable_no_memory(err);
         for (int32_t k = 0; k < i && s->kind == STM_AT_READER; k++)
             if (run->stations[k].store == s->store && run->stations[k].kind != STM_AT_READER) l->store = &run->stations[k];
-        if (s->root >= 0 && (l->places = stm_calloc(STM_ROOT_PLACES * sizeof *l->places)) == NULL) return no_memory(err);
-        if (s->kind == STM_AT_GLOBAL && (l->lanes = stm_calloc((size_t)(s->n_inputs + 1) * sizeof *l->lanes)) == NULL) return no_memory(err);
+        if (s->root >= 0 && (l->places = stm_calloc(STM_ROOT_PLACES * sizeof *l->places)) == NULL) return stm_durable_no_memory(err);
+        if (s->kind == STM_AT_GLOBAL && (l->lanes = stm_calloc((size_t)(s->n_inputs + 1) * sizeof *l->lanes)) == NULL) return stm_durable_no_memory(err);
         if (s->inlet == NULL) continue;
-        if (stm_inlet_track(s->inlet) != MILL_OK) return no_memory(err);
-        if ((d->now[i].checkpoint = stm_calloc(stm_inlet_checkpoint_bytes(s->inlet) + 1)) == NULL) return no_memory(err);
+        if (stm_inlet_track(s->inlet) != MILL_OK) return stm_durable_no_memory(err);
+        if ((d->now[i].checkpoint = stm_calloc(stm_inlet_checkpoint_bytes(s->inlet) + 1)) == NULL) return stm_durable_no_memory(err);
     }
     d->need = stm_calloc((size_t)(inputs + 1) * sizeof *d->need);
-    return d->need != NULL ? MILL_OK : no_memory(err);
+    return d->need != NULL ? MILL_OK : stm_durable_no_memory(err);
 }
 
 /* What an earlier run has finished is not touched by this one. */
@@ -578,7 +576,7 @@ mill_status stm_durable_open(stm_run *run, mill_error *err)
     char who[STM_OWNER_WHO];
     mill_status st;
 
-    if (d == NULL) return no_memory(err);
+    if (d == NULL) return stm_durable_no_memory(err);
     run->durable = d;
     d->interval_ns = (int64_t)((run->opts.commit_interval_s > 0.0 ? run->opts.commit_interval_s : 1.0) * 1e9);
     d->next_ns = stm_now_ns() + d->interval_ns;
@@ -652,7 +650,7 @@ mill_status stm_durable_look(stm_run *run, stm_text *changed, mill_error *err)
     opening o = {0};
     mill_status st;
 
-    if (d == NULL) return no_memory(err);
+    if (d == NULL) return stm_durable_no_memory(err);
     if ((st = stm_files_open(run->run_dir, &d->files, err)) != MILL_OK) goto fail;
     const stm_vault_opts vo = {.files = &d->files};
     if ((st = stm_vault_open(&vo, &d->vault, err)) != MILL_OK || (st = make_lasting(run, err)) != MILL_OK || (st = name_all(run, &o, err)) != MILL_OK) goto fail;

@@ -5,8 +5,6 @@
 #include "core/alloc.h"
 #include "exec/durable_state.h"
 
-static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory to open the run directory"); }
-
 /* Stations that edges connect are one part; it is named after its first station. */
 int32_t stm_durable_find_parts(stm_run *run)
 {
@@ -136,7 +134,7 @@ static mill_status sign(const stm_run *run, int32_t part, const stm_station *ter
     bool *memory = stm_calloc(2 * n + (size_t)run->plan->n_steps), *above = memory, *all = memory + n, *steps = memory + 2 * n;
     char text[32];
 
-    if (memory == NULL) return no_memory(err);
+    if (memory == NULL) return stm_durable_no_memory(err);
     snprintf(text, sizeof text, "%llu", (unsigned long long)run->plan->seed);
     stm_signature_add(out, "seed", text);
     snprintf(text, sizeof text, "%lld", (long long)run->opts.limit);
@@ -158,7 +156,7 @@ static mill_status sign(const stm_run *run, int32_t part, const stm_station *ter
     for (int32_t i = 0; i < run->plan->n_steps; i++)
         if (steps[i]) stm_text_add(&out->fields, run->plan->steps[i].signature.data, run->plan->steps[i].signature.bytes);
     stm_free(memory);
-    return out->fields.failed ? no_memory(err) : MILL_OK;
+    return out->fields.failed ? stm_durable_no_memory(err) : MILL_OK;
 }
 
 mill_status stm_durable_sign(const stm_run *run, int32_t part, int32_t shard, stm_signature *out, mill_error *err)

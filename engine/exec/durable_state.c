@@ -106,6 +106,8 @@ void stm_durable_encode(const stm_run *run, int32_t part, stm_text *out)
     }
 }
 
+mill_status stm_durable_no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory to open the run directory"); }
+
 static mill_status malformed(mill_error *err) { return mill_fail(err, MILL_ERR_DATA, "the state of the run is not what this version writes"); }
 
 static bool get_cursor(stm_wire *w, mill_cursor *c)
@@ -209,7 +211,7 @@ mill_status stm_durable_encode_rests(const stm_run *run, int32_t part, const voi
         for (size_t k = sizeof(uint64_t); k < bytes; k += sizeof(uint64_t)) stm_wire_u64(out, 0);
     }
     if (w.failed) return malformed(err);
-    return out->failed ? mill_fail(err, MILL_ERR_NOMEM, "no memory to open the run directory") : MILL_OK;
+    return out->failed ? stm_durable_no_memory(err) : MILL_OK;
 }
 
 static mill_status decode_station(stm_station *s, stm_wire *w, uint32_t roots, mill_error *err)

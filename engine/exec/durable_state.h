@@ -120,6 +120,9 @@ void stm_durable_mark_unread(stm_run *run);
 /** A station that has nothing to do in this run, as if it had ended. */
 void stm_durable_finish(stm_station *s);
 
+/** MILL_ERR_NOMEM, of opening the run directory. */
+mill_status stm_durable_no_memory(mill_error *err);
+
 /* Parts (durable_parts.c). */
 /** Give every station its part; how many there are. */
 int32_t stm_durable_find_parts(stm_run *run);

@@ -67,28 +67,30 @@ static bool is_about(const stm_suspect *s, const char *step, stm_doing doing, co
 
 static bool meets(const stm_suspect *s, const char *step, stm_doing doing, const stm_key_range *keys) { return is_open(s) && is_about(s, step, doing, keys); }
 
+static bool is_suspected(const stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys)
+{
+    for (int32_t i = 0; i < q->recorder->n_suspects; i++)
+        if (meets(&q->recorder->suspects[i], step, doing, keys)) return true;
+    return false;
+}
+
 stm_hold stm_quarantine_enter(stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys)
 {
-    bool alone = false;
-
     if (!atomic_load_explicit(&q->active, memory_order_acquire)) return STM_HOLD_NONE;
-    for (int32_t i = 0; i < q->recorder->n_suspects && !alone; i++) alone = meets(&q->recorder->suspects[i], step, doing, keys);
-    if (alone)
+    if (is_suspected(q, step, doing, keys)) {
         pthread_rwlock_wrlock(&q->lock);
-    else
-        pthread_rwlock_rdlock(&q->lock);
-    return alone ? STM_HOLD_ALONE : STM_HOLD_SHARED;
+        return STM_HOLD_ALONE;
+    }
+    pthread_rwlock_rdlock(&q->lock);
+    return STM_HOLD_SHARED;
 }
 
 bool stm_quarantine_try_sync(stm_quarantine *q, const char *step, stm_hold *hold)
 {
-    bool alone = false;
     struct timespec until;
 
     *hold = STM_HOLD_NONE;
-    if (!atomic_load_explicit(&q->active, memory_order_acquire)) return true;
-    for (int32_t i = 0; i < q->recorder->n_suspects && !alone; i++) alone = meets(&q->recorder->suspects[i], step, STM_DOING_SYNC, NULL);
-    if (!alone) return true;
+    if (!atomic_load_explicit(&q->active, memory_order_acquire) || !is_suspected(q, step, STM_DOING_SYNC, NULL)) return true;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_nsec += SYNC_WAIT_NS;
     until.tv_sec += until.tv_nsec / 1000000000;
