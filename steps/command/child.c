@@ -23,7 +23,7 @@
 #define SETTLE_MOST_MS 2000          /* and where it computes all the time */
 #define CLOSED_MS 5000               /* how long a process may live that has closed its output */
 #define TICK_MS 50                   /* cancelled() and the deadline are looked at this often, and less often */
-#define TICK_MOST_MS 400             /* where the wait is long: waiting costs next to nothing then */
+#define TICK_MOST_MS 500             /* where the wait is long: waiting costs next to nothing then */
 #define TICK_SHARE 8                 /* a tick is at most this part of the wait so far */
 #define STOPPED_MS 500               /* how much later than it we may hear of a stop */
 #define TAIL_BYTES 400               /* of its standard error, for messages */
@@ -543,7 +543,7 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
     }
     /* Output that ends within a line: so did it, perhaps. */
     if (st != MILL_OK && !over && c->out_end) over = gone_within(c, TICK_MS / 1e3);
-    done = done || (st == MILL_OK && over && c->opts.until_end && !t->refused); /* what it did not read it cannot have dealt with */
+    done = done || (st == MILL_OK && over && c->opts.until_end && !t->refused && t->bytes == 0); /* what it did not read it cannot have dealt with */
     /* One that is kept may go once it has answered: whether it is seen going now or at the next batch is chance. */
     const bool early = over && (st != MILL_OK || !done || (t->close_input && c->wait_status != 0));
     if (early && stopped_too(c, hooks)) {
