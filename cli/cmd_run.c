@@ -162,7 +162,8 @@ static int watch(const cli_args *a, bool half, mill_run *run, mill_child *child,
     mill_run_totals t = {.struct_size = sizeof t};
     mill_run_state state;
 
-    while ((state = mill_run_wait(run, 0.25, &err)) == MILL_RUN_RUNNING) {
+    /* At rest a second: a wake now and then is all that an idle run costs. */
+    while ((state = mill_run_wait(run, v->table || signals_came() ? 0.25 : 1.0, &err)) == MILL_RUN_RUNNING) {
         view_draw(v);
         if (mill_run_hung(run, &hung)) leave_hung(a, run, child, &hung);
     }

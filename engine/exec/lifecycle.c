@@ -15,7 +15,7 @@
 #include "supervise/recorder.h"
 
 #define TICK_NS (100 * 1000000LL) /* how often deadlines are looked at while something runs */
-#define REST_NS (400 * 1000000LL) /* the longest nap while nothing moves: an idle run costs a few wakes a second */
+#define REST_NS (500 * 1000000LL) /* the longest nap while nothing moves: an idle run costs a few wakes a second */
 
 void stm_run_note(stm_run *run)
 {

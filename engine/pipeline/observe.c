@@ -22,6 +22,7 @@
 #define FIRST_TICK_NS 2000000LL /* between two looks; grows with the time that the run has taken */
 #define TICK_NS FILL_NS
 #define TICKS_PER_RUN 50
+#define REST_NS 2000000000LL      /* after so long without anything that moves it is enough to look as often as is written */
 #define TRACE_TICK_NS 20000000LL /* rings must not fill meanwhile */
 #define FILL_NS 250000000LL      /* between two readings of all counters */
 #define WRITE_NS 1000000000LL    /* between two writings; more where writing is slow */
@@ -46,6 +47,7 @@ struct stm_observer {
     bool settled; /* the run was complete before: `picture` is that of the attempt that did the work */
     bool told;  /* that something cannot be written */
     bool moved; /* since the last writing a replica began, ended or made something */
+    int64_t moved_ns; /* when one last did, since the start */
     stm_picture *picture;
     stm_gauge *gauge;
     stm_account *accounts;                  /* [replicas] */
@@ -76,7 +78,10 @@ static void look(stm_observer *o)
                 if (s->first_ns == 0) s->first_ns = o->looked_ns > 0 ? o->looked_ns : 1;
                 s->last_ns = now;
             }
-            o->moved = o->moved || now_at.doing != r->doing || now_at.rows != r->rows;
+            if (now_at.doing != r->doing || now_at.rows != r->rows) {
+                o->moved = true;
+                o->moved_ns = now;
+            }
             r->doing = now_at.doing;
             r->rows = now_at.rows;
             r->batches = now_at.batches;
@@ -244,6 +249,7 @@ static void *observer_main(void *arg)
 
         if (o->tracer != NULL && tick > TRACE_TICK_NS) tick = TRACE_TICK_NS;
         tick = tick < FIRST_TICK_NS ? FIRST_TICK_NS : tick > TICK_NS ? TICK_NS : tick;
+        if (o->tracer == NULL && o->looked_ns - o->moved_ns >= REST_NS) tick = WRITE_NS;
         clock_gettime(CLOCK_MONOTONIC, &t);
         t.tv_sec += (t.tv_nsec + tick) / STM_NS_PER_S;
         t.tv_nsec = (t.tv_nsec + tick) % STM_NS_PER_S;

@@ -20,7 +20,7 @@ struct stm_vault {
     int64_t commits, journal_bytes;
     stm_tables tables;
     stm_journal journal;
-    stm_text record;
+    stm_text record, last; /* last: what the journal ends with; empty before the first commit */
     _Atomic int64_t appended; /* bytes, all streams */
     int64_t committed;        /* value of `appended` at the last commit */
 };
@@ -155,6 +155,7 @@ void stm_vault_close(stm_vault **vault)
     stm_tables_fini(&v->tables);
     stm_journal_close(&v->journal);
     stm_text_free(&v->record);
+    stm_text_free(&v->last);
     stm_free(v);
 }
 
@@ -455,6 +456,7 @@ mill_status stm_vault_commit(stm_vault *v, mill_error *err)
     v->record.failed = false;
     stm_tables_encode_commit(&v->tables, &v->record);
     if (v->record.failed) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a commit");
+    if (v->record.bytes == v->last.bytes && memcmp(v->record.data, v->last.data, v->last.bytes) == 0) return MILL_OK; /* a run at rest */
     if ((st = stm_journal_append(&v->journal, STM_RECORD_COMMIT, v->record.data, v->record.bytes, err)) != MILL_OK) return st;
     for (size_t i = 0; i < v->tables.n_streams; i++) {
         stm_stream_state *s = &v->tables.streams[i];
@@ -464,6 +466,9 @@ mill_status stm_vault_commit(stm_vault *v, mill_error *err)
         s->extents[there ? s->n_extents - 1 : s->n_extents] = s->marked;
         s->n_extents += !there;
     }
+    const stm_text written = v->record;
+    v->record = v->last;
+    v->last = written;
     v->commits++;
     v->journal_bytes = v->journal.at;
     v->committed = appended;

@@ -88,6 +88,7 @@ int64_t stm_vault_pending(const stm_vault *v);
  * Make all that is marked durable, and the states. On success it is what a later open finds; on failure that is still the commit
  * before (or, when the very last sync failed, either). MILL_ERR_IO after a failed write may be tried again; after a failed sync
  * every further commit fails.
+ * Where nothing is new since the last one nothing is written.
  * @retval MILL_ERR_BUSY  the run directory was taken over by another process.
  */
 mill_status stm_vault_commit(stm_vault *v, mill_error *err);

@@ -132,6 +132,29 @@ TEST(Vault, JournalBytesPerCommitAreConstant)
     printf("%lld bytes a commit with %d parts and %d streams\n", static_cast<long long>(each), kParts, kStreams);
 }
 
+TEST(Vault, ACommitOfNothingNewWritesNothing)
+{
+    Disk disk;
+    mill_error err = {};
+    {
+        Vault v;
+        ASSERT_EQ(open_vault(disk.files(), &v, &err), MILL_OK);
+        ASSERT_EQ(begin(v, &err), MILL_OK);
+        ASSERT_EQ(append(v, 1, &err), MILL_OK);
+        ASSERT_EQ(stm_vault_commit(v, &err), MILL_OK);
+        const int64_t once = stm_vault_journal_bytes(v);
+        for (int i = 0; i < 3; i++) ASSERT_EQ(stm_vault_commit(v, &err), MILL_OK);
+        EXPECT_EQ(stm_vault_journal_bytes(v), once);
+        EXPECT_EQ(stm_vault_commits(v), 1);
+        ASSERT_EQ(append(v, 2, &err), MILL_OK);
+        ASSERT_EQ(stm_vault_commit(v, &err), MILL_OK);
+        EXPECT_GT(stm_vault_journal_bytes(v), once);
+    }
+    Vault v;
+    ASSERT_EQ(open_vault(disk.files(), &v, &err), MILL_OK);
+    EXPECT_EQ(read_back(v, 2, &err), MILL_OK) << err.msg;
+}
+
 /* ---- who may write -------------------------------------------------------------------------------------------------- */
 
 TEST(Writers, OfTwoThatBeginTogetherOneIsRefused)
