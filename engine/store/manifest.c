@@ -12,6 +12,7 @@
 #include "core/alloc.h"
 #include "core/runfiles.h"
 #include "core/text.h"
+#include "stepmill/crc32.h"
 
 #define NAME STM_RUN_MANIFEST
 #define MAX_BYTES ((int64_t)1 << 30)
@@ -495,24 +496,6 @@ static const char *relative(const stm_manifest *m, const char *path)
     return strncmp(path, m->dir, n) == 0 && path[n] == '/' && path[n + 1] != 0 ? path + n + 1 : path;
 }
 
-/* CRC-32 as in gzip; a table of four bits: it is for files that were listed once and are not any more. */
-static uint32_t crc32_more(uint32_t crc, const unsigned char *p, size_t n)
-{
-    uint32_t table[16];
-
-    for (uint32_t i = 0; i < 16; i++) {
-        uint32_t c = i;
-        for (int k = 0; k < 4; k++) c = (c >> 1) ^ (c & 1 ? 0xedb88320u : 0);
-        table[i] = c;
-    }
-    crc = ~crc;
-    for (size_t i = 0; i < n; i++) {
-        crc = (crc >> 4) ^ table[(crc ^ p[i]) & 15];
-        crc = (crc >> 4) ^ table[(crc ^ (uint32_t)(p[i] >> 4)) & 15];
-    }
-    return ~crc;
-}
-
 static mill_status read_part(const mill_part *from, part *to, mill_error *err)
 {
     unsigned char buf[16384];
@@ -523,7 +506,7 @@ static mill_status read_part(const mill_part *from, part *to, mill_error *err)
     to->bytes = 0;
     to->crc32 = 0;
     while ((n = fread(buf, 1, sizeof buf, f)) > 0) {
-        to->crc32 = crc32_more(to->crc32, buf, n);
+        to->crc32 = mill_crc32(to->crc32, buf, n);
         to->bytes += n;
     }
     const bool bad = ferror(f) != 0;

@@ -295,8 +295,8 @@ typedef struct mill_part {
     size_t struct_size;
     const char *path; /* absolute */
     int64_t rows;
-    uint64_t bytes;
-    uint32_t crc32; /* of the file's bytes, as in gzip and zip */
+    uint64_t bytes; /* 0 of a part with rows: the engine reads the file for these two */
+    uint32_t crc32; /* of the file's bytes: mill_crc32 */
 } mill_part;
 /** Sinks, inside open, write, finalize: @p part is complete under its own name; manifest.json of the run directory lists it from
  *  now on. One of the same path is replaced. What an earlier output of this step had and this one has not is removed once all

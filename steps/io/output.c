@@ -12,7 +12,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "steps/io/crc32.h"
+#include "stepmill/crc32.h"
+
 
 #define PIECE_BYTES ((size_t)1 << 20)       /* compressed together; part of what makes the bytes of a file */
 #define WRITEBACK_BYTES ((uint64_t)4 << 20) /* how much waits in the page cache before the device is told to begin */
@@ -204,7 +205,7 @@ static mill_status put_tail(const stm_output *o, uint64_t opening, uint32_t slot
 
 static bool tail_is(const stm_output *o, const stm_output_place *from)
 {
-    return o->n_piece == from->tail && stm_crc32(0, o->piece, o->n_piece) == from->tail_crc;
+    return o->n_piece == from->tail && mill_crc32(0, o->piece, o->n_piece) == from->tail_crc;
 }
 
 static void read_tail_file(stm_output *o, const stm_output_place *from)
@@ -384,7 +385,7 @@ static mill_status write_all(stm_output *o, const void *bytes, size_t n, mill_er
     const mill_status st = put_at(o->fd, bytes, n, o->size, o->temporary, err);
 
     if (st != MILL_OK) return st;
-    o->crc = stm_crc32(o->crc, bytes, n);
+    o->crc = mill_crc32(o->crc, bytes, n);
     o->size += n;
     /* The device works while rows are still made: the wait at the next sync is short. A hint; durability comes from the sync alone. */
     if (o->size - o->begun >= WRITEBACK_BYTES) {
@@ -460,7 +461,7 @@ mill_status stm_output_sync(stm_output *o, stm_output_place *place, mill_error *
     o->synced = o->size;
     *place = (stm_output_place){
         .run = o->run, .opening = o->opening, .bytes = o->size, .crc = o->crc, .tail = (uint32_t)o->n_piece, .slot = o->slot};
-    if (o->n_piece > 0) place->tail_crc = stm_crc32(0, o->piece, o->n_piece);
+    if (o->n_piece > 0) place->tail_crc = mill_crc32(0, o->piece, o->n_piece);
     return MILL_OK;
 }
 

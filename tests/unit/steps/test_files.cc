@@ -7,13 +7,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <random>
 #include <sstream>
 #include <string>
 #include <vector>
 
 extern "C" {
-#include "steps/io/crc32.h"
 #include "steps/io/lines.h"
 #include "steps/io/output.h"
 #include "steps/io/parts.h"
@@ -403,20 +401,6 @@ TEST_F(Files, OutputHasTheSameBytesWheneverItWasSynced)
         EXPECT_NE(access((dir + "/" + gone).c_str(), F_OK), 0) << gone;
     for (const char *kept : {"a.jsonl", "b.jsonl.3.tmp", "a.jsonl.x.tmp", "a-12.jsonl.3.tmp"})
         EXPECT_EQ(access((dir + "/" + kept).c_str(), F_OK), 0) << kept;
-}
-
-/* Of every length around what is taken at a time, from every alignment, begun anew and gone on with. */
-TEST(Crc32, IsThatOfZlib)
-{
-    std::mt19937 random(7);
-    std::vector<Bytef> bytes(70000);
-    for (Bytef &b : bytes) b = static_cast<Bytef>(random());
-    for (size_t n = 0; n < 1400; n++)
-        for (size_t at : {size_t(0), n % 16, size_t(1)})
-            for (uint32_t before : {0u, 1u, 0x89abcdefu})
-                ASSERT_EQ(stm_crc32(before, bytes.data() + at, n), crc32_z(before, bytes.data() + at, n)) << n << " at " << at;
-    EXPECT_EQ(stm_crc32(0, bytes.data(), bytes.size()), crc32_z(0, bytes.data(), bytes.size()));
-    EXPECT_EQ(stm_crc32(stm_crc32(0, bytes.data(), 33333), bytes.data() + 33333, 36667), crc32_z(0, bytes.data(), bytes.size()));
 }
 
 TEST_F(Files, EmptyOutputsAreValid)

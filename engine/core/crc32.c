@@ -1,4 +1,4 @@
-#include "steps/io/crc32.h"
+#include "stepmill/crc32.h"
 
 #include <zlib.h>
 
@@ -45,26 +45,39 @@ __attribute__((target("avx512f,vpclmulqdq"))) static void carry_wide(uint32_t st
     for (int i = 0; i < 4; i++) _mm512_storeu_si512(last + 64 * i, x[i]);
 }
 
-uint32_t stm_crc32(uint32_t crc, const void *bytes, size_t n)
+/* Carries the whole blocks of @p p over into the last one. How many bytes that has, 0: too few to be worth it, or no such processor. */
+static size_t carry(uint32_t state, const uint8_t *p, size_t n, uint8_t last[WIDE])
+{
+    if (n >= 4 * WIDE && __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512f")) {
+        carry_wide(state, p, n & ~(WIDE - 1), last);
+        return WIDE;
+    }
+    if (n >= 4 * NARROW && __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1")) {
+        carry_narrow(state, p, n & ~(NARROW - 1), last);
+        return NARROW;
+    }
+    return 0;
+}
+#else
+#define WIDE ((size_t)1)
+static size_t carry(uint32_t state, const uint8_t *p, size_t n, uint8_t last[WIDE])
+{
+    (void)state, (void)p, (void)n, (void)last;
+    return 0;
+}
+#endif
+
+uint32_t mill_crc32(uint32_t crc, const void *bytes, size_t n)
 {
     const uint8_t *p = bytes;
     uint8_t last[WIDE];
-    size_t block = 0;
 
-    if (n >= 4 * WIDE && __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512f")) {
-        block = WIDE;
-        carry_wide(~crc, p, n & ~(WIDE - 1), last);
-    } else if (n >= 4 * NARROW && __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1")) {
-        block = NARROW;
-        carry_narrow(~crc, p, n & ~(NARROW - 1), last);
-    }
+    if (n == 0) return crc; /* zlib takes NULL for the question how sums begin */
+    const size_t block = carry(~crc, p, n, last); /* ~: zlib inverts the register before and after */
     if (block > 0) {
-        crc = (uint32_t)crc32_z(~0u, last, block); /* ~0: zlib inverts the register before and after */
+        crc = (uint32_t)crc32_z(~0u, last, block);
         p += n & ~(block - 1);
         n &= block - 1;
     }
     return (uint32_t)crc32_z(crc, p, n);
 }
-#else
-uint32_t stm_crc32(uint32_t crc, const void *bytes, size_t n) { return (uint32_t)crc32_z(crc, bytes, n); }
-#endif
