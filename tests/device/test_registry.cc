@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <string>
 
 #include "support/fail_nth.h"
+#include "support/temp_dir.h"
 
 extern "C" {
 #include "device/library.h"
@@ -28,12 +30,6 @@ struct Env {
     std::string old_;
     bool had_;
 };
-
-std::string folder()
-{
-    char name[] = "/tmp/stepmill-test-XXXXXX";
-    return mkdtemp(name);
-}
 
 } // namespace
 
@@ -81,7 +77,8 @@ TEST(Library, ANameThatIsNowhere)
 
 TEST(Library, AFileThatIsNoLibrary)
 {
-    const std::string dir = folder();
+    const mt::TempDir temp;
+    const std::string &dir = temp.path();
     std::ofstream(dir + "/libnccl.so.2") << "not a library";
     Env asked("STEPMILL_CUDA_LIBRARIES", "/nowhere:" + dir);
     void *handle = nullptr;
@@ -93,7 +90,6 @@ TEST(Library, AFileThatIsNoLibrary)
     } else {
         EXPECT_NE(strstr(err.msg, dir.c_str()), nullptr) << err.msg;
     }
-    (void)!system(("rm -rf " + dir).c_str());
 }
 
 /* A library is found in a wheel's folder of the environment that is active, and of those that a checkout has: libz, put there under a name that exists
@@ -104,9 +100,10 @@ TEST(Library, InAPythonEnvironment)
         const char *environment, *inside;
     } places[] = {{"", "nvidia/cu13/lib"}, {"", "nvidia/cuda_runtime/lib"}, {"/.venv", "nvidia/cu13/lib"}, {"/.venv-cuda", "nvidia/cu13/lib"}};
     const std::filesystem::path before = std::filesystem::current_path();
-    std::string all; /* removed at the end: the loader knows a library by its inode */
+    std::deque<mt::TempDir> all; /* removed at the end: the loader knows a library by its inode */
     for (const auto &p : places) {
-        const std::string dir = folder(), environment = dir + p.environment, place = environment + "/lib/python3.11/site-packages/" + p.inside;
+        const std::string dir = all.emplace_back().path(), environment = dir + p.environment,
+                          place = environment + "/lib/python3.11/site-packages/" + p.inside;
         ASSERT_EQ(system(("mkdir -p " + place + " && cp $(ldconfig -p | sed -n 's/.*libz\\.so\\.1 .*=> //p' | head -n 1) " + place +
                           "/libcudart.so.98")
                              .c_str()),
@@ -120,9 +117,7 @@ TEST(Library, InAPythonEnvironment)
         std::error_code none;
         EXPECT_TRUE(std::filesystem::equivalent(where, place + "/libcudart.so.98", none)) << where;
         std::filesystem::current_path(before);
-        all += " " + dir;
     }
-    (void)!system(("rm -rf" + all).c_str());
 }
 
 TEST(Module, NotThere)
@@ -137,7 +132,8 @@ TEST(Module, NotThere)
 /* Damaged modules are refused with a reason and never read past their end. */
 TEST(Module, DamagedFiles)
 {
-    const std::string dir = folder();
+    const mt::TempDir temp;
+    const std::string &dir = temp.path();
     std::ifstream self("/proc/self/exe", std::ios::binary);
     std::string whole((std::istreambuf_iterator<char>(self)), {});
     if (whole.size() > 1 << 16) whole.resize(1 << 16);
@@ -150,5 +146,4 @@ TEST(Module, DamagedFiles)
         EXPECT_EQ(handle, nullptr);
         EXPECT_STRNE(err.msg, "") << keep;
     }
-    (void)!system(("rm -rf " + dir).c_str());
 }

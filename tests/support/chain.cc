@@ -211,15 +211,6 @@ std::string Chain::generate(const std::string &step, int64_t max_rows, const mil
     return out;
 }
 
-Folder::Folder()
-{
-    char name[] = "/tmp/stepmill-test-XXXXXX";
-    EXPECT_NE(mkdtemp(name), nullptr);
-    path = name;
-}
-
-Folder::~Folder() { (void)!system(("rm -rf " + path).c_str()); }
-
 std::string Folder::put(const std::string &name, const std::string &bytes) const
 {
     std::ofstream(path + "/" + name, std::ios::binary) << bytes;

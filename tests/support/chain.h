@@ -11,6 +11,7 @@ extern "C" {
 #include "exec/run.h"
 #include "wrapper/wrapper.h"
 }
+#include "support/temp_dir.h"
 
 namespace mt {
 
@@ -93,14 +94,14 @@ private:
     static void keep(const stm_error_record *rec, void *user);
 };
 
-/** A folder that goes away with the object. */
+/** A folder that goes with the object, and its files. */
 class Folder {
+    TempDir dir_;
+
 public:
-    Folder();
-    ~Folder();
     std::string put(const std::string &name, const std::string &bytes) const;
     std::string get(const std::string &name) const; /* "<none>" where there is no such file */
-    std::string path;
+    const std::string path{dir_.path()};
 };
 
 } // namespace mt

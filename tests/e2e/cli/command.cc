@@ -1,6 +1,5 @@
 #include "command.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -13,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 
 namespace mt {
 
@@ -34,54 +34,22 @@ static std::string read_file(const std::string &path)
     return s;
 }
 
-Folder::Folder()
-{
-    const char *tmp = getenv("TMPDIR");
-    std::string t = std::string(tmp != nullptr ? tmp : "/tmp") + "/stepmill-e2e-XXXXXX";
-    if (mkdtemp(t.data()) == nullptr) abort();
-    path_ = t;
-}
-
-static void walk(const std::string &base, const std::string &below, std::vector<std::string> *names, bool remove)
-{
-    DIR *d = opendir((base + "/" + below).c_str());
-    if (d == nullptr) return;
-    for (dirent *e; (e = readdir(d)) != nullptr;) {
-        struct stat s;
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
-        const std::string name = below.empty() ? e->d_name : below + "/" + e->d_name, full = base + "/" + name;
-        if (lstat(full.c_str(), &s) == 0 && S_ISDIR(s.st_mode)) {
-            walk(base, name, names, remove);
-            if (remove) rmdir(full.c_str());
-        } else if (remove) {
-            unlink(full.c_str());
-        }
-        if (names != nullptr) names->push_back(name);
-    }
-    closedir(d);
-}
-
-Folder::~Folder()
-{
-    walk(path_, "", nullptr, true);
-    rmdir(path_.c_str());
-}
-
 std::string Folder::write(const std::string &name, const std::string &text) const
 {
-    const std::string path = path_ + "/" + name;
+    const std::string path = dir_.path() + "/" + name;
     FILE *f = fopen(path.c_str(), "we");
     if (f == nullptr || fwrite(text.data(), 1, text.size(), f) != text.size() || fclose(f) != 0) abort();
     return path;
 }
 
-std::string Folder::read(const std::string &name) const { return read_file(path_ + "/" + name); }
-bool Folder::has(const std::string &name) const { return access((path_ + "/" + name).c_str(), F_OK) == 0; }
+std::string Folder::read(const std::string &name) const { return read_file(dir_.path() + "/" + name); }
+bool Folder::has(const std::string &name) const { return access((dir_.path() + "/" + name).c_str(), F_OK) == 0; }
 
 std::vector<std::string> Folder::list() const
 {
     std::vector<std::string> names;
-    walk(path_, "", &names, false);
+    for (const auto &e : std::filesystem::recursive_directory_iterator(dir_.path()))
+        names.push_back(e.path().lexically_relative(dir_.path()));
     std::sort(names.begin(), names.end());
     return names;
 }

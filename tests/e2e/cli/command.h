@@ -5,16 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "support/temp_dir.h"
+
 namespace mt {
 
-/** A folder of its own below the system's temporary folder, removed at the end. */
+/** A folder that goes with the object, and its files. */
 class Folder {
 public:
-    Folder();
-    ~Folder();
-    Folder(const Folder &) = delete;
-    Folder &operator=(const Folder &) = delete;
-    const std::string &path() const { return path_; }
+    const std::string &path() const { return dir_.path(); }
     std::string write(const std::string &name, const std::string &text) const;
     std::string read(const std::string &name) const; /* "" when it is not there */
     bool has(const std::string &name) const;
@@ -22,7 +20,7 @@ public:
     std::vector<std::string> list() const;
 
 private:
-    std::string path_;
+    TempDir dir_;
 };
 
 /** The command with @p args, started in @p folder. */

@@ -13,6 +13,7 @@
 
 #include "stepmill/pipeline.h"
 #include "support/sanitized.h"
+#include "support/temp_dir.h"
 
 namespace fs = std::filesystem;
 
@@ -114,9 +115,8 @@ TEST(Conform, WhatIsRightPasses)
 
 TEST(Conform, AReaderOfFilesPasses)
 {
-    char name[] = "/tmp/stepmill-conform-XXXXXX";
-    ASSERT_NE(mkdtemp(name), nullptr);
-    const std::string path = std::string(name) + "/rows.jsonl", set = "read_jsonl.path=" + path;
+    const mt::TempDir dir;
+    const std::string path = dir.path() + "/rows.jsonl", set = "read_jsonl.path=" + path;
     {
         std::ofstream out(path);
         for (int i = 0; i < 40; i++) out << (i == 17 ? "not JSON" : "{\"id\": " + std::to_string(i) + ", \"text\": \"row\"}") << "\n";
@@ -125,7 +125,6 @@ TEST(Conform, AReaderOfFilesPasses)
     EXPECT_EQ(r.status, MILL_OK) << r.error;
     EXPECT_EQ(r.verdict, MILL_VERDICT_RIGHT) << r.report;
     EXPECT_NE(r.report.find("the same 40 rows"), std::string::npos) << r.report;
-    fs::remove_all(name);
 }
 
 /* ---- what is wrong -------------------------------------------------------------------------------------------------------- */
@@ -255,17 +254,15 @@ TEST(Conform, TheReportAsJson)
 
 TEST(Conform, NothingIsLeftBehind)
 {
-    char name[] = "/tmp/stepmill-conform-XXXXXX";
+    const mt::TempDir dir;
     const char *old = getenv("TMPDIR");
     const std::string before = old != nullptr ? old : "";
-    ASSERT_NE(mkdtemp(name), nullptr);
-    setenv("TMPDIR", name, 1);
+    setenv("TMPDIR", dir.path().c_str(), 1);
     conform(WRONG, "sink_batches");
     conform(WRONG, "null_crash");
     if (old != nullptr) setenv("TMPDIR", before.c_str(), 1);
     else unsetenv("TMPDIR");
-    EXPECT_TRUE(fs::is_empty(name));
-    fs::remove_all(name);
+    EXPECT_TRUE(fs::is_empty(dir.path()));
     EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "a child was left";
 }
 

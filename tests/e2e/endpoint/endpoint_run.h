@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "stepmill/run.h"
+#include "support/temp_dir.h"
 
 namespace mt {
 
@@ -39,20 +40,12 @@ class EndpointRun : public testing::Test {
 protected:
     void SetUp() override
     {
-        std::string name = access("/dev/shm", W_OK) == 0 ? "/dev/shm/stepmill-endpoint-XXXXXX"
-                                                         : "/tmp/stepmill-endpoint-XXXXXX"; /* syncing costs nothing there */
-        ASSERT_NE(mkdtemp(name.data()), nullptr);
-        dir_ = name;
         setenv("STEPMILL_MODULES", MODULES, 1);
         setenv("STEPMILL_TEST_KEY", kKey, 1);
         for (const char *p : {"http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"}) unsetenv(p);
     }
     /* Not in outputs, journal, notes or anything else that runs wrote. */
-    void TearDown() override
-    {
-        no_key_in_files();
-        std::filesystem::remove_all(dir_);
-    }
+    void TearDown() override { no_key_in_files(); }
     void no_key_in_files() const
     {
         for (const auto &e : std::filesystem::recursive_directory_iterator(dir_))
@@ -104,7 +97,8 @@ protected:
         r.out = slurp(dir_ / "run" / "out.jsonl");
         return r;
     }
-    std::filesystem::path dir_;
+    mt::TempDir temp_{true};
+    std::filesystem::path dir_{temp_.path()};
 };
 
 } // namespace mt

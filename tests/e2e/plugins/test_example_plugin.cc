@@ -8,6 +8,7 @@
 #include <string>
 
 #include "stepmill/run.h"
+#include "support/temp_dir.h"
 
 namespace fs = std::filesystem;
 
@@ -26,17 +27,10 @@ class ExamplePlugin : public testing::Test {
 protected:
     void SetUp() override
     {
-        char name[] = "/tmp/stepmill-example-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        dir_ = name;
         for (const char *f : {"sentences.yaml", "docs.jsonl"}) fs::copy_file(fs::path(EXAMPLES) / f, dir_ / f);
         fs::copy_file(PLUGIN, dir_ / "text_tools.so");
     }
-    void TearDown() override
-    {
-        mill_pipeline_destroy(&pipeline_);
-        fs::remove_all(dir_);
-    }
+    void TearDown() override { mill_pipeline_destroy(&pipeline_); }
     void open()
     {
         mill_error err = {};
@@ -62,7 +56,8 @@ protected:
         EXPECT_EQ(mill_run_exit_code(run), MILL_EXIT_OK);
         mill_run_destroy(&run);
     }
-    fs::path dir_;
+    mt::TempDir temp_;
+    fs::path dir_{temp_.path()};
     mill_pipeline *pipeline_ = nullptr;
 };
 

@@ -14,6 +14,7 @@
 #include "calls.h"
 #include "support/by_hand.h"
 #include "support/pipe.h"
+#include "support/temp_dir.h"
 
 using namespace mt;
 
@@ -46,8 +47,7 @@ struct CommitCosts : testing::TestWithParam<bool> {};
 TEST_P(CommitCosts, StayTheSameOverTwoHundred)
 {
     const bool keep = GetParam();
-    char name[] = "/tmp/commits-XXXXXX";
-    ASSERT_NE(mkdtemp(name), nullptr);
+    const TempDir dir;
     {
         Pipe pipe;
         Behaviour work, sink;
@@ -73,7 +73,7 @@ TEST_P(CommitCosts, StayTheSameOverTwoHundred)
             c->size = sizeof *written;
             return MILL_OK;
         };
-        pipe.run_dir = name;
+        pipe.run_dir = dir.path();
         pipe.durable = pipe.by_hand = true;
         pipe.adjust = [keep](stm_plan *p) { p->keep_sink_rows = keep; };
         pipe.source("src", static_cast<int64_t>(kCommits + 60) * kBatch, kBatch);
@@ -81,13 +81,13 @@ TEST_P(CommitCosts, StayTheSameOverTwoHundred)
         pipe.add("out", MILL_SINK, {{"work"}}, sink);
         ASSERT_EQ(pipe.start(), MILL_OK) << pipe.error.msg;
         std::set<int64_t> sizes;
-        int64_t syncs = 0, writes = 0, early = 0, late = 0, before = journal_bytes(name);
+        int64_t syncs = 0, writes = 0, early = 0, late = 0, before = journal_bytes(dir.path());
         for (int i = 0; i < kCommits; i++) {
             const int64_t rows = *written;
             while (*written == rows) ASSERT_TRUE(step(pipe)) << "the run is over after " << i << " commits";
             fail_call(kSync, INT64_MAX); /* counts from here on; none fails */
             mt_hand_commit(pipe.handle());
-            const int64_t s = calls_made(kSync), w = calls_made(kWrite), now = journal_bytes(name);
+            const int64_t s = calls_made(kSync), w = calls_made(kWrite), now = journal_bytes(dir.path());
             calls_work_again();
             sizes.insert(now - before);
             before = now;
@@ -106,7 +106,6 @@ TEST_P(CommitCosts, StayTheSameOverTwoHundred)
         EXPECT_LE(writes, 2 + 1);
         EXPECT_LE(late, early) << "a commit does not get dearer";
     }
-    fs::remove_all(name);
 }
 INSTANTIATE_TEST_SUITE_P(Rows, CommitCosts, testing::Bool(), [](const auto &i) { return std::string(i.param ? "AreKept" : "AreNotKept"); });
 

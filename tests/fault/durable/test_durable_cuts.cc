@@ -10,6 +10,7 @@
 
 #include "small_run.h"
 #include "support/by_hand.h"
+#include "support/temp_dir.h"
 
 using namespace mt;
 
@@ -45,17 +46,7 @@ void lay_down(Disk *disk, const fs::path &folder)
 
 class Cuts : public testing::Test {
 protected:
-    void SetUp() override
-    {
-        char name[] = "/tmp/cuts-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        folder_ = name;
-    }
-    void TearDown() override
-    {
-        note_no_changes();
-        fs::remove_all(folder_);
-    }
+    void TearDown() override { note_no_changes(); }
     void use(int rows, const std::string &pipeline)
     {
         pipeline_ = pipeline;
@@ -102,7 +93,8 @@ protected:
     }
 
     std::string pipeline_;
-    fs::path folder_;
+    TempDir dir_;
+    fs::path folder_{dir_.path()};
     Files want_;
     std::string want_errors_;
     int64_t partial_ = 0;

@@ -10,6 +10,7 @@
 
 #include "small_run.h"
 #include "support/sanitized.h"
+#include "support/temp_dir.h"
 
 using namespace mt;
 
@@ -39,9 +40,6 @@ class DurableFaults : public testing::Test {
 protected:
     void SetUp() override
     {
-        char name[] = "/tmp/faults-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        folder_ = name;
         std::ofstream in(folder_ / "in.jsonl");
         for (int i = 0; i < 12; i++) in << "{\"id\": " << i << ", \"text\": \"row" << i * i << "\"}\n";
         in.close();
@@ -55,7 +53,6 @@ protected:
         want_ = outputs(folder_ / "reference");
         ASSERT_EQ(want_.size(), 4u); /* three parts and a file */
     }
-    void TearDown() override { fs::remove_all(folder_); }
 
     End go(const std::string &run, const std::function<void()> &arm = nullptr) { return run_once(pipeline_, folder_, run, arm); }
 
@@ -99,7 +96,8 @@ protected:
     }
 
     const char *pipeline_ = nullptr;
-    fs::path folder_;
+    TempDir dir_;
+    fs::path folder_{dir_.path()};
     Files want_;
     int64_t right_ = 0;
 };

@@ -13,6 +13,7 @@
 
 #include "support/fail_nth.h"
 #include "support/pipe.h"
+#include "support/temp_dir.h"
 
 using namespace mt;
 namespace fs = std::filesystem;
@@ -53,17 +54,10 @@ Behaviour copies(const char *from, const char *to, uint64_t flags = 0)
 
 /* What outlives a process: the run directory, and the files of the sinks with all that was written to them. */
 struct Disk {
-    fs::path dir;
+    TempDir folder{true};
+    fs::path dir{folder.path()};
     std::map<std::string, std::vector<Row>> files;
     std::map<std::string, int> finalized; /* times */
-    Disk()
-    {
-        std::string name = access("/dev/shm", W_OK) == 0 ? "/dev/shm/fault-run-XXXXXX" : "/tmp/fault-run-XXXXXX";
-        EXPECT_NE(mkdtemp(name.data()), nullptr);
-        dir = name;
-    }
-    ~Disk() { fs::remove_all(dir); }
-    Disk(const Disk &) = delete;
 };
 
 /* A sink that can be gone on with. */

@@ -8,6 +8,7 @@
 
 #include "picture.h"
 #include "support/sanitized.h"
+#include "support/temp_dir.h"
 
 extern "C" {
 #include "batch/spill.h"
@@ -142,16 +143,15 @@ TEST(Spill, SpaceIsUsedAgain)
 
 TEST(Spill, NothingIsLeftInTheDirectory)
 {
-    char dir[] = "/tmp/stepmill-spill-XXXXXX";
-    ASSERT_NE(mkdtemp(dir), nullptr);
+    mt::TempDir dir;
     Pool pool;
     {
-        Spill file(dir);
+        Spill file(dir.path().c_str());
         Rng rng(3);
         mill_error err = {};
         Batch b = random_batch(rng, pool, 1, 10);
         ASSERT_EQ(stm_batch_park(b.p, file, &err), MILL_OK) << err.msg;
-        EXPECT_EQ(rmdir(dir), 0) << "a name is still there while the file is in use";
+        EXPECT_EQ(rmdir(dir.path().c_str()), 0) << "a name is still there while the file is in use";
         EXPECT_EQ(stm_batch_recall(b.p, &err), MILL_OK) << err.msg;
     }
 }

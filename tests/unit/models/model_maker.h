@@ -17,31 +17,13 @@
 extern "C" {
 #include "kernels/bf16.h"
 }
+#include "support/temp_dir.h"
 
 namespace mt {
 
 struct Tensor {
     std::vector<int64_t> shape;
     std::vector<float> data;
-};
-
-/** A folder that goes with the object. */
-class TempDir {
-public:
-    /** @p in_memory: where syncing costs nothing, if there is such a place; for hundreds of runs. */
-    explicit TempDir(bool in_memory = false)
-    {
-        char name[] = "/tmp/stepmill-test-XXXXXX", fast[] = "/dev/shm/stepmill-test-XXXXXX";
-        const char *made = in_memory ? mkdtemp(fast) : nullptr;
-        path_ = made != nullptr ? made : mkdtemp(name);
-    }
-    ~TempDir() { std::filesystem::remove_all(path_); }
-    TempDir(const TempDir &) = delete;
-    TempDir &operator=(const TempDir &) = delete;
-    const std::string &path() const { return path_; }
-
-private:
-    std::string path_;
 };
 
 inline void write_file(const std::string &path, const std::string &bytes)

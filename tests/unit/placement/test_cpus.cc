@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@ extern "C" {
 #include "placement/cpus.h"
 #include "placement/limits.h"
 }
+#include "support/temp_dir.h"
 
 namespace {
 
@@ -88,21 +90,15 @@ TEST(Cpus, NextVisitsEach)
 /* A root of the file system with control groups as the kernel shows them. */
 class Root {
 public:
-    Root()
-    {
-        char name[] = "/tmp/stm-cgroup-XXXXXX";
-        path_ = mkdtemp(name);
-    }
-    ~Root() { (void)!system(("rm -rf '" + path_ + "'").c_str()); }
     void write(const std::string &file, const std::string &text)
     {
-        (void)!system(("mkdir -p '" + path_ + file.substr(0, file.rfind('/')) + "'").c_str());
-        std::ofstream(path_ + file) << text;
+        std::filesystem::create_directories(dir_.path() + file.substr(0, file.rfind('/')));
+        std::ofstream(dir_.path() + file) << text;
     }
-    const char *path() const { return path_.c_str(); }
+    const char *path() const { return dir_.path().c_str(); }
 
 private:
-    std::string path_;
+    mt::TempDir dir_;
 };
 
 TEST(Limits, QuotaOfControlGroups)

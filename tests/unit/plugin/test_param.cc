@@ -1,5 +1,6 @@
 /* Parameters: every type, valid and not, with the exact words a user reads. */
 #include "kit.h"
+#include "support/temp_dir.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -308,15 +309,12 @@ class Paths : public testing::Test {
 protected:
     void SetUp() override
     {
-        char name[] = "/tmp/stepmill-param-[x]-XXXXXX"; /* brackets: the folder's own name is no pattern */
-        ASSERT_NE(mkdtemp(name), nullptr);
-        dir_ = name;
+        mkdir(dir_.c_str(), 0755);
         mkdir((dir_ + "/data").c_str(), 0755);
         for (const char *f : {"data/b.jsonl", "data/a.jsonl", "data/B.jsonl", "data/c.txt", "a[1].txt", "corpus.jsonl"})
             std::ofstream(dir_ + "/" + f) << "{}\n";
         type_ = param_type();
     }
-    void TearDown() override { (void)!system(("rm -rf '" + dir_ + "'").c_str()); }
     /* What configure saw, or the error; the folder's name cut out. */
     std::string read(const char *name, const char *params, const char *run_dir = nullptr)
     {
@@ -330,7 +328,8 @@ protected:
         for (size_t at; (at = got.find(dir_)) != std::string::npos;) got.replace(at, dir_.size(), "D");
         return got;
     }
-    std::string dir_;
+    mt::TempDir temp_;
+    std::string dir_{temp_.path() + "/[x]"}; /* brackets: the folder's own name is no pattern */
     mill_step_type type_;
 };
 
@@ -355,8 +354,7 @@ TEST_F(Paths, PatternsAreExpandedAndSortedPerEntry)
     EXPECT_EQ(read("in", "{in: data/z.link}"), "p.yaml:10:10: s1: D/data/z.link is a link that leads nowhere (parameter \"in\")");
     EXPECT_EQ(read("ins", "{ins: 'a[1].txt'}"), "i0 f0 [=D/a[1].txt]"); /* a file of that very name comes first */
     EXPECT_EQ(read("ins", "{ins: [data/c.txt, 'data/*.parquet']}"),
-              "p.yaml:10:21: s1: no file matches " + std::string("/tmp/stepmill-param-\\[x]-") + dir_.substr(dir_.size() - 6) +
-                  "/data/*.parquet (parameter \"ins\")");
+              "p.yaml:10:21: s1: no file matches " + temp_.path() + "/\\[x]/data/*.parquet (parameter \"ins\")");
     EXPECT_EQ(read("ins", "{ins: [data/c.txt, data/d.txt]}"),
               "p.yaml:10:21: s1: cannot find D/data/d.txt (parameter \"ins\"). Did you mean \"c.txt\"?");
 }

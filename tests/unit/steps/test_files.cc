@@ -16,24 +16,19 @@ extern "C" {
 #include "steps/io/output.h"
 #include "steps/io/parts.h"
 }
+#include "support/temp_dir.h"
 
 namespace {
 
 class Files : public ::testing::Test {
 protected:
-    void SetUp() override
-    {
-        char name[] = "/tmp/stepmill-files-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        dir = name;
-    }
-    void TearDown() override { (void)!system(("rm -rf " + dir).c_str()); }
     std::string put(const std::string &name, const std::string &bytes) const
     {
         std::ofstream(dir + "/" + name, std::ios::binary) << bytes;
         return dir + "/" + name;
     }
-    std::string dir;
+    mt::TempDir folder;
+    std::string dir{folder.path()};
 };
 
 std::string slurp(const std::string &path)

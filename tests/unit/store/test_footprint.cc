@@ -10,6 +10,7 @@
 extern "C" {
 #include "store/footprint.h"
 }
+#include "support/temp_dir.h"
 
 namespace {
 
@@ -17,13 +18,6 @@ namespace fs = std::filesystem;
 
 class Footprint : public testing::Test {
 protected:
-    void SetUp() override
-    {
-        char name[] = "/tmp/stepmill-footprint-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        top = name;
-    }
-    void TearDown() override { fs::remove_all(top); }
     void write(const std::string &name, const std::string &text) const
     {
         fs::create_directories(fs::path(top + "/" + name).parent_path());
@@ -66,7 +60,8 @@ protected:
                                         std::string("near-00000.jsonl.1.tmp"), "run/out.jsonl." + epoch + ".tmp"})
             write(name, "new");
     }
-    std::string top;
+    mt::TempDir dir;
+    std::string top{dir.path()};
 };
 
 TEST_F(Footprint, OfAFirstRunIsGone)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "script.h"
+#include "support/temp_dir.h"
 
 extern "C" {
 #include "store/crc32c.h"
@@ -18,20 +19,15 @@ using namespace mt;
 namespace {
 
 struct Folder {
-    std::string path;
+    TempDir dir;
+    std::string path = dir.path();
     stm_files files = {};
     Folder()
     {
-        char name[] = "/tmp/stm-owner-XXXXXX";
         mill_error err = {};
-        path = mkdtemp(name) != nullptr ? name : "";
         EXPECT_EQ(stm_files_open(path.c_str(), &files, &err), MILL_OK) << err.msg;
     }
-    ~Folder()
-    {
-        stm_files_close(&files);
-        if (system(("rm -rf '" + path + "'").c_str()) != 0) perror("rm");
-    }
+    ~Folder() { stm_files_close(&files); }
 };
 
 struct Owner {

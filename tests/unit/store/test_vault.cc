@@ -5,6 +5,7 @@
 
 #include "support/fail_nth.h"
 #include "script.h"
+#include "support/temp_dir.h"
 
 using namespace mt;
 
@@ -397,18 +398,6 @@ TEST(Faults, AfterAFailedSyncNothingIsCommittedAnyMore)
 /* ---- real files and costs --------------------------------------------------------------------------------------------- */
 
 namespace {
-struct Folder {
-    std::string path;
-    Folder()
-    {
-        char name[] = "/tmp/stm-store-XXXXXX";
-        path = mkdtemp(name) != nullptr ? name : "";
-    }
-    ~Folder()
-    {
-        if (!path.empty() && system(("rm -rf '" + path + "'").c_str()) != 0) perror("rm");
-    }
-};
 double seconds(std::chrono::steady_clock::time_point from)
 {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count();
@@ -417,10 +406,10 @@ double seconds(std::chrono::steady_clock::time_point from)
 
 TEST(RealFiles, TheSameAsOnTheModel)
 {
-    Folder dir;
+    TempDir dir;
     stm_files f = {};
     mill_error err = {};
-    ASSERT_EQ(stm_files_open(dir.path.c_str(), &f, &err), MILL_OK) << err.msg;
+    ASSERT_EQ(stm_files_open(dir.path().c_str(), &f, &err), MILL_OK) << err.msg;
     for (int c = 1; c <= 6; c++) {
         Vault v;
         ASSERT_EQ(open_vault(f, &v, &err, 0), MILL_OK) << err.msg;
@@ -436,15 +425,15 @@ TEST(RealFiles, TheSameAsOnTheModel)
     EXPECT_EQ(f.exists(f.user, "manifest.json"), 1);
     EXPECT_EQ(f.exists(f.user, ".manifest.json.tmp"), 0);
     stm_files_close(&f);
-    EXPECT_EQ(stm_files_open((dir.path + "/nowhere").c_str(), &f, &err), MILL_ERR_IO);
+    EXPECT_EQ(stm_files_open((dir.path() + "/nowhere").c_str(), &f, &err), MILL_ERR_IO);
 }
 
 TEST(Costs, RecoveryOfTenMillionRows)
 {
-    Folder dir;
+    TempDir dir;
     stm_files f = {};
     mill_error err = {};
-    ASSERT_EQ(stm_files_open(dir.path.c_str(), &f, &err), MILL_OK);
+    ASSERT_EQ(stm_files_open(dir.path().c_str(), &f, &err), MILL_OK);
     stm_files quick = f; /* writing is not what is measured */
     quick.sync = [](void *, int) { return 0; };
     quick.sync_names = [](void *) { return 0; };

@@ -9,26 +9,17 @@
 #include <vector>
 
 #include "peek.h"
+#include "support/temp_dir.h"
 
 namespace {
 
 struct Suspects : testing::Test {
     stm_recorder *r = nullptr;
     mill_error err = {};
-    std::string dir;
-    void SetUp() override
-    {
-        char name[] = "/tmp/stepmill-suspects-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        dir = name;
-        ASSERT_NE(r = peek_recorder(), nullptr);
-    }
-    void TearDown() override
-    {
-        peek_recorder_free(&r);
-        for (const char *f : {"/suspects", "/.suspects.tmp"}) unlink((dir + f).c_str());
-        rmdir(dir.c_str());
-    }
+    mt::TempDir folder;
+    std::string dir{folder.path()};
+    void SetUp() override { ASSERT_NE(r = peek_recorder(), nullptr); }
+    void TearDown() override { peek_recorder_free(&r); }
     stm_record *at_work(const char *step, int doing, int64_t first, int64_t rows, bool alone = false)
     {
         return peek_at_work(r, step, doing, first, rows, alone);
