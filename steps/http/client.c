@@ -51,7 +51,7 @@ struct stm_http {
     slot *slots;               /* [o.concurrency] */
 };
 
-static int64_t now_ns(void)
+int64_t stm_http_now_ns(void)
 {
     struct timespec t;
 
@@ -237,7 +237,7 @@ static bool start(stm_http *h, slot *s, int64_t now)
 /* With the lock. Starts what may start. Returns ns until something else may, and adds to *finished what ended without a request. */
 static int64_t start_due(stm_http *h, int32_t *finished)
 {
-    const int64_t now = now_ns();
+    const int64_t now = stm_http_now_ns();
     int64_t soonest = 1000000000;
 
     for (int32_t i = 0; i < h->o.concurrency; i++) {
@@ -282,7 +282,7 @@ static bool ended(stm_http *h, slot *s, CURLcode code, int32_t under_way)
 {
     stm_http_job *job = s->job;
     stm_http_outcome *o = &job->outcome;
-    const int64_t now = now_ns();
+    const int64_t now = stm_http_now_ns();
     curl_off_t asked = 0;
     long status = 0;
     int64_t pause, left;
@@ -432,8 +432,8 @@ mill_status stm_http_open(const stm_http_options *o, stm_http **out, mill_error 
     list_init(&h->waiting);
     list_init(&h->done);
     stm_width_init(&h->width, o->concurrency);
-    stm_rate_init(&h->requests, o->requests_per_minute, now_ns());
-    stm_rate_init(&h->tokens, o->tokens_per_minute, now_ns());
+    stm_rate_init(&h->requests, o->requests_per_minute, stm_http_now_ns());
+    stm_rate_init(&h->tokens, o->tokens_per_minute, stm_http_now_ns());
     pthread_mutex_init(&h->lock, NULL);
     h->url = strdup(o->url);
     h->slots = calloc((size_t)o->concurrency, sizeof *h->slots);

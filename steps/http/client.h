@@ -105,6 +105,8 @@ stm_http_counts stm_http_count(stm_http *h);
 
 /** The header line that carries a key; malloc, to be overwritten before it is freed. NULL: no memory. */
 char *stm_http_key_line(const char *header, const char *key);
+/** Time of the monotonic clock, ns. Threads: any. */
+int64_t stm_http_now_ns(void);
 /** Whether trying the request of @p o again may help: connections, deadlines, 408, 425, 429, 5xx; a mill_error_class. */
 int32_t stm_http_class(const stm_http_outcome *o);
 /** Pause before attempt number @p attempt (1 = the second), in ns: doubling, half of it by chance of @p seed. */

@@ -66,14 +66,6 @@ struct stm_offline {
     size_t n_seen, cap_seen;
 };
 
-static int64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 static void unit_free(unit *u)
 {
     if (u == NULL) return;
@@ -95,7 +87,7 @@ static void tell(stm_offline *o, bool bad, const char *fmt, ...)
     vsnprintf(o->news, sizeof o->news, fmt, args);
     va_end(args);
     o->bad = bad;
-    o->news_ns = now_ns();
+    o->news_ns = stm_http_now_ns();
     pthread_mutex_unlock(&o->lock);
     o->o.http.wake(o->o.http.user);
 }
@@ -108,24 +100,43 @@ static bool record_name(const stm_offline *o, const unit *u, const char *end, ch
                     (int)u->attempt, end) < (int)size;
 }
 
-/* Two lines: the word; the batch's id, or nothing yet. */
-static bool write_record(const stm_offline *o, const unit *u)
+/* A file of this text, synced. 0, or what errno said. */
+static int write_synced(const char *path, const char *text, size_t n)
+{
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    int e = 0;
+
+    if (fd < 0) return errno;
+    const ssize_t written = write(fd, text, n);
+    if (written != (ssize_t)n) e = written < 0 ? errno : ENOSPC;
+    if (e == 0 && fsync(fd) != 0) e = errno;
+    if (close(fd) != 0 && e == 0) e = errno;
+    return e;
+}
+
+static int sync_names(const char *folder)
+{
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0) return errno;
+    const int e = fsync(fd) == 0 || errno == EINVAL ? 0 : errno; /* EINVAL: a file system that cannot, or need not */
+    close(fd);
+    return e;
+}
+
+/* Two lines: the word; the batch's id, or nothing yet. 0, or what errno said; then what was there is left as it was. */
+static int write_record(const stm_offline *o, const unit *u)
 {
     char name[4096], temporary[4096], text[STM_OFFLINE_ID + 64];
     const int n = snprintf(text, sizeof text, "%s\n%s\n", u->token, u->id);
-    int fd;
-    bool ok;
+    int e;
 
-    if (!record_name(o, u, "", name, sizeof name) || !record_name(o, u, ".tmp", temporary, sizeof temporary))
-        return errno = ENAMETOOLONG, false;
-    if ((fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0) return false;
-    ok = write(fd, text, (size_t)n) == n && fsync(fd) == 0;
-    ok = close(fd) == 0 && ok;
-    if (!ok || rename(temporary, name) != 0) return false;
-    if ((fd = open(o->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) return false;
-    ok = fsync(fd) == 0 || errno == EINVAL;
-    close(fd);
-    return ok;
+    if (!record_name(o, u, "", name, sizeof name) || !record_name(o, u, ".tmp", temporary, sizeof temporary)) return ENAMETOOLONG;
+    e = write_synced(temporary, text, (size_t)n);
+    if (e == 0 && rename(temporary, name) != 0) e = errno;
+    if (e == 0) return sync_names(o->folder);
+    (void)unlink(temporary);
+    return e;
 }
 
 /* Whether there is one; then token and id are set. */
@@ -251,7 +262,7 @@ static step failed(stm_offline *o, unit *u, const char *what, const answer *a)
     else snprintf(why, sizeof why, "%s: no answer: %.110s", what, words);
     if (a->code != CURLE_WRITE_ERROR && stm_http_class(&as) != MILL_CLASS_TRANSIENT)
         return give_up(u, a->status != 0 ? (int32_t)a->status : 400, why);
-    u->next_ns = now_ns() + stm_http_backoff_ns(o->o.http.backoff_s, o->o.http.backoff_max_s, ++u->tries, u->hash[0]);
+    u->next_ns = stm_http_now_ns() + stm_http_backoff_ns(o->o.http.backoff_s, o->o.http.backoff_max_s, ++u->tries, u->hash[0]);
     if (u->tries < o->o.http.attempts) return AGAIN;
     if (!o->quit) tell(o, true, "%s; it is tried again, in this run or the next", why);
     u->tries = 0;
@@ -358,17 +369,23 @@ static step create(stm_offline *o, unit *u, answer *a)
 /* Until the unit has an id, and that is on the disk. */
 static step hand_over(stm_offline *o, unit *u, answer *a)
 {
+    char why[160];
     step to = AGAIN;
+    int e;
 
     if (u->token[0] == 0 && !read_record(o, u)) {
-        if (!draw_word(u) || !write_record(o, u))
-            return give_up(u, 0, "what is handed to the service cannot be written down in the run directory");
+        e = draw_word(u) ? write_record(o, u) : errno;
+        if (e != 0) {
+            snprintf(why, sizeof why, "not handed to the service: a note of it cannot be written to `batches` of the run directory: %s",
+                     strerror(e));
+            return give_up(u, 0, why);
+        }
         u->clean = true;
     }
     if (u->id[0] != 0) return AGAIN;
     to = u->clean ? create(o, u, a) : look_for(o, u, a);
-    if (u->id[0] != 0 && !write_record(o, u))
-        tell(o, true, "the number of batch %s cannot be written down: %s", u->id, strerror(errno));
+    if (u->id[0] != 0 && (e = write_record(o, u)) != 0)
+        tell(o, true, "the number of batch %s cannot be written down: %s", u->id, strerror(e));
     return to;
 }
 
@@ -453,7 +470,7 @@ static step look_at(stm_offline *o, unit *u, answer *a)
         if (strcmp(b.status, final[i]) == 0) return fetch(o, u, &b, a);
     u->tries = 0;
     u->asked = true;
-    u->next_ns = now_ns() + (int64_t)(o->o.poll_s * 1e9);
+    u->next_ns = stm_http_now_ns() + (int64_t)(o->o.poll_s * 1e9);
     return WAIT;
 }
 
@@ -469,7 +486,7 @@ static void move_done(stm_offline *o, stm_http_job *jobs)
 /* With the lock: the unit that is due, out of the list; or ns until one is. */
 static unit *next_due(stm_offline *o, int64_t *wait)
 {
-    const int64_t now = now_ns();
+    const int64_t now = stm_http_now_ns();
 
     *wait = 3600000000000;
     for (unit **up = &o->units; *up != NULL; up = &(*up)->next) {
@@ -509,7 +526,7 @@ static void *work(void *arg)
         if (to == DONE && !u->dropped) {
             move_done(o, u->jobs);
             u->jobs = NULL;
-            o->news_ns = now_ns();
+            o->news_ns = stm_http_now_ns();
         }
         if (to == DONE || u->dropped) {
             unit_free(u);
@@ -677,7 +694,7 @@ void stm_offline_add(stm_offline *o, uint64_t ticket, stm_http_job *jobs, uint64
     }
     pthread_mutex_lock(&o->lock);
     move_done(o, empty);
-    o->news_ns = now_ns();
+    o->news_ns = stm_http_now_ns();
     if (u != NULL && u->n > 0 && !count_seen(o, u)) {
         give_up(u, 0, "no memory for a batch");
         move_done(o, u->jobs);
@@ -740,7 +757,7 @@ bool stm_offline_waits(stm_offline *o, int64_t *batches)
 
     *batches = 0;
     pthread_mutex_lock(&o->lock);
-    waits = o->done == NULL && o->busy == NULL && o->units != NULL && (double)(now_ns() - o->news_ns) >= o->o.wait_s * 1e9;
+    waits = o->done == NULL && o->busy == NULL && o->units != NULL && (double)(stm_http_now_ns() - o->news_ns) >= o->o.wait_s * 1e9;
     for (const unit *u = o->units; u != NULL; u = u->next) waits = waits && u->asked, ++*batches;
     pthread_mutex_unlock(&o->lock);
     return waits;

@@ -359,6 +359,27 @@ TEST_F(Offline, WhatIsRefusedFailsAtOnce)
     EXPECT_EQ(s.batches.size(), 0u);
 }
 
+/* What is not noted is not sent, and nothing lies about. */
+TEST_F(Offline, WhatCannotBeNotedIsNotSent)
+{
+    Service s;
+    s.ready(false);
+    rows(5);
+    EXPECT_EQ(run(s).state, MILL_RUN_STOPPED);
+    ASSERT_EQ(notes(), 1u);
+    const fs::path note = fs::directory_iterator(dir_ / "run" / "batches")->path();
+    fs::remove(note);
+    fs::create_directory(note); /* a file cannot take its name */
+    s.ready(true);
+    const Result r = run(s);
+    EXPECT_EQ(r.state, MILL_RUN_DONE) << r.error.msg;
+    ASSERT_EQ(r.errors.size(), 5u);
+    EXPECT_NE(std::string(r.errors[0].error.msg).find("cannot be written to `batches` of the run directory: Is a directory"), std::string::npos)
+        << r.errors[0].error.msg;
+    EXPECT_EQ(s.batches.size(), 1u) << "that of the first run";
+    EXPECT_EQ(notes(), 0u) << "an unfinished note was left";
+}
+
 /* Other rows, or none of an earlier run, are other batches. */
 TEST_F(Offline, FreshRunsAndOtherRowsAskAnew)
 {
