@@ -180,17 +180,107 @@ static void hand_out_rows(const mill_replica *sink, const mill_batch *batch, voi
     stm_free(names);
 }
 
+/* What is in hand while a run is started. */
+typedef struct start {
+    stm_arena arena;
+    stm_graph graph;
+    stm_plan *plan;
+    stm_shards shards; /* of a merge */
+    stm_text facts;
+    stm_run_opts opts;
+} start;
+
+static void start_fini(start *s)
+{
+    stm_text_free(&s->facts);
+    stm_plan_destroy(&s->plan);
+    stm_arena_fini(&s->arena);
+    stm_shards_fini(&s->shards);
+}
+
+static mill_status check_options(const mill_pipeline *p, const mill_run *r, mill_error *err)
+{
+    const mill_run_options *o = &r->opts;
+
+    if (p->devices_file != NULL)
+        return mill_fail(err, MILL_ERR_INVALID, "the pipeline is planned for another machine (%s): it cannot be run", p->devices_file);
+    if (o->shards < 0 || o->shard < 0 || o->shard > o->shards || (o->shards > 0 && o->shard == 0))
+        return mill_fail(err, MILL_ERR_INVALID, "there is no shard %d of %d", (int)o->shard, (int)o->shards);
+    return MILL_OK;
+}
+
+static mill_status plan_run(mill_pipeline *p, mill_run *r, start *s, mill_error *err)
+{
+    mill_status st = r->opts.n_merge > 0 ? stm_shards_order(&r->opts, r->dir, &s->shards, err) : MILL_OK;
+
+    p->runs = r->opts.n_merge > 0 ? STM_RUNS_MERGE : r->opts.shards > 0 ? STM_RUNS_SHARD : STM_RUNS_ALL;
+    if (st == MILL_OK) st = stm_pipeline_plan(p, r->home, &s->arena, &s->graph, &s->plan, err);
+    if (st == MILL_OK && r->opts.shards > 0) st = stm_shards_outputs(&s->graph, s->plan, r->home, err);
+    if (st != MILL_OK) return st;
+    r->max_errors = s->plan->max_errors;
+    /* One batch of each generator says nothing about how long they are. */
+    for (int32_t i = 0; r->opts.dry_run && i < s->plan->n_steps; i++) s->plan->steps[i].on_uneven = STM_UNEVEN_NULL;
+    return MILL_OK;
+}
+
+/* Devices, paths of outputs and the run directory are this run's, and what its failure to load would take back is noted. */
+static mill_status take_places(const mill_pipeline *p, mill_run *r, start *s, mill_error *err)
+{
+    const bool own_dir = r->dir != NULL && s->opts.retry_of == NULL; /* a retry works in a directory of its own */
+    /* Of a run that another process began there is something to keep, whatever becomes of this one. */
+    const bool first = r->opts.child == NULL || r->opts.child->recorder->worker == 0;
+    mill_status st = stm_pipeline_claim(p, &s->graph, s->plan, &r->claims, err);
+
+    if (st == MILL_OK && own_dir && r->opts.shards == 0) st = stm_claim_outputs(s->plan, r->dir, &r->claims, err);
+    if (st == MILL_OK && own_dir && first) st = stm_note_outputs(s->plan, r->dir, &r->footprint, err);
+    if (st == MILL_OK && r->dir != NULL) st = make_dirs(r->dir, err);
+    return st;
+}
+
+static void set_run_opts(mill_run *r, start *s)
+{
+    stm_run_opts *to = &s->opts;
+
+    to->threads = r->opts.threads;
+    to->dry_run = r->opts.dry_run;
+    to->limit = r->opts.limit;
+    to->drain_s = r->opts.drain_s;
+    to->run_dir = r->dir;
+    to->durable = r->dir != NULL;
+    to->fresh = r->opts.fresh;
+    to->resume = r->opts.resume && to->retry_of == NULL; /* a retry is a run of its own */
+    to->shard = r->opts.shard;
+    to->shards = s->shards.n > 0 ? s->shards.n : r->opts.shards;
+    if (s->shards.n > 0) to->merge = (const char *const *)s->shards.dirs;
+    to->commit_interval_s = s->plan->commit_interval_s;
+    to->footprint = r->footprint;
+    to->recorder = r->opts.child != NULL ? r->opts.child->recorder : NULL;
+    to->tracer = r->tracer;
+    if (r->opts.on_sink_row == NULL) return;
+    to->on_sink_batch = hand_out_rows;
+    to->user = r;
+}
+
+static mill_status start_observer(const mill_pipeline *p, mill_run *r, const stm_text *facts, mill_error *err)
+{
+    const stm_observer_opts opts = {.name = mill_pipeline_name(p),
+                                    .dir = r->dir,
+                                    .facts = facts->failed ? NULL : facts->data,
+                                    .facts_bytes = facts->failed ? 0 : facts->bytes,
+                                    .start_ns = r->start_ns,
+                                    .max_errors = r->max_errors,
+                                    .fresh = r->opts.fresh,
+                                    .metrics_port = r->opts.metrics_port,
+                                    .tracer = r->tracer};
+
+    return stm_observer_start(&opts, r->run, &r->observer, err);
+}
+
 mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mill_run **out, mill_error *err)
 {
     static const mill_run_options defaults = MILL_RUN_OPTIONS_INIT;
     mill_run *r = stm_calloc(sizeof *r);
-    stm_arena arena = {0};
-    stm_graph graph = {0};
-    stm_plan *plan = NULL;
-    stm_run_opts ro = {.struct_size = sizeof ro};
-    stm_observer_opts oo;
-    stm_text facts = {0};
-    stm_shards shards = {0};
+    start s = {.opts = {.struct_size = sizeof s.opts}};
     mill_error unseen = {0};
     mill_status st;
 
@@ -199,71 +289,24 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     r->opts = defaults;
     if (options != NULL) memcpy(&r->opts, options, options->struct_size < sizeof r->opts ? options->struct_size : sizeof r->opts);
     r->start_ns = stm_now_ns();
-    if ((st = name_dir(p, r, err)) != MILL_OK || (st = name_retry(r, &ro, err)) != MILL_OK) goto fail;
-    if (p->devices_file != NULL) {
-        st =
-            mill_fail(err, MILL_ERR_INVALID, "the pipeline is planned for another machine (%s): it cannot be run", p->devices_file);
-        goto fail;
-    }
-    if (r->opts.shards < 0 || r->opts.shard < 0 || r->opts.shard > r->opts.shards || (r->opts.shards > 0 && r->opts.shard == 0)) {
-        st = mill_fail(err, MILL_ERR_INVALID, "there is no shard %d of %d", (int)r->opts.shard, (int)r->opts.shards);
-        goto fail;
-    }
-    if (r->opts.n_merge > 0 && (st = stm_shards_order(&r->opts, r->dir, &shards, err)) != MILL_OK) goto fail;
-    p->runs = r->opts.n_merge > 0 ? STM_RUNS_MERGE : r->opts.shards > 0 ? STM_RUNS_SHARD : STM_RUNS_ALL;
-    if ((st = stm_pipeline_plan(p, r->home, &arena, &graph, &plan, err)) != MILL_OK) goto fail;
-    if (r->opts.shards > 0 && (st = stm_shards_outputs(&graph, plan, r->home, err)) != MILL_OK) goto fail;
-    if ((st = stm_pipeline_claim(p, &graph, plan, &r->claims, err)) != MILL_OK) goto fail;
-    if (r->dir != NULL && ro.retry_of == NULL && r->opts.shards == 0 && (st = stm_claim_outputs(plan, r->dir, &r->claims, err)) != MILL_OK) goto fail;
-    /* Of a run that another process began there is something to keep, whatever becomes of this one; a retry works in a directory of its own. */
-    if (r->dir != NULL && ro.retry_of == NULL && (r->opts.child == NULL || r->opts.child->recorder->worker == 0) &&
-        (st = stm_note_outputs(plan, r->dir, &r->footprint, err)) != MILL_OK)
-        goto fail;
-    if (r->dir != NULL && (st = make_dirs(r->dir, err)) != MILL_OK) goto fail;
-    r->max_errors = plan->max_errors;
-    /* One batch of each generator says nothing about how long they are. */
-    for (int32_t i = 0; r->opts.dry_run && i < plan->n_steps; i++) plan->steps[i].on_uneven = STM_UNEVEN_NULL;
-    ro.threads = r->opts.threads;
-    ro.dry_run = r->opts.dry_run;
-    ro.limit = r->opts.limit;
-    ro.drain_s = r->opts.drain_s;
-    ro.run_dir = r->dir;
-    ro.durable = r->dir != NULL;
-    ro.fresh = r->opts.fresh;
-    ro.resume = r->opts.resume && ro.retry_of == NULL; /* a retry is a run of its own */
-    ro.shard = r->opts.shard;
-    ro.shards = r->opts.shards;
-    if (shards.n > 0) ro.merge = (const char *const *)shards.dirs, ro.shards = shards.n;
-    ro.commit_interval_s = plan->commit_interval_s;
-    ro.footprint = r->footprint;
-    ro.recorder = r->opts.child != NULL ? r->opts.child->recorder : NULL;
-    oo = (stm_observer_opts){.name = mill_pipeline_name(p),
-                             .dir = r->dir,
-                             .start_ns = r->start_ns,
-                             .max_errors = r->max_errors,
-                             .fresh = r->opts.fresh,
-                             .metrics_port = r->opts.metrics_port};
-    if (r->dir != NULL) stm_facts_write(p, plan, r->dir, &r->opts, &facts);
-    if (!facts.failed) oo.facts = facts.data, oo.facts_bytes = facts.bytes;
-    if (r->opts.on_sink_row != NULL) {
-        ro.on_sink_batch = hand_out_rows;
-        ro.user = r;
-    }
+    if ((st = name_dir(p, r, err)) != MILL_OK) goto fail;
+    if ((st = name_retry(r, &s.opts, err)) != MILL_OK) goto fail;
+    if ((st = check_options(p, r, err)) != MILL_OK) goto fail;
+    if ((st = plan_run(p, r, &s, err)) != MILL_OK) goto fail;
+    if ((st = take_places(p, r, &s, err)) != MILL_OK) goto fail;
+    if (r->dir != NULL) stm_facts_write(p, s.plan, r->dir, &r->opts, &s.facts); /* before the run takes the plan */
     if (r->opts.trace != NULL && (st = stm_tracer_create(r->opts.trace, &r->tracer, err)) != MILL_OK) goto fail;
-    oo.tracer = ro.tracer = r->tracer;
-    if ((st = stm_run_start(&plan, &ro, &r->run, err)) != MILL_OK) goto fail;
-    if ((st = stm_observer_start(&oo, r->run, &r->observer, err)) != MILL_OK) goto fail;
-    r->shards = shards; /* the run borrows them */
-    stm_arena_fini(&arena);
-    stm_text_free(&facts);
+    set_run_opts(r, &s);
+    if ((st = stm_run_start(&s.plan, &s.opts, &r->run, err)) != MILL_OK) goto fail;
+    if ((st = start_observer(p, r, &s.facts, err)) != MILL_OK) goto fail;
+    r->shards = s.shards; /* the run borrows them */
+    s.shards = (stm_shards){0};
+    start_fini(&s);
     *out = r;
     return MILL_OK;
 fail:
-    stm_text_free(&facts);
-    stm_plan_destroy(&plan);
-    stm_arena_fini(&arena);
     mill_run_destroy(&r);
-    stm_shards_fini(&shards);
+    start_fini(&s);
     return st;
 }
 
