@@ -156,9 +156,10 @@ static mill_status read_object(const stm_key *k, const stm_value *v, const char 
         const stm_key *sub = stm_key_find(k->sub, k->n_sub, item->key);
 
         if (sub == NULL) {
-            for (size_t j = 0; j < k->n_sub && j < 16; j++) names[j] = k->sub[j].name;
+            const size_t n = k->n_sub < 16 ? k->n_sub : 16;
+            for (size_t j = 0; j < n; j++) names[j] = k->sub[j].name;
             snprintf(what, sizeof what, "%s: unknown key", path);
-            return stm_unknown_name(what, item->key, item->key_place, names, k->n_sub, err);
+            return stm_unknown_name(what, item->key, item->key_place, names, n, err);
         }
         snprintf(sub_path, sizeof sub_path, "%s.%s", path, sub->name);
         if ((st = stm_key_read(sub, item, sub_path, dest, err)) != MILL_OK) return st;
@@ -201,69 +202,98 @@ static mill_status read_flags(const stm_key *k, const stm_value *v, const char *
     return MILL_OK;
 }
 
-mill_status stm_key_read(const stm_key *k, const stm_value *v, const char *path, void *dest, mill_error *err)
+static bool in_range(const stm_key *k, double v) { return v >= k->min && v <= k->max && !(k->above && v == k->min); }
+
+/* Numbers: plain ones, sizes, durations. */
+static mill_status read_number(const stm_key *k, const stm_value *v, const char *path, void *field, mill_error *err)
 {
-    char *field = (char *)dest + k->offset;
-    const bool scalar = v->kind == STM_VALUE_SCALAR && v->text != NULL;
+    const char *text = v->kind == STM_VALUE_SCALAR ? v->text : NULL;
     char expected[160];
     int64_t i;
     double d;
 
     switch (k->shape) {
     case STM_SHAPE_INT:
-        if (!scalar || v->quoted || !stm_parse_int(v->text, &i) || (double)i < k->min || (double)i > k->max)
+        if (text == NULL || v->quoted || !stm_parse_int(text, &i) || !in_range(k, (double)i))
             return stm_key_expected(v, path, range_text("a whole number", k, expected, sizeof expected), err);
         *(int64_t *)field = i;
         return MILL_OK;
     case STM_SHAPE_FLOAT:
-        if (!scalar || v->quoted || !stm_parse_float(v->text, &d) || !(d >= k->min && d <= k->max) || (k->above && d == k->min))
+        if (text == NULL || v->quoted || !stm_parse_float(text, &d) || !in_range(k, d))
             return stm_key_expected(v, path, range_text("a number", k, expected, sizeof expected), err);
         *(double *)field = d;
         return MILL_OK;
-    case STM_SHAPE_BOOL:
-        if (!scalar || v->quoted || (strcmp(v->text, "true") != 0 && strcmp(v->text, "false") != 0))
-            return stm_key_expected(v, path, "true or false", err);
-        *(bool *)field = v->text[0] == 't';
-        return MILL_OK;
-    case STM_SHAPE_TEXT:
-        if (!scalar || v->text[0] == '\0') return stm_key_expected(v, path, "a text", err);
-        *(const char **)field = v->text;
-        return MILL_OK;
-    case STM_SHAPE_NAME:
-        if (!scalar || !stm_name_ok(v->text))
-            return stm_key_expected(v, path, "a name (letters, digits, _ and -; at most 63)", err);
-        *(const char **)field = v->text;
-        return MILL_OK;
-    case STM_SHAPE_ENUM: return read_enum(k, v, path, (int32_t *)field, err);
     case STM_SHAPE_BYTES:
-        if (!scalar || !stm_parse_bytes(v->text, &i) || (double)i < k->min || (double)i > k->max)
+        if (text == NULL || !stm_parse_bytes(text, &i) || !in_range(k, (double)i))
             return stm_key_expected(v, path, "a size such as 4GiB or 512MB", err);
         *(int64_t *)field = i;
         return MILL_OK;
-    case STM_SHAPE_DURATION:
-        if (!scalar || !stm_parse_duration(v->text, &d) || !duration_ok(k, d))
+    default: /* STM_SHAPE_DURATION */
+        if (text == NULL || !stm_parse_duration(text, &d) || !duration_ok(k, d))
             return stm_key_expected(v, path, duration_text(k, expected, sizeof expected), err);
         *(double *)field = d;
         return MILL_OK;
+    }
+}
+
+/* Words: texts, names, true and false. */
+static mill_status read_word(const stm_key *k, const stm_value *v, const char *path, void *field, mill_error *err)
+{
+    const char *text = v->kind == STM_VALUE_SCALAR ? v->text : NULL;
+
+    switch (k->shape) {
+    case STM_SHAPE_BOOL:
+        if (text == NULL || v->quoted || (strcmp(text, "true") != 0 && strcmp(text, "false") != 0))
+            return stm_key_expected(v, path, "true or false", err);
+        *(bool *)field = text[0] == 't';
+        return MILL_OK;
+    case STM_SHAPE_NAME:
+        if (text == NULL || !stm_name_ok(text))
+            return stm_key_expected(v, path, "a name (letters, digits, _ and -; at most 63)", err);
+        break;
+    default: /* STM_SHAPE_TEXT */
+        if (text == NULL || text[0] == '\0') return stm_key_expected(v, path, "a text", err);
+    }
+    *(const char **)field = text;
+    return MILL_OK;
+}
+
+static mill_status check_map(const stm_value *v, const char *path, mill_error *err)
+{
+    if (v->kind != STM_VALUE_MAP) return stm_key_expected(v, path, "a map of names to names", err);
+    for (size_t i = 0; i < v->n_items; i++)
+        if (v->items[i].kind != STM_VALUE_SCALAR || v->items[i].text == NULL || v->items[i].text[0] == '\0')
+            return stm_key_expected(&v->items[i], path, "a name", err);
+    return MILL_OK;
+}
+
+mill_status stm_key_read(const stm_key *k, const stm_value *v, const char *path, void *dest, mill_error *err)
+{
+    char *field = (char *)dest + k->offset, expected[160];
+    mill_status st;
+
+    switch (k->shape) {
+    case STM_SHAPE_INT:
+    case STM_SHAPE_FLOAT:
+    case STM_SHAPE_BYTES:
+    case STM_SHAPE_DURATION: return read_number(k, v, path, field, err);
+    case STM_SHAPE_BOOL:
+    case STM_SHAPE_TEXT:
+    case STM_SHAPE_NAME: return read_word(k, v, path, field, err);
+    case STM_SHAPE_ENUM: return read_enum(k, v, path, (int32_t *)field, err);
+    case STM_SHAPE_FLAGS: return read_flags(k, v, path, (uint32_t *)field, err);
     case STM_SHAPE_TEXTS: *(const stm_value **)field = v; return read_texts(v, path, err);
     case STM_SHAPE_MAP:
-        if (v->kind != STM_VALUE_MAP) return stm_key_expected(v, path, "a map of names to names", err);
-        for (size_t j = 0; j < v->n_items; j++)
-            if (v->items[j].kind != STM_VALUE_SCALAR || v->items[j].text == NULL || v->items[j].text[0] == '\0')
-                return stm_key_expected(&v->items[j], path, "a name", err);
-        *(const stm_value **)field = v;
-        return MILL_OK;
-    case STM_SHAPE_FLAGS: return read_flags(k, v, path, (uint32_t *)field, err);
+        if ((st = check_map(v, path, err)) == MILL_OK) *(const stm_value **)field = v;
+        return st;
     case STM_SHAPE_BYTES_OR_OBJECT:
         if (v->kind == STM_VALUE_SCALAR) return stm_key_read(&k->sub[0], v, path, dest, err);
         if (v->kind != STM_VALUE_MAP) return stm_key_expected(v, path, "a size such as 4GiB, or a map", err);
         return read_object(k, v, path, dest, err);
     case STM_SHAPE_OBJECT:
-        if (v->kind != STM_VALUE_MAP) {
-            snprintf(expected, sizeof expected, "a map with keys such as %s", k->sub[0].name);
-            return stm_key_expected(v, path, expected, err);
-        }
-        return read_object(k, v, path, dest, err);
+        if (v->kind == STM_VALUE_MAP) return read_object(k, v, path, dest, err);
+        snprintf(expected, sizeof expected, "a map with keys such as %s", k->sub[0].name);
+        return stm_key_expected(v, path, expected, err);
     case STM_SHAPE_STEPS:
         if (v->kind != STM_VALUE_MAP) return stm_key_expected(v, path, "a map of steps by name", err);
         *(const stm_value **)field = v;
