@@ -656,69 +656,84 @@ static void copy_cursor(mill_cursor *to, const mill_cursor *from)
         memcpy(to->bytes, from->bytes, sizeof to->bytes);
 }
 
-mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **out, mill_error *err)
+/* One call of the step: what it emits is in w->emit, its failure in w->error; *cursor and *last are as it left them. */
+static mill_status call_generate(stm_wrapper *w, int64_t max_rows, mill_cursor *cursor, bool *last)
+{
+    mill_status st;
+
+    copy_cursor(cursor, &w->cursor); /* a failed attempt leaves no trace */
+    stm_emit_begin(&w->emit, &w->replica, -1, max_rows);
+    *last = max_rows == 0;
+    if (max_rows == 0) return MILL_OK;
+    if (stm_fault_fires(STM_FAULT_PROCESS)) return mill_fail(&w->error, MILL_ERR_STEP, "generate failed (fault point)");
+    if (stm_call_barred(w, STM_DOING_GENERATE, NULL, w->next_row, max_rows, &w->error)) return MILL_ERR_STEP;
+    stm_call_enter_rows(w, STM_DOING_GENERATE, NULL, w->next_row, max_rows);
+    st = w->step->type->generate(&w->replica, max_rows, cursor, last, &w->emit, &w->error);
+    st = stm_call_over(w, st, &w->error);
+    if (__builtin_expect(st == MILL_OK && cursor->size > sizeof cursor->bytes, 0))
+        st = mill_fail(&w->error, MILL_ERR_STEP, "generate gave a cursor of %u bytes; %zu are the most", cursor->size,
+                       sizeof cursor->bytes);
+    return st;
+}
+
+/* As often as the policy says. *attempts: how many calls failed. */
+static mill_status try_generate(stm_wrapper *w, int64_t max_rows, mill_cursor *cursor, bool *last, int32_t *attempts, mill_error *err)
+{
+    for (int32_t attempt = 0;; attempt++) {
+        const mill_status st = call_generate(w, max_rows, cursor, last);
+
+        *attempts = attempt;
+        if (__builtin_expect(st == MILL_OK && w->error.status == MILL_OK, 1)) return MILL_OK;
+        mill_error e = w->error;
+        memset(&w->error, 0, sizeof w->error);
+        if (st == MILL_OK) return MILL_OK; /* it recovered from what it told */
+        stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, attempt);
+        stm_emit_drop(&w->emit);
+        if (stm_call_retry(w, &e, attempt)) continue;
+        if (err != NULL) *err = e;
+        return st;
+    }
+}
+
+/* The batch of the stream out of what was emitted (NULL: nothing), with the keys of the root's next rows. */
+static mill_status batch_of_root(stm_wrapper *w, mill_batch *emitted, mill_batch **out, mill_error *err)
 {
     const mill_step *s = w->step;
-    mill_batch *result, *b = NULL;
+
+    if (emitted != NULL && w->direct && emitted->n_roots >= w->n_roots) {
+        w->emit.n_parts = 0;
+        emitted->keys = (stm_keys){.first = w->next_row, .width = 1};
+        *out = emitted; /* its columns are in their places already */
+        return MILL_OK;
+    }
+    const mill_status st = stm_batch_create(w->env->pool, emitted != NULL ? emitted->rows : 0, s->out.n, w->n_roots, out);
+    if (st != MILL_OK) return mill_fail(err, st, "batch of generator %s", s->name);
+    (*out)->keys.first = w->next_row;
+    for (int32_t i = 0; emitted != NULL && i < s->n_outputs; i++)
+        if (emitted->columns[i] != NULL) (*out)->columns[s->outputs[i].column] = mill_column_ref(emitted->columns[i]);
+    return MILL_OK;
+}
+
+mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **out, mill_error *err)
+{
+    mill_batch *emitted, *b = NULL;
     mill_cursor cursor;
-    mill_error e;
     mill_status st;
-    bool last = false;
+    bool last;
     int64_t made;
-    int32_t attempt;
+    int32_t attempts;
 
     *out = NULL;
     if (w->ended) return MILL_OK;
     if (max_rows > w->rows_left) max_rows = w->rows_left;
-    if (s->batch_rows > 0 && max_rows > s->batch_rows) max_rows = s->batch_rows;
-    for (attempt = 0;; attempt++) {
-        copy_cursor(&cursor, &w->cursor); /* a failed attempt leaves no trace */
-        stm_emit_begin(&w->emit, &w->replica, -1, max_rows);
-        last = max_rows == 0;
-        st = MILL_OK;
-        if (max_rows > 0) {
-            if (stm_fault_fires(STM_FAULT_PROCESS))
-                st = mill_fail(&w->error, MILL_ERR_STEP, "generate failed (fault point)");
-            else if (stm_call_barred(w, STM_DOING_GENERATE, NULL, w->next_row, max_rows, &w->error))
-                st = MILL_ERR_STEP;
-            else {
-                stm_call_enter_rows(w, STM_DOING_GENERATE, NULL, w->next_row, max_rows);
-                st = s->type->generate(&w->replica, max_rows, &cursor, &last, &w->emit, &w->error);
-                st = stm_call_over(w, st, &w->error);
-                if (__builtin_expect(st == MILL_OK && cursor.size > sizeof cursor.bytes, 0))
-                    st = mill_fail(&w->error, MILL_ERR_STEP, "generate gave a cursor of %u bytes; %zu are the most", cursor.size, sizeof cursor.bytes);
-            }
-        }
-        if (__builtin_expect(st == MILL_OK && w->error.status == MILL_OK, 1)) break;
-        e = w->error;
-        memset(&w->error, 0, sizeof w->error);
-        if (st == MILL_OK) break;
-        stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, attempt);
-        stm_emit_drop(&w->emit);
-        if (!stm_call_retry(w, &e, attempt)) {
-            if (err != NULL) *err = e;
-            return st;
-        }
-    }
-    result = w->emit.n_parts > 0 ? w->emit.parts[0].batch : NULL;
-    if (result == NULL) last = true; /* returning without rows ends the stream, said or not */
-    if (result != NULL && w->direct && result->n_roots >= w->n_roots) {
-        b = result; /* its columns are in their places already */
-        w->emit.n_parts = 0;
-        b->keys = (stm_keys){.first = w->next_row, .width = 1};
-    } else {
-        st = stm_batch_create(w->env->pool, result != NULL ? result->rows : 0, s->out.n, w->n_roots, &b);
-        if (st != MILL_OK) {
-            st = mill_fail(err, st, "batch of generator %s", s->name);
-            goto fail;
-        }
-        b->keys.first = w->next_row;
-        for (int32_t i = 0; result != NULL && i < s->n_outputs; i++)
-            if (result->columns[i] != NULL) b->columns[s->outputs[i].column] = mill_column_ref(result->columns[i]);
-    }
+    if (w->step->batch_rows > 0 && max_rows > w->step->batch_rows) max_rows = w->step->batch_rows;
+    if ((st = try_generate(w, max_rows, &cursor, &last, &attempts, err)) != MILL_OK) return st;
+    emitted = w->emit.n_parts > 0 ? w->emit.parts[0].batch : NULL;
+    if (emitted == NULL) last = true; /* returning without rows ends the stream, said or not */
+    if ((st = batch_of_root(w, emitted, &b, err)) != MILL_OK) goto fail;
     made = b->rows;
     if (__builtin_expect(w->choice != NULL, 0) && (st = stm_choose_rows(w, &b, err)) != MILL_OK) goto fail;
-    if ((w->emit.n_row_errors > 0) | (s->policy.stop_of > 0)) {
+    if ((w->emit.n_row_errors > 0) | (w->step->policy.stop_of > 0)) {
         const int64_t marked = (int64_t)w->emit.n_row_errors;
         if ((st = stm_mark_rows(w, b, err)) != MILL_OK) goto fail;
         if ((st = stm_call_window(w, b->rows > marked ? b->rows - marked : 0, marked, err)) != MILL_OK) goto fail;
@@ -727,9 +742,7 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
     copy_cursor(&w->cursor, &cursor);
     w->next_row += made;
     w->rows_left -= made;
-    if (w->rows_left == 0 || w->env->dry_run) last = true;
-    b->end = last;
-    w->ended = last;
+    b->end = w->ended = last || w->rows_left == 0 || w->env->dry_run;
     b->frontier[0] = w->next_row;
     b->covered[w->root] = w->next_row;
     stm_count(&w->batches_out, 1);
@@ -739,5 +752,5 @@ mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **
 fail:
     stm_emit_drop(&w->emit);
     mill_batch_destroy(&b);
-    return stm_call_blame(w, err, st, MILL_PHASE_PROCESS, attempt);
+    return stm_call_blame(w, err, st, MILL_PHASE_PROCESS, attempts);
 }
