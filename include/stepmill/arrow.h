@@ -1,4 +1,5 @@
-/* Batches to and from the Apache Arrow C data interface. Experimental until 1.0. */
+/* Batches to and from the Apache Arrow C data interface (https://arrow.apache.org/docs/format/CDataInterface.html). Experimental
+ * until 1.0. */
 #ifndef STEPMILL_ARROW_H
 #define STEPMILL_ARROW_H
 

@@ -1,5 +1,6 @@
 /*
- * Arrow IPC files, as pyarrow, polars and others read and write them: "file" format (with a footer) and "stream" format.
+ * Arrow IPC files, as pyarrow, polars and others read and write them: "file" format (with a footer) and "stream" format
+ * (https://arrow.apache.org/docs/format/Columnar.html, Serialization and Interprocess Communication).
  *
  * Types map as in arrow.h. What has no counterpart, dictionaries, and compression by lz4 are MILL_ERR_UNSUPPORTED; buffers that
  * zstd compressed are read. Nothing of a file is trusted: sizes, offsets and texts are checked before they are used.

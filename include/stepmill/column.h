@@ -24,7 +24,7 @@ typedef struct mill_view {
     const mill_type *type;
     int64_t rows;
     int64_t offset;          /* elements before row 0 */
-    int64_t null_count;      /* exact */
+    int64_t null_count;      /* exact; -1: the validity is in the memory of a device (device.h) */
     const uint8_t *validity; /* bit set = value present; NULL = no nulls */
     const int64_t *offsets;  /* utf8, binary, json, list; else NULL */
     const void *data;        /* values (bool: bits), or bytes of utf8, binary, json; NULL for nested types */
@@ -39,7 +39,7 @@ MILL_API int64_t mill_column_rows(const mill_column *col);
 MILL_API mill_column *mill_column_ref(mill_column *col);
 /** Drop a reference and set *col to NULL; accepts NULL. The last drop returns its memory to the pool. */
 MILL_API void mill_column_unref(mill_column **col);
-/** Whether row @p r (0 .. rows-1) is null. */
+/** Whether row @p r (0 .. rows-1) is null. As all that looks at values: of a column on the host. */
 MILL_API bool mill_column_is_null(const mill_column *col, int64_t r);
 /** Bytes of row @p r of a utf8, binary or json column: pointer into the column and length; NULL and 0 for a null row. */
 MILL_API const char *mill_column_text(const mill_column *col, int64_t r, int64_t *bytes);
@@ -55,8 +55,9 @@ MILL_API const char *mill_column_text(const mill_column *col, int64_t r, int64_t
 MILL_API mill_status mill_column_create(mill_pool *pool, const mill_type *type, int64_t rows, mill_buffer **validity,
                                         mill_buffer **offsets, mill_buffer **data, mill_column **children,
                                         mill_column **out, mill_error *err);
-/** @p rows nulls, a reference the caller owns. @retval MILL_ERR_INVALID  @p rows is out of range. @retval MILL_ERR_NOMEM  as
- *    above. */
+/** @p rows nulls, a reference the caller owns.
+ *  @retval MILL_ERR_INVALID  @p rows is out of range.
+ *  @retval MILL_ERR_NOMEM    memory or the pool's limit is exhausted. */
 MILL_API mill_status mill_column_nulls(mill_pool *pool, const mill_type *type, int64_t rows, mill_column **out);
 
 /**

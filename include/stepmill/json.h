@@ -1,4 +1,4 @@
-/* Rows as JSON lines: what write_jsonl, `command` and a dry run print. */
+/* Rows as JSON lines, one object of RFC 8259 a row: what write_jsonl, `command` and a dry run print. */
 #ifndef STEPMILL_JSON_H
 #define STEPMILL_JSON_H
 
@@ -11,7 +11,7 @@ MILL_BEGIN_DECLS
  *
  * Values: bool, whole numbers; float as the shortest decimals that read back to the same bits, NaN and infinities as
  * null; utf8 escaped, bytes that are not UTF-8 as U+FFFD; json as it is (newlines, which can only be white space in it,
- * as spaces; an empty text as null); binary as base64; lists as arrays, structs as objects; nulls as null.
+ * as spaces; an empty text as null); binary as base64 (RFC 4648, section 4); lists as arrays, structs as objects; nulls as null.
  * Threads: owner. Blocks: no. Calls with a status fail with MILL_ERR_NOMEM alone: then the line is taken back
  * (mill_json_writer_truncate). Others cannot fail.
  */

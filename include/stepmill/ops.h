@@ -55,6 +55,7 @@ typedef struct mill_topk_args {
  */
 MILL_API mill_status mill_topk(const mill_topk_args *args, mill_error *err);
 
+/** Rows i and j of the vectors are at least as alike as was asked for. */
 typedef struct mill_pair {
     int64_t i, j; /* i < j */
     float score;
@@ -63,13 +64,14 @@ typedef struct mill_pair {
 /** All pairs of rows whose score is at least `threshold`. Initialise with MILL_PAIRS_INIT. */
 typedef struct mill_pairs_args {
     size_t struct_size;
-    int32_t metric;
-    int32_t threads;
+    int32_t metric;              /* mill_metric */
+    int32_t threads;             /* host threads to use, the caller's included; < 1 means 1 */
     const float *const *vectors; /* [n] pointers to [dim] floats */
-    int64_t n, dim;
-    float threshold; /* not NaN */
-    bool scores;     /* fill mill_pair.score (one more pass over both vectors); else it is 0 */
-    bool (*cancelled)(void *user);
+    int64_t n;                   /* >= 0 */
+    int64_t dim;                 /* 1 .. MILL_OPS_MAX_DIM */
+    float threshold;             /* not NaN */
+    bool scores;                 /* fill mill_pair.score (one more pass over both vectors); else it is 0 */
+    bool (*cancelled)(void *user); /* asked now and then, from any of the threads; NULL = never */
     /** Takes @p n pairs: each pair comes once, never two calls at once, from any of the threads, in no fixed order.
      *  Another status than MILL_OK ends the search and is returned. Required. */
     mill_status (*found)(void *user, const mill_pair *pairs, int64_t n, mill_error *err);
@@ -87,8 +89,9 @@ MILL_API float mill_score(int32_t metric, const float *a, const float *b, int64_
 #define MILL_MINHASHES 128
 #define MILL_SHINGLE_MAX 64
 
-/** MinHash signatures: of those of two texts about as large a share is equal as their sets of shingles overlap (Jaccard), give or
- *  take 0.044 at most (one standard error). Initialise with MILL_MINHASH_INIT. All pointers are borrowed for the call. */
+/** MinHash signatures (Broder, 1997). The share of places in which those of two texts are equal estimates the Jaccard similarity
+ *  J = |A and B| / |A or B| of their sets of shingles, with a standard error of sqrt(J (1 - J) / MILL_MINHASHES): 0.044 at most.
+ *  Initialise with MILL_MINHASH_INIT. All pointers are borrowed for the call. */
 typedef struct mill_minhash_args {
     size_t struct_size;
     int32_t threads;        /* host threads to use, the caller's included; < 1 means 1 */

@@ -61,8 +61,7 @@ MILL_API mill_status mill_pipeline_connect(mill_pipeline *p, const char *from, c
 
 /** Find whatever can be known without loading anything: keys, step types, parameters, graph, columns, headers of files.
  *  @p err says the first fault, with its place; its phase is MILL_PHASE_CHECK. The status is that of the fault: any that the caller
- *    can act on
- *  (stepmill/status.h), and what a step type's configure gives. Blocks: looks at files. */
+ *  can act on (stepmill/status.h), and what a step type's configure gives. Blocks: looks at files. */
 MILL_API mill_status mill_pipeline_check(mill_pipeline *p, mill_error *err);
 /** What checked out, but should be known ("order: any gives up ..."), one per line; an empty text when there is nothing. *out:
  *  mill_text_free, as of all texts below. Fails and blocks as mill_pipeline_check. */

@@ -39,7 +39,7 @@ typedef struct mill_route mill_route;
 
 typedef enum mill_param_type {
     MILL_PARAM_BOOL = 1,
-    MILL_PARAM_INT,      /* min..max; accepts 1k/1M suffixes no, plain integers only */
+    MILL_PARAM_INT,      /* min..max; digits alone, no suffixes */
     MILL_PARAM_FLOAT,    /* min..max */
     MILL_PARAM_STRING,
     MILL_PARAM_ENUM,     /* one of `choices`, parted by '|' */
@@ -95,7 +95,7 @@ enum {
     MILL_FILTERS = 1 << 5,          /* may drop rows; must return `parent`; may emit nothing */
     MILL_BLOCKS = 1 << 6,           /* calls may block (I/O, sleeping): gets a thread of its own */
     MILL_ROUTES = 1 << 7,           /* a router */
-    MILL_REPORTS_STATUS = 1 << 8,   /* writes a device word per batch */
+    MILL_REPORTS_STATUS = 1 << 8,   /* writes a word per batch: mill_replica_device_status (device.h) */
     MILL_ORDERED = 1 << 9           /* wants its input in order (sinks, globals and stateful steps always get it) */
 };
 
@@ -311,10 +311,12 @@ MILL_API void mill_replica_mark(mill_replica *r);
  *  call. */
 MILL_API const char *mill_replica_row_error(const mill_replica *r, const mill_batch *in, int64_t row);
 
-typedef enum mill_level { MILL_DEBUG = 0, MILL_INFO = 1, MILL_WARN = 2, MILL_ERROR = 3 } mill_level;
 /** Generators: what share of their input they have read so far, 0 .. 1, as far as it is known. Rows that are left, and how long
  *  they will take, are told from it; nothing else depends on it. Inside generate. Costs nothing to speak of. */
 MILL_API void mill_replica_progress(mill_replica *r, double share);
+typedef enum mill_level { MILL_DEBUG = 0, MILL_INFO = 1, MILL_WARN = 2, MILL_ERROR = 3 } mill_level;
+/** A line for the run's log, as of printf; step and replica are added. Another level than these counts as the nearest. Blocks:
+ *  writes. */
 MILL_API void mill_replica_log(const mill_replica *r, mill_level level, const char *fmt, ...) MILL_PRINTF(3, 4);
 
 /* ---- output -------------------------------------------------------------------------------------------------- */

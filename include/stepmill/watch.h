@@ -6,7 +6,8 @@
 
 MILL_BEGIN_DECLS
 
-/** What was read of a run. Threads: owner, one at a time. Blocks: on reading, mill_watch_open and _look; other calls do not, and cannot fail. */
+/** What was read of a run. Threads: owner, one at a time. Blocks: on reading, mill_watch_open and _look;
+ *  other calls do not, and cannot fail. */
 typedef struct mill_watch mill_watch;
 
 /** Read how the run in @p dir is (DIR/progress.json). The caller destroys *out, which is untouched on failure.
@@ -38,9 +39,10 @@ MILL_API int mill_watch_exit_code(const mill_watch *w);
 MILL_API const char *mill_watch_folder(const mill_watch *w);
 
 /**
- * What became of the row @p key ("packages:12", "packages:12.0"; as errors.jsonl and the column _error's records name them) of the run in @p dir: per step
- * whether it came and left, what it was read and written there as far as the run keeps that, failures, and which rows it came of and came of it. The
- * run may go on meanwhile. Values are cut for people, whole as JSON. *out: mill_text_free.
+ * What became of the row @p key ("packages:12", "packages:12.0"; as errors.jsonl and the column _error's records name them)
+ * of the run in @p dir: per step whether it came and left, what it was read and written there as far as the run keeps that,
+ * failures, and which rows it came of and came of it. The run may go on meanwhile. Values are cut for people, whole as JSON. *out:
+ * mill_text_free.
  * @retval MILL_ERR_NOT_FOUND  there never was such a row, or @p dir is no run directory.
  * @retval MILL_ERR_INVALID    @p key is no key, or the pipeline is not the one of the run any more.
  * @retval MILL_ERR_IO, MILL_ERR_DATA  what is kept cannot be read, or makes no sense.
@@ -49,18 +51,20 @@ MILL_API const char *mill_watch_folder(const mill_watch *w);
 MILL_API mill_status mill_row_trace(const char *dir, const char *key, mill_format format, char **out, mill_error *err);
 
 /**
- * Error records of the run in @p dir, one JSON object a line: of a run that has ended what errors.jsonl says, of one that goes on or was
- * killed those that are committed. *out: mill_text_free.
+ * Error records of the run in @p dir, one JSON object a line: of a run that has ended what errors.jsonl says, of one that goes on
+ * or was killed those that are committed. *out: mill_text_free.
  * @retval MILL_ERR_NOT_FOUND  @p dir is no run directory.
  * @retval MILL_ERR_IO, MILL_ERR_DATA, MILL_ERR_NOMEM  what is kept cannot be read.
  * Threads: any. Blocks: reads.
  */
 MILL_API mill_status mill_errors_read(const char *dir, char **out, mill_error *err);
-/** Add a failure that ended a run to DIR/errors.jsonl, for a process that ends by it. A run that goes on after all writes the file anew.
- *  @retval MILL_ERR_IO, MILL_ERR_NOMEM  it cannot be read or written; it is as it was. Threads: any, one per directory. Blocks: reads and writes. */
+/** Add a failure that ended a run to DIR/errors.jsonl, for a process that ends by it.
+ *  A run that goes on after all writes the file anew.
+ *  @retval MILL_ERR_IO, MILL_ERR_NOMEM  it cannot be read or written; it is as it was.
+ *  Threads: any, one per directory. Blocks: reads and writes. */
 MILL_API mill_status mill_errors_add(const char *dir, const mill_error *cause, mill_error *err);
-/** Write the report of the run in @p dir, one HTML file, to @p path (NULL = DIR/report.html); whole or not at all. Fails as mill_watch_open, and with
- *  MILL_ERR_IO where it cannot be written. Threads: any. Blocks: reads and writes. */
+/** Write the report of the run in @p dir, one HTML file, to @p path (NULL = DIR/report.html); whole or not at all.
+ *  Fails as mill_watch_open, and with MILL_ERR_IO where it cannot be written. Threads: any. Blocks: reads and writes. */
 MILL_API mill_status mill_report_write(const char *dir, const char *path, mill_error *err);
 
 MILL_END_DECLS
