@@ -65,7 +65,9 @@ static bool unknown_verb(const char *word)
     const char *names[32];
 
     for (size_t i = 0; i < cli_verb_count; i++) names[i] = cli_verbs[i].name;
-    if (word[0] == '-') return usage(NULL, "what is needed first is a verb, not", word, strcmp(word, "-v") == 0 || strcmp(word, "-V") == 0 ? "--version" : NULL);
+    if (word[0] == '-')
+        return usage(NULL, "what is needed first is a verb, not", word,
+                     strcmp(word, "-v") == 0 || strcmp(word, "-V") == 0 ? "--version" : NULL);
     return usage(NULL, "unknown verb", word, cli_nearest(word, names, cli_verb_count));
 }
 

@@ -51,11 +51,11 @@ int cli_exit_code(const mill_error *err);
 mill_pipeline *cli_open(const cli_args *a, int *code);
 /** Print a text that a call gave, release it: exit code 0, or that of the failure. */
 int cli_print(const cli_args *a, mill_status st, char **text, const mill_error *err);
-/** Value of @p key in a flat JSON object on one line, as we write it: texts unescaped into buf, other values as they stand; null and what is
- *  not there are "". Walks pair by pair, so that the inside of a text is never taken for a key. */
+/** Value of @p key in a flat JSON object on one line, as we write it: texts unescaped into buf, other values as they stand; null
+ *  and what is not there are "". Walks pair by pair, so that the inside of a text is never taken for a key. */
 const char *cli_field(const char *line, const char *key, char *buf, size_t size);
-/** Whether the run in @p dir has a step of that name, of @p n bytes: run.json has a line for each. Also true when it cannot be read; false is said,
- *  with where it was @p asked ("--step: ", or "") and the nearest name. */
+/** Whether the run in @p dir has a step of that name, of @p n bytes: run.json has a line for each. Also true when it cannot be
+ *  read; false is said, with where it was @p asked ("--step: ", or "") and the nearest name. */
 bool cli_has_step(const char *dir, const char *step, size_t n, const char *asked);
 /** Replicas of a step of the run in @p dir, as progress.json has them; 0 = not known. */
 long cli_replicas(const char *dir, const char *step, size_t n);
@@ -83,7 +83,8 @@ int cmd_run(const cli_args *a);
 int cmd_resume(const cli_args *a);
 int cmd_retry(const cli_args *a);
 int cmd_merge(const cli_args *a);
-/** To where the run was started: programs of `command` steps may be named from there. --trace, the caller's, goes along. Said and false on failure. */
+/** To where the run was started: programs of `command` steps may be named from there. --trace, the caller's, goes along. Said and
+ *  false on failure. */
 bool cli_go_there(const char *folder, cli_args *a, char *trace, size_t size);
 int cmd_check(const cli_args *a);
 int cmd_plan(const cli_args *a);

@@ -6,7 +6,8 @@
 
 static void show(const char *line)
 {
-    char id[32], step[80], replica[16], phase[16], class[16], rows[32], first[80], last[80], message[600], context[300], remedy[400];
+    char id[32], step[80], replica[16], phase[16], class[16], rows[32], first[80], last[80], message[600], context[300],
+        remedy[400];
 
     cli_field(line, "id", id, sizeof id);
     cli_field(line, "step", step, sizeof step);
@@ -23,7 +24,8 @@ static void show(const char *line)
     if (replica[0] != '\0' && replica[0] != '-') printf("[%s]", replica);
     printf("  %s, %s  %s row%s", phase, class, rows, strcmp(rows, "1") == 0 ? "" : "s");
     if (first[0] != '\0') printf("  %s%s%s", first, strcmp(first, last) != 0 ? " .. " : "", strcmp(first, last) != 0 ? last : "");
-    printf("\n    %s%s%s%s%s%s\n", message, context[0] != '\0' ? " (" : "", context, context[0] != '\0' ? ")" : "", remedy[0] != '\0' ? ". " : "", remedy);
+    printf("\n    %s%s%s%s%s%s\n", message, context[0] != '\0' ? " (" : "", context, context[0] != '\0' ? ")" : "",
+           remedy[0] != '\0' ? ". " : "", remedy);
 }
 
 int cmd_errors(const cli_args *a)

@@ -76,7 +76,8 @@ static bool there_is(const char *dir, const char *which)
     }
     all = cli_replicas(dir, which, n);
     if (all <= 0 || replica < all) return true;
-    fprintf(stderr, "stepmill: there is no %s: %.*s has %ld replica%s, counted from 0\n", which, (int)n, which, all, all == 1 ? "" : "s");
+    fprintf(stderr, "stepmill: there is no %s: %.*s has %ld replica%s, counted from 0\n", which, (int)n, which, all,
+            all == 1 ? "" : "s");
     return false;
 }
 

@@ -37,7 +37,8 @@ static bool count(const cli_args *a, const char *dir, uint32_t asked_for, failur
 static int nothing(const cli_args *a, const char *dir)
 {
     if (!a->given[CLI_QUIET])
-        fprintf(stderr, "stepmill: no rows of the run in %s failed%s: nothing is left to do\n", dir, a->n_class > 0 || a->given[CLI_STEP] ? " so" : "");
+        fprintf(stderr, "stepmill: no rows of the run in %s failed%s: nothing is left to do\n", dir,
+                a->n_class > 0 || a->given[CLI_STEP] ? " so" : "");
     if (a->given[CLI_JSON]) {
         printf("{\"state\":\"done\",\"exit_code\":0,\"run_dir\":\"");
         cli_json_text(stdout, dir);
@@ -56,9 +57,11 @@ static int both(const cli_args *a, const char *dir, bool ended, uint32_t asked_f
 
     if (count(a, dir, asked_for, &before) && before.asked == 0 && ended) return nothing(a, dir);
     code = cli_work(a, &(cli_work_on){.started = dir, .retry = MILL_RETRY_ROWS, .retry_classes = asked_for});
-    if (getpid() != self || (code != MILL_EXIT_OK && code != MILL_EXIT_ERRORS)) return code; /* the process that worked comes by, too */
+    /* the process that worked comes by, too */
+    if (getpid() != self || (code != MILL_EXIT_OK && code != MILL_EXIT_ERRORS)) return code;
     code = cli_work(a, &(cli_work_on){.started = dir, .retry = MILL_RETRY_PUT, .spent_s = time_limit_now() - begun});
-    if (getpid() == self && (code == MILL_EXIT_OK || code == MILL_EXIT_ERRORS) && !a->given[CLI_QUIET] && count(a, dir, asked_for, &after))
+    if (getpid() == self && (code == MILL_EXIT_OK || code == MILL_EXIT_ERRORS) && !a->given[CLI_QUIET] &&
+        count(a, dir, asked_for, &after))
         fprintf(stderr, "stepmill: rows that failed: %lld before, %lld after\n", before.rows, after.rows);
     return code;
 }
@@ -87,6 +90,7 @@ int cmd_retry(const cli_args *given)
     mill_watch_destroy(&w);
     if (!cli_go_there(folder, &a, NULL, 0)) return MILL_EXIT_USAGE;
     if (state != MILL_RETRY_HALFWAY) return both(&a, dir, state == MILL_RETRY_READY, asked_for);
-    if (!a.given[CLI_QUIET]) fprintf(stderr, "stepmill: going on with the retry before, which was stopped; call again for rows that fail still\n");
+    if (!a.given[CLI_QUIET])
+        fprintf(stderr, "stepmill: going on with the retry before, which was stopped; call again for rows that fail still\n");
     return cli_work(&a, &(cli_work_on){.started = dir});
 }

@@ -80,8 +80,9 @@ static void summary(const mill_run *run, const mill_run_totals *t, mill_run_stat
     const char *path, *step, *dir = mill_run_dir(run);
 
     const bool before = mill_run_was_complete(run);
-    fprintf(stderr, "%s%s%s%s after %.*f s: %lld rows in, %lld rows out, ", cli_colour() ? "\033[1m" : "", before ? "complete already" : words[state],
-            cli_colour() ? "\033[0m" : "", before ? ", nothing was left to do: it was done" : "", t->seconds < 10 ? 2 : 0, t->seconds, (long long)t->rows_in,
+    fprintf(stderr, "%s%s%s%s after %.*f s: %lld rows in, %lld rows out, ", cli_colour() ? "\033[1m" : "",
+            before ? "complete already" : words[state], cli_colour() ? "\033[0m" : "",
+            before ? ", nothing was left to do: it was done" : "", t->seconds < 10 ? 2 : 0, t->seconds, (long long)t->rows_in,
             (long long)t->rows_out);
     show_rate(t->seconds > 0 ? (double)t->rows_in / t->seconds : 0);
     fprintf(stderr, "\n");
@@ -91,7 +92,8 @@ static void summary(const mill_run *run, const mill_run_totals *t, mill_run_stat
         fprintf(stderr, "  %s: %s%s\n", step, path,
                 path != parts && state != MILL_RUN_DONE && access(path, F_OK) != 0 ? " (not complete)" : "");
     }
-    if (dir != NULL && state == MILL_RUN_FAILED) fprintf(stderr, "  outputs hold what was complete before the failure; %s/manifest.json says which are whole\n", dir);
+    if (dir != NULL && state == MILL_RUN_FAILED)
+        fprintf(stderr, "  outputs hold what was complete before the failure; %s/manifest.json says which are whole\n", dir);
     if (t->rows_imputed > 0)
         fprintf(stderr, "  %lld row%s with nulls made by imputation (max_errors: %lld)\n", (long long)t->rows_imputed,
                 t->rows_imputed == 1 ? "" : "s", (long long)t->max_errors);
@@ -287,7 +289,8 @@ static bool take_shard(const cli_args *a, mill_run_options *o)
 {
     const char *text = a->value[CLI_SHARD], *why = "expected I/N, 1/4 to 4/4 for four shards, or slurm";
 
-    if (text == NULL || cli_shard(text, getenv("SLURM_ARRAY_TASK_ID"), getenv("SLURM_ARRAY_TASK_MIN"), getenv("SLURM_ARRAY_TASK_MAX"), getenv("SLURM_ARRAY_TASK_COUNT"), &o->shard, &o->shards, &why))
+    if (text == NULL || cli_shard(text, getenv("SLURM_ARRAY_TASK_ID"), getenv("SLURM_ARRAY_TASK_MIN"),
+                                  getenv("SLURM_ARRAY_TASK_MAX"), getenv("SLURM_ARRAY_TASK_COUNT"), &o->shard, &o->shards, &why))
         return true;
     fprintf(stderr, "stepmill: --shard %s: %s\n", text, why);
     return false;

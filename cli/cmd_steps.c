@@ -41,7 +41,8 @@ int cmd_steps(const cli_args *a)
         if (what[0] == 'l')
             fprintf(stderr, "stepmill: steps list: one operand too many: '%s'\n", a->operands[1]);
         else
-            fprintf(stderr, "stepmill: steps %s: what is missing is %s\n", what, what[0] == 'd' ? "the TYPE to describe" : "the PLUGIN.so to check");
+            fprintf(stderr, "stepmill: steps %s: what is missing is %s\n", what,
+                    what[0] == 'd' ? "the TYPE to describe" : "the PLUGIN.so to check");
         return MILL_EXIT_USAGE;
     } else {
         fprintf(stderr, "stepmill: steps: expected %s, got '%s'", a->verb->operands, what);

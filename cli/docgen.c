@@ -46,8 +46,10 @@ static void man(void)
     }
     printf(".SH EXIT STATUS\n");
     for (size_t i = 0; i < cli_exit_count; i++) printf(".TP\n.B %d\n%s\n", cli_exits[i].code, cli_exits[i].text);
-    printf(".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nWhen set and not empty, no colours.\n.TP\n.B SLURM_JOB_END_TIME\nWhen the job ends that the run is part "
-           "of, unless \\-\\-time\\-left says otherwise.\n.TP\n.B STEPMILL_ARROW_DIR\nWhere libarrow and libparquet are, for Parquet.\n.SH FILES\n.TP\n.I "
+    printf(".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nWhen set and not empty, no colours.\n.TP\n.B SLURM_JOB_END_TIME\nWhen the job ends "
+           "that the run is part "
+           "of, unless \\-\\-time\\-left says otherwise.\n.TP\n.B STEPMILL_ARROW_DIR\nWhere libarrow and libparquet are, for "
+           "Parquet.\n.SH FILES\n.TP\n.I "
            "runs/NAME/errors.jsonl\nErrors of a run's rows.\n");
 }
 
@@ -76,7 +78,9 @@ static void bash_of(const char *completes)
     else if (strcmp(completes, "verbs") == 0)
         printf("compgen -W '"), verbs(), printf("' -- \"$word\"");
     else
-        printf("if [ \"$COMP_CWORD\" -eq 2 ] || [[ $before == -* ]]; then compgen -W '%s' -- \"$word\"; else compgen -f -- \"$word\"; fi", completes);
+        printf("if [ \"$COMP_CWORD\" -eq 2 ] || [[ $before == -* ]]; then compgen -W '%s' -- \"$word\"; else compgen -f -- "
+               "\"$word\"; fi",
+               completes);
 }
 
 static void bash(void)
@@ -101,7 +105,8 @@ static void bash(void)
         bash_of(v->completes);
         printf("; fi ;;\n");
     }
-    printf("    esac\n}\n_stepmill() { mapfile -t COMPREPLY < <(_stepmill_words); }\ncomplete -o filenames -F _stepmill stepmill\n");
+    printf(
+        "    esac\n}\n_stepmill() { mapfile -t COMPREPLY < <(_stepmill_words); }\ncomplete -o filenames -F _stepmill stepmill\n");
 }
 
 /* Text inside '...[ ]' of zsh: brackets and quotes need a backslash. */

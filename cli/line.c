@@ -45,7 +45,8 @@ const char *cli_field(const char *line, const char *key, char *buf, size_t size)
     return buf;
 }
 
-/* Goes over the lines of DIR/FILE that begin with a step; what is in front of the first in its line is passed over. NULL: no more, f is closed. */
+/* Goes over the lines of DIR/FILE that begin with a step; what is in front of the first in its line is passed over. NULL: no more,
+ * f is closed. */
 static const char *next_step(FILE **f, char **line, size_t *cap)
 {
     const char *at = NULL;

@@ -50,7 +50,8 @@ typedef struct cli_verb {
     const char *operands;  /* "FILE" */
     int least, most;       /* how many of them */
     uint32_t flags;        /* bit cli_flag_id */
-    const char *completes; /* what an operand is: "yaml", "dir", "verbs", or words parted by spaces, behind which come files; NULL = nothing */
+    /* what an operand is: "yaml", "dir", "verbs", or words parted by spaces, behind which come files; NULL = nothing */
+    const char *completes;
     const char *summary;   /* one line */
     const char *text;      /* more, for --help and the man page */
 } cli_verb;

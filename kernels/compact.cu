@@ -39,7 +39,8 @@ __global__ void stm_compact_count_kernel(stm_compact_args a)
     if (threadIdx.x == 0) static_cast<int64_t *>(a.scratch)[blockIdx.x] = total;
 }
 
-/* One block: counts of tiles to their sums before, in place. 2^38 rows are 2^28 tiles, 2 million rounds; a batch of a million rows is 8. */
+/* One block: counts of tiles to their sums before, in place. 2^38 rows are 2^28 tiles, 2 million rounds; a batch of a million rows
+ * is 8. */
 __global__ void stm_compact_sum_kernel(stm_compact_args a, int64_t tiles)
 {
     int64_t *counts = static_cast<int64_t *>(a.scratch);

@@ -1,8 +1,9 @@
 #include "kernels/launch.h"
 #include "kernels/values_cuda.h"
 
-/* grid: x = tiles of blockDim.x * N values, N to a thread so that the narrower side moves 8 bytes and the wider 16; no shared memory.
- * It runs at the speed of a copy of (from + to) bytes a value. The last thread's values may be fewer: they are taken one by one. */
+/* grid: x = tiles of blockDim.x * N values, N to a thread so that the narrower side moves 8 bytes and the wider 16; no shared
+ * memory. It runs at the speed of a copy of (from + to) bytes a value. The last thread's values may be fewer: they are taken one by
+ * one. */
 template <class From, class To, int N> __global__ void stm_convert_kernel(const From *src, To *out, int64_t count)
 {
     const int64_t at = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * N;

@@ -1,8 +1,8 @@
 #include "kernels/gather.h"
 #include "kernels/launch.h"
 
-/* Rows up to 16 bytes: one thread a row. grid: x = tiles of blockDim.x rows; no shared memory. Stores are coalesced, loads as scattered as
- * the index. U: the unit that a row is one of, or bytes. */
+/* Rows up to 16 bytes: one thread a row. grid: x = tiles of blockDim.x rows; no shared memory. Stores are coalesced, loads as
+ * scattered as the index. U: the unit that a row is one of, or bytes. */
 template <typename U> __global__ void stm_gather_narrow_kernel(stm_gather_args a)
 {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -14,8 +14,8 @@ template <typename U> __global__ void stm_gather_narrow_kernel(stm_gather_args a
     for (int64_t u = 0; u < units; u++) out[u] = from < 0 ? U() : src[u];
 }
 
-/* Wider rows: one warp-wide strip of threads a row. grid: x = row; block: 128 threads over the units of the row; no shared memory. Loads and
- * stores are coalesced over the row, so this runs at the speed of a copy from 512 bytes on. */
+/* Wider rows: one warp-wide strip of threads a row. grid: x = row; block: 128 threads over the units of the row; no shared memory.
+ * Loads and stores are coalesced over the row, so this runs at the speed of a copy from 512 bytes on. */
 template <typename U> __global__ void stm_gather_wide_kernel(stm_gather_args a)
 {
     const int64_t i = blockIdx.x;

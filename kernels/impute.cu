@@ -1,8 +1,8 @@
 #include "kernels/impute.h"
 #include "kernels/launch.h"
 
-/* grid: x = tiles of blockDim.x bytes of output, one thread a byte; no shared memory. Loads and stores of a warp are 32 neighbouring
- * bytes: the whole bitmap of a batch is a few KiB, so this is bound by the launch. */
+/* grid: x = tiles of blockDim.x bytes of output, one thread a byte; no shared memory. Loads and stores of a warp are 32
+ * neighbouring bytes: the whole bitmap of a batch is a few KiB, so this is bound by the launch. */
 __global__ void stm_impute_kernel(stm_impute_args a)
 {
     const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;

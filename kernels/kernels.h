@@ -1,5 +1,5 @@
-/* The kernels that exist for devices, as a table per backend: the same arguments, pointers into the memory of the device, work queued on
- * a stream (cudaStream_t; NULL and done at once on cpu). */
+/* The kernels that exist for devices, as a table per backend: the same arguments, pointers into the memory of the device, work
+ * queued on a stream (cudaStream_t; NULL and done at once on cpu). */
 #ifndef STM_KERNELS_KERNELS_H
 #define STM_KERNELS_KERNELS_H
 

@@ -58,8 +58,8 @@ static mill_status tiles(stm_tiles_answer *a, void *stream)
     return MILL_ERR_UNSUPPORTED;
 }
 
-/* Operations of the encoder on devices: on the host the oracle does them, rounded as they are stored. (The encoder of the host has forms of
- * its own: row_ops.h, attention.h, gemm.h.) */
+/* Operations of the encoder on devices: on the host the oracle does them, rounded as they are stored. (The encoder of the host has
+ * forms of its own: row_ops.h, attention.h, gemm.h.) */
 #define ORACLE(NAME)                                                  \
     static mill_status NAME(const stm_##NAME##_args *a, void *stream) \
     {                                                                 \

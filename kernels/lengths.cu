@@ -33,5 +33,6 @@ extern "C" mill_status stm_lengths_cuda(const stm_lengths_args *a, void *stream)
     STM_READS(a->rows, a->n * a->dim * sizeof *a->rows);
     STM_WRITES(a->length, a->n * sizeof *a->length);
     STM_WRITES(a->hash, a->n * sizeof *a->hash);
-    return STM_LAUNCHED((stm_lengths_kernel), dim3(stm_blocks(a->n, block / 16)), dim3(block), 0, static_cast<cudaStream_t>(stream), *a);
+    return STM_LAUNCHED((stm_lengths_kernel), dim3(stm_blocks(a->n, block / 16)), dim3(block), 0, static_cast<cudaStream_t>(stream),
+                        *a);
 }

@@ -3,9 +3,10 @@
  *
  *     x [m][k], w [n][k], out [m][n], all of one type, sums in f32
  *
- * How a product is computed is chosen once for each shape and kept, for the STM_LINEAR_PLANS shapes used last. With `invariant` the choice is made
- * for n, k and the kind of product alone, once for all m (and for products that sum k in one piece, without scratch): then the bits of a
- * row of out depend on that row of x and on w only, not on m. Without, each m has a choice of its own, and may use the workspace.
+ * How a product is computed is chosen once for each shape and kept, for the STM_LINEAR_PLANS shapes used last. With `invariant` the
+ * choice is made for n, k and the kind of product alone, once for all m (and for products that sum k in one piece, without
+ * scratch): then the bits of a row of out depend on that row of x and on w only, not on m. Without, each m has a choice of its own,
+ * and may use the workspace.
  *
  * Tolerance: k * 2^-24 * the sum of |x w|, and half a unit of the type.
  */

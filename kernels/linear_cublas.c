@@ -1,8 +1,8 @@
 /*
  * linear by cuBLASLt. The library is not linked: it is 500 MB that only encoders need, so it is opened when the first of them is.
  *
- * Its matrices go down columns: out^T [n][m] = w [n][k] x^T [k][m], where w as stored (rows of k) is k x n by columns, transposed. So
- * the bias, one value a row of out^T, is the library's epilogue, and so is GELU.
+ * Its matrices go down columns: out^T [n][m] = w [n][k] x^T [k][m], where w as stored (rows of k) is k x n by columns, transposed.
+ * So the bias, one value a row of out^T, is the library's epilogue, and so is GELU.
  */
 #include "kernels/linear.h"
 

@@ -32,7 +32,8 @@ static mill_status hash_rows(void *user, int32_t worker, mill_error *err)
 
 mill_status stm_minhash_check(const mill_minhash_args *a, mill_error *err)
 {
-    if (a == NULL || a->struct_size < sizeof *a) return mill_fail(err, MILL_ERR_INVALID, "arguments of another version of stepmill");
+    if (a == NULL || a->struct_size < sizeof *a)
+        return mill_fail(err, MILL_ERR_INVALID, "arguments of another version of stepmill");
     if (a->rows < 0 || a->rows >= (int64_t)1 << 31 || (a->rows > 0 && a->offsets == NULL))
         return mill_fail(err, MILL_ERR_INVALID, "signatures of %lld texts", (long long)a->rows);
     if (a->width < 1 || a->width > STM_SHINGLE_MAX)

@@ -1,9 +1,9 @@
 #include "kernels/launch.h"
 #include "kernels/minhash.h"
 
-/* grid: x = text; block: STM_MINHASHES threads, each with one of the numbers. The block hashes as many shingles as it has threads into 512 bytes of
- * shared memory, then all look at all of them: one load (of all threads the same, so no conflict), one multiplication and one
- * comparison a shingle and number. */
+/* grid: x = text; block: STM_MINHASHES threads, each with one of the numbers. The block hashes as many shingles as it has threads
+ * into 512 bytes of shared memory, then all look at all of them: one load (of all threads the same, so no conflict), one
+ * multiplication and one comparison a shingle and number. */
 __global__ void __launch_bounds__(STM_MINHASHES) stm_minhash_kernel(stm_minhash_args a)
 {
     STM_SHARED(uint32_t, shingles, [STM_MINHASHES]);

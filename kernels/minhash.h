@@ -3,8 +3,8 @@
  *
  *     out[r][j] = min over the shingles s of text r of (mix(s) * a_j + b_j) mod 2^32        j = 0 .. 127
  *
- * Shingles are the windows of `width` bytes; a shorter text is one shingle, an empty one has none (all bits set). mix is FNV-1a with the
- * finish of MurmurHash3 over 32 bits; a_j (odd) and b_j come from the seed by splitmix64. Bytes, not characters: no
+ * Shingles are the windows of `width` bytes; a shorter text is one shingle, an empty one has none (all bits set). mix is FNV-1a
+ * with the finish of MurmurHash3 over 32 bits; a_j (odd) and b_j come from the seed by splitmix64. Bytes, not characters: no
  * normalisation, equal bytes give equal numbers everywhere. Exact: no tolerance.
  */
 #ifndef STM_KERNELS_MINHASH_H

@@ -1,4 +1,5 @@
-/* Shingles are hashed 256 at a time, sixteen beside each other, then sixteen or thirty-two of the 128 numbers stay in registers while all of them pass. */
+/* Shingles are hashed 256 at a time, sixteen beside each other, then sixteen or thirty-two of the 128 numbers stay in registers
+ * while all of them pass. */
 #include <string.h>
 
 #include "kernels/cpu.h"
@@ -76,8 +77,8 @@ __attribute__((target("avx2"))) static void text_avx2(const factors *f, const ui
 {
     text(f, s, n, most, out);
 }
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))) static void text_avx512(const factors *f, const uint8_t *s, int64_t n, int32_t most,
-                                                                                      uint32_t *out)
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))) static void text_avx512(const factors *f, const uint8_t *s, int64_t n,
+                                                                                      int32_t most, uint32_t *out)
 {
     text(f, s, n, most, out);
 }

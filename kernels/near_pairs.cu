@@ -10,11 +10,12 @@ struct stm_met {
 static __device__ __forceinline__ void pass(const stm_near_pairs_args &a, int64_t i, int64_t j)
 {
     const unsigned long long at = atomicAdd(reinterpret_cast<unsigned long long *>(a.found), 1ull);
-    if (at < static_cast<unsigned long long>(a.room)) static_cast<stm_met *>(a.scratch)[at] = {static_cast<int32_t>(i), static_cast<int32_t>(j)};
+    if (at < static_cast<unsigned long long>(a.room))
+        static_cast<stm_met *>(a.scratch)[at] = {static_cast<int32_t>(i), static_cast<int32_t>(j)};
 }
 
-/* grid: x = tile of b, y = tile of a; those below the diagonal end at once. As stm_nearest_screen_kernel otherwise: 48 KiB of dynamic shared
- * memory and 1 KiB. */
+/* grid: x = tile of b, y = tile of a; those below the diagonal end at once. As stm_nearest_screen_kernel otherwise: 48 KiB of
+ * dynamic shared memory and 1 KiB. */
 template <bool Tensor> __global__ void __launch_bounds__(STM_TILE_THREADS) stm_near_pairs_screen_kernel(stm_near_pairs_args a)
 {
     STM_DYN_SHARED(uint16_t, stages);
@@ -57,19 +58,22 @@ template <bool Tensor> __global__ void __launch_bounds__(STM_TILE_THREADS) stm_n
 /* The same by warpgroups. grid: x = span of `span` tiles of b, y = tile of 64 rows of a for each warpgroup; block: stm_wg_threads;
  * plan.bytes of dynamic shared memory. A span begins with the first tile that has a pair. */
 __global__ void __launch_bounds__(STM_WG_THREADS, 1)
-    stm_near_pairs_wgmma_kernel(stm_near_pairs_args a, stm_wg_plan plan, int64_t tiles, int64_t span, const __grid_constant__ stm_wg_maps maps)
+    stm_near_pairs_wgmma_kernel(stm_near_pairs_args a, stm_wg_plan plan, int64_t tiles, int64_t span,
+                                const __grid_constant__ stm_wg_maps maps)
 {
 #if STM_HAS_WGMMA
     STM_DYN_SHARED(unsigned char, memory);
     const int64_t row = static_cast<int64_t>(blockIdx.y) * plan.groups * STM_WG_ROWS;
     const int64_t ahead = a.a_first + row - a.b_first; /* columns up to here are in no pair */
-    const int64_t begin = static_cast<int64_t>(blockIdx.x) * span, end = begin + span, pairs_from = ahead > 0 ? (ahead + 1) / STM_NEAREST_TILE : 0;
+    const int64_t begin = static_cast<int64_t>(blockIdx.x) * span, end = begin + span,
+                  pairs_from = ahead > 0 ? (ahead + 1) / STM_NEAREST_TILE : 0;
     const int64_t first_tile = pairs_from > begin ? pairs_from : begin, last_tile = end < tiles ? end : tiles;
 
     if (first_tile >= last_tile) return; /* the whole block */
     stm_wg_block b = stm_wg_begin(plan, memory);
     if (b.group == plan.groups) { /* no barrier below */
-        stm_wg_load(plan, b, maps, row, first_tile, last_tile, [&](int64_t at) { return stm_screen_weight(a.metric, a.b, at, a.longest); });
+        stm_wg_load(plan, b, maps, row, first_tile, last_tile,
+                    [&](int64_t at) { return stm_screen_weight(a.metric, a.b, at, a.longest); });
         return;
     }
     stm_wg_ready(plan, b);
@@ -155,16 +159,18 @@ template <bool Tensor> static mill_status screen(const stm_near_pairs_args *a, c
 static mill_status screen_wgmma(const stm_near_pairs_args *a, cudaStream_t s)
 {
     const stm_wg_plan plan = stm_wg_plan_of(a->a.n, stm_unit_width(a->dim), STM_WG_STAGES, true);
-    const int64_t tiles = (a->b.n + STM_NEAREST_TILE - 1) / STM_NEAREST_TILE, rows = (a->a.n + stm_wg_rows(plan) - 1) / stm_wg_rows(plan);
+    const int64_t tiles = (a->b.n + STM_NEAREST_TILE - 1) / STM_NEAREST_TILE,
+                  rows = (a->a.n + stm_wg_rows(plan) - 1) / stm_wg_rows(plan);
     const int64_t most = tiles * rows / 1024; /* a thousand blocks keep a device busy to the end */
     const int64_t span = most < 2 ? 2 : most < 32 ? most : 32;
     stm_wg_maps maps;
     mill_status st = stm_wg_supported();
-    if (st == MILL_OK) st = stm_wg_prepare(STM_KERNEL((stm_near_pairs_wgmma_kernel)), plan, a->a.units, a->a.n, a->b.units, a->b.n, &maps);
+    if (st == MILL_OK)
+        st = stm_wg_prepare(STM_KERNEL((stm_near_pairs_wgmma_kernel)), plan, a->a.units, a->a.n, a->b.units, a->b.n, &maps);
     if (st != MILL_OK) return st;
     declare(a);
-    return STM_LAUNCHED((stm_near_pairs_wgmma_kernel), dim3(stm_blocks(tiles, span), static_cast<unsigned>(rows)), dim3(stm_wg_threads(plan)),
-                        plan.bytes, s, *a, plan, tiles, span, maps);
+    return STM_LAUNCHED((stm_near_pairs_wgmma_kernel), dim3(stm_blocks(tiles, span), static_cast<unsigned>(rows)),
+                        dim3(stm_wg_threads(plan)), plan.bytes, s, *a, plan, tiles, span, maps);
 }
 
 extern "C" mill_status stm_near_pairs_cuda(const stm_near_pairs_args *a, void *stream)

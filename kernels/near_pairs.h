@@ -6,8 +6,8 @@
  * A block against itself is so the triangle above the diagonal, and only the tiles above it are computed. Scores are exact, as in
  * nearest.h; how they are found, too. No tolerance.
  *
- * Room may not suffice: found[0] counts the pairs that passed the screen. Where it passes `room`, out and found[1] mean nothing: ask again for
- * fewer rows. Blocks of STM_NEAREST_TILE rows each never pass STM_NEAR_PAIRS_ROOM.
+ * Room may not suffice: found[0] counts the pairs that passed the screen. Where it passes `room`, out and found[1] mean nothing:
+ * ask again for fewer rows. Blocks of STM_NEAREST_TILE rows each never pass STM_NEAR_PAIRS_ROOM.
  */
 #ifndef STM_KERNELS_NEAR_PAIRS_H
 #define STM_KERNELS_NEAR_PAIRS_H
@@ -42,7 +42,8 @@ static inline int stm_near_pairs_fits(const stm_near_pairs_args *a)
     return stm_block_fits(&a->a) && stm_block_fits(&a->b) && a->a.n <= (int64_t)65535 * STM_NEAREST_TILE && a->dim >= 1 &&
            a->dim <= 65536 && (a->metric == 0 || a->metric == 1) && a->threshold == a->threshold && a->a_first >= 0 &&
            a->b_first >= 0 && a->a_first + a->a.n <= STM_RANK_ROWS && a->b_first + a->b.n <= STM_RANK_ROWS && a->room >= 1 &&
-           a->room < STM_RANK_ROWS && (a->tiles == STM_TILES_MMA || a->tiles == STM_TILES_WGMMA) && a->out != NULL && a->found != NULL;
+           a->room < STM_RANK_ROWS && (a->tiles == STM_TILES_MMA || a->tiles == STM_TILES_WGMMA) && a->out != NULL &&
+           a->found != NULL;
 }
 
 void stm_near_pairs_ref(const stm_near_pairs_args *a);

@@ -53,8 +53,8 @@ static __device__ int cut_back(stm_screened *list, int n, int k, float margin, f
     return kept;
 }
 
-/* A list in which a tile may not find room: cut back, or given up (-1, and nothing is worth adding) where that does not help; a warp calls it.
- * Returns the least score worth adding. */
+/* A list in which a tile may not find room: cut back, or given up (-1, and nothing is worth adding) where that does not help; a
+ * warp calls it. Returns the least score worth adding. */
 static __device__ float make_room(stm_screened *list, int *count, int room, int k, float margin, float cut)
 {
     const int left = cut_back(list, *count, k, margin, &cut);
@@ -79,8 +79,8 @@ static __device__ __forceinline__ float first_cut(const stm_nearest_args &a, int
     return INFINITY;
 }
 
-/* grid: x = tile of 128 queries, y = part of the corpus; block: STM_TILE_THREADS; 48 KiB of dynamic shared memory and 2 KiB. Registers: 128 for
- * the scores, so two blocks a processor. */
+/* grid: x = tile of 128 queries, y = part of the corpus; block: STM_TILE_THREADS; 48 KiB of dynamic shared memory and 2 KiB.
+ * Registers: 128 for the scores, so two blocks a processor. */
 template <bool Tensor>
 __global__ void __launch_bounds__(STM_TILE_THREADS) stm_nearest_screen_kernel(stm_nearest_args a, stm_lists l)
 {
@@ -158,7 +158,8 @@ struct stm_block_lists {
 static_assert(sizeof(stm_block_lists) <= STM_WG_OWN, "has its place in the plan");
 
 /* The same by warpgroups. grid: x = tile of 64 queries a warpgroup, y = part of the corpus; block: stm_wg_threads;
- * plan.bytes of dynamic shared memory. A list belongs to the quad of lanes that has its scores, so no barrier of the block is needed. */
+ * plan.bytes of dynamic shared memory. A list belongs to the quad of lanes that has its scores, so no barrier of the block is
+ * needed. */
 __global__ void __launch_bounds__(STM_WG_THREADS, 1)
     stm_nearest_wgmma_kernel(stm_nearest_args a, stm_lists l, stm_wg_plan plan, const __grid_constant__ stm_wg_maps maps)
 {
@@ -242,7 +243,8 @@ __global__ void __launch_bounds__(STM_WG_THREADS, 1)
 
 /* ---- the k best of what comes ------------------------------------------------------------------------------------ */
 
-/* A warp's list of the best so far: slots (a power of two, at least 2 k and 64) in shared memory, the first n taken, in no order. */
+/* A warp's list of the best so far: slots (a power of two, at least 2 k and 64) in shared memory, the first n taken, in no
+ * order. */
 struct stm_best {
     uint64_t *slots;
     uint64_t worst; /* ranks from here on need not come */
@@ -436,7 +438,9 @@ static mill_status screen_wgmma(const stm_nearest_args *a, const stm_lists &l, c
     const dim3 grid(stm_blocks(a->queries.n, stm_wg_rows(plan)), static_cast<unsigned>(l.parts));
     stm_wg_maps maps;
     mill_status st = stm_wg_supported();
-    if (st == MILL_OK) st = stm_wg_prepare(STM_KERNEL((stm_nearest_wgmma_kernel)), plan, a->queries.units, a->queries.n, a->corpus.units, a->corpus.n, &maps);
+    if (st == MILL_OK)
+        st = stm_wg_prepare(STM_KERNEL((stm_nearest_wgmma_kernel)), plan, a->queries.units, a->queries.n, a->corpus.units,
+                            a->corpus.n, &maps);
     if (st != MILL_OK) return st;
     declare(a);
     STM_READS(a->best, a->queries.n * a->k * 8);
@@ -457,7 +461,8 @@ extern "C" mill_status stm_nearest_cuda(const stm_nearest_args *a, void *stream)
     l.items = static_cast<stm_screened *>(a->scratch);
     l.counts = reinterpret_cast<int32_t *>(l.items + l.parts * a->queries.n * l.room);
     mill_status st = stm_cuda_check(STM_CUDA(stm_tensor_cores(&tensor)), "asking for the device", __FILE__, __LINE__, nullptr);
-    if (st == MILL_OK) st = a->tiles == STM_TILES_WGMMA ? screen_wgmma(a, l, s) : tensor ? screen<true>(a, l, s) : screen<false>(a, l, s);
+    if (st == MILL_OK)
+        st = a->tiles == STM_TILES_WGMMA ? screen_wgmma(a, l, s) : tensor ? screen<true>(a, l, s) : screen<false>(a, l, s);
     if (st != MILL_OK) return st;
     const int size = slots_of(a->k), warps = warps_of(size);
     declare(a);

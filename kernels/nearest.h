@@ -13,8 +13,9 @@
  * is scored against all rows: slow, never wrong.
  *
  * The margin, for rows of w values (w = stm_unit_width). u is 2^-24, v = 2^-8 the rounding to bf16. By Cauchy and Schwarz the
- * sum of |a_i b_i| is at most 1, up to roundings; scaling 2 u; rounding 2 v + v^2; tensor cores cut what they add off at 2^-23 of the
- * largest of 17 terms, w / 16 times: 17 / 16 w 2^-23 < 2.2 w u, which also covers plain f32 sums in any order; final roundings 16 u.
+ * sum of |a_i b_i| is at most 1, up to roundings; scaling 2 u; rounding 2 v + v^2; tensor cores cut what they add off at 2^-23 of
+ * the largest of 17 terms, w / 16 times: 17 / 16 w 2^-23 < 2.2 w u, which also covers plain f32 sums in any order; final roundings
+ * 16 u.
  */
 #ifndef STM_KERNELS_NEAREST_H
 #define STM_KERNELS_NEAREST_H
@@ -93,7 +94,8 @@ static inline int stm_nearest_fits(const stm_nearest_args *a)
 {
     return stm_block_fits(&a->queries) && stm_block_fits(&a->corpus) && a->dim >= 1 && a->dim <= 65536 && a->k >= 1 &&
            a->k <= STM_NEAREST_MAX_K && (a->metric == 0 || a->metric == 1) && a->threshold == a->threshold && a->first >= 0 &&
-           a->first + a->corpus.n <= STM_RANK_ROWS && (a->tiles == STM_TILES_MMA || a->tiles == STM_TILES_WGMMA) && (a->queries.n == 0 || a->best != NULL);
+           a->first + a->corpus.n <= STM_RANK_ROWS && (a->tiles == STM_TILES_MMA || a->tiles == STM_TILES_WGMMA) &&
+           (a->queries.n == 0 || a->best != NULL);
 }
 static inline int stm_merge_ranks_fits(const stm_merge_ranks_args *a)
 {

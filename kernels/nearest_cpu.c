@@ -1,5 +1,5 @@
-/* unit, nearest, merge_ranks, near_pairs on the host: every pair, exactly. The host's own searches are topk_cpu.c and pairs_cpu.c, which
- * screen as the devices do; these forms are what the table of kernels needs, and the oracles. */
+/* unit, nearest, merge_ranks, near_pairs on the host: every pair, exactly. The host's own searches are topk_cpu.c and pairs_cpu.c,
+ * which screen as the devices do; these forms are what the table of kernels needs, and the oracles. */
 #include "kernels/near_pairs.h"
 
 #include "kernels/bf16.h"

@@ -9,14 +9,14 @@
  *                                     2^28 tries: seconds at least, each may be suspended for a while
  *   stm_tma_load_2d(dst, map, bar, x, y)   a box of the tensor map into shared memory; x = innermost coordinate
  *   stm_tma_store_2d(map, src, x, y); stm_tma_store_commit(); stm_tma_store_wait<N>()     before it: stm_fence_async()
- *   stm_registers_more<N>(), stm_registers_fewer<N>()   a warpgroup: N registers a thread from here on, a multiple of 8 from 24 to 256; the first
- *                                     waits until others of the block have let go of enough
+ *   stm_registers_more<N>(), stm_registers_fewer<N>()   a warpgroup: N registers a thread from here on, a multiple of 8 from 24
+ *                                     to 256; the first waits until others of the block have let go of enough
  *   stm_wgmma_fence(); stm_wgmma_m64k16<N>(d, a, b, accumulate, T()); stm_wgmma_commit(); stm_wgmma_wait<N>(); stm_wgmma_keep(d)
  *        a warpgroup: d[64][N] (+)= a[64][16] * b[N][16]^T, N = 8, 16, 32, 64, 128; operands in shared memory, K-major, as
  *        stm_wgmma_desc(p) describes them for rows of 128 bytes with the 128-byte swizzle (tiles aligned to 1024 bytes), and
- *        stm_wgmma_desc_64(p) for rows of 64 bytes with the 64-byte swizzle (512 bytes). The fence comes before the first product and
- *        again after each wait; operands that plain stores or cp.async wrote need stm_fence_async() by who wrote them, then a barrier.
- *        stm_wgmma_keep: the compiler, which knows nothing of the wait, computes nothing with d ahead of it.
+ *        stm_wgmma_desc_64(p) for rows of 64 bytes with the 64-byte swizzle (512 bytes). The fence comes before the first product
+ *        and again after each wait; operands that plain stores or cp.async wrote need stm_fence_async() by who wrote them, then a
+ *        barrier. stm_wgmma_keep: the compiler, which knows nothing of the wait, computes nothing with d ahead of it.
  *        Lane l of warp w holds d[e] = D[16 w + l/4 + 8 (e/2 % 2)][8 (e/4) + 2 (l % 4) + e % 2]; not to be read before the wait. */
 #ifndef STM_KERNELS_STM_SM90_H
 #define STM_KERNELS_STM_SM90_H
@@ -26,13 +26,15 @@
 /* Rows of 64 16-bit elements, groups of 8 rows 1024 bytes apart. The next 16 columns: + 2 (in units of 16 bytes). */
 static __device__ __forceinline__ uint64_t stm_wgmma_desc(const void *p)
 {
-    return static_cast<uint64_t>((stm_smem(p) & 0x3ffff) >> 4) | (1ull << 16) | (static_cast<uint64_t>(1024 >> 4) << 32) | (1ull << 62);
+    return static_cast<uint64_t>((stm_smem(p) & 0x3ffff) >> 4) | (1ull << 16) | (static_cast<uint64_t>(1024 >> 4) << 32) |
+           (1ull << 62);
 }
 
 /* Rows of 32 16-bit elements, groups of 8 rows 512 bytes apart. The next 16 columns: + 2. */
 static __device__ __forceinline__ uint64_t stm_wgmma_desc_64(const void *p)
 {
-    return static_cast<uint64_t>((stm_smem(p) & 0x3ffff) >> 4) | (1ull << 16) | (static_cast<uint64_t>(512 >> 4) << 32) | (2ull << 62);
+    return static_cast<uint64_t>((stm_smem(p) & 0x3ffff) >> 4) | (1ull << 16) | (static_cast<uint64_t>(512 >> 4) << 32) |
+           (2ull << 62);
 }
 
 #ifdef STM_SIM
@@ -56,8 +58,10 @@ __device__ __forceinline__ void stm_mbarrier_wait(uint64_t *bar, int parity)
 {
     for (uint32_t tries = 0; tries >> 28 == 0; tries++) {
         uint32_t done;
-        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}" : "=r"(done)
-                     : "r"(stm_smem(bar)), "r"(parity) : "memory");
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(done)
+                     : "r"(stm_smem(bar)), "r"(parity)
+                     : "memory");
         if (done) return;
     }
     __trap();
@@ -65,24 +69,40 @@ __device__ __forceinline__ void stm_mbarrier_wait(uint64_t *bar, int parity)
 
 __device__ __forceinline__ void stm_tma_load_2d(void *dst, const CUtensorMap *map, uint64_t *bar, int x, int y)
 {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
-                     stm_smem(dst)), "l"(map), "r"(stm_smem(bar)), "r"(x), "r"(y) : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
+            stm_smem(dst)),
+        "l"(map), "r"(stm_smem(bar)), "r"(x), "r"(y)
+        : "memory");
 }
 __device__ __forceinline__ void stm_fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 __device__ __forceinline__ void stm_tma_store_2d(const CUtensorMap *map, const void *src, int x, int y)
 {
-    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map), "r"(stm_smem(src)), "r"(x),
-                 "r"(y) : "memory");
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map), "r"(stm_smem(src)),
+                 "r"(x), "r"(y)
+                 : "memory");
 }
 __device__ __forceinline__ void stm_tma_store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void stm_tma_store_wait() { asm volatile("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory"); }
+template <int N> __device__ __forceinline__ void stm_tma_store_wait()
+{
+    asm volatile("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory");
+}
 
-template <int N> __device__ __forceinline__ void stm_registers_more() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
-template <int N> __device__ __forceinline__ void stm_registers_fewer() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> __device__ __forceinline__ void stm_registers_more()
+{
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N> __device__ __forceinline__ void stm_registers_fewer()
+{
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
 
 __device__ __forceinline__ void stm_wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void stm_wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void stm_wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+template <int N> __device__ __forceinline__ void stm_wgmma_wait()
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
 template <int N> __device__ __forceinline__ void stm_wgmma_keep(float (&d)[N])
 {
 #pragma unroll
@@ -104,7 +124,7 @@ template <int N> __device__ __forceinline__ void stm_wgmma_keep(float (&d)[N])
              "%60,%61,%62,%63"
 
 #define STM_WGMMA_FORMS_(T, TYPE)                                                                                                  \
-    template <int N> __device__ __forceinline__ void stm_wgmma_m64k16(float (&d)[N / 2], uint64_t a, uint64_t b, int accumulate, T) \
+    template <int N> __device__ __forceinline__ void stm_wgmma_m64k16(float(&d)[N / 2], uint64_t a, uint64_t b, int accumulate, T) \
     {                                                                                                                              \
         static_assert(N == 8 || N == 16 || N == 32 || N == 64 || N == 128, "N is one of 8, 16, 32, 64, 128");                      \
         if constexpr (N == 8) STM_WGMMA_(8, TYPE, STM_D4_, "%4", "%5", "%6", STM_F4_(0));                                          \

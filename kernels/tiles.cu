@@ -6,8 +6,12 @@
 #define COLUMNS STM_TILES_COLUMNS
 #define WIDTH STM_TILES_WIDTH
 
-/* Small integers: products of 96 of them have exact sums in any order. Rows and columns all differ, and so do the values within each. */
-static __device__ __forceinline__ int value_at(int which, int row, int i) { return (row * (which + 5) + i * 7 + row * i % 11) % 15 - 7; }
+/* Small integers: products of 96 of them have exact sums in any order. Rows and columns all differ, and so do the values within
+ * each. */
+static __device__ __forceinline__ int value_at(int which, int row, int i)
+{
+    return (row * (which + 5) + i * 7 + row * i % 11) % 15 - 7;
+}
 
 /* grid: a thread for each value of the columns, at least. */
 __global__ void stm_tiles_fill_kernel(stm_tiles_answer *a)
@@ -19,7 +23,8 @@ __global__ void stm_tiles_fill_kernel(stm_tiles_answer *a)
 }
 
 /* One block: every score that is not what it is to be is counted. Dynamic shared memory: plan.bytes. */
-__global__ void __launch_bounds__(STM_WG_THREADS, 1) stm_tiles_check_kernel(stm_tiles_answer *a, stm_wg_plan plan, const __grid_constant__ stm_wg_maps maps)
+__global__ void __launch_bounds__(STM_WG_THREADS, 1)
+    stm_tiles_check_kernel(stm_tiles_answer *a, stm_wg_plan plan, const __grid_constant__ stm_wg_maps maps)
 {
 #if STM_HAS_WGMMA
     STM_DYN_SHARED(unsigned char, memory);
@@ -29,7 +34,8 @@ __global__ void __launch_bounds__(STM_WG_THREADS, 1) stm_tiles_check_kernel(stm_
     int bad = 0, good = 0;
 
     if (b.group == plan.groups) { /* no barrier below */
-        stm_wg_load(plan, b, maps, 0, 0, tiles, [](int64_t column) { return column < COLUMNS ? static_cast<float>(column) : -1.0f; });
+        stm_wg_load(plan, b, maps, 0, 0, tiles,
+                    [](int64_t column) { return column < COLUMNS ? static_cast<float>(column) : -1.0f; });
         return;
     }
     stm_wg_ready(plan, b);
@@ -38,7 +44,8 @@ __global__ void __launch_bounds__(STM_WG_THREADS, 1) stm_tiles_check_kernel(stm_
         stm_wg_multiply(plan, &b, acc);
 #pragma unroll
         for (int e = 0; e < 64; e++) {
-            const int row = mine + 8 * (e / 2 % 2), within = stm_wg_column(e / 4) + e % 2, column = tile * STM_NEAREST_TILE + within;
+            const int row = mine + 8 * (e / 2 % 2), within = stm_wg_column(e / 4) + e % 2,
+                      column = tile * STM_NEAREST_TILE + within;
             const bool there = row < ROWS && column < COLUMNS;
             int want = 0; /* zeros come from outside */
             for (int i = 0; there && i < WIDTH; i++) want += value_at(0, row, i) * value_at(1, column, i);

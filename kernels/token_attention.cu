@@ -14,11 +14,11 @@
  * bf16 and f16 with tensor cores: head dims 32, 64, 128.
  *
  * A block has one tile of 64 rows and one head; a warp 16 of the rows, whose queries stay in registers as fragments, and so do the
- * running result, maximum and sum: nothing of a row is shared between warps. Keys and values come in blocks of KEYS rows through two
- * buffers in shared memory, the next block under way (cp.async) while this one is multiplied; rows past the document are zeros there, so that
- * poison next to a document is never read, and their scores are set to minus infinity. A row of a buffer is one 16-byte unit longer than D:
- * an odd number of units, so that the 8 rows of an ldmatrix lie in different banks. Scores become weights in the registers
- * where mma left them, which is where the second product wants them.
+ * running result, maximum and sum: nothing of a row is shared between warps. Keys and values come in blocks of KEYS rows through
+ * two buffers in shared memory, the next block under way (cp.async) while this one is multiplied; rows past the document are zeros
+ * there, so that poison next to a document is never read, and their scores are set to minus infinity. A row of a buffer is one
+ * 16-byte unit longer than D: an odd number of units, so that the 8 rows of an ldmatrix lie in different banks. Scores become
+ * weights in the registers where mma left them, which is where the second product wants them.
  *
  * Blocks of one tile are neighbours (heads first): together they read whole rows of q, k, v.
  * grid: x = tile * heads + head; shared memory: 4 * KEYS * (2 D + 16) bytes: 20, 36 and 34 KiB. KEYS is 32 for D = 128, which
@@ -163,10 +163,12 @@ __global__ void __launch_bounds__(BLOCK) stm_token_attention_mma_kernel(stm_toke
 /*
  * Any type and head dim, in f32: f32 itself, and shapes that the form above does not take.
  *
- * A block has one tile and one head, and takes its rows in passes of WARPS * R: a warp R rows at a time, a lane one key of each block of
- * 32. Queries lie in shared memory and are read four dims at once by all lanes alike; a key's row begins one word further in the banks than the one
- * before it, so 32 lanes read 32 keys without a conflict. The buffer that held keys then holds values, and a lane sums C columns.
- * C: columns a lane (dim <= 32 C). grid: x = tile * heads + head; shared memory 21, 33, 37 and 41 KiB for C = 1, 2, 4, 8.
+ * A block has one tile and one head, and takes its rows in passes of WARPS * R: a warp R rows at a time, a lane one key of each
+ * block of
+ * 32. Queries lie in shared memory and are read four dims at once by all lanes alike; a key's row begins one word further in the
+ * banks than the one before it, so 32 lanes read 32 keys without a conflict. The buffer that held keys then holds values, and a
+ * lane sums C columns. C: columns a lane (dim <= 32 C). grid: x = tile * heads + head; shared memory 21, 33, 37 and 41 KiB for C =
+ * 1, 2, 4, 8.
  */
 template <class T, int C, int R> __global__ void __launch_bounds__(BLOCK) stm_token_attention_any_kernel(stm_token_attention_args a)
 {

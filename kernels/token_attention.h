@@ -3,13 +3,13 @@
  *
  *     out[i][h] = sum over j of softmax_j(scale * q[i][h] . k[j][h]) v[j][h],   j over the rows of i's document
  *
- * The work is cut into tiles of at most STM_TOKEN_TILE rows of one document; a tile begins at a multiple of STM_TOKEN_TILE within its
- * document. stm_token_tiles lists them; tiles without rows may fill the list up. Keys are taken in blocks that begin at the document's
- * first row, with a running maximum and sum, so a row's bits depend on its document only.
+ * The work is cut into tiles of at most STM_TOKEN_TILE rows of one document; a tile begins at a multiple of STM_TOKEN_TILE within
+ * its document. stm_token_tiles lists them; tiles without rows may fill the list up. Keys are taken in blocks that begin at the
+ * document's first row, with a running maximum and sum, so a row's bits depend on its document only.
  *
  * f32: error of at most 2e-6 * (1 + the largest |scale * q . k|) * the largest |v|: a chain of dim products, an exponential, a
- * chain of as many sums as the document has rows. bf16 and f16: q, k and v are what they are, the weights of the sum are rounded, and so is
- * out: 2^-7 (bf16), 2^-10 (f16) times the largest |v|, and the error of f32.
+ * chain of as many sums as the document has rows. bf16 and f16: q, k and v are what they are, the weights of the sum are rounded,
+ * and so is out: 2^-7 (bf16), 2^-10 (f16) times the largest |v|, and the error of f32.
  */
 #ifndef STM_KERNELS_TOKEN_ATTENTION_H
 #define STM_KERNELS_TOKEN_ATTENTION_H
@@ -46,7 +46,8 @@ static inline int stm_token_attention_fits(const stm_token_attention_args *a)
            (a->n_tiles == 0 || (a->q != NULL && a->k != NULL && a->v != NULL && a->out != NULL && a->tiles != NULL));
 }
 
-/** The tiles of documents starts[d] .. starts[d + 1] - 1, at most (rows / STM_TOKEN_TILE + docs) of them; how many. @p out NULL: only count. */
+/** The tiles of documents starts[d] .. starts[d + 1] - 1, at most (rows / STM_TOKEN_TILE + docs) of them; how many. @p out NULL:
+ *  only count. */
 static inline int64_t stm_token_tiles(const int32_t *starts, int64_t docs, stm_token_tile *out)
 {
     int64_t n = 0;

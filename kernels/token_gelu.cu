@@ -8,8 +8,8 @@ template <bool Tanh> __device__ __forceinline__ float stm_gelu_of(float x)
     return 0.5f * x * (1.0f + erff(x * 0.70710678119f));
 }
 
-/* grid: x = tiles of blockDim.x vectors of V values, one a thread, laid over all rows: loads and stores of 16 bytes, coalesced; no shared
- * memory. It reads and writes each value once. */
+/* grid: x = tiles of blockDim.x vectors of V values, one a thread, laid over all rows: loads and stores of 16 bytes, coalesced; no
+ * shared memory. It reads and writes each value once. */
 template <class T, int V, bool Tanh> __global__ void __launch_bounds__(128) stm_token_gelu_kernel(stm_token_gelu_args a)
 {
     const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, vectors = a.cols / V;

@@ -2,9 +2,9 @@
 #include "kernels/token_ops.h"
 #include "kernels/values_cuda.h"
 
-/* A warp a row, 4 to a block: no barrier, no shared memory, and 384 to 1,024 columns are a few loads of 16 bytes a lane, all in flight at
- * once. Both rows are read once and kept in registers as f32 through mean, variance and result; so it moves the fewest bytes there
- * are: x, y and out once. Vectors of gain, shift and bias come from L1.
+/* A warp a row, 4 to a block: no barrier, no shared memory, and 384 to 1,024 columns are a few loads of 16 bytes a lane, all in
+ * flight at once. Both rows are read once and kept in registers as f32 through mean, variance and result; so it moves the fewest
+ * bytes there are: x, y and out once. Vectors of gain, shift and bias come from L1.
  * grid: x = tiles of 4 rows. N: vectors a lane holds at most; V: values of one. */
 template <class T, int V, int N> __global__ void __launch_bounds__(128) stm_token_norm_kernel(stm_token_norm_args a)
 {

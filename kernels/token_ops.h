@@ -1,13 +1,13 @@
 /*
- * Operations on the rows of tokens that go through an encoder on a device: one row a token, documents end to end, all of one type of value
- * (stm_real), arithmetic and sums in f32. What row_ops.h is for the host's fast encoder, this is for devices.
+ * Operations on the rows of tokens that go through an encoder on a device: one row a token, documents end to end, all of one type
+ * of value (stm_real), arithmetic and sums in f32. What row_ops.h is for the host's fast encoder, this is for devices.
  *
- * Common to all: matrices are row-major with a stride in values ("ld"); values past a row's columns are neither read nor written. Every
- * row is computed on its own and its sums in a fixed order, so its bits depend on nothing but its own values: not on the other rows or
- * their number. Rows 0 .. 2^40, columns 1 .. 2^20.
+ * Common to all: matrices are row-major with a stride in values ("ld"); values past a row's columns are neither read nor written.
+ * Every row is computed on its own and its sums in a fixed order, so its bits depend on nothing but its own values: not on the
+ * other rows or their number. Rows 0 .. 2^40, columns 1 .. 2^20.
  *
- * Tolerance of each: that of the arithmetic in f32, given beside it, and half a unit of the type in which it is stored (2^-24, 2^-9 for
- * bf16, 2^-12 for f16, times the value).
+ * Tolerance of each: that of the arithmetic in f32, given beside it, and half a unit of the type in which it is stored (2^-24, 2^-9
+ * for bf16, 2^-12 for f16, times the value).
  */
 #ifndef STM_KERNELS_TOKEN_OPS_H
 #define STM_KERNELS_TOKEN_OPS_H
@@ -21,9 +21,9 @@ MILL_BEGIN_DECLS
 
 /**
  * Layer norm of a sum: out[t] = norm(x[i] + y[j] + bias), norm(v) = (v - mean v) / sqrt(var v + eps) * gain + shift.
- * i = x_index[t], j = y_index[t], or t where there is no index. So it is both the embedding (words by id, positions by place) and the end of
- * each half layer (the stream, what a product made of it, the product's bias). out may be x where x has no index.
- * Error: 4e-6 * max(1, |gain|) + |mean| / deviation * 1e-6: two sums of dim terms, one division.
+ * i = x_index[t], j = y_index[t], or t where there is no index. So it is both the embedding (words by id, positions by place) and
+ * the end of each half layer (the stream, what a product made of it, the product's bias). out may be x where x has no index. Error:
+ * 4e-6 * max(1, |gain|) + |mean| / deviation * 1e-6: two sums of dim terms, one division.
  */
 typedef struct stm_token_norm_args {
     const void *x, *y;                /* [..][ldx], [..][ldy] */
@@ -46,8 +46,8 @@ typedef struct stm_token_gelu_args {
 } stm_token_gelu_args;
 
 /**
- * out[d] = mean of rows starts[d] .. starts[d + 1] - 1 of x (or their first row), divided by its length if asked (by at least 1e-12, so
- * zeros stay zeros). A document without rows gives zeros. Error: rows * 6e-8 * the mean of |x|.
+ * out[d] = mean of rows starts[d] .. starts[d + 1] - 1 of x (or their first row), divided by its length if asked (by at least
+ * 1e-12, so zeros stay zeros). A document without rows gives zeros. Error: rows * 6e-8 * the mean of |x|.
  */
 typedef struct stm_token_pool_args {
     const void *x;         /* [..][ld] */

@@ -4,9 +4,10 @@
 
 #define BLOCK 128
 
-/* A block a document, a thread for V neighbouring columns (4 bytes of them): loads are coalesced over the row, and eight rows are in
- * flight at once. A column's sum goes through the rows in their order; the squares of all columns are added by warps in one fixed order.
- * Sums stay in `out` until the length is known: each thread finds its own there. grid: x = document; shared memory: 16 bytes. */
+/* A block a document, a thread for V neighbouring columns (4 bytes of them): loads are coalesced over the row, and eight rows are
+ * in flight at once. A column's sum goes through the rows in their order; the squares of all columns are added by warps in one
+ * fixed order. Sums stay in `out` until the length is known: each thread finds its own there. grid: x = document; shared memory: 16
+ * bytes. */
 template <class T, int V> __global__ void __launch_bounds__(BLOCK) stm_token_pool_kernel(stm_token_pool_args a)
 {
     STM_SHARED(float, partial, [BLOCK / 32]);

@@ -3,7 +3,8 @@
 
 #include <cuda_bf16.h>
 
-/* grid: x = tiles of blockDim.x values; no shared memory. Loads and stores are coalesced; one division a value is hidden behind them. */
+/* grid: x = tiles of blockDim.x values; no shared memory. Loads and stores are coalesced; one division a value is hidden behind
+ * them. */
 __global__ void stm_unit_kernel(stm_unit_args a, int32_t width)
 {
     const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;

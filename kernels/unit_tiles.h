@@ -1,8 +1,9 @@
 /*
  * For .cu files: products of tiles of unit vectors, 128 x 128 scores at a time, which stay in registers.
  *
- * A block of 128 threads, 2 x 2 warps of 64 x 64 scores. Steps of 32 values come through three stages of shared memory (48 KiB, dynamic) by
- * cp.async; rows of 64 bytes, whose four pieces of 16 bytes are permuted by the row, so that ldmatrix meets no bank twice.
+ * A block of 128 threads, 2 x 2 warps of 64 x 64 scores. Steps of 32 values come through three stages of shared memory (48 KiB,
+ * dynamic) by cp.async; rows of 64 bytes, whose four pieces of 16 bytes are permuted by the row, so that ldmatrix meets no bank
+ * twice.
  *
  *   Tensor = true    mma.sync on bf16 with sums in f32; from compute capability 8.0 on
  *   Tensor = false   f32 arithmetic of plain threads, for older devices, and to compare with
@@ -114,8 +115,8 @@ template <bool Tensor> static __device__ __forceinline__ void stm_tile_multiply(
     }
 }
 
-/* All scores of one tile of the walk; tiles are asked for in order, t = 0, 1, ... The first call of a block comes after stm_tile_begin. Ends
- * without a barrier: what others write to shared memory between two tiles needs one of its own. */
+/* All scores of one tile of the walk; tiles are asked for in order, t = 0, 1, ... The first call of a block comes after
+ * stm_tile_begin. Ends without a barrier: what others write to shared memory between two tiles needs one of its own. */
 template <bool Tensor> static __device__ __forceinline__ void stm_tile_begin(const stm_tile_walk &w, uint16_t *stages)
 {
     stm_tile_load<Tensor>(w, stages, 0);
@@ -136,7 +137,8 @@ static __device__ __forceinline__ void stm_tile_next(const stm_tile_walk &w, uin
     }
 }
 
-/* The exact score of two rows by the 16 lanes of a half warp, each with its half's rows; all 32 lanes call it. In lane 0 of each half. */
+/* The exact score of two rows by the 16 lanes of a half warp, each with its half's rows; all 32 lanes call it. In lane 0 of each
+ * half. */
 static __device__ __forceinline__ float stm_exact_score(int metric, const float *a, const float *b, int32_t dim, double length_a,
                                                         double length_b)
 {
@@ -148,8 +150,8 @@ static __device__ __forceinline__ float stm_exact_score(int metric, const float 
     return length_a > 0.0 && length_b > 0.0 ? static_cast<float>(s / (length_a * length_b)) : 0.0f;
 }
 
-/* Screen score that any row with an exact score >= threshold reaches, for a query of that length. -INFINITY: any may; the rounding of the exact
- * score is then not small against the scale, or there is no threshold. As stm_screen_floor. */
+/* Screen score that any row with an exact score >= threshold reaches, for a query of that length. -INFINITY: any may; the rounding
+ * of the exact score is then not small against the scale, or there is no threshold. As stm_screen_floor. */
 static __device__ __forceinline__ bool stm_scale_sound(int metric, double length, double longest)
 {
     return metric == 0 || (length * longest >= 0x1p-100 && length * longest <= 0x1p+126);

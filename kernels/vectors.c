@@ -110,7 +110,8 @@ static mill_status hash_rows(void *user, int32_t worker, mill_error *err)
         const int64_t last = first + NORM_ROWS < v->n_valid ? first + NORM_ROWS : v->n_valid;
         if (first >= v->n_valid) return MILL_OK;
         for (int64_t i = first; i < last; i++)
-            h->hash[i] = v->hash != NULL ? v->hash[v->valid[i]] : stm_hash64(v->rows[v->valid[i]], (size_t)v->dim * sizeof(float), 0);
+            h->hash[i] =
+                v->hash != NULL ? v->hash[v->valid[i]] : stm_hash64(v->rows[v->valid[i]], (size_t)v->dim * sizeof(float), 0);
     }
 }
 

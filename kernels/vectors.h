@@ -20,8 +20,9 @@ typedef struct stm_vectors {
     double longest; /* 0 when there is none */
 } stm_vectors;
 
-/** Measure @p n vectors, whose pointers are borrowed. On failure too stm_vectors_fini is to follow. Threads: owner; uses @p threads. The same as
- *  stm_vectors_begin and stm_vectors_measure; between the two whoever knows lengths (and, where they are @p hashed, hashes) otherwise writes them. */
+/** Measure @p n vectors, whose pointers are borrowed. On failure too stm_vectors_fini is to follow. Threads: owner; uses
+ *  @p threads. The same as stm_vectors_begin and stm_vectors_measure; between the two whoever knows lengths (and, where they are
+ *  @p hashed, hashes) otherwise writes them. */
 mill_status stm_vectors_init(stm_vectors *v, const float *const *rows, int64_t n, int64_t dim, int32_t threads, mill_error *err);
 mill_status stm_vectors_begin(stm_vectors *v, const float *const *rows, int64_t n, int64_t dim, bool hashed, mill_error *err);
 void stm_vectors_measure(stm_vectors *v, int32_t threads);

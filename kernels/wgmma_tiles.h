@@ -1,21 +1,23 @@
 /*
- * For .cu files: products of tiles of unit vectors as in unit_tiles.h, by Hopper's warpgroup products. Compute capability 9.0 alone.
+ * For .cu files: products of tiles of unit vectors as in unit_tiles.h, by Hopper's warpgroup products. Compute capability 9.0
+ * alone.
  *
- * A block has one to four warpgroups that multiply, each 64 rows by tiles of 128 columns, whose scores stay in its registers, and behind them
- * one that loads, of which a single warp works. It leaves most of its registers to the others. Steps of 32 values (rows of 64 bytes, 64-byte swizzle) come by TMA through a ring of stages:
+ * A block has one to four warpgroups that multiply, each 64 rows by tiles of 128 columns, whose scores stay in its registers, and
+ * behind them one that loads, of which a single warp works. It leaves most of its registers to the others. Steps of 32 values (rows
+ * of 64 bytes, 64-byte swizzle) come by TMA through a ring of stages:
  *
  *   full[s]    one arrival, and the bytes of the stage    the loader announces, TMA completes, warpgroups wait
  *   empty[s]   one arrival of each warp that multiplies   its products of the stage are done; the loader waits
  *
- * Where all steps of the block's rows fit beside four stages of columns (256 rows: to 384 values), they are loaded once and stay for the whole
- * walk; otherwise each stage brings its rows, too. For 256 rows of 384 values a tile of columns then costs 96 KiB of loads for 12.6 million
- * products: 16 bytes a cycle at the full rate of the tensor cores, which L2 gives every processor.
+ * Where all steps of the block's rows fit beside four stages of columns (256 rows: to 384 values), they are loaded once and stay
+ * for the whole walk; otherwise each stage brings its rows, too. For 256 rows of 384 values a tile of columns then costs 96 KiB of
+ * loads for 12.6 million products: 16 bytes a cycle at the full rate of the tensor cores, which L2 gives every processor.
  *
- * What the columns' scores are multiplied with (stm_screen_weight) is written by the loader once a tile. It may run ahead of a warpgroup that
- * still looks at its scores by 1 + (stages - 1) / steps tiles, so there is one array more than that.
+ * What the columns' scores are multiplied with (stm_screen_weight) is written by the loader once a tile. It may run ahead of a
+ * warpgroup that still looks at its scores by 1 + (stages - 1) / steps tiles, so there is one array more than that.
  *
- * Thread l of warp w of warpgroup g holds acc[e] = score of row 64 g + 16 w + l / 4 + 8 (e / 2 % 2), column 8 (e / 4) + 2 (l % 4) + e % 2: all scores of
- * a row are in one warp, in the four lanes of a quad.
+ * Thread l of warp w of warpgroup g holds acc[e] = score of row 64 g + 16 w + l / 4 + 8 (e / 2 % 2), column 8 (e / 4) + 2 (l % 4) +
+ * e % 2: all scores of a row are in one warp, in the four lanes of a quad.
  */
 #ifndef STM_KERNELS_WGMMA_TILES_H
 #define STM_KERNELS_WGMMA_TILES_H
@@ -38,14 +40,16 @@
 #define STM_WG_REGISTERS_LOADER 64 /* 4 x 104 + 64 <= 5 x 96 */
 #define STM_WG_COLUMN_BYTES (STM_NEAREST_TILE * STM_WG_STEP * 2) /* of a stage */
 #define STM_WG_STAGES 8
-#define STM_WG_SHARED (227 * 1024) /* what each kernel may ask for: the same for all launches, since they may come from several threads */
+#define STM_WG_SHARED \
+    (227 * 1024)        /* what each kernel may ask for: the same for all launches, since they may come from several threads */
 #define STM_WG_OWN 1088 /* bytes of it that are the kernel's, behind the rest */
 
 /* How a launch is laid out; the same for all blocks. */
 struct stm_wg_plan {
     int32_t groups, steps, stages, weights, resident;
     uint32_t row_bytes, stage_bytes;                         /* of a step of the block's rows; of a stage */
-    uint32_t stages_at, weights_at, full_at, empty_at, here_at, own_at; /* places in dynamic shared memory, whose first bytes are the rows that stay */
+    /* places in dynamic shared memory, whose first bytes are the rows that stay */
+    uint32_t stages_at, weights_at, full_at, empty_at, here_at, own_at;
     uint32_t bytes;                                          /* of it */
 };
 
@@ -80,16 +84,18 @@ static inline stm_wg_plan stm_wg_plan_of(int64_t n_rows, int32_t width, int32_t 
 static inline int64_t stm_wg_rows(const stm_wg_plan &p) { return static_cast<int64_t>(p.groups) * STM_WG_ROWS; }
 static inline unsigned stm_wg_threads(const stm_wg_plan &p) { return static_cast<unsigned>(p.groups) * 128 + 128; }
 
-/* The two matrices as TMA sees them: boxes of a step of the block's rows, and of a step of a tile of columns. Zeros where there is no row or value. */
+/* The two matrices as TMA sees them: boxes of a step of the block's rows, and of a step of a tile of columns. Zeros where there is
+ * no row or value. */
 struct stm_wg_maps {
     CUtensorMap rows, columns;
 };
 
-static inline cudaError_t stm_wg_maps_of(const stm_wg_plan &p, const uint16_t *rows, int64_t n_rows, const uint16_t *columns, int64_t n_columns,
-                                         stm_wg_maps *out)
+static inline cudaError_t stm_wg_maps_of(const stm_wg_plan &p, const uint16_t *rows, int64_t n_rows, const uint16_t *columns,
+                                         int64_t n_columns, stm_wg_maps *out)
 {
-    using Encode = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
-                                const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+    using Encode = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
+                                const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                                CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
     void *found = nullptr; /* a function of the driver, which nothing here is linked with */
     cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
     const cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result);
@@ -122,14 +128,15 @@ static inline mill_status stm_wg_supported()
 }
 
 /* What a launch of @p kernel needs first: its shared memory, and the maps of both operands. */
-static inline mill_status stm_wg_prepare(const void *kernel, const stm_wg_plan &p, const uint16_t *rows, int64_t n_rows, const uint16_t *columns,
-                                         int64_t n_columns, stm_wg_maps *out)
+static inline mill_status stm_wg_prepare(const void *kernel, const stm_wg_plan &p, const uint16_t *rows, int64_t n_rows,
+                                         const uint16_t *columns, int64_t n_columns, stm_wg_maps *out)
 {
-    const mill_status st = stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, STM_WG_SHARED)),
-                                          "asking for shared memory", __FILE__, __LINE__, nullptr);
+    const mill_status st =
+        stm_cuda_check(STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, STM_WG_SHARED)),
+                       "asking for shared memory", __FILE__, __LINE__, nullptr);
     if (st != MILL_OK) return st;
-    return stm_cuda_check(STM_CUDA(stm_wg_maps_of(p, rows, n_rows, columns, n_columns, out)), "describing vectors to the device", __FILE__,
-                          __LINE__, nullptr);
+    return stm_cuda_check(STM_CUDA(stm_wg_maps_of(p, rows, n_rows, columns, n_columns, out)), "describing vectors to the device",
+                          __FILE__, __LINE__, nullptr);
 }
 
 #if STM_HAS_WGMMA
@@ -163,7 +170,8 @@ static __device__ __forceinline__ stm_wg_block stm_wg_begin(const stm_wg_plan &p
 {
     stm_wg_block b;
     b.memory = memory;
-    b.group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0); /* the same in the warp, as the compiler sees, too */
+    /* the same in the warp, as the compiler sees, too */
+    b.group = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0);
     b.next = 0;
     if (threadIdx.x == 0) {
         for (int32_t s = 0; s < p.stages; s++) {
@@ -190,8 +198,8 @@ static __device__ __forceinline__ void stm_wg_let_go(const stm_wg_plan &p, const
 
 /* The warpgroup that loads: columns of tiles first .. last - 1, the rows from `row` on, and weight(column) for each. */
 template <class Weight>
-static __device__ __forceinline__ void stm_wg_load(const stm_wg_plan &p, stm_wg_block b, const stm_wg_maps &maps, int64_t row, int64_t first, int64_t last,
-                                                   Weight weight)
+static __device__ __forceinline__ void stm_wg_load(const stm_wg_plan &p, stm_wg_block b, const stm_wg_maps &maps, int64_t row,
+                                                   int64_t first, int64_t last, Weight weight)
 {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     int32_t turn = 0;

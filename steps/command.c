@@ -1,8 +1,8 @@
 /*
  * command: any executable as a step. It gets one JSON object per row and line on its standard input and answers with one per
  * row, in order. What it writes to standard error goes to the log. When it dies, answers too much or not in time, the batch
- * fails with how it ended and the end of its standard error; the next batch gets a new process. One that was sent away by a signal has
- * done nothing wrong, nor have its rows: a scheduler that stops a job tells all its processes. They get another process once.
+ * fails with how it ended and the end of its standard error; the next batch gets a new process. One that was sent away by a signal
+ * has done nothing wrong, nor have its rows: a scheduler that stops a job tells all its processes. They get another process once.
  *
  * command_rows: the same with any number of answers per row, none too. Rows are numbered, answers name the row they come from,
  * and as nothing else tells that there are no more, each batch has a process of its own, which ends with its input.
@@ -110,7 +110,8 @@ static mill_status send_column(settings *s, mill_io *io, const char *name, mill_
 static mill_status configure_either(mill_step *step, const mill_config *c, mill_io *io, bool many, mill_error *err)
 {
     settings *s = calloc(1, sizeof *s);
-    const size_t n_argv = mill_config_count(c, "argv"), n_send = mill_config_count(c, "send"), n_columns = mill_config_count(c, "columns");
+    const size_t n_argv = mill_config_count(c, "argv"), n_send = mill_config_count(c, "send"),
+                 n_columns = mill_config_count(c, "columns");
     const size_t n_names = n_send > 0 ? n_send : mill_io_column_count(io, 0);
     mill_status st;
 
@@ -141,7 +142,8 @@ static mill_status configure_either(mill_step *step, const mill_config *c, mill_
         char entry[32];
         snprintf(entry, sizeof entry, "columns[%zu]", i);
         if (!stm_jsonl_can_read(f.type))
-            return mill_config_fail(c, entry, err, MILL_ERR_UNSUPPORTED, "column %s: binary values cannot stand in JSON; use utf8", f.name);
+            return mill_config_fail(c, entry, err, MILL_ERR_UNSUPPORTED, "column %s: binary values cannot stand in JSON; use utf8",
+                                    f.name);
         s->fields[s->n_fields++] = f;
         if ((st = mill_io_add(io, f.name, f.type, NULL, err)) != MILL_OK) return st;
         if (s->row_key != NULL && strcmp(s->row_key, f.name) == 0)
@@ -190,7 +192,8 @@ static void unload(mill_replica *r)
 
     if (me == NULL) return;
     if (me->child != NULL && stm_child_has_more(me->child))
-        mill_replica_log(r, MILL_ERROR, "the command wrote more lines than there were rows: answers may stand in wrong rows; row_key finds that");
+        mill_replica_log(r, MILL_ERROR,
+                         "the command wrote more lines than there were rows: answers may stand in wrong rows; row_key finds that");
     stm_child_destroy(&me->child, mill_replica_cancelled(r) ? 0.0 : GRACE_S);
     stm_jsonl_destroy(&me->parser);
     mill_json_writer_destroy(&me->writer);
@@ -296,7 +299,8 @@ static mill_status on_line(void *user, const char *text, size_t bytes, bool *don
     if (st == MILL_ERR_DATA && f.column[0] == 0) { /* no JSON: it is out of step with us */
         int show = (int)(bytes < 80 ? bytes : 80);
         while (show > 0 && (size_t)show < bytes && ((unsigned char)text[show] & 0xc0) == 0x80) show--;
-        return mill_fail(err, MILL_ERR_STEP, "answer %lld is not a row (%s): %.*s", (long long)me->answered + 1, f.cause, show, text);
+        return mill_fail(err, MILL_ERR_STEP, "answer %lld is not a row (%s): %.*s", (long long)me->answered + 1, f.cause, show,
+                         text);
     }
     if (st == MILL_ERR_DATA) {
         mill_error e = {0};
@@ -321,8 +325,10 @@ static void on_quiet(void *user)
     const state *me = user;
     const settings *s = mill_step_state(mill_replica_step(me->replica));
 
-    mill_replica_log(me->replica, MILL_WARN, "%s was given %lld rows, has answered %lld and waits for more input; if it has answered them, " STM_CHILD_FLUSH, s->argv[0],
-                     (long long)me->rows, (long long)me->answered);
+    mill_replica_log(
+        me->replica, MILL_WARN,
+        "%s was given %lld rows, has answered %lld and waits for more input; if it has answered them, " STM_CHILD_FLUSH, s->argv[0],
+        (long long)me->rows, (long long)me->answered);
 }
 
 static bool on_cancelled(void *user)
@@ -361,8 +367,8 @@ static mill_status check_numbers(mill_replica *r, const settings *s, state *me, 
         if (!null && ((const int64_t *)v.data)[at] == i) continue;
         stm_child_kill(me->child);
         if (null) return mill_fail(err, MILL_ERR_STEP, "answer %lld lacks the key %s", (long long)i + 1, s->row_key);
-        return mill_fail(err, MILL_ERR_STEP, "answer %lld is for row %lld, not %lld", (long long)i + 1, (long long)((const int64_t *)v.data)[at],
-                         (long long)i);
+        return mill_fail(err, MILL_ERR_STEP, "answer %lld is for row %lld, not %lld", (long long)i + 1,
+                         (long long)((const int64_t *)v.data)[at], (long long)i);
     }
     return without_numbers(r, s, batch, err);
 }
@@ -439,19 +445,38 @@ static mill_status process_rows(mill_replica *r, mill_batch *const *in, size_t n
 }
 
 static const mill_param params[] = {
-    {.name = "argv", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_PROGRAM, .text = "the program, looked up in PATH, and its arguments; no shell"},
+    {.name = "argv",
+     .type = MILL_PARAM_STRINGS,
+     .flags = MILL_PARAM_PROGRAM,
+     .text = "the program, looked up in PATH, and its arguments; no shell"},
     {.name = "send", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns it gets; without it, all"},
-    {.name = "columns", .type = MILL_PARAM_COLUMNS, .flags = MILL_PARAM_OPTIONAL,
+    {.name = "columns",
+     .type = MILL_PARAM_COLUMNS,
+     .flags = MILL_PARAM_OPTIONAL,
      .text = "name: type of the keys taken from its answers; without it, answers are only counted"},
-    {.name = "row_key", .type = MILL_PARAM_STRING, .flags = MILL_PARAM_OPTIONAL,
+    {.name = "row_key",
+     .type = MILL_PARAM_STRING,
+     .flags = MILL_PARAM_OPTIONAL,
      .text = "key that numbers the rows sent and has to come back: finds answers that are out of step"},
-    {.name = "process", .type = MILL_PARAM_ENUM, .default_value = "keep", .choices = "keep|per_batch",
-     .text = "one process for many batches, which has to flush its output after each row (python3 -u, stdbuf -oL), or one per batch, whose input ends with it"},
-    {.name = "deadline", .type = MILL_PARAM_DURATION, .default_value = "none", .flags = MILL_PARAM_NO_RESULT,
+    {.name = "process",
+     .type = MILL_PARAM_ENUM,
+     .default_value = "keep",
+     .choices = "keep|per_batch",
+     .text = "one process for many batches, which has to flush its output after each row (python3 -u, stdbuf -oL), or one per "
+             "batch, whose input ends with it"},
+    {.name = "deadline",
+     .type = MILL_PARAM_DURATION,
+     .default_value = "none",
+     .flags = MILL_PARAM_NO_RESULT,
      .text = "time for a batch; after it the process is killed and the batch fails"},
     {.name = "cwd", .type = MILL_PARAM_PATH, .flags = MILL_PARAM_OPTIONAL, .text = "folder it runs in"},
     {.name = "env", .type = MILL_PARAM_MAP, .flags = MILL_PARAM_OPTIONAL, .text = "name: value, added to the environment"},
-    {.name = "max_line_bytes", .type = MILL_PARAM_BYTES, .default_value = "64MiB", .min = 16, .max = 1u << 30, .flags = MILL_PARAM_NO_RESULT,
+    {.name = "max_line_bytes",
+     .type = MILL_PARAM_BYTES,
+     .default_value = "64MiB",
+     .min = 16,
+     .max = 1u << 30,
+     .flags = MILL_PARAM_NO_RESULT,
      .text = "longest answer"},
 };
 
@@ -472,7 +497,8 @@ const mill_step_type stm_step_command = {
 };
 
 static const mill_param params_rows[] = {
-    {.name = "argv", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_PROGRAM, .text = "the program, looked up in PATH, and its arguments; no shell"},
+    {.name = "argv", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_PROGRAM,
+     .text = "the program, looked up in PATH, and its arguments; no shell"},
     {.name = "send", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns it gets; without it, all"},
     {.name = "columns",
      .type = MILL_PARAM_COLUMNS,

@@ -298,7 +298,8 @@ static const mill_param params[] = {
     {"threshold", MILL_PARAM_FLOAT, 0, "0.92", -1, 1, NULL,
      "from which on two rows belong together: the cosine of their vectors, or the share of equal numbers of their signatures"},
     {"output", MILL_PARAM_ENUM, 0, "groups", 0, 0, "groups|rows",
-     "groups: one row per group of two or more, with group, size, and lists of rows (numbers from 0), scores (to the first member) and columns; "
+     "groups: one row per group of two or more, with group, size, and lists of rows (numbers from 0), scores (to the first member) "
+     "and columns; "
      "rows: every row, with group (null: in none) and keep (the first of its group, or in none)"},
     {"columns", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, NULL, 0, 0, NULL,
      "groups: columns to list for the members of a group; default: all that are not nested"},

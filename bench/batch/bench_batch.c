@@ -104,8 +104,11 @@ static double measure(const char *name, void (*run)(world *), world *w, const ch
         ns[k] = (double)(cpu_ns() - t) / (double)n;
     }
     qsort(ns, RUNS, sizeof ns[0], by_value);
-    printf("{\"name\": \"%s\", \"value\": %.2f, \"unit\": \"ns\", \"spread\": [%.2f, %.2f]", name, ns[RUNS / 2], ns[0], ns[RUNS - 1]);
-    if (beside != NULL) printf(", \"denominator\": \"%s\", \"denominator_value\": %.2f, \"ratio\": %.3f", beside, beside_ns, ns[RUNS / 2] / beside_ns);
+    printf("{\"name\": \"%s\", \"value\": %.2f, \"unit\": \"ns\", \"spread\": [%.2f, %.2f]", name, ns[RUNS / 2], ns[0],
+           ns[RUNS - 1]);
+    if (beside != NULL)
+        printf(", \"denominator\": \"%s\", \"denominator_value\": %.2f, \"ratio\": %.3f", beside, beside_ns,
+               ns[RUNS / 2] / beside_ns);
     printf("}\n");
     return ns[RUNS / 2];
 }

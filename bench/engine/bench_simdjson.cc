@@ -25,7 +25,8 @@ static bool load(const char *path, char *text, size_t bytes)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     size_t at = 0;
-    for (ssize_t n = 1; fd >= 0 && at < bytes && n > 0; at += n > 0 ? static_cast<size_t>(n) : 0) n = read(fd, text + at, std::min(bytes - at, size_t{1} << 18));
+    for (ssize_t n = 1; fd >= 0 && at < bytes && n > 0; at += n > 0 ? static_cast<size_t>(n) : 0)
+        n = read(fd, text + at, std::min(bytes - at, size_t{1} << 18));
     if (fd >= 0) close(fd);
     return at == bytes;
 }
@@ -34,7 +35,8 @@ static bool store(const char *path, const char *text, size_t bytes)
 {
     const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     size_t at = 0;
-    for (ssize_t n = 1; fd >= 0 && at < bytes && n > 0; at += n > 0 ? static_cast<size_t>(n) : 0) n = write(fd, text + at, std::min(bytes - at, size_t{1} << 18));
+    for (ssize_t n = 1; fd >= 0 && at < bytes && n > 0; at += n > 0 ? static_cast<size_t>(n) : 0)
+        n = write(fd, text + at, std::min(bytes - at, size_t{1} << 18));
     if (fd >= 0) close(fd);
     unlink(path);
     return at == bytes;
@@ -47,7 +49,8 @@ static bool parse(simdjson::dom::parser &parser, const char *p, const char *end,
         if (stop == nullptr) stop = end;
         simdjson::dom::element row;
         simdjson::dom::object o;
-        if (parser.parse(p, static_cast<size_t>(stop - p), false).get(row) != simdjson::SUCCESS) return false; /* padding: what follows, or the text's own */
+        /* padding: what follows, or the text's own */
+        if (parser.parse(p, static_cast<size_t>(stop - p), false).get(row) != simdjson::SUCCESS) return false;
         if (row.get(o) != simdjson::SUCCESS) return false;
         for (auto field : o) check += field.key.size();
         p = stop + 1;

@@ -1,7 +1,7 @@
 /*
  * Steps that measure the engine, through the public plugin interface. What they see is written as one line of JSON to the
- * file BENCH_REPORT when the sink's output is complete. Into BENCH_FIRST go the batch that bench_source makes first in this process, and when (ns, of the
- * monotonic clock) bench_work has its first one.
+ * file BENCH_REPORT when the sink's output is complete. Into BENCH_FIRST go the batch that bench_source makes first in this
+ * process, and when (ns, of the monotonic clock) bench_work has its first one.
  *
  *   bench_source  batches of one int64 column whose first value is the batch's number; timed: notes when it made a batch, for the
  *                 latency of a pipeline whose credit lets one batch in at a time
@@ -51,7 +51,8 @@ static void note_first(_Atomic bool *noted, const char *who, int64_t number)
     const char *path;
     FILE *f;
 
-    if (atomic_load_explicit(noted, memory_order_relaxed) || atomic_exchange(noted, true)) return; /* per batch, no more than the first look */
+    /* per batch, no more than the first look */
+    if (atomic_load_explicit(noted, memory_order_relaxed) || atomic_exchange(noted, true)) return;
     if ((path = getenv("BENCH_FIRST")) == NULL || (f = fopen(path, "a")) == NULL) return;
     fprintf(f, "%s %lld %lld\n", who, (long long)number, (long long)now_ns());
     fclose(f);
@@ -134,7 +135,8 @@ static void cursor_set(mill_cursor *c, int64_t v)
     memcpy(c->bytes, &v, sizeof v);
 }
 
-static mill_status source_generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err)
+static mill_status source_generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out,
+                                   mill_error *err)
 {
     const source *s = mill_step_state(mill_replica_step(r));
     const int64_t number = cursor_get(cursor), made = atomic_load_explicit(&all.rows_made, memory_order_relaxed);
@@ -158,7 +160,8 @@ static mill_status source_generate(mill_replica *r, int64_t max_rows, mill_curso
     return MILL_OK;
 }
 
-static mill_status idle_generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err)
+static mill_status idle_generate(mill_replica *r, int64_t max_rows, mill_cursor *cursor, bool *last, mill_emit *out,
+                                 mill_error *err)
 {
     const source *s = mill_step_state(mill_replica_step(r));
     const struct timespec t = {s->sleep_ns / 1000000000, s->sleep_ns % 1000000000};
@@ -178,7 +181,8 @@ static mill_status idle_generate(mill_replica *r, int64_t max_rows, mill_cursor 
 
 static const mill_param source_params[] = {
     {"batches", MILL_PARAM_INT, 0, "1", 1, 1e12, NULL, "how many"},
-    {"timed", MILL_PARAM_BOOL, 0, "false", 0, 0, NULL, "take the time from a batch's making to the sink; one batch under way at a time"},
+    {"timed", MILL_PARAM_BOOL, 0, "false", 0, 0, NULL,
+     "take the time from a batch's making to the sink; one batch under way at a time"},
     {"sleep", MILL_PARAM_DURATION, 0, "3s", 0, 1000, NULL, "how long bench_idle waits"},
 };
 
@@ -225,7 +229,8 @@ static mill_status snooze(mill_replica *r, mill_batch *const *in, size_t n_in, m
     nanosleep(&t, NULL);
     atomic_fetch_add(&all.sleeps, 1);
     now = now_ns();
-    for (int64_t seen = atomic_load(&all.last_sleep_ns); now > seen && !atomic_compare_exchange_weak(&all.last_sleep_ns, &seen, now);) {
+    for (int64_t seen = atomic_load(&all.last_sleep_ns);
+         now > seen && !atomic_compare_exchange_weak(&all.last_sleep_ns, &seen, now);) {
     }
     return mill_emit_pass(out, err);
 }
@@ -242,7 +247,8 @@ static mill_status sink_write(mill_replica *r, const mill_batch *in, mill_error 
     (void)r, (void)err;
     if (all.timed && all.taken < all.batches) all.times[all.taken] = now_ns() - all.made_ns;
     all.taken++;
-    atomic_store_explicit(&all.rows_taken, atomic_load_explicit(&all.rows_taken, memory_order_relaxed) + mill_batch_rows(in), memory_order_release);
+    atomic_store_explicit(&all.rows_taken, atomic_load_explicit(&all.rows_taken, memory_order_relaxed) + mill_batch_rows(in),
+                          memory_order_release);
     return MILL_OK;
 }
 
@@ -269,11 +275,13 @@ static mill_status sink_finalize(mill_replica *r, mill_error *err)
     getrusage(RUSAGE_SELF, &end);
     if (path == NULL) return MILL_OK;
     if (atomic_load(&all.rows_taken) != atomic_load(&all.rows_made))
-        return mill_fail(err, MILL_ERR_INVALID, "only %lld of %lld rows came", (long long)atomic_load(&all.rows_taken), (long long)atomic_load(&all.rows_made));
+        return mill_fail(err, MILL_ERR_INVALID, "only %lld of %lld rows came", (long long)atomic_load(&all.rows_taken),
+                         (long long)atomic_load(&all.rows_made));
     if ((f = fopen(path, "w")) == NULL) return mill_fail(err, MILL_ERR_IO, "cannot write %s", path);
     if (all.timed) qsort(all.times + skip, (size_t)n, sizeof *all.times, by_size);
     fprintf(f,
-            "{\"batches\": %lld, \"rows\": %lld, \"window_ns\": %lld, \"batch_ns\": %.2f, \"cpu_ns\": %.2f, \"switches\": %.6f, \"mallocs\": %.6f, "
+            "{\"batches\": %lld, \"rows\": %lld, \"window_ns\": %lld, \"batch_ns\": %.2f, \"cpu_ns\": %.2f, \"switches\": %.6f, "
+            "\"mallocs\": %.6f, "
             "\"p50_ns\": %lld, \"p99_ns\": %lld, \"most_rows\": %lld, \"sleeps\": %lld, \"sleep_wall_ns\": %lld}\n",
             (long long)all.taken, (long long)atomic_load(&all.rows_taken), (long long)(end_ns - all.mark_ns),
             (double)(end_ns - all.mark_ns) / (double)n, (cpu_ns(&end) - cpu_ns(&all.mark)) / (double)n,
@@ -292,30 +300,40 @@ static mill_status sink_open(mill_replica *r, const mill_cursor *cursor, mill_er
 
 /* ---- types ---- */
 
-#define TYPE(kind_, flags_, name_, text_) \
-    .struct_size = sizeof(mill_step_type), .abi = MILL_ABI_1, .kind = kind_, .flags = flags_, .name = name_, .summary = text_, .version = "1"
+#define TYPE(kind_, flags_, name_, text_)                                                                                      \
+    .struct_size = sizeof(mill_step_type), .abi = MILL_ABI_1, .kind = kind_, .flags = flags_, .name = name_, .summary = text_, \
+    .version = "1"
 #define PARAMS(p) .params = p, .n_params = sizeof p / sizeof p[0]
 
 static const mill_step_type source_type = {
-    TYPE(MILL_GENERATOR, 0, "bench_source", "numbered batches"), PARAMS(source_params), .configure = source_configure, .load = source_load,
+    TYPE(MILL_GENERATOR, 0, "bench_source", "numbered batches"), PARAMS(source_params), .configure = source_configure,
+    .load = source_load,
     .unload = source_unload, .generate = source_generate,
 };
 static const mill_step_type idle_type = {
-    TYPE(MILL_GENERATOR, MILL_BLOCKS, "bench_idle", "one row, a wait, one row"), PARAMS(source_params), .configure = source_configure,
+    TYPE(MILL_GENERATOR, MILL_BLOCKS, "bench_idle", "one row, a wait, one row"), PARAMS(source_params),
+    .configure = source_configure,
     .load = source_load, .unload = source_unload, .generate = idle_generate,
 };
 static const mill_step_type work_type = {
-    TYPE(MILL_STEP, MILL_PER_ROW, "bench_work", "a fixed amount of work per batch"), PARAMS(work_params), .configure = worker_configure, .process = work,
+    TYPE(MILL_STEP, MILL_PER_ROW, "bench_work", "a fixed amount of work per batch"), PARAMS(work_params),
+    .configure = worker_configure, .process = work,
 };
 static const mill_step_type sleep_type = {
-    TYPE(MILL_STEP, MILL_PER_ROW | MILL_BLOCKS, "bench_sleep", "sleeps"), PARAMS(work_params), .configure = worker_configure, .process = snooze,
+    TYPE(MILL_STEP, MILL_PER_ROW | MILL_BLOCKS, "bench_sleep", "sleeps"), PARAMS(work_params), .configure = worker_configure,
+    .process = snooze,
 };
 static const mill_step_type sink_type = {
     TYPE(MILL_SINK, 0, "bench_sink", "takes and measures"), .open = sink_open, .write = sink_write, .finalize = sink_finalize,
 };
 static const mill_step_type *const types[] = {&source_type, &idle_type, &work_type, &sleep_type, &sink_type};
 static const mill_plugin plugin = {
-    .struct_size = sizeof(mill_plugin), .abi = MILL_ABI_1, .name = "bench", .version = "1", .types = types, .n_types = sizeof types / sizeof types[0],
+    .struct_size = sizeof(mill_plugin),
+    .abi = MILL_ABI_1,
+    .name = "bench",
+    .version = "1",
+    .types = types,
+    .n_types = sizeof types / sizeof types[0],
 };
 
 MILL_PLUGIN_EXPORT const mill_plugin *mill_plugin_v1(void);

@@ -1,4 +1,5 @@
-/* Prints the two limits that the figures stand beside: steps of work per microsecond, and the cost of a plain call per batch and hop. */
+/* Prints the two limits that the figures stand beside: steps of work per microsecond, and the cost of a plain call per batch and
+ * hop. */
 #include "peer.h"
 
 static __attribute__((noinline)) void hop(peer_batch *b, int stage)

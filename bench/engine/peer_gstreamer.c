@@ -51,13 +51,14 @@ int main(int argc, char **argv)
     peer_open(argc, argv);
     gst_init(NULL, NULL);
     sem_init(&room, 0, (unsigned)peer.inflight);
-    snprintf(text, sizeof text,
-             "fakesrc name=s num-buffers=%lld sizetype=empty silent=true ! queue max-size-buffers=16 max-size-bytes=0 max-size-time=0 ! "
-             "identity name=a silent=true ! queue max-size-buffers=16 max-size-bytes=0 max-size-time=0 ! "
-             "identity name=b silent=true ! queue max-size-buffers=16 max-size-bytes=0 max-size-time=0 ! "
-             "identity name=c silent=true ! queue max-size-buffers=16 max-size-bytes=0 max-size-time=0 ! "
-             "fakesink name=k sync=false async=false silent=true",
-             (long long)peer.batches);
+    snprintf(
+        text, sizeof text,
+        "fakesrc name=s num-buffers=%lld sizetype=empty silent=true ! queue max-size-buffers=16 max-size-bytes=0 max-size-time=0 ! "
+        "identity name=a silent=true ! queue max-size-buffers=16 max-size-bytes=0 max-size-time=0 ! "
+        "identity name=b silent=true ! queue max-size-buffers=16 max-size-bytes=0 max-size-time=0 ! "
+        "identity name=c silent=true ! queue max-size-buffers=16 max-size-bytes=0 max-size-time=0 ! "
+        "fakesink name=k sync=false async=false silent=true",
+        (long long)peer.batches);
     pipeline = gst_parse_launch(text, NULL);
     if (pipeline == NULL) return 1;
     watch(pipeline, "s", "src", make, 0);

@@ -48,7 +48,8 @@ static stm_block make_block(int64_t n, uint32_t seed, double *longest)
     uint16_t *units = device_bytes((size_t)n * (size_t)stm_unit_width(DIM) * sizeof *units);
 
     CHECK(stm_bench_random(rows, n * DIM, seed, stream));
-    ok(table->lengths(&(stm_lengths_args){.rows = rows, .length = length_there, .hash = hash, .n = n, .dim = DIM}, stream), "lengths");
+    ok(table->lengths(&(stm_lengths_args){.rows = rows, .length = length_there, .hash = hash, .n = n, .dim = DIM}, stream),
+       "lengths");
     ok(table->unit(&(stm_unit_args){.rows = rows, .length = length_there, .out = units, .n = n, .dim = DIM}, stream), "unit");
     CHECK(cudaMemcpyAsync(length, length_there, (size_t)n * sizeof *length, cudaMemcpyDeviceToHost, stream));
     CHECK(cudaStreamSynchronize(stream));

@@ -1,4 +1,5 @@
-/* bench_gpu_mistake TOOL: one mistake that this tool of compute-sanitizer must report; a clean report of the tests means something only then. */
+/* bench_gpu_mistake TOOL: one mistake that this tool of compute-sanitizer must report; a clean report of the tests means something
+ * only then. */
 #include "bench/gpu/measure.h"
 #include "bench/gpu/spin.h"
 

@@ -3,10 +3,11 @@
  *
  *   bench_gpu_operations [--quick] [FILTER]
  *
- * Runs the cases marked Time of tests/device/token_cases.h and row_cases.h whose names contain FILTER, and prints of each `name`, unit and rounds. GB/s
- * count each byte that must be read or written once; `name copy` is a copy's, in the same rounds. TFLOP/s count multiplications and additions. A round
- * queues work for a few milliseconds and waits once. Data is random, and buffers take turns so that together they are larger than any L2.
- * --quick: small, one of each kind, to see that all of it runs where nothing can be measured (a simulated device).
+ * Runs the cases marked Time of tests/device/token_cases.h and row_cases.h whose names contain FILTER, and prints of each `name`,
+ * unit and rounds. GB/s count each byte that must be read or written once; `name copy` is a copy's, in the same rounds. TFLOP/s
+ * count multiplications and additions. A round queues work for a few milliseconds and waits once. Data is random, and buffers take
+ * turns so that together they are larger than any L2. --quick: small, one of each kind, to see that all of it runs where nothing
+ * can be measured (a simulated device).
  */
 #include <algorithm>
 #include <cmath>
@@ -306,7 +307,8 @@ void imputes(Bench &b, const ImputeCase &c)
     const std::string name = named(b, "impute", c.name);
     if (c.use != Time || name.empty()) return;
     const int64_t rows = b.part(c.rows), bytes = (c.offset + rows + 7) / 8;
-    const auto *valid = static_cast<const uint8_t *>(b.values(STM_F32, bytes / 4 + 1)), *failed = static_cast<const uint8_t *>(b.values(STM_F32, bytes / 4 + 1));
+    const auto *valid = static_cast<const uint8_t *>(b.values(STM_F32, bytes / 4 + 1)),
+               *failed = static_cast<const uint8_t *>(b.values(STM_F32, bytes / 4 + 1));
     const stm_impute_args a = {valid, c.offset, failed, static_cast<uint8_t *>(b.take(size_t(bytes))), rows};
     b.measure(name, double(bytes) * 3, true, [&](int) { b.check(b.kernels->impute(&a, b.stream()), "impute"); });
     b.release();
@@ -317,8 +319,10 @@ void gathers(Bench &b, const GatherCase &c)
     const std::string name = named(b, "gather", c.name);
     if (c.use != Time || name.empty()) return;
     const int64_t rows = b.part(c.rows);
-    const stm_gather_args a = {b.values(STM_F32, rows * c.width / 4), b.put(shuffled(rows)), b.take(size_t(rows * c.width)), rows, c.width};
-    b.measure(name, double(rows) * double(2 * c.width + 8), true, [&](int) { b.check(b.kernels->gather(&a, b.stream()), "gather"); });
+    const stm_gather_args a = {b.values(STM_F32, rows * c.width / 4), b.put(shuffled(rows)), b.take(size_t(rows * c.width)), rows,
+                               c.width};
+    b.measure(name, double(rows) * double(2 * c.width + 8), true,
+              [&](int) { b.check(b.kernels->gather(&a, b.stream()), "gather"); });
     b.release();
 }
 
@@ -328,8 +332,10 @@ void gathers_bits(Bench &b, const GatherBitsCase &c)
     if (c.use != Time || name.empty()) return;
     const int64_t rows = b.part(c.rows);
     const auto *bits = static_cast<const uint8_t *>(b.values(STM_F32, (c.offset + rows) / 32 + 1));
-    const stm_gather_bits_args a = {bits, c.offset, b.put(shuffled(rows)), static_cast<uint8_t *>(b.take(size_t(rows / 8 + 1))), rows};
-    b.measure(name, double(rows) * (8 + 2.0 / 8), true, [&](int) { b.check(b.kernels->gather_bits(&a, b.stream()), "gather_bits"); });
+    const stm_gather_bits_args a = {bits, c.offset, b.put(shuffled(rows)), static_cast<uint8_t *>(b.take(size_t(rows / 8 + 1))),
+                                    rows};
+    b.measure(name, double(rows) * (8 + 2.0 / 8), true,
+              [&](int) { b.check(b.kernels->gather_bits(&a, b.stream()), "gather_bits"); });
     b.release();
 }
 
@@ -342,8 +348,8 @@ void compacts(Bench &b, const CompactCase &c)
     std::mt19937 g(4);
     double kept = 0;
     for (uint8_t &k : keep) kept += k = int(g() % 256) < c.keep_of_256;
-    const stm_compact_args a = {b.put(keep), static_cast<int64_t *>(b.take(size_t(rows) * 8)), static_cast<int64_t *>(b.take(8)), rows,
-                                b.take(stm_compact_scratch_bytes(rows))};
+    const stm_compact_args a = {b.put(keep), static_cast<int64_t *>(b.take(size_t(rows) * 8)), static_cast<int64_t *>(b.take(8)),
+                                rows, b.take(stm_compact_scratch_bytes(rows))};
     b.measure(name, double(rows) + 8 * kept, true, [&](int) { b.check(b.kernels->compact(&a, b.stream()), "compact"); });
     b.release();
 }

@@ -16,7 +16,8 @@ int stm_bench_read(const float *in, float *sum, int64_t n, void *stream);
 int stm_bench_random(float *out, int64_t n, uint32_t seed, void *stream);
 /** The same as bf16. */
 int stm_bench_random_bf16(uint16_t *out, int64_t n, uint32_t seed, void *stream);
-/** One mistake that a tool of compute-sanitizer must report: "memcheck", "racecheck", "synccheck", "initcheck". -1: no such tool. */
+/** One mistake that a tool of compute-sanitizer must report: "memcheck", "racecheck", "synccheck", "initcheck". -1: no such
+ *  tool. */
 int stm_bench_mistake(const char *tool, float *data, float *out, void *stream);
 
 #ifdef __cplusplus

@@ -1,6 +1,6 @@
 /*
- * The same work as the pipelines of steps.c, written by hand: streams, events, pinned buffers, nothing else. What an engine can cost at most is
- * what it adds to these.
+ * The same work as the pipelines of steps.c, written by hand: streams, events, pinned buffers, nothing else. What an engine can
+ * cost at most is what it adds to these.
  *
  *   bench_gpu_streams MODE [--us N] [--batches N] [--floats N]          prints microseconds per batch, one figure a round
  *     chain    copy in, three kernels, copy out; 4 batches in flight

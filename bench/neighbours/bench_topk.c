@@ -145,7 +145,8 @@ int main(int argc, char **argv)
     if (write_to != NULL) save(write_to, data, (size_t)(n * dim) * sizeof *data);
     const float **rows = malloc((size_t)n * sizeof *rows);
     mill_topk_args t = MILL_TOPK_INIT;
-    t.threads = threads, t.queries = t.corpus = rows, t.n_queries = queries, t.n_corpus = n, t.dim = dim, t.k = k, t.exclude_self = true;
+    t.threads = threads, t.queries = t.corpus = rows, t.n_queries = queries, t.n_corpus = n, t.dim = dim, t.k = k,
+    t.exclude_self = true;
     t.rows = malloc((size_t)(n * k) * sizeof *t.rows), t.scores = malloc((size_t)(n * k) * sizeof *t.scores);
     if (rows == NULL || t.rows == NULL || t.scores == NULL) return 1;
     for (int64_t r = 0; r < n; r++) rows[r] = data + r * dim;
@@ -165,7 +166,8 @@ int main(int argc, char **argv)
             if (what < 2) { /* packing is not counted here; it is in the others */
                 stm_screen s;
                 product p = {.s = &s};
-                check(stm_screen_init(&s, &o, MILL_COSINE, threads, dim, queries < n ? rows : NULL, queries, rows, n, 0, &err), &err);
+                check(stm_screen_init(&s, &o, MILL_COSINE, threads, dim, queries < n ? rows : NULL, queries, rows, n, 0, &err),
+                      &err);
                 start = now();
                 check(stm_parallel(threads, multiply, &p, &err), &err);
                 seconds = now() - start;
@@ -177,7 +179,8 @@ int main(int argc, char **argv)
                 if (dump != NULL) save(dump, t.rows, (size_t)(queries * k) * sizeof *t.rows);
             } else {
                 mill_pairs_args a = MILL_PAIRS_INIT;
-                a.threads = threads, a.vectors = rows, a.n = n, a.dim = dim, a.threshold = (float)threshold, a.found = count, a.user = &found;
+                a.threads = threads, a.vectors = rows, a.n = n, a.dim = dim, a.threshold = (float)threshold, a.found = count,
+                a.user = &found;
                 start = now();
                 check(stm_pairs_cpu(&a, &o, &err), &err);
                 seconds = now() - start;

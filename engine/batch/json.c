@@ -118,7 +118,8 @@ __attribute__((target("avx512f,avx512bw"))) static char *copy_plain_wide(char *d
         const __mmask64 there = ~(__mmask64)0 >> (64 - n);
         const __m512i v = _mm512_maskz_loadu_epi8(there, s);
         /* signed, as below */
-        const __mmask64 bad = there & (_mm512_cmplt_epi8_mask(v, space) | _mm512_cmpeq_epi8_mask(v, quote) | _mm512_cmpeq_epi8_mask(v, slash));
+        const __mmask64 bad =
+            there & (_mm512_cmplt_epi8_mask(v, space) | _mm512_cmpeq_epi8_mask(v, quote) | _mm512_cmpeq_epi8_mask(v, slash));
         const size_t plain = bad != 0 ? (size_t)__builtin_ctzll(bad) : n;
         _mm512_storeu_si512(d, v);
         s += plain;
@@ -140,8 +141,9 @@ static char *copy_plain(char *d, const uint8_t **sp, const uint8_t *end)
     while (end - s >= 16) {
         const __m128i v = _mm_loadu_si128((const __m128i *)s);
         /* signed: below ' ' are the control characters and everything from 0x80 up */
-        const __m128i bad = _mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(' ')),
-                                         _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))));
+        const __m128i bad =
+            _mm_or_si128(_mm_cmplt_epi8(v, _mm_set1_epi8(' ')),
+                         _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')), _mm_cmpeq_epi8(v, _mm_set1_epi8('\\'))));
         const unsigned hit = (unsigned)_mm_movemask_epi8(bad);
         _mm_storeu_si128((__m128i *)d, v);
         if (hit != 0) {

@@ -45,7 +45,8 @@ __attribute__((target("avx512f,vpclmulqdq"))) static void carry_wide(uint32_t st
     for (int i = 0; i < 4; i++) _mm512_storeu_si512(last + 64 * i, x[i]);
 }
 
-/* Carries the whole blocks of @p p over into the last one. How many bytes that has, 0: too few to be worth it, or no such processor. */
+/* Carries the whole blocks of @p p over into the last one. How many bytes that has, 0: too few to be worth it, or no such
+ * processor. */
 static size_t carry(uint32_t state, const uint8_t *p, size_t n, uint8_t last[WIDE])
 {
     if (n >= 4 * WIDE && __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512f")) {

@@ -29,7 +29,8 @@ bool stm_run_keeps(const char *name)
     return ends_with(name, n, STM_RUN_SEGMENT) || (name[0] == '.' && ends_with(name, n, ".tmp"));
 }
 
-/* Whether the first @p n bytes of @p name are output @p base or a part of it: BASE, or BASE with -DIGITS somewhere in its last component. */
+/* Whether the first @p n bytes of @p name are output @p base or a part of it: BASE, or BASE with -DIGITS somewhere in its last
+ * component. */
 static bool is_file_of(const char *name, size_t n, const char *base)
 {
     const size_t bytes = strlen(base);
@@ -40,7 +41,8 @@ static bool is_file_of(const char *name, size_t n, const char *base)
     while (same < bytes && name[same] == base[same]) same++;
     if (name[same] != '-' || strchr(base + same, '/') != NULL) return false;
     while (name[same + 1 + digits] >= '0' && name[same + 1 + digits] <= '9') digits++;
-    return digits >= PART_DIGITS && n - same - 1 - digits == bytes - same && memcmp(name + same + 1 + digits, base + same, bytes - same) == 0;
+    return digits >= PART_DIGITS && n - same - 1 - digits == bytes - same &&
+           memcmp(name + same + 1 + digits, base + same, bytes - same) == 0;
 }
 
 bool stm_output_writes(const char *base, const char *name)

@@ -1,4 +1,5 @@
-/* The names of a run's own files in its run directory: whoever writes one takes its name from here, so that no output can have it. */
+/* The names of a run's own files in its run directory: whoever writes one takes its name from here, so that no output can have
+ * it. */
 #ifndef STM_CORE_RUNFILES_H
 #define STM_CORE_RUNFILES_H
 
@@ -27,11 +28,12 @@ MILL_BEGIN_DECLS
 #define STM_RUN_FILES ((size_t)8)
 const char *stm_run_file(size_t i);
 
-/** Whether @p name, relative to the run directory, is one of these, lies below one, or is such a file while it is written (`.NAME.tmp`). */
+/** Whether @p name, relative to the run directory, is one of these, lies below one, or is such a file while it is written
+ *  (`.NAME.tmp`). */
 bool stm_run_keeps(const char *name);
 
-/** Whether a sink whose output is @p base may write @p name: BASE itself, a part of it, BASE with -DIGITS (five or more) somewhere in its last component,
- *  or an unfinished file of one of these, NAME.….tmp. Whatever the sink's type and parameters. */
+/** Whether a sink whose output is @p base may write @p name: BASE itself, a part of it, BASE with -DIGITS (five or more) somewhere
+ *  in its last component, or an unfinished file of one of these, NAME.….tmp. Whatever the sink's type and parameters. */
 bool stm_output_writes(const char *base, const char *name);
 
 MILL_END_DECLS

@@ -166,7 +166,8 @@ static bool try_each(search *s, const char *list, bool (*try)(search *s, const c
 /* What the python3 in a folder would import, if there is one. */
 static bool try_python_in(search *s, const char *bin)
 {
-    static const char *const places[] = {"lib/python3*/site-packages", "lib/python3*/dist-packages", "local/lib/python3*/dist-packages"};
+    static const char *const places[] = {"lib/python3*/site-packages", "lib/python3*/dist-packages",
+                                         "local/lib/python3*/dist-packages"};
     char path[PATH_MAX + 64];
 
     snprintf(path, sizeof path, "%s/python3", bin);
@@ -236,16 +237,20 @@ static mill_status not_found_arrow(const search *s, mill_error *err)
     int version = 0;
 
     mill_fail(err, MILL_ERR_UNSUPPORTED,
-              "%s is neither in a folder of $STEPMILL_ARROW_DIR, nor where the loader looks, nor beside the module, nor in the package pyarrow of a Python environment "
+              "%s is neither in a folder of $STEPMILL_ARROW_DIR, nor where the loader looks, nor beside the module, nor in the "
+              "package pyarrow of a Python environment "
               "($VIRTUAL_ENV, .venv here or above the program, a python3 in $PATH)%s%.120s",
               s->soname, s->other[0] != '\0' ? "; of another version is " : "", s->other);
     if (sscanf(s->soname, "lib%*[a-z].so.%d", &version) == 1 && version >= 100)
-        mill_error_remedy(err, "pip install 'pyarrow==%d.*' into one of these, or name the folder of a %s in STEPMILL_ARROW_DIR", version / 100, s->soname);
+        mill_error_remedy(err, "pip install 'pyarrow==%d.*' into one of these, or name the folder of a %s in STEPMILL_ARROW_DIR",
+                          version / 100, s->soname);
     return MILL_ERR_UNSUPPORTED;
 }
 
-/* @p runpath: folders that whoever needs it names; may be NULL. Those that are named after its own place ($ORIGIN) are none: @p beside. */
-static mill_status open_library(const char *soname, const char *beside, const char *runpath, void **out, char *where, size_t where_size, mill_error *err)
+/* @p runpath: folders that whoever needs it names; may be NULL. Those that are named after its own place ($ORIGIN) are none:
+ * @p beside. */
+static mill_status open_library(const char *soname, const char *beside, const char *runpath, void **out, char *where,
+                                size_t where_size, mill_error *err)
 {
     search s = {.of = family_of(soname), .soname = soname, .where = where, .where_size = where_size};
 
@@ -290,8 +295,8 @@ static uint64_t offset_of(const uint8_t *file, size_t bytes, const Elf64_Ehdr *h
     return bytes;
 }
 
-/* The libraries that an ELF file names as needed: up to MAX_NEEDS pointers into it; *runpath: where it says they are, NULL = it does not. -1: the file is damaged, and the loader, which maps without
- * looking at the size, would take a bus error for it. */
+/* The libraries that an ELF file names as needed: up to MAX_NEEDS pointers into it; *runpath: where it says they are, NULL = it
+ * does not. -1: the file is damaged, and the loader, which maps without looking at the size, would take a bus error for it. */
 static int needs_of(const uint8_t *file, size_t bytes, const char **names, const char **runpath)
 {
     Elf64_Ehdr h;

@@ -1,14 +1,14 @@
 /*
- * Shared libraries of others: libcudart, libcublas, libnccl, and libarrow with libparquet. Modules need them, the core does not; each is looked for
- * when something needs it:
+ * Shared libraries of others: libcudart, libcublas, libnccl, and libarrow with libparquet. Modules need them, the core does not;
+ * each is looked for when something needs it:
  *
  *   1. the folders of $STEPMILL_CUDA_LIBRARIES, of Arrow those of $STEPMILL_ARROW_DIR (parted by ':')
  *   2. where the loader looks ($LD_LIBRARY_PATH, the system's folders)
  *   3. beside the module that needs it, and where that had it when it was built (its RUNPATH)
  *   4. CUDA toolkits: $CUDA_HOME, $CUDA_PATH, /usr/local/cuda, /opt/cuda
- *   5. the PyPI wheels nvidia-cuda-runtime, nvidia-cublas, nvidia-nccl, pyarrow in a Python environment: $VIRTUAL_ENV, .venv (of CUDA .venv-cuda, too) of the
- *      working directory and of each folder above the program, the site-packages that the program itself lies in, those of each python3
- *      in $PATH, and of the user
+ *   5. the PyPI wheels nvidia-cuda-runtime, nvidia-cublas, nvidia-nccl, pyarrow in a Python environment: $VIRTUAL_ENV, .venv (of
+ *   CUDA .venv-cuda, too) of the working directory and of each folder above the program, the site-packages that the program itself
+ *   lies in, those of each python3 in $PATH, and of the user
  *
  * A library that was opened stays open, so that a module which names it among its needs finds it under its name.
  */

@@ -18,7 +18,8 @@ typedef struct builder {
 } builder;
 
 /* @p said: what the flow calls it in messages. */
-static int32_t add_node(builder *b, stm_station_kind kind, stm_node_kind flow_kind, const char *name, const char *said, int32_t plan_step, int32_t stage)
+static int32_t add_node(builder *b, stm_station_kind kind, stm_node_kind flow_kind, const char *name, const char *said,
+                        int32_t plan_step, int32_t stage)
 {
     const int32_t i = b->n++;
     stm_flow_node *n = &b->nodes[i];
@@ -52,8 +53,8 @@ static bool replays(const builder *b, int32_t i, int32_t out, int32_t branch)
     return source == out && b->nodes[i].credit_rows == branch;
 }
 
-/* Whether a store stands behind the producer for this consumer: its output is kept; or the consumer is a sink, which is a part of its own
- * then: changed, it runs alone. A sink right behind a generator reads the source again, which costs no more. */
+/* Whether a store stands behind the producer for this consumer: its output is kept; or the consumer is a sink, which is a part of
+ * its own then: changed, it runs alone. A sink right behind a generator reads the source again, which costs no more. */
 static bool keeps(const builder *b, int32_t producer_step, bool sink, stm_border border)
 {
     const stm_plan *plan = b->run->plan;
@@ -122,8 +123,8 @@ static int add_inputs(builder *b, int32_t node, const stm_flow_edge *edges, int3
 /* `budget:` in the unit of its cost; 0 = none. */
 static int64_t budget_of(const mill_step *s) { return s->budget_tokens > 0 ? s->budget_tokens : s->budget_bytes; }
 
-/* Rows of a batch that a budget may well make, for the credit of roots: cheap rows rather than dear ones. Too small a guess costs a few
- * grants at the start, which stay. */
+/* Rows of a batch that a budget may well make, for the credit of roots: cheap rows rather than dear ones. Too small a guess costs a
+ * few grants at the start, which stay. */
 static int64_t rows_in_budget(const mill_step *s)
 {
     enum { TOKENS = 16, BYTES = 64, MOST = 1 << 14 }; /* of a row */
@@ -141,9 +142,10 @@ static bool may_pass_unordered(const builder *b, const stm_plan_step *ps, int64_
     const stm_plan_step *from = ps->n_inputs == 1 ? &b->run->plan->steps[ps->inputs[0].from] : NULL;
 
     if (from == NULL || ps->mode != STM_INPUT_SINGLE || batch_rows != 0 || budget_of(ps->step) != 0) return false;
-    if (t->kind == MILL_SINK) return ps->any_order && !b->run->opts.durable; /* what was written is a beginning of the stream then */
-    return t->kind == MILL_STEP && (t->flags & (MILL_STATEFUL | MILL_BATCH_SENSITIVE | MILL_ORDERED)) == 0 && from->stage == ps->stage &&
-           from->step->type->kind == MILL_STEP && from->step->policy.replicas > 1;
+    /* what was written is a beginning of the stream then */
+    if (t->kind == MILL_SINK) return ps->any_order && !b->run->opts.durable;
+    return t->kind == MILL_STEP && (t->flags & (MILL_STATEFUL | MILL_BATCH_SENSITIVE | MILL_ORDERED)) == 0 &&
+           from->stage == ps->stage && from->step->type->kind == MILL_STEP && from->step->policy.replicas > 1;
 }
 
 static mill_status build_step(builder *b, int32_t i, mill_error *err)
@@ -156,10 +158,14 @@ static mill_status build_step(builder *b, int32_t i, mill_error *err)
     const int32_t kind = step->type->kind;
 
     if (step->n_branches > STM_MAX_BRANCHES)
-        return mill_fail(err, MILL_ERR_UNSUPPORTED, "router '%s' has %d branches; at most %d are possible", step->said, (int)step->n_branches, STM_MAX_BRANCHES);
-    if (ps->n_inputs > 64) return mill_fail(err, MILL_ERR_UNSUPPORTED, "step '%s' has %d inputs; at most 64 are possible", step->said, (int)ps->n_inputs);
+        return mill_fail(err, MILL_ERR_UNSUPPORTED, "router '%s' has %d branches; at most %d are possible", step->said,
+                         (int)step->n_branches, STM_MAX_BRANCHES);
+    if (ps->n_inputs > 64)
+        return mill_fail(err, MILL_ERR_UNSUPPORTED, "step '%s' has %d inputs; at most 64 are possible", step->said,
+                         (int)ps->n_inputs);
     for (int32_t k = 0; k < ps->n_inputs; k++)
-        if (source_for(b, ps->inputs[k].from, ps->inputs[k].branch, ps, &edges[k]) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
+        if (source_for(b, ps->inputs[k].from, ps->inputs[k].branch, ps, &edges[k]) != 0)
+            return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
     switch (kind) {
     case MILL_GENERATOR:
         node = add_node(b, STM_AT_GENERATOR, STM_NODE_GENERATOR, step->name, step->said, i, ps->stage);
@@ -175,7 +181,8 @@ static mill_status build_step(builder *b, int32_t i, mill_error *err)
         b->nodes[node].n_branches = step->n_branches;
         break;
     default:
-        node = add_node(b, step->type->submit != NULL ? STM_AT_SUBMIT : STM_AT_STEP, STM_NODE_STEP, step->name, step->said, i, ps->stage);
+        node = add_node(b, step->type->submit != NULL ? STM_AT_SUBMIT : STM_AT_STEP, STM_NODE_STEP, step->name, step->said, i,
+                        ps->stage);
         b->nodes[node].expands = (flags & MILL_EXPANDS) != 0;
         break;
     }
@@ -211,7 +218,8 @@ static mill_status add_discards(builder *b, mill_error *err)
                 for (int32_t e = 0; e < b->nodes[k].n_inputs; e++)
                     read = read || (b->nodes[k].inputs[e].from == i && b->nodes[k].inputs[e].branch == br);
             if (read) continue;
-            const int32_t d = add_node(b, STM_AT_DISCARD, STM_NODE_TERMINAL, b->stations[i].name, b->nodes[i].name, -1, b->stations[i].stage);
+            const int32_t d =
+                add_node(b, STM_AT_DISCARD, STM_NODE_TERMINAL, b->stations[i].name, b->nodes[i].name, -1, b->stations[i].stage);
             b->stations[d].for_merge = b->stations[i].for_merge;
             const stm_flow_edge edge = {i, br};
             if (add_inputs(b, d, &edge, 1) != 0) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
@@ -240,7 +248,8 @@ static void set_credit(builder *b)
         root->batch_rows = own;
         for (int32_t i = r + 1; i < b->n; i++) { /* every station of the same stage may be behind it: an upper bound does no harm */
             const stm_station *s = &b->stations[i];
-            int64_t batch = b->nodes[i].budget > 0 ? rows_in_budget(b->run->plan->steps[s->plan_step].step) : b->nodes[i].batch_rows;
+            int64_t batch =
+                b->nodes[i].budget > 0 ? rows_in_budget(b->run->plan->steps[s->plan_step].step) : b->nodes[i].batch_rows;
             if (batch < own) batch = own;
             if (s->stage == root->stage && b->nodes[i].n_inputs > 0) rows += (replicas_of(b->run, s) + 1) * batch;
         }
@@ -296,12 +305,14 @@ static mill_status connect(builder *b, mill_error *err)
         if (n > 0 && s->outs == NULL) return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
         for (int32_t k = i + 1; k < b->n; k++)
             for (int32_t e = 0; e < b->nodes[k].n_inputs; e++)
-                if (b->nodes[k].inputs[e].from == i) s->outs[s->n_outs++] = out_to(run, &run->stations[k], e, b->nodes[k].inputs[e].branch);
+                if (b->nodes[k].inputs[e].from == i)
+                    s->outs[s->n_outs++] = out_to(run, &run->stations[k], e, b->nodes[k].inputs[e].branch);
         s->root = stm_flow_root_of(run->flow, i);
         if (s->root >= 0 && s->stage > 0) stm_credit_pause(run->flow, s->root, true); /* until its load group runs */
         s->n_inputs = b->nodes[i].n_inputs;
         if (b->nodes[i].n_inputs > 0) s->inlet = stm_flow_inlet(run->flow, i);
-        if (b->nodes[i].budget > 0 && stm_cost_create(run->plan->steps[s->plan_step].step, b->nodes[i].n_inputs, &s->cost) != MILL_OK)
+        if (b->nodes[i].budget > 0 &&
+            stm_cost_create(run->plan->steps[s->plan_step].step, b->nodes[i].n_inputs, &s->cost) != MILL_OK)
             return mill_fail(err, MILL_ERR_NOMEM, "graph of the run");
         s->pairs = b->nodes[i].n_inputs > 1 && b->nodes[i].mode != STM_INPUT_EACH;
     }
@@ -324,8 +335,9 @@ static mill_status add_wrappers(stm_run *run, mill_error *err)
         memset(s->slots, 0, (size_t)s->n_slots * sizeof *s->slots);
         if (s->plan_step < 0 || s->kind == STM_AT_READER) continue;
         mill_step *step = run->plan->steps[s->plan_step].step;
-        s->own_threads = (step->type->flags & MILL_BLOCKS) != 0 || stm_step_wants_device(step) || (step->policy.retry_times > 0 && step->policy.retry_backoff_s > 0.0 &&
-                                                                        s->kind != STM_AT_SUBMIT); /* or sleeps between attempts */
+        s->own_threads = (step->type->flags & MILL_BLOCKS) != 0 || stm_step_wants_device(step) ||
+                         (step->policy.retry_times > 0 && step->policy.retry_backoff_s > 0.0 &&
+                          s->kind != STM_AT_SUBMIT); /* or sleeps between attempts */
         run->own_roots = run->own_roots || (s->own_threads && s->root >= 0);
         s->direct = s->inlet != NULL && !s->own_threads && s->n_slots == 1 && s->kind != STM_AT_SUBMIT && budget_of(step) == 0 &&
                     run->plan->steps[s->plan_step].mode == STM_INPUT_SINGLE && run->plan->steps[s->plan_step].n_inputs == 1;
@@ -352,7 +364,8 @@ static mill_status add_wrappers(stm_run *run, mill_error *err)
     return MILL_OK;
 }
 
-/* Shards give what one run gives where a row's results depend on that row alone, wherever it stands. Globals and what is behind them get all rows. */
+/* Shards give what one run gives where a row's results depend on that row alone, wherever it stands. Globals and what is behind
+ * them get all rows. */
 static mill_status check_shards(const stm_run *run, const builder *b, mill_error *err)
 {
     for (int32_t i = 0; i < run->n_stations && run->opts.shards > 0; i++) {
@@ -366,7 +379,8 @@ static mill_status check_shards(const stm_run *run, const builder *b, mill_error
         else if (t->kind == MILL_STEP && (t->flags & (MILL_STATEFUL | MILL_BATCH_SENSITIVE)) != 0)
             why = "gives results that depend on other rows";
         for (int32_t k = 1; k < s->n_inputs && b->nodes[i].mode == STM_INPUT_JOIN; k++)
-            if (stm_flow_stream_of(run->flow, b->nodes[i].inputs[k].from)->key_space != stm_flow_stream_of(run->flow, b->nodes[i].inputs[0].from)->key_space)
+            if (stm_flow_stream_of(run->flow, b->nodes[i].inputs[k].from)->key_space !=
+                stm_flow_stream_of(run->flow, b->nodes[i].inputs[0].from)->key_space)
                 why = "joins by position, which needs all rows";
         if (why == NULL) continue;
         mill_fail(err, MILL_ERR_INVALID, "cannot be run in shards: the step %s", why);
@@ -385,9 +399,11 @@ mill_status stm_run_build(stm_run *run, mill_error *err)
     mill_status st = MILL_OK;
     size_t edges = 0;
 
-    for (int32_t i = 0; i < n; i++) edges += (size_t)run->plan->steps[i].n_inputs + 1 + (size_t)run->plan->steps[i].step->n_branches;
+    for (int32_t i = 0; i < n; i++)
+        edges += (size_t)run->plan->steps[i].n_inputs + 1 + (size_t)run->plan->steps[i].step->n_branches;
     b.cap = (int32_t)(2 * (size_t)n + 3 * edges + 1);
-    if (b.cap > STM_MAX_STATIONS) return mill_fail(err, MILL_ERR_UNSUPPORTED, "the pipeline has %d steps; too many connections for one run", (int)n);
+    if (b.cap > STM_MAX_STATIONS)
+        return mill_fail(err, MILL_ERR_UNSUPPORTED, "the pipeline has %d steps; too many connections for one run", (int)n);
     b.nodes = stm_calloc((size_t)b.cap * sizeof *b.nodes);
     b.out_node = stm_calloc((size_t)(n + 1) * sizeof *b.out_node);
     run->step_station = stm_calloc((size_t)(n + 1) * sizeof *run->step_station);

@@ -28,7 +28,8 @@ void stm_run_devices_fini(stm_run_devices *d)
     pthread_mutex_destroy(&d->lock);
 }
 
-/* With the lock held. A machine without a module, a driver or a device is no failure; a driver that answers with an error is one. */
+/* With the lock held. A machine without a module, a driver or a device is no failure; a driver that answers with an error is
+ * one. */
 static mill_status look(stm_run_devices *d, const mill_step *step, mill_error *err)
 {
     const stm_device_ops *ops = NULL;
@@ -70,8 +71,8 @@ static mill_status device_for(stm_run_devices *d, const mill_step *step, int32_t
     return MILL_OK;
 }
 
-mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrapper *w, int32_t planned, bool traced, struct stm_lane **lane,
-                                 mill_error *err)
+mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrapper *w, int32_t planned, bool traced,
+                                 struct stm_lane **lane, mill_error *err)
 {
     const mill_step *step = stm_wrapper_step(w);
     const size_t asked = step->policy.memory_bytes > 0 ? (size_t)step->policy.memory_bytes : SLAB;
@@ -84,8 +85,9 @@ mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrappe
     pthread_mutex_unlock(&d->lock);
     if (st != MILL_OK || dev == NULL) return st;
     return stm_lane_open(
-        &(stm_lane_opts){.device = dev, .host = pool, .slab_bytes = slab, .pinned_bytes = slab < PINNED ? slab : PINNED, .traced = traced}, lane,
-        err);
+        &(stm_lane_opts){
+            .device = dev, .host = pool, .slab_bytes = slab, .pinned_bytes = slab < PINNED ? slab : PINNED, .traced = traced},
+        lane, err);
 }
 
 mill_status stm_run_devices_team(stm_run_devices *d, stm_wrapper *w, const int32_t *planned, int32_t n, struct stm_team **team,

@@ -83,7 +83,8 @@ mill_status stm_lasting_replay(stm_station *s, stm_wrapper *w, mill_error *err)
         stm_batch_source *source = NULL;
         mill_batch *b = NULL;
         uint64_t label;
-        st = stm_batch_source_create(d->vault, (size_t)s->lasting->lanes[i].stream, s->run->pool, stm_lane_type(s, i), s->run->env.n_roots, &source, err);
+        st = stm_batch_source_create(d->vault, (size_t)s->lasting->lanes[i].stream, s->run->pool, stm_lane_type(s, i),
+                                     s->run->env.n_roots, &source, err);
         while (st == MILL_OK && (st = stm_batch_source_next(source, &b, &label, err)) == MILL_OK && b != NULL) {
             st = s->lasting->gathers ? stm_lasting_gather(s, i, b, err) : stm_wrapper_accept(w, i, b, err);
             mill_batch_destroy(&b);
@@ -123,7 +124,8 @@ static void look(stm_station *s, const mill_cursor *cursor)
         memcpy(l->found.covered, l->marked_covered, (size_t)stm_flow_roots(run->flow) * sizeof *l->marked_covered);
     }
     for (int32_t r = 0; r < stm_flow_roots(run->flow); r++)
-        l->found.given[r] = atomic_load_explicit(&run->stations[stm_flow_root_node(run->flow, r)].lasting->given, memory_order_acquire);
+        l->found.given[r] =
+            atomic_load_explicit(&run->stations[stm_flow_root_node(run->flow, r)].lasting->given, memory_order_acquire);
     for (int32_t i = 0; i < s->n_inputs && l->lanes != NULL; i++) l->found.lanes[i] = l->lanes[i].items;
 }
 
@@ -137,7 +139,9 @@ static mill_status look_at_sink(stm_station *s, stm_replica_slot *slot, mill_err
         look(s, NULL);
         return MILL_OK;
     }
-    if (l->at_least_once || (l->marks ? l->marked : l->items) == l->said.items || stm_wrapper_state_of(slot->wrapper) != STM_RUNNING) return MILL_OK;
+    if (l->at_least_once || (l->marks ? l->marked : l->items) == l->said.items ||
+        stm_wrapper_state_of(slot->wrapper) != STM_RUNNING)
+        return MILL_OK;
     st = stm_wrapper_sync(slot->wrapper, &cursor, err);
     if (st == MILL_ERR_AGAIN) return MILL_OK;
     if (st == MILL_ERR_UNSUPPORTED) {
@@ -192,8 +196,8 @@ static void look_at(stm_station *s)
     if (st != MILL_OK) stm_station_fail(s, &err);
 }
 
-/* Whether all that a terminal has seen of stored rows goes into this commit. What was stored and is not kept is made again, and need not be the
- * same; and of a global that is at work nothing is kept. */
+/* Whether all that a terminal has seen of stored rows goes into this commit. What was stored and is not kept is made again, and
+ * need not be the same; and of a global that is at work nothing is kept. */
 static bool rests_on_kept(const stm_station *s)
 {
     const stm_run *run = s->run;
@@ -208,7 +212,8 @@ static bool rests_on_kept(const stm_station *s)
     return true;
 }
 
-/* Readers before what they read from: so that a store, looked at later, is as far as they are. Then, stores first, what counts is taken over. */
+/* Readers before what they read from: so that a store, looked at later, is as far as they are. Then, stores first, what counts is
+ * taken over. */
 static void settle(stm_run *run)
 {
     for (int32_t i = run->n_stations - 1; i >= 0; i--)
@@ -246,7 +251,8 @@ static void checkpoint(stm_durable *d, stm_station *s, uint64_t item)
     stm_going_on *p = &d->now[s->node];
     uint64_t *need = &d->need[d->first_input[s->node]];
 
-    if (item == FINISHED || (s->plan_step >= 0 && (stm_wrapper_step(s->slots[0].wrapper)->type->flags & MILL_STATEFUL) != 0 && s->kind != STM_AT_SINK)) {
+    if (item == FINISHED || (s->plan_step >= 0 && (stm_wrapper_step(s->slots[0].wrapper)->type->flags & MILL_STATEFUL) != 0 &&
+                             s->kind != STM_AT_SINK)) {
         p->item = item == FINISHED ? FINISHED : 0; /* what it knows cannot be had back but by starting over */
         if (item != FINISHED) item = 0;
     }
@@ -299,7 +305,8 @@ static void find_places(stm_run *run)
             checkpoint(d, s, FINISHED);
         } else if (s->kind == STM_AT_GLOBAL) {
             p->item = 0; /* lane by lane */
-            for (int32_t k = 0; k < s->n_inputs; k++) d->need[d->first_input[i] + k] = l->said.lanes[k] > 0 ? l->said.lanes[k] - 1 : 0;
+            for (int32_t k = 0; k < s->n_inputs; k++)
+                d->need[d->first_input[i] + k] = l->said.lanes[k] > 0 ? l->said.lanes[k] - 1 : 0;
         } else {
             /* the last item says that the stream ends, so it comes again however far the terminal is */
             const uint64_t to = l->said.items > 0 ? l->said.items - 1 : 0;
@@ -341,7 +348,8 @@ void stm_durable_commit(stm_run *run)
     for (int32_t p = 0; p < d->n_parts && st == MILL_OK; p++) {
         d->state.bytes = 0;
         stm_durable_encode(run, p, &d->state);
-        st = d->state.failed ? mill_fail(&err, MILL_ERR_NOMEM, "no memory for a commit") : stm_vault_set_state(d->vault, (size_t)p, d->state.data, d->state.bytes, &err);
+        st = d->state.failed ? mill_fail(&err, MILL_ERR_NOMEM, "no memory for a commit")
+                             : stm_vault_set_state(d->vault, (size_t)p, d->state.data, d->state.bytes, &err);
     }
     if (st == MILL_OK) st = stm_durable_errors_commit(run, &err);
     if (st == MILL_OK) st = stm_manifest_sync(d->manifest, &err);

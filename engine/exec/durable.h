@@ -1,14 +1,14 @@
 /*
  * A run that lasts: what of it is written to the store, and how it goes on from there.
  *
- * Terminals are where results become durable: sinks sync their output, stores and globals' outputs are streams of the store. A commit
- * notes for each terminal how many items it has done. From that follows, against the direction of the flow, how far back every other
- * station must go: a consumer says which batch of each input it needs first (stm_inlet_checkpoint), a producer goes back to
- * the oldest that any of its consumers needs; a generator to its cursor in front of that batch. What is made twice on the way is dropped
- * by whoever had it already. Nothing on the path of batches is written for this, but for a generator's cursors.
+ * Terminals are where results become durable: sinks sync their output, stores and globals' outputs are streams of the store. A
+ * commit notes for each terminal how many items it has done. From that follows, against the direction of the flow, how far back
+ * every other station must go: a consumer says which batch of each input it needs first (stm_inlet_checkpoint), a producer goes
+ * back to the oldest that any of its consumers needs; a generator to its cursor in front of that batch. What is made twice on the
+ * way is dropped by whoever had it already. Nothing on the path of batches is written for this, but for a generator's cursors.
  *
- * Readers give out what is stored in front of them long before that is committed. So a commit looks how far every terminal is, and takes
- * that over only where the stored rows that it rests on go into the same commit: docs/durable-runs.md, A commit.
+ * Readers give out what is stored in front of them long before that is committed. So a commit looks how far every terminal is, and
+ * takes that over only where the stored rows that it rests on go into the same commit: docs/durable-runs.md, A commit.
  *
  * Threads: hooks by whoever has claimed the station; the rest by the coordinator.
  */
@@ -79,8 +79,9 @@ struct stm_lasting {
 /** Open the run directory and put everything where the last run left it. After stm_run_build, before anything is loaded.
  *  @retval MILL_ERR_BUSY  another run writes there. Blocks: on the disk. */
 mill_status stm_durable_open(stm_run *run, mill_error *err);
-/** Look at what is kept instead: stations and lanes get the numbers of their streams as they were found (-1 = none), error records are read. Nothing is
- *  changed, and somebody may write there. @p changed: what the results depend on and is not as it was then, as text.
+/** Look at what is kept instead: stations and lanes get the numbers of their streams as they were found (-1 = none), error records
+ *  are read. Nothing is changed, and somebody may write there. @p changed: what the results depend on and is not as it was then, as
+ *  text.
  *  @retval MILL_ERR_INVALID  nothing is kept, or steps are connected otherwise than when it was. */
 mill_status stm_durable_look(stm_run *run, stm_text *changed, mill_error *err);
 /** Closes the directory; what was not committed is done again by the next run. */
@@ -114,7 +115,8 @@ mill_status stm_lasting_replay(stm_station *s, stm_wrapper *w, mill_error *err);
 /** An item came to a global: whether it was accepted in an earlier run; and, after it was accepted, keep it. */
 bool stm_lasting_accepted(stm_station *s, int32_t input);
 mill_status stm_lasting_keep(stm_station *s, int32_t input, const mill_batch *b, mill_error *err);
-/** A global that gathers: instead of accepting a batch, which stays the caller's; and, once the last was kept, accept all that it gets, in order. */
+/** A global that gathers: instead of accepting a batch, which stays the caller's; and, once the last was kept, accept all that it
+ *  gets, in order. */
 mill_status stm_lasting_gather(stm_station *s, int32_t input, const mill_batch *b, mill_error *err);
 mill_status stm_lasting_give_gathered(stm_station *s, stm_wrapper *w, mill_error *err);
 /** A batch of a store's stream, before it is stored. */

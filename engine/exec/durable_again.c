@@ -1,11 +1,11 @@
 /*
- * A retry at work: a run in RUN/retry.N that makes the rows of RUN which failed again, and stops in front of the sinks. It reads RUN and
- * changes nothing there.
+ * A retry at work: a run in RUN/retry.N that makes the rows of RUN which failed again, and stops in front of the sinks. It reads
+ * RUN and changes nothing there.
  *
- * A failure names its rows by key, so by rows of a root; all that comes of those runs again in the part where it failed, and in the parts
- * that read from that. What stands in front is kept: its stored rows are read, those rows only. A global that gets other rows takes all of them
- * anew, those that were kept and those that ran again in their places, and what is behind it runs as a whole. So every part is kept, or some of its
- * rows run again, or all of it does.
+ * A failure names its rows by key, so by rows of a root; all that comes of those runs again in the part where it failed, and in the
+ * parts that read from that. What stands in front is kept: its stored rows are read, those rows only. A global that gets other rows
+ * takes all of them anew, those that were kept and those that ran again in their places, and what is behind it runs as a whole. So
+ * every part is kept, or some of its rows run again, or all of it does.
  *
  * Rows run again as a whole: a failure of one of these rows in a part that runs again is void, whoever asked for it, and so
  * that none is void for a part of its rows, all rows of such a failure run again as well.
@@ -40,7 +40,8 @@ static mill_status no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_N
 
 /* ---- rows of a failure -------------------------------------------------------------------------------------------- */
 
-/* "packages:12.-.3": the station that founds such keys, and the numbers, as far as a record has room for them; false: it is none of this graph. */
+/* "packages:12.-.3": the station that founds such keys, and the numbers, as far as a record has room for them; false: it is none of
+ * this graph. */
 static bool read_key(const stm_run *run, const char *text, int32_t *space, int64_t *key, int32_t *width)
 {
     const char *colon = strrchr(text, ':'), *rest;
@@ -77,7 +78,9 @@ static bool each_span(const stm_run *run, const stm_error_record *rec, visit v)
     int64_t from[STM_KEY_MOST], to[STM_KEY_MOST], row;
     int32_t space, space_to, n_from, n_to;
 
-    if (!read_key(run, rec->first_key, &space, from, &n_from) || !read_key(run, rec->last_key, &space_to, to, &n_to) || space != space_to) return false;
+    if (!read_key(run, rec->first_key, &space, from, &n_from) || !read_key(run, rec->last_key, &space_to, to, &n_to) ||
+        space != space_to)
+        return false;
     if (stm_key_root(run, space, from, n_from, &row) < 0 || stm_key_root(run, space, to, n_to, &row) < 0) return false;
     return visit_between(run, space, from, to, v);
 }
@@ -135,7 +138,8 @@ static void put_in_order(stm_root_rows *r)
 static stm_station *station_of(const stm_run *run, const char *step)
 {
     for (int32_t i = 0; i < run->n_stations; i++)
-        if (run->stations[i].plan_step >= 0 && run->stations[i].kind != STM_AT_READER && strcmp(run->stations[i].name, step) == 0) return &run->stations[i];
+        if (run->stations[i].plan_step >= 0 && run->stations[i].kind != STM_AT_READER && strcmp(run->stations[i].name, step) == 0)
+            return &run->stations[i];
     return NULL;
 }
 
@@ -152,7 +156,8 @@ static void spread(stm_run *run)
             const stm_station *store = s->kind == STM_AT_READER ? s->lasting->store : NULL;
             uint8_t *part = &a->parts[s->lasting->part];
             const uint8_t behind = store != NULL ? a->parts[store->lasting->part] : STM_PART_KEPT;
-            bool dirty = a->dirty[i] || behind != STM_PART_KEPT, all = a->all[i] || behind == STM_PART_ALL || (behind == STM_PART_ROWS && store->kind == STM_AT_GLOBAL);
+            bool dirty = a->dirty[i] || behind != STM_PART_KEPT,
+                 all = a->all[i] || behind == STM_PART_ALL || (behind == STM_PART_ROWS && store->kind == STM_AT_GLOBAL);
             const uint8_t now = all ? STM_PART_ALL : dirty ? STM_PART_ROWS : STM_PART_KEPT;
 
             changed = changed || dirty != a->dirty[i] || all != a->all[i] || now > *part;
@@ -171,7 +176,10 @@ static void spread(stm_run *run)
 
 stm_part_retry stm_again_part(const stm_run *run, int32_t part) { return (stm_part_retry)run->durable->again->parts[part]; }
 
-bool stm_again_rests(const stm_run *run, int32_t part) { return stm_again_part(run, part) == STM_PART_KEPT || stm_part_is_sinks(run, part) || stm_durable_is_others(run, part); }
+bool stm_again_rests(const stm_run *run, int32_t part)
+{
+    return stm_again_part(run, part) == STM_PART_KEPT || stm_part_is_sinks(run, part) || stm_durable_is_others(run, part);
+}
 
 /* Rows of a part run alone give what they give among all others. */
 static const char *needs_others(const stm_run *run, const stm_station *s)
@@ -179,10 +187,12 @@ static const char *needs_others(const stm_run *run, const stm_station *s)
     const mill_step_type *t = s->plan_step >= 0 && s->kind != STM_AT_READER ? run->plan->steps[s->plan_step].step->type : NULL;
     int32_t space = -1;
 
-    if (s->kind == STM_AT_READER && stm_flow_stream_of(run->flow, s->node)->depth > 0) return "stands in a branch of a router, which chooses for whole batches";
+    if (s->kind == STM_AT_READER && stm_flow_stream_of(run->flow, s->node)->depth > 0)
+        return "stands in a branch of a router, which chooses for whole batches";
     if (t == NULL) return NULL;
     if (t->kind == MILL_ROUTER) return "is a router, which chooses for whole batches";
-    if (t->kind == MILL_STEP && (t->flags & (MILL_STATEFUL | MILL_BATCH_SENSITIVE)) != 0) return "gives results that depend on other rows";
+    if (t->kind == MILL_STEP && (t->flags & (MILL_STATEFUL | MILL_BATCH_SENSITIVE)) != 0)
+        return "gives results that depend on other rows";
     for (int32_t i = 0; i < run->n_stations && s->pairs && run->plan->steps[s->plan_step].mode == STM_INPUT_JOIN; i++)
         for (int32_t o = 0; o < run->stations[i].n_outs; o++) {
             const int32_t its = stm_flow_stream_of(run->flow, i)->key_space;
@@ -205,7 +215,8 @@ static mill_status check_parts(const stm_run *run, mill_error *err)
         if (stm_again_rests(run, part)) continue;
         if (s->kind == STM_AT_SINK && a->dirty[i]) {
             why = "writes rows that are not kept in front of it";
-            remedy = "With `keep_sink_rows: true` (the default) in the file they are; run everything again with it: stepmill run FILE --fresh";
+            remedy = "With `keep_sink_rows: true` (the default) in the file they are; run everything again with it: stepmill run "
+                     "FILE --fresh";
         } else if (a->parts[part] == STM_PART_ROWS) {
             why = needs_others(run, s);
         } else if (s->kind == STM_AT_READER && a->dirty[i] && !a->all[i]) {
@@ -224,7 +235,8 @@ static bool is_asked_for(const stm_run *run, const stm_error_record *rec)
     const uint32_t classes = run->opts.retry_classes;
 
     if (rec->rows <= 0 || (run->opts.retry_step != NULL && strcmp(run->opts.retry_step, rec->error.step) != 0)) return false;
-    return classes == 0 || (rec->error.error_class >= 0 && rec->error.error_class < 32 && (classes >> rec->error.error_class & 1) != 0);
+    return classes == 0 ||
+           (rec->error.error_class >= 0 && rec->error.error_class < 32 && (classes >> rec->error.error_class & 1) != 0);
 }
 
 /* @p found: [errors + 1], false. */
@@ -247,10 +259,13 @@ static mill_status choose_rows(stm_run *run, bool *found, mill_error *err)
         asked++;
     }
     if (asked == 0 && passed > 0)
-        return stm_refused(mill_fail(err, MILL_ERR_INVALID, "the failures asked for are of a global, or name no rows of this pipeline"), err, NULL,
-                           "`stepmill errors RUN` lists them");
-    if (asked == 0) stm_log(STM_INFO, "", "no failure of rows is of that class and step"); /* every part is kept, and errors are listed anew */
-    if (passed > 0) stm_log(STM_WARN, "", "%lld failures of globals, or without rows of this pipeline, stay as they are", (long long)passed);
+        return stm_refused(
+            mill_fail(err, MILL_ERR_INVALID, "the failures asked for are of a global, or name no rows of this pipeline"), err, NULL,
+            "`stepmill errors RUN` lists them");
+    /* every part is kept, and errors are listed anew */
+    if (asked == 0) stm_log(STM_INFO, "", "no failure of rows is of that class and step");
+    if (passed > 0)
+        stm_log(STM_WARN, "", "%lld failures of globals, or without rows of this pipeline, stay as they are", (long long)passed);
     while (changed) {
         changed = false;
         for (int32_t i = 0; i < run->n_stations; i++) put_in_order(&a->rows[i]);
@@ -258,7 +273,8 @@ static mill_status choose_rows(stm_run *run, bool *found, mill_error *err)
         for (int64_t id = 1; id <= a->errors; id++) {
             const stm_error_record *rec = stm_errors_get(run->errors, id);
             const stm_station *s = station_of(run, rec->error.step);
-            if (a->taken[id] || rec->rows <= 0 || s == NULL || stm_errors_is_void(run->errors, id) || s->kind == STM_AT_SINK) continue;
+            if (a->taken[id] || rec->rows <= 0 || s == NULL || stm_errors_is_void(run->errors, id) || s->kind == STM_AT_SINK)
+                continue;
             const stm_part_retry part = stm_again_part(run, s->lasting->part);
             if (part == STM_PART_KEPT) continue;
             if (part == STM_PART_ALL || s->kind == STM_AT_GLOBAL || each_span(run, rec, has_span)) a->taken[id] = found[id] = true;
@@ -285,7 +301,8 @@ static mill_status take_parts(stm_run *run, mill_error *err)
     mill_status st = MILL_OK;
 
     if (stm_vault_parts(a->vault) == 0)
-        return stm_refused(mill_fail(err, MILL_ERR_INVALID, "nothing of a run is kept in %s", a->kept.dir), err, NULL, "Give the directory of a run");
+        return stm_refused(mill_fail(err, MILL_ERR_INVALID, "nothing of a run is kept in %s", a->kept.dir), err, NULL,
+                           "Give the directory of a run");
     for (int32_t p = 0; p < d->n_parts && st == MILL_OK; p++) {
         const int32_t k = stm_vault_find_part(a->vault, d->part_names[p]);
         stm_signature sign = {0};
@@ -324,7 +341,8 @@ mill_status stm_again_open(stm_run *run, mill_error *err)
     a->parts = stm_calloc((size_t)d->n_parts + 1);
     a->dirty = stm_calloc(n);
     a->all = stm_calloc(n);
-    if (a->kept.retries == NULL || a->rows == NULL || a->choices == NULL || a->parts == NULL || a->dirty == NULL || a->all == NULL) return no_memory(err);
+    if (a->kept.retries == NULL || a->rows == NULL || a->choices == NULL || a->parts == NULL || a->dirty == NULL || a->all == NULL)
+        return no_memory(err);
     if ((st = stm_files_open(a->kept.dir, &a->files, err)) != MILL_OK) return st;
     const stm_vault_opts vo = {.files = &a->files};
     if ((st = stm_vault_open(&vo, &a->vault, err)) != MILL_OK) return st;
@@ -333,7 +351,8 @@ mill_status stm_again_open(stm_run *run, mill_error *err)
     if ((st = stm_owner_claim(a->vault, &a->files, a->kept.dir, ANSWER_S, &a->owner, err)) != MILL_OK) return st;
     if ((st = take_parts(run, err)) != MILL_OK) return st;
     stream = stm_vault_find_stream(a->vault, "errors");
-    if (stream >= 0 && (st = stm_durable_errors_read(run->errors, a->vault, (size_t)stream, &records, NULL, err)) != MILL_OK) return st;
+    if (stream >= 0 && (st = stm_durable_errors_read(run->errors, a->vault, (size_t)stream, &records, NULL, err)) != MILL_OK)
+        return st;
     a->errors = stm_errors_count(run->errors);
     if ((a->taken = stm_calloc((size_t)a->errors + 1)) == NULL) return no_memory(err);
     found = stm_calloc((size_t)a->errors + 1);
@@ -384,7 +403,8 @@ void stm_again_sign(const stm_run *run, stm_signature *out)
 
 /* ---- at work ----------------------------------------------------------------------------------------------------- */
 
-static mill_status append(stm_run *run, size_t stream, uint32_t kind, uint64_t label, const char *name, const void *bytes, size_t n, mill_error *err)
+static mill_status append(stm_run *run, size_t stream, uint32_t kind, uint64_t label, const char *name, const void *bytes, size_t n,
+                          mill_error *err)
 {
     char head[STM_STREAM_NAME] = {0};
     const stm_bytes pieces[] = {{head, sizeof head}, {bytes, n}};
@@ -401,7 +421,9 @@ mill_status stm_again_write(stm_run *run, size_t stream, mill_error *err)
 
     if (stm_vault_stream_at(d->vault, stream).frames > 0) return MILL_OK; /* by the process before */
     for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++)
-        if (a->rows[i].n > 0) st = append(run, stream, STM_RETRY_ROWS, 0, run->stations[i].name, a->rows[i].ranges, a->rows[i].n * sizeof(stm_row_range), err);
+        if (a->rows[i].n > 0)
+            st = append(run, stream, STM_RETRY_ROWS, 0, run->stations[i].name, a->rows[i].ranges,
+                        a->rows[i].n * sizeof(stm_row_range), err);
     for (int32_t p = 0; p < d->n_parts && st == MILL_OK; p++)
         if (!stm_again_rests(run, p)) st = append(run, stream, STM_RETRY_PART, a->parts[p], d->part_names[p], NULL, 0, err);
     for (int64_t id = 1; id <= a->errors && st == MILL_OK; id++) {
@@ -435,7 +457,9 @@ mill_status stm_again_source(stm_run *run, stm_station *s, mill_error *err)
     const stm_root_rows *only = a->rows;
 
     for (int32_t i = 0; i < run->n_stations; i++)
-        if (run->stations[i].kind == STM_AT_READER && run->stations[i].store == s->store && a->parts[run->stations[i].lasting->part] == STM_PART_ALL) only = NULL;
+        if (run->stations[i].kind == STM_AT_READER && run->stations[i].store == s->store &&
+            a->parts[run->stations[i].lasting->part] == STM_PART_ALL)
+            only = NULL;
     return stm_kept_source(run, &a->kept, s, only, err);
 }
 
@@ -446,7 +470,9 @@ mill_status stm_lasting_gather(stm_station *s, int32_t input, const mill_batch *
     stm_kept_input *l = &s->lasting->lanes[input];
     mill_batch *copy = NULL;
 
-    if (stm_grow(&l->gathered, &l->gathered_cap, l->n_gathered + 1, sizeof *l->gathered) != 0 || stm_batch_clone(b, &copy) != MILL_OK) return no_memory(err);
+    if (stm_grow(&l->gathered, &l->gathered_cap, l->n_gathered + 1, sizeof *l->gathered) != 0 ||
+        stm_batch_clone(b, &copy) != MILL_OK)
+        return no_memory(err);
     l->gathered[l->n_gathered++] = copy;
     return MILL_OK;
 }

@@ -1,7 +1,8 @@
 /*
- * A merge: a run whose sinks and globals get the rows that several runs, the shards, have kept in front of theirs. Everything in front of those is
- * finished from the first moment on; the rest is an ordinary run, which commits, can be killed, and goes on. In a shard it is the other way round with
- * globals and what is behind them: they need the rows of all shards, and are finished from the first moment on.
+ * A merge: a run whose sinks and globals get the rows that several runs, the shards, have kept in front of theirs. Everything in
+ * front of those is finished from the first moment on; the rest is an ordinary run, which commits, can be killed, and goes on. In a
+ * shard it is the other way round with globals and what is behind them: they need the rows of all shards, and are finished from the
+ * first moment on.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +39,8 @@ mill_status stm_merge_open(stm_run *run, mill_error *err)
     stm_durable *d = run->durable;
     const int32_t n = run->opts.shards;
 
-    if ((d->merge = stm_calloc((size_t)n * sizeof *d->merge)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a merge");
+    if ((d->merge = stm_calloc((size_t)n * sizeof *d->merge)) == NULL)
+        return mill_fail(err, MILL_ERR_NOMEM, "no memory for a merge");
     for (int32_t i = 0; i < n; i++) {
         const char *dir = run->opts.merge[i];
         int32_t shard = 0, shards = 0;
@@ -46,18 +48,21 @@ mill_status stm_merge_open(stm_run *run, mill_error *err)
         const stm_vault_opts vo = {.files = &d->merge[i].files};
 
         if (st == MILL_OK) st = stm_vault_open(&vo, &d->merge[i].vault, err);
-        d->merge[i].kept = (stm_kept){.dir = dir, .vault = d->merge[i].vault, .retries = stm_calloc((size_t)(d->n_parts + 1) * sizeof(uint64_t))};
+        d->merge[i].kept =
+            (stm_kept){.dir = dir, .vault = d->merge[i].vault, .retries = stm_calloc((size_t)(d->n_parts + 1) * sizeof(uint64_t))};
         if (st == MILL_OK && d->merge[i].kept.retries == NULL) st = mill_fail(err, MILL_ERR_NOMEM, "no memory for a merge");
         if (st != MILL_OK) {
             mill_error_context(err, "opening the shard in %s", dir);
             return st;
         }
         if (!shard_of(d->merge[i].vault, &shard, &shards)) {
-            mill_fail(err, MILL_ERR_INVALID, "%s holds no shard: %s", dir, stm_vault_parts(d->merge[i].vault) == 0 ? "nothing of a run is kept there" : "it was run without --shard");
+            mill_fail(err, MILL_ERR_INVALID, "%s holds no shard: %s", dir,
+                      stm_vault_parts(d->merge[i].vault) == 0 ? "nothing of a run is kept there" : "it was run without --shard");
             return refuse(err, NULL);
         }
         if (shard != i + 1 || shards != n) {
-            mill_fail(err, MILL_ERR_INVALID, "%s holds shard %d of %d, not %d of %d", dir, (int)shard, (int)shards, (int)i + 1, (int)n);
+            mill_fail(err, MILL_ERR_INVALID, "%s holds shard %d of %d, not %d of %d", dir, (int)shard, (int)shards, (int)i + 1,
+                      (int)n);
             return refuse(err, "Give every shard of one run once");
         }
     }
@@ -76,7 +81,8 @@ mill_status stm_merge_check(const stm_run *run, int32_t shard, int32_t part, con
     stm_signature_digest(want, digest);
     if (k >= 0) {
         const stm_vault_part p = stm_vault_part_at(v, (size_t)k);
-        const bool same = memcmp(p.signature, digest, sizeof digest) == 0 || stm_signature_same_but_times(p.fields, p.n_fields, want->fields.data, want->fields.bytes);
+        const bool same = memcmp(p.signature, digest, sizeof digest) == 0 ||
+                          stm_signature_same_but_times(p.fields, p.n_fields, want->fields.data, want->fields.bytes);
 
         if (same && stm_durable_is_finished(p.state, p.n_state, &s->kept.retries[part])) return MILL_OK;
         if (same) {
@@ -87,8 +93,11 @@ mill_status stm_merge_check(const stm_run *run, int32_t shard, int32_t part, con
         }
         (void)stm_signature_changes(p.fields, p.n_fields, want->fields.data, want->fields.bytes, 3, &t);
     }
-    mill_fail(err, MILL_ERR_INVALID, "shard %d of %d, in %s, is not of this pipeline as it is: %s", (int)shard + 1, (int)run->opts.shards, dir,
-              k < 0 ? "how steps are connected" : t.data != NULL && !t.failed ? t.data : "?");
+    mill_fail(err, MILL_ERR_INVALID, "shard %d of %d, in %s, is not of this pipeline as it is: %s", (int)shard + 1,
+              (int)run->opts.shards, dir,
+              k < 0                         ? "how steps are connected"
+              : t.data != NULL && !t.failed ? t.data
+                                            : "?");
     stm_text_free(&t);
     return refuse(err, "Run it again with the pipeline and the inputs of the others");
 }
@@ -126,7 +135,8 @@ mill_status stm_merge_errors(stm_run *run, mill_error *err)
         if (stream >= 0) st = stm_durable_errors_read(run->errors, d->merge[i].vault, (size_t)stream, &n, &noted, err);
         if (stream >= 0) all += n;
         if (st != MILL_OK || (counts & ~noted) == 0) continue;
-        st = mill_fail(err, MILL_ERR_INVALID, "a retry of shard %d of %d, in %s, is not finished", (int)i + 1, (int)run->opts.shards, run->opts.merge[i]);
+        st = mill_fail(err, MILL_ERR_INVALID, "a retry of shard %d of %d, in %s, is not finished", (int)i + 1,
+                       (int)run->opts.shards, run->opts.merge[i]);
         refuse(err, NULL);
         mill_error_remedy(err, "Finish it: stepmill resume %s", run->opts.merge[i]);
     }
@@ -134,10 +144,12 @@ mill_status stm_merge_errors(stm_run *run, mill_error *err)
     return st;
 }
 
-mill_status stm_merge_source(stm_run *run, const stm_station *r, stm_station *s, const char *name, const mill_type *type, mill_error *err)
+mill_status stm_merge_source(stm_run *run, const stm_station *r, stm_station *s, const char *name, const mill_type *type,
+                             mill_error *err)
 {
     const stm_durable *d = run->durable;
-    const stm_stored_stream of = {.name = name, .type = type, .part = s->lasting->part, .space = stm_flow_stream_of(run->flow, r->node)->key_space};
+    const stm_stored_stream of = {
+        .name = name, .type = type, .part = s->lasting->part, .space = stm_flow_stream_of(run->flow, r->node)->key_space};
     stm_merged_input *all = NULL;
     size_t n = 0, cap = 0;
     mill_status st = MILL_OK;

@@ -49,7 +49,9 @@ static void name_part(opening *o, const stm_station *s)
 
     snprintf(part, STM_STREAM_NAME, s->kind == STM_AT_READER ? "%.63s~%d" : "%.63s", s->name, (int)s->stage);
     for (int32_t p = 0; p < s->lasting->part; p++)
-        if (strncmp(o->part_names[p], part, strlen(part)) == 0 && (o->part_names[p][strlen(part)] == 0 || o->part_names[p][strlen(part)] == '.')) same++;
+        if (strncmp(o->part_names[p], part, strlen(part)) == 0 &&
+            (o->part_names[p][strlen(part)] == 0 || o->part_names[p][strlen(part)] == '.'))
+            same++;
     if (same > 0) snprintf(part + strlen(part), STM_STREAM_NAME - strlen(part), ".%d", same);
 }
 
@@ -114,23 +116,28 @@ static void say_change(const stm_run *run, const opening *o, int32_t part, const
 
     for (int32_t i = 0; i < run->n_stations; i++) {
         const stm_station *s = &run->stations[i];
-        if (s->lasting->part == part && s->plan_step >= 0 && s->kind != STM_AT_READER && !o->rest[i]) stm_text_addf(&who, "%s%s", steps++ > 0 ? ", " : "", s->name);
+        if (s->lasting->part == part && s->plan_step >= 0 && s->kind != STM_AT_READER && !o->rest[i])
+            stm_text_addf(&who, "%s%s", steps++ > 0 ? ", " : "", s->name);
     }
-    if (n > 0 && steps > 0 && !t.failed && !who.failed) stm_log(STM_INFO, "", "%s run%s again: %s", who.data, steps > 1 ? "" : "s", t.data);
+    if (n > 0 && steps > 0 && !t.failed && !who.failed)
+        stm_log(STM_INFO, "", "%s run%s again: %s", who.data, steps > 1 ? "" : "s", t.data);
     stm_text_free(&t);
     stm_text_free(&who);
 }
 
-mill_status stm_durable_refuse(const stm_run *run, const stm_vault_part *old, const stm_vault_part *now, const char *name, mill_error *err)
+mill_status stm_durable_refuse(const stm_run *run, const stm_vault_part *old, const stm_vault_part *now, const char *name,
+                               mill_error *err)
 {
     const char *verb = run->opts.retry_of != NULL || run->opts.put > 0 ? "retry" : "resume";
     stm_text t = {0};
 
-    if (old != NULL && now != NULL && old->n_fields > 0 && stm_signature_same_but_times(old->fields, old->n_fields, now->fields, now->n_fields)) {
+    if (old != NULL && now != NULL && old->n_fields > 0 &&
+        stm_signature_same_but_times(old->fields, old->n_fields, now->fields, now->n_fields)) {
         if (memcmp(old->signature, now->signature, sizeof old->signature) != 0) return MILL_OK; /* `cache: false` runs each time */
         stm_text_addf(&t, "how steps are connected, or the sizes of batches");
     } else {
-        (void)stm_signature_changes(old != NULL ? old->fields : NULL, old != NULL ? old->n_fields : 0, now != NULL ? now->fields : NULL, now != NULL ? now->n_fields : 0, 3, &t);
+        (void)stm_signature_changes(old != NULL ? old->fields : NULL, old != NULL ? old->n_fields : 0,
+                                    now != NULL ? now->fields : NULL, now != NULL ? now->n_fields : 0, 3, &t);
     }
     if (old == NULL || now == NULL)
         mill_fail(err, MILL_ERR_INVALID, "cannot %s: the run %s", verb, old == NULL ? "had no such part" : "has lost a part");
@@ -213,7 +220,8 @@ static mill_status choose_again(stm_run *run, opening *o, mill_error *err)
         stm_vault_part *part = &o->parts[p];
         const int32_t k = stm_vault_find_part(v, part->name);
         const stm_vault_part old = k >= 0 ? stm_vault_part_at(v, (size_t)k) : (stm_vault_part){0};
-        same = same && k >= 0 && memcmp(old.signature, part->signature, sizeof old.signature) == 0 && stm_durable_fits(run, old.state, old.n_state);
+        same = same && k >= 0 && memcmp(old.signature, part->signature, sizeof old.signature) == 0 &&
+               stm_durable_fits(run, old.state, old.n_state);
         part->state = old.state;
         part->n_state = old.n_state;
     }
@@ -255,8 +263,10 @@ static mill_status refuse_other(const stm_run *run, const stm_vault_part *old, m
     return MILL_ERR_INVALID;
 }
 
-/* Whether a terminal goes on from where the last run left it: nothing that it hangs on has changed. @p same: nothing of the whole part has. */
-static mill_status stays(const stm_run *run, const stm_station *terminal, const stm_vault_part *old, bool same, bool *out, mill_error *err)
+/* Whether a terminal goes on from where the last run left it: nothing that it hangs on has changed. @p same: nothing of the whole
+ * part has. */
+static mill_status stays(const stm_run *run, const stm_station *terminal, const stm_vault_part *old, bool same, bool *out,
+                         mill_error *err)
 {
     stm_signature now = {0};
     mill_status st = MILL_OK;
@@ -271,7 +281,8 @@ static mill_status stays(const stm_run *run, const stm_station *terminal, const 
     return st;
 }
 
-/* Each terminal of a part for itself: what changes for one of them is done again for that one, by the stations in front of it, and by no others. */
+/* Each terminal of a part for itself: what changes for one of them is done again for that one, by the stations in front of it, and
+ * by no others. */
 static mill_status choose_terminals(stm_run *run, opening *o, int32_t p, const stm_vault_part *old, bool same, mill_error *err)
 {
     bool *counts = run->durable->counts, *above = stm_calloc((size_t)run->n_stations + 1), all = true, any = false;
@@ -322,7 +333,9 @@ static void drop_readers(const stm_run *run, opening *o)
             const struct stm_lasting *l = run->stations[i].lasting;
             const stm_vault_part *part = &o->parts[l->part];
 
-            if (l->store == NULL || !o->kept[l->part] || !o->rest[i] || o->rest[l->store->node] || stm_durable_is_finished(part->state, part->n_state, NULL)) continue;
+            if (l->store == NULL || !o->kept[l->part] || !o->rest[i] || o->rest[l->store->node] ||
+                stm_durable_is_finished(part->state, part->n_state, NULL))
+                continue;
             o->kept[l->part] = false;
             for (int32_t k = 0; k < run->n_stations; k++)
                 if (run->stations[k].lasting->part == l->part) o->rest[k] = run->durable->counts[k] = false;
@@ -335,7 +348,8 @@ static void drop_readers(const stm_run *run, opening *o)
 static void note_chosen(stm_run *run, opening *o)
 {
     for (int32_t i = 0; i < run->n_stations; i++)
-        if (!o->apart[run->stations[i].lasting->part]) o->rest[i] = run->durable->counts[i] = o->kept[run->stations[i].lasting->part];
+        if (!o->apart[run->stations[i].lasting->part])
+            o->rest[i] = run->durable->counts[i] = o->kept[run->stations[i].lasting->part];
     drop_readers(run, o);
     for (int32_t p = 0; p < o->n_parts; p++)
         if (!o->kept[p]) o->parts[p].state = NULL, o->parts[p].n_state = 0;
@@ -344,7 +358,8 @@ static void note_chosen(stm_run *run, opening *o)
         const struct stm_lasting *l = s->lasting;
 
         if (l->stream >= 0) o->streams[l->stream].keep = o->rest[i] && !stm_durable_is_others(run, l->part);
-        for (int32_t k = 0; l->lanes != NULL && k < s->n_inputs; k++) o->streams[l->lanes[k].stream].keep = o->rest[i] && !stm_durable_is_others(run, l->part);
+        for (int32_t k = 0; l->lanes != NULL && k < s->n_inputs; k++)
+            o->streams[l->lanes[k].stream].keep = o->rest[i] && !stm_durable_is_others(run, l->part);
     }
 }
 
@@ -379,7 +394,8 @@ static mill_status choose(stm_run *run, opening *o, mill_error *err)
         if (k < 0) continue;
         const stm_vault_part old = stm_vault_part_at(v, (size_t)k);
         if (merge && (st = refuse_other(run, &old, err)) != MILL_OK) break;
-        const bool same = memcmp(old.signature, part->signature, sizeof old.signature) == 0 && stm_durable_fits(run, old.state, old.n_state);
+        const bool same =
+            memcmp(old.signature, part->signature, sizeof old.signature) == 0 && stm_durable_fits(run, old.state, old.n_state);
         if (!same && run->opts.resume) st = stm_durable_refuse(run, &old, part, part->name, err);
         if (st == MILL_OK) st = choose_terminals(run, o, p, &old, same, err);
         if (st == MILL_OK && !same) say_change(run, o, p, &old, part);
@@ -399,7 +415,8 @@ const mill_type *stm_durable_store_type(const stm_run *run, const stm_station *s
     if (s->plan_step >= 0) return row_type(&run->plan->steps[s->plan_step].step->out);
     for (int32_t i = 0; i < run->n_stations; i++)
         for (int32_t o = 0; o < run->stations[i].n_outs; o++)
-            if (run->stations[i].outs[o].to == s) return run->stations[i].plan_step >= 0 ? row_type(&run->plan->steps[run->stations[i].plan_step].step->out) : NULL;
+            if (run->stations[i].outs[o].to == s)
+                return run->stations[i].plan_step >= 0 ? row_type(&run->plan->steps[run->stations[i].plan_step].step->out) : NULL;
     return NULL;
 }
 
@@ -451,9 +468,11 @@ static mill_status open_stream(stm_run *run, stm_station *s, mill_error *err)
         int64_t batches = 0;
         if (r->kind != STM_AT_READER || r->store != s->store || r->lasting->finished) continue;
         if (stream.frames > 0) st = stm_batch_source_count(d->vault, (size_t)l->stream, &batches, err);
-        if (st == MILL_OK && (int64_t)r->next_seq > batches) st = mill_fail(err, MILL_ERR_DATA, "the stored stream of %s is shorter than its reader's place", s->name);
+        if (st == MILL_OK && (int64_t)r->next_seq > batches)
+            st = mill_fail(err, MILL_ERR_DATA, "the stored stream of %s is shorter than its reader's place", s->name);
         if (st != MILL_OK || stream.frames == 0) continue;
-        st = stm_batch_source_create(d->vault, (size_t)l->stream, run->pool, type, stm_flow_roots(run->flow), &s->store->source, err);
+        st = stm_batch_source_create(d->vault, (size_t)l->stream, run->pool, type, stm_flow_roots(run->flow), &s->store->source,
+                                     err);
         if (st == MILL_OK) st = stm_batch_source_skip(s->store->source, (int64_t)r->next_seq, err);
         if (st == MILL_OK) {
             s->store->on_disk = batches - (int64_t)r->next_seq;
@@ -466,7 +485,8 @@ static mill_status open_stream(stm_run *run, stm_station *s, mill_error *err)
 
 /* ---- open -------------------------------------------------------------------------------------------------------- */
 
-/* Twice, for what commits say and for what is found: coverage, batches of readers, items of lanes. And coverage at a sink's mark. */
+/* Twice, for what commits say and for what is found: coverage, batches of readers, items of lanes. And coverage at a sink's
+ * mark. */
 static bool make_reached(const stm_station *s, size_t roots)
 {
     struct stm_lasting *l = s->lasting;
@@ -521,7 +541,9 @@ static void note_kept(stm_run *run)
         struct stm_lasting *l = run->stations[i].lasting;
 
         l->kept = l->finished && d->merge == NULL && d->again == NULL &&
-                  !stm_durable_is_others(run, l->part); /* what a merge finds finished the shards have done, a shard the merge will do, and a retry the run that it is of */
+                  /* what a merge finds finished the shards have done, a shard the merge will do, and a retry the run that it is
+                   * of */
+                  !stm_durable_is_others(run, l->part);
         d->complete = d->complete && l->finished;
     }
 }
@@ -531,7 +553,8 @@ static void say_going_on(const stm_run *run)
     stm_text kept = {0};
 
     for (int32_t i = 0; i < run->plan->n_steps; i++)
-        if (stm_run_kept(run, i)) stm_text_addf(&kept, "%s%s", kept.bytes > 0 ? ", " : "; complete already: ", run->plan->steps[i].step->name);
+        if (stm_run_kept(run, i))
+            stm_text_addf(&kept, "%s%s", kept.bytes > 0 ? ", " : "; complete already: ", run->plan->steps[i].step->name);
     stm_log(STM_INFO, "", "going on where the last run stopped%s", kept.bytes > 0 && !kept.failed ? kept.data : "");
     stm_text_free(&kept);
 }
@@ -620,14 +643,18 @@ static mill_status look_at_part(stm_run *run, const opening *o, int32_t p, stm_t
     mill_status st = stm_durable_sign(run, p, run->opts.shard, &o->signatures[p], err);
 
     if (st != MILL_OK) return st;
-    if (k < 0 || !stm_signature_same_connections(old.fields, old.n_fields, o->signatures[p].fields.data, o->signatures[p].fields.bytes)) {
-        mill_fail(err, MILL_ERR_INVALID, "steps of the pipeline are connected otherwise than when the run in %s was made", run->run_dir);
+    if (k < 0 ||
+        !stm_signature_same_connections(old.fields, old.n_fields, o->signatures[p].fields.data, o->signatures[p].fields.bytes)) {
+        mill_fail(err, MILL_ERR_INVALID, "steps of the pipeline are connected otherwise than when the run in %s was made",
+                  run->run_dir);
         mill_error_remedy(err, "Put the pipeline back as it was, or run it again");
         return err->status;
     }
     (void)stm_durable_is_finished(old.state, old.n_state, &run->durable->kept.retries[p]);
-    if (changed->bytes == 0 && !stm_signature_same_but_times(old.fields, old.n_fields, o->signatures[p].fields.data, o->signatures[p].fields.bytes))
-        (void)stm_signature_changes(old.fields, old.n_fields, o->signatures[p].fields.data, o->signatures[p].fields.bytes, 3, changed);
+    if (changed->bytes == 0 &&
+        !stm_signature_same_but_times(old.fields, old.n_fields, o->signatures[p].fields.data, o->signatures[p].fields.bytes))
+        (void)stm_signature_changes(old.fields, old.n_fields, o->signatures[p].fields.data, o->signatures[p].fields.bytes, 3,
+                                    changed);
     return MILL_OK;
 }
 
@@ -640,7 +667,8 @@ static void find_streams(stm_run *run, const opening *o)
         struct stm_lasting *l = run->stations[i].lasting;
 
         if (l->stream >= 0) l->stream = stm_vault_find_stream(v, o->stream_names[l->stream]);
-        for (int32_t k = 0; l->lanes != NULL && k < run->stations[i].n_inputs; k++) l->lanes[k].stream = stm_vault_find_stream(v, o->stream_names[l->lanes[k].stream]);
+        for (int32_t k = 0; l->lanes != NULL && k < run->stations[i].n_inputs; k++)
+            l->lanes[k].stream = stm_vault_find_stream(v, o->stream_names[l->lanes[k].stream]);
     }
 }
 
@@ -653,13 +681,16 @@ mill_status stm_durable_look(stm_run *run, stm_text *changed, mill_error *err)
     if (d == NULL) return stm_durable_no_memory(err);
     if ((st = stm_files_open(run->run_dir, &d->files, err)) != MILL_OK) goto fail;
     const stm_vault_opts vo = {.files = &d->files};
-    if ((st = stm_vault_open(&vo, &d->vault, err)) != MILL_OK || (st = make_lasting(run, err)) != MILL_OK || (st = name_all(run, &o, err)) != MILL_OK) goto fail;
+    if ((st = stm_vault_open(&vo, &d->vault, err)) != MILL_OK || (st = make_lasting(run, err)) != MILL_OK ||
+        (st = name_all(run, &o, err)) != MILL_OK)
+        goto fail;
     if (stm_vault_parts(d->vault) == 0) st = mill_fail(err, MILL_ERR_INVALID, "%s keeps nothing of a run yet", run->run_dir);
     for (int32_t p = 0; p < o.n_parts && st == MILL_OK; p++) st = look_at_part(run, &o, p, changed, err);
     if (st != MILL_OK) goto fail;
     find_streams(run, &o);
     d->errors_stream = stm_vault_find_stream(d->vault, "errors");
-    if (d->errors_stream >= 0) st = stm_durable_errors_read(run->errors, d->vault, (size_t)d->errors_stream, &d->errors_written, NULL, err);
+    if (d->errors_stream >= 0)
+        st = stm_durable_errors_read(run->errors, d->vault, (size_t)d->errors_stream, &d->errors_written, NULL, err);
 fail:
     opening_fini(&o);
     return st; /* stm_durable_close takes what there is */
@@ -676,7 +707,9 @@ void stm_durable_close(stm_run *run)
 
     if (d == NULL) return;
     for (int32_t i = 0; i < run->n_stations; i++) {
-        if (run->stations[i].store != NULL) stm_merged_destroy(&run->stations[i].store->merged), stm_batch_source_destroy(&run->stations[i].store->source); /* it reads through our table of files */
+        if (run->stations[i].store != NULL)
+            stm_merged_destroy(&run->stations[i].store->merged),
+                stm_batch_source_destroy(&run->stations[i].store->source); /* it reads through our table of files */
         if (d->lasting != NULL) {
             stm_batch_sink_destroy(&d->lasting[i].out);
             stm_free(d->lasting[i].numbers);

@@ -19,7 +19,8 @@ static bool opening_over(uint64_t epoch, void *user)
 
 void stm_durable_forget(const stm_run *run)
 {
-    const int top = open(run->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), folder = top >= 0 ? openat(top, STM_RUN_BATCHES, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    const int top = open(run->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+              folder = top >= 0 ? openat(top, STM_RUN_BATCHES, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     DIR *d = folder >= 0 ? fdopendir(folder) : NULL;
 
     for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;)
@@ -36,7 +37,9 @@ mill_status stm_durable_footprint(stm_run *run, uint64_t epoch, mill_error *err)
 
     if (run->opts.footprint == NULL) return MILL_OK;
     if ((st = stm_footprint_look(run->opts.footprint, epoch, err)) != MILL_OK) return st;
-    if (r != NULL) atomic_store_explicit(&r->n_undo, (uint32_t)stm_footprint_write(run->opts.footprint, r->undo, sizeof r->undo), memory_order_release);
+    if (r != NULL)
+        atomic_store_explicit(&r->n_undo, (uint32_t)stm_footprint_write(run->opts.footprint, r->undo, sizeof r->undo),
+                              memory_order_release);
     return MILL_OK;
 }
 
@@ -71,7 +74,8 @@ mill_status stm_durable_outputs_open(stm_run *run, mill_error *err)
     mill_status st = MILL_OK;
 
     for (int32_t i = 0; i < run->n_stations && st == MILL_OK; i++)
-        if (run->stations[i].kind == STM_AT_SINK && !stm_durable_is_others(run, run->stations[i].lasting->part)) st = stm_manifest_begin(d->manifest, run->stations[i].name, false, err);
+        if (run->stations[i].kind == STM_AT_SINK && !stm_durable_is_others(run, run->stations[i].lasting->part))
+            st = stm_manifest_begin(d->manifest, run->stations[i].name, false, err);
     for (int32_t i = 0; i < run->plan->n_steps && st == MILL_OK; i++) st = note_inputs(d->manifest, run->plan->steps[i].step, err);
     run->env.opening = stm_vault_epoch(d->vault);
     run->env.opening_over = opening_over;

@@ -37,8 +37,14 @@ uint64_t stm_durable_graph(const stm_run *run)
     for (int32_t i = 0; i < run->n_stations; i++) {
         const stm_station *s = &run->stations[i];
         const mill_step *step = s->plan_step >= 0 ? run->plan->steps[s->plan_step].step : NULL;
-        const uint64_t what[] = {step != NULL ? (uint64_t)step->batch_rows : 0, step != NULL ? (uint64_t)step->budget_tokens : 0,
-                                 step != NULL ? (uint64_t)step->budget_bytes : 0, (uint64_t)s->kind, (uint64_t)(int64_t)s->root, (uint64_t)s->n_inputs, (uint64_t)s->n_outs, (uint64_t)s->lasting->part,
+        const uint64_t what[] = {step != NULL ? (uint64_t)step->batch_rows : 0,
+                                 step != NULL ? (uint64_t)step->budget_tokens : 0,
+                                 step != NULL ? (uint64_t)step->budget_bytes : 0,
+                                 (uint64_t)s->kind,
+                                 (uint64_t)(int64_t)s->root,
+                                 (uint64_t)s->n_inputs,
+                                 (uint64_t)s->n_outs,
+                                 (uint64_t)s->lasting->part,
                                  s->inlet != NULL ? stm_inlet_checkpoint_bytes(s->inlet) : 0};
         h = stm_hash64(s->name, strlen(s->name), h);
         h = stm_hash64(what, sizeof what, h);
@@ -71,7 +77,8 @@ void stm_durable_terminal_name(const stm_run *run, const stm_station *s, char ou
     }
     branch = branch_into(run, s);
     for (const stm_station *other = run->stations; other < s; other++)
-        if (other->n_outs == 0 && other->plan_step < 0 && strcmp(other->name, s->name) == 0 && branch_into(run, other) == branch) same++;
+        if (other->n_outs == 0 && other->plan_step < 0 && strcmp(other->name, s->name) == 0 && branch_into(run, other) == branch)
+            same++;
     if (same > 0)
         snprintf(out, STM_STREAM_NAME, "%.55s.%d.%d", s->name, (int)branch, (int)same);
     else
@@ -121,14 +128,16 @@ static void steps_of(const stm_run *run, const bool *stations, bool *steps)
         if (s->plan_step >= 0) steps[s->plan_step] = true;
         for (int32_t k = 0; store != NULL && k < store->node; k++) /* a reader of another part's stream: whoever makes that */
             for (int32_t o = 0; o < run->stations[k].n_outs; o++)
-                if (run->stations[k].outs[o].to == store && run->stations[k].plan_step >= 0) steps[run->stations[k].plan_step] = true;
+                if (run->stations[k].outs[o].to == store && run->stations[k].plan_step >= 0)
+                    steps[run->stations[k].plan_step] = true;
     }
     for (int32_t i = run->plan->n_steps - 1; i >= 0; i--)
         for (int32_t k = 0; steps[i] && k < run->plan->steps[i].n_inputs; k++) steps[run->plan->steps[i].inputs[k].from] = true;
 }
 
 /* @p terminal NULL: all of the part's. */
-static mill_status sign(const stm_run *run, int32_t part, const stm_station *terminal, int32_t shard, stm_signature *out, mill_error *err)
+static mill_status sign(const stm_run *run, int32_t part, const stm_station *terminal, int32_t shard, stm_signature *out,
+                        mill_error *err)
 {
     const size_t n = (size_t)run->n_stations + 1;
     bool *memory = stm_calloc(2 * n + (size_t)run->plan->n_steps), *above = memory, *all = memory + n, *steps = memory + 2 * n;
@@ -164,7 +173,8 @@ mill_status stm_durable_sign(const stm_run *run, int32_t part, int32_t shard, st
     return sign(run, part, NULL, shard, out, err);
 }
 
-mill_status stm_durable_sign_terminal(const stm_run *run, const stm_station *terminal, int32_t shard, stm_signature *out, mill_error *err)
+mill_status stm_durable_sign_terminal(const stm_run *run, const stm_station *terminal, int32_t shard, stm_signature *out,
+                                      mill_error *err)
 {
     return sign(run, terminal->lasting->part, terminal, shard, out, err);
 }

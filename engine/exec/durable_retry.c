@@ -1,9 +1,11 @@
 /*
- * What a retry made, in place. RUN/retry.N keeps streams of the same names as the run itself, with the rows that ran again, and which those
- * were. That retry N counts is a bit in the state of the parts whose rows it made, so it is true from one commit on, for all of them: whoever
- * reads a stream gets its own rows without those, and those of the retry in their places. Nothing that was kept is written again.
+ * What a retry made, in place. RUN/retry.N keeps streams of the same names as the run itself, with the rows that ran again, and
+ * which those were. That retry N counts is a bit in the state of the parts whose rows it made, so it is true from one commit on,
+ * for all of them: whoever reads a stream gets its own rows without those, and those of the retry in their places. Nothing that was
+ * kept is written again.
  *
- * The stream `rows` of RUN/retry.N: a frame per root, per part that ran, and one with the numbers of the errors that are void by it.
+ * The stream `rows` of RUN/retry.N: a frame per root, per part that ran, and one with the numbers of the errors that are void by
+ * it.
  */
 #include <stdio.h>
 #include <string.h>
@@ -51,9 +53,11 @@ int32_t stm_station_key_space(const stm_station *s, int32_t input)
     const stm_run *run = s->run;
 
     for (int32_t i = 0; i < run->n_stations; i++) {
-        if (input < 0 && s->kind == STM_AT_GLOBAL && run->stations[i].kind == STM_AT_READER && run->stations[i].store == s->store) return stm_flow_stream_of(run->flow, i)->key_space;
+        if (input < 0 && s->kind == STM_AT_GLOBAL && run->stations[i].kind == STM_AT_READER && run->stations[i].store == s->store)
+            return stm_flow_stream_of(run->flow, i)->key_space;
         for (int32_t o = 0; o < run->stations[i].n_outs; o++)
-            if (run->stations[i].outs[o].to == s && run->stations[i].outs[o].input == input) return stm_flow_stream_of(run->flow, i)->key_space;
+            if (run->stations[i].outs[o].to == s && run->stations[i].outs[o].input == input)
+                return stm_flow_stream_of(run->flow, i)->key_space;
     }
     return stm_flow_stream_of(run->flow, s->node)->key_space;
 }
@@ -103,11 +107,14 @@ void stm_retry_close(const stm_run *run, stm_retry **retry)
 static int32_t space_named(const stm_run *run, const char *name)
 {
     for (int32_t i = 0; i < run->n_stations; i++)
-        if (stm_flow_stream_of(run->flow, i)->key_space == i && run->stations[i].root >= 0 && strncmp(run->stations[i].name, name, STM_STREAM_NAME - 1) == 0) return i;
+        if (stm_flow_stream_of(run->flow, i)->key_space == i && run->stations[i].root >= 0 &&
+            strncmp(run->stations[i].name, name, STM_STREAM_NAME - 1) == 0)
+            return i;
     return -1;
 }
 
-static mill_status take_frame(const stm_run *run, const char *dir, int32_t number, const stm_frame *f, stm_retry *r, mill_error *err)
+static mill_status take_frame(const stm_run *run, const char *dir, int32_t number, const stm_frame *f, stm_retry *r,
+                              mill_error *err)
 {
     char name[STM_STREAM_NAME];
     const size_t n = f->bytes >= sizeof name ? (f->bytes - sizeof name) / sizeof(stm_row_range) : 0;
@@ -119,7 +126,8 @@ static mill_status take_frame(const stm_run *run, const char *dir, int32_t numbe
     name[sizeof name - 1] = 0;
     if (f->kind == STM_RETRY_PART) {
         for (int32_t p = 0; p < run->durable->n_parts; p++)
-            if (strcmp(run->durable->part_names[p], name) == 0) r->parts[p] = f->label == STM_PART_ALL ? STM_PART_ALL : STM_PART_ROWS;
+            if (strcmp(run->durable->part_names[p], name) == 0)
+                r->parts[p] = f->label == STM_PART_ALL ? STM_PART_ALL : STM_PART_ROWS;
         return MILL_OK;
     }
     at = space_named(run, name);
@@ -153,7 +161,8 @@ mill_status stm_retry_open(const stm_run *run, const char *dir, int32_t number, 
     }
     if (st == MILL_OK && (stream = stm_vault_find_stream(r->vault, STM_RETRY_STREAM)) < 0) st = damaged(dir, number, err);
     if (st == MILL_OK) st = stm_vault_read(r->vault, (size_t)stream, &reader, err);
-    while (st == MILL_OK && (st = stm_segment_reader_next(reader, true, &f, &end, err)) == MILL_OK && !end) st = take_frame(run, dir, number, &f, r, err);
+    while (st == MILL_OK && (st = stm_segment_reader_next(reader, true, &f, &end, err)) == MILL_OK && !end)
+        st = take_frame(run, dir, number, &f, r, err);
     stm_segment_reader_destroy(&reader);
     if (st != MILL_OK) {
         if (path.data != NULL && !path.failed) mill_error_context(err, "rows of a retry are kept in %s", path.data);
@@ -204,8 +213,8 @@ void stm_kept_close(const stm_run *run, stm_kept *k)
     k->retries = NULL;
 }
 
-mill_status stm_kept_inputs(stm_run *run, stm_kept *k, const stm_stored_stream *of, const stm_root_rows *only, const stm_root_rows *but, int32_t extra,
-                            stm_merged_input **out, int32_t *n, mill_error *err)
+mill_status stm_kept_inputs(stm_run *run, stm_kept *k, const stm_stored_stream *of, const stm_root_rows *only,
+                            const stm_root_rows *but, int32_t extra, stm_merged_input **out, int32_t *n, mill_error *err)
 {
     const uint64_t counts = k->retries[of->part];
     stm_merged_input *in = stm_calloc((size_t)(STM_MOST_RETRIES + 1 + extra) * sizeof *in);
@@ -307,29 +316,35 @@ mill_status stm_retry_check(stm_run *run, mill_error *err)
     mill_status st;
 
     if (number < 1 || number > STM_MOST_RETRIES) return mill_fail(err, MILL_ERR_INVALID, "there is no retry %d", (int)number);
-    if ((st = stm_retry_open(run, run->run_dir, number, &d->kept.opened[number - 1], err)) != MILL_OK) return stm_refused(st, err, NULL, NULL);
+    if ((st = stm_retry_open(run, run->run_dir, number, &d->kept.opened[number - 1], err)) != MILL_OK)
+        return stm_refused(st, err, NULL, NULL);
     r = d->kept.opened[number - 1];
     for (size_t p = 0; p < stm_vault_parts(r->vault); p++) {
         const stm_vault_part part = stm_vault_part_at(r->vault, p);
         if (!stm_retry_is_of(&part, stm_retry_print(d->vault)))
-            return stm_refused(mill_fail(err, MILL_ERR_INVALID, "the run has changed since retry %d began", (int)number), err, NULL, "Call it again");
+            return stm_refused(mill_fail(err, MILL_ERR_INVALID, "the run has changed since retry %d began", (int)number), err, NULL,
+                               "Call it again");
         if (!stm_durable_is_finished(part.state, part.n_state, NULL))
-            return stm_refused(mill_fail(err, MILL_ERR_INVALID, "retry %d has not ended", (int)number), err, NULL, "Call it again: it goes on");
+            return stm_refused(mill_fail(err, MILL_ERR_INVALID, "retry %d has not ended", (int)number), err, NULL,
+                               "Call it again: it goes on");
     }
     return MILL_OK;
 }
 
-mill_status stm_retry_part(const stm_run *run, int32_t part, const stm_vault_part *old, stm_text *state, bool *again, mill_error *err)
+mill_status stm_retry_part(const stm_run *run, int32_t part, const stm_vault_part *old, stm_text *state, bool *again,
+                           mill_error *err)
 {
     const stm_retry *r = run->durable->kept.opened[run->opts.put - 1];
     uint64_t retries = 0;
 
     *again = false;
     if (!stm_durable_is_finished(old->state, old->n_state, &retries))
-        return stm_refused(mill_fail(err, MILL_ERR_INVALID, "the run in %s has not ended", run->run_dir), err, NULL, "Finish it first: stepmill resume");
+        return stm_refused(mill_fail(err, MILL_ERR_INVALID, "the run in %s has not ended", run->run_dir), err, NULL,
+                           "Finish it first: stepmill resume");
     for (int32_t i = 0; i < run->n_stations && stm_part_is_sinks(run, part); i++) {
         const stm_station *s = &run->stations[i];
-        *again = *again || (s->lasting->part == part && s->kind == STM_AT_READER && r->parts[s->lasting->store->lasting->part] != STM_PART_KEPT);
+        *again = *again || (s->lasting->part == part && s->kind == STM_AT_READER &&
+                            r->parts[s->lasting->store->lasting->part] != STM_PART_KEPT);
     }
     if (r->parts[part] != STM_PART_KEPT) retries |= (uint64_t)1 << (run->opts.put - 1);
     stm_durable_encode_finished(run, retries, state);
@@ -377,7 +392,8 @@ mill_status stm_retries_note(stm_run *run, mill_error *err)
         stream = stm_vault_find_stream(r->vault, "errors");
         if (stream >= 0) st = stm_durable_errors_read(run->errors, r->vault, (size_t)stream, &n, NULL, err);
         if (st == MILL_OK) st = stm_durable_errors_commit(run, err); /* those that were added */
-        if (st == MILL_OK) st = stm_vault_append(d->vault, (size_t)d->errors_stream, STM_ERRORS_RETRY, (uint64_t)i, 0, NULL, 0, err);
+        if (st == MILL_OK)
+            st = stm_vault_append(d->vault, (size_t)d->errors_stream, STM_ERRORS_RETRY, (uint64_t)i, 0, NULL, 0, err);
         d->noted |= (uint64_t)1 << (i - 1);
         any = true;
     }

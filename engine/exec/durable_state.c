@@ -185,7 +185,8 @@ static size_t entry_bytes(const stm_station *s, uint32_t roots)
     return n;
 }
 
-mill_status stm_durable_encode_rests(const stm_run *run, int32_t part, const void *state, size_t n, const bool *rest, stm_text *out, mill_error *err)
+mill_status stm_durable_encode_rests(const stm_run *run, int32_t part, const void *state, size_t n, const bool *rest, stm_text *out,
+                                     mill_error *err)
 {
     const uint32_t roots = (uint32_t)stm_flow_roots(run->flow);
     uint64_t retries;

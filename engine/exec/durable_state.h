@@ -103,19 +103,24 @@ void stm_merge_sign(const stm_run *run, stm_signature *out);
 /** Error records of all shards. Before anything is read. */
 mill_status stm_merge_errors(stm_run *run, mill_error *err);
 /** The store's rows, stream @p name, are those of all shards; for reader @p r, which stands where it will go on. */
-mill_status stm_merge_source(stm_run *run, const stm_station *r, stm_station *store, const char *name, const mill_type *type, mill_error *err);
+mill_status stm_merge_source(stm_run *run, const stm_station *r, stm_station *store, const char *name, const mill_type *type,
+                             mill_error *err);
 void stm_merge_close(stm_run *run);
 /** A shard says which steps it leaves to the merge. */
 void stm_merge_say_left(const stm_run *run);
-/** Error records of stream @p stream of a vault into @p errors, void ones as such; *n of them are added. *retries, may be NULL: those that are noted there. */
-mill_status stm_durable_errors_read(stm_errors *errors, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries, mill_error *err);
-/** Those of this run directory. Records of what is begun over, and of failures that ended an attempt which is gone on with, are void from here on. */
+/** Error records of stream @p stream of a vault into @p errors, void ones as such; *n of them are added. *retries, may be NULL:
+ *  those that are noted there. */
+mill_status stm_durable_errors_read(stm_errors *errors, const stm_vault *v, size_t stream, int64_t *n, uint64_t *retries,
+                                    mill_error *err);
+/** Those of this run directory. Records of what is begun over, and of failures that ended an attempt which is gone on with, are
+ *  void from here on. */
 mill_status stm_durable_errors_restore(stm_run *run, mill_error *err);
 /** The state of a part of which nothing is left to do. */
 void stm_durable_encode_finished(const stm_run *run, uint64_t retries, stm_text *out);
 /** Whether it is such a state; *retries, may be NULL: whose rows count there. */
 bool stm_durable_is_finished(const void *state, size_t n, uint64_t *retries);
-/** Rows for readers that have nothing to do in this run (of a retry, of a shard) go to the disk alone. After states were restored. */
+/** Rows for readers that have nothing to do in this run (of a retry, of a shard) go to the disk alone. After states were
+ *  restored. */
 void stm_durable_mark_unread(stm_run *run);
 /** A station that has nothing to do in this run, as if it had ended. */
 void stm_durable_finish(stm_station *s);
@@ -135,10 +140,13 @@ void stm_durable_above(const stm_run *run, const stm_station *terminal, bool *ab
 /** What a part hangs on. @p shard: of which it is, 1 ..; 0 = of none; -1 = of all, put together. */
 mill_status stm_durable_sign(const stm_run *run, int32_t part, int32_t shard, stm_signature *out, mill_error *err);
 /** Those fields of it that one of its terminals hangs on. */
-mill_status stm_durable_sign_terminal(const stm_run *run, const stm_station *terminal, int32_t shard, stm_signature *out, mill_error *err);
+mill_status stm_durable_sign_terminal(const stm_run *run, const stm_station *terminal, int32_t shard, stm_signature *out,
+                                      mill_error *err);
 
-/** To resume, or retry, is to begin nothing over: MILL_ERR_INVALID says what would be. @p old, @p now: NULL = there is no such part. MILL_OK: nothing. */
-mill_status stm_durable_refuse(const stm_run *run, const stm_vault_part *old, const stm_vault_part *now, const char *name, mill_error *err);
+/** To resume, or retry, is to begin nothing over: MILL_ERR_INVALID says what would be. @p old, @p now: NULL = there is no such
+ *  part. MILL_OK: nothing. */
+mill_status stm_durable_refuse(const stm_run *run, const stm_vault_part *old, const stm_vault_part *now, const char *name,
+                               mill_error *err);
 /** Columns of what a store keeps. */
 const mill_type *stm_durable_store_type(const stm_run *run, const stm_station *s);
 
@@ -168,11 +176,12 @@ typedef struct stm_stored_stream {
     bool output;         /* of a global: made anew as a whole, whichever rows came in again */
 } stm_stored_stream;
 /**
- * A stream that @p k keeps as inputs of stm_merged_create: its own rows and those of retries, each row once. @p only: no others than these; @p but:
- * without these; NULL = all. @p extra inputs fit behind them. *in: stm_free; its sources are the caller's until stm_merged_create.
+ * A stream that @p k keeps as inputs of stm_merged_create: its own rows and those of retries, each row once. @p only: no others
+ * than these; @p but: without these; NULL = all. @p extra inputs fit behind them. *in: stm_free; its sources are the caller's until
+ * stm_merged_create.
  */
-mill_status stm_kept_inputs(stm_run *run, stm_kept *k, const stm_stored_stream *of, const stm_root_rows *only, const stm_root_rows *but, int32_t extra,
-                            stm_merged_input **in, int32_t *n, mill_error *err);
+mill_status stm_kept_inputs(stm_run *run, stm_kept *k, const stm_stored_stream *of, const stm_root_rows *only,
+                            const stm_root_rows *but, int32_t extra, stm_merged_input **in, int32_t *n, mill_error *err);
 /** Its store's rows are those that @p k keeps; for the reader behind it, which stands where it will go on. */
 mill_status stm_kept_source(stm_run *run, stm_kept *k, stm_station *store, const stm_root_rows *only, mill_error *err);
 void stm_kept_close(const stm_run *run, stm_kept *k);
@@ -184,14 +193,17 @@ int32_t stm_key_root(const stm_run *run, int32_t space, const int64_t *key, int3
 mill_status stm_retries_note(stm_run *run, mill_error *err);
 /** The retry opts.put: whether it is of this run, as it is. Before stm_vault_begin. Opened in d->kept. */
 mill_status stm_retry_check(stm_run *run, mill_error *err);
-/** Part @p part when it is put in place, by its state before: *state gets that of now; *again: it is a part of sinks that get other rows. */
-mill_status stm_retry_part(const stm_run *run, int32_t part, const stm_vault_part *old, stm_text *state, bool *again, mill_error *err);
+/** Part @p part when it is put in place, by its state before: *state gets that of now; *again: it is a part of sinks that get other
+ *  rows. */
+mill_status stm_retry_part(const stm_run *run, int32_t part, const stm_vault_part *old, stm_text *state, bool *again,
+                           mill_error *err);
 /** Parts with nothing but sinks and their readers: what they write is made of rows that are kept. */
 bool stm_part_is_sinks(const stm_run *run, int32_t part);
 void stm_leaves_free(stm_leave **l);
 
 /* A retry at work (durable_again.c). */
-/** Open the run, see that it is this pipeline's and has ended, take its errors over, choose rows and parts. After names are given. */
+/** Open the run, see that it is this pipeline's and has ended, take its errors over, choose rows and parts. After names are
+ *  given. */
 mill_status stm_again_open(stm_run *run, mill_error *err);
 void stm_again_close(stm_run *run);
 /** A field of every part's signature: of which rows of what. */
@@ -216,11 +228,13 @@ mill_status stm_durable_decode(stm_run *run, int32_t part, const void *bytes, si
 /** Whether a state is one of this graph, or of a part that has finished. */
 bool stm_durable_fits(const stm_run *run, const void *state, size_t n);
 /**
- * The state of part @p part with the stations that rest[i] where @p state has them, which fits the graph or says that all had finished; all others begin over.
- * Stations that rest lead only to such. MILL_ERR_DATA: as stm_durable_decode.
+ * The state of part @p part with the stations that rest[i] where @p state has them, which fits the graph or says that all had
+ * finished; all others begin over. Stations that rest lead only to such. MILL_ERR_DATA: as stm_durable_decode.
  */
-mill_status stm_durable_encode_rests(const stm_run *run, int32_t part, const void *state, size_t n, const bool *rest, stm_text *out, mill_error *err);
-/** Note what is there before opening @p epoch writes; for whoever supervises, too: a step may take the process along while it loads. */
+mill_status stm_durable_encode_rests(const stm_run *run, int32_t part, const void *state, size_t n, const bool *rest, stm_text *out,
+                                     mill_error *err);
+/** Note what is there before opening @p epoch writes; for whoever supervises, too: a step may take the process along while it
+ *  loads. */
 mill_status stm_durable_footprint(stm_run *run, uint64_t epoch, mill_error *err);
 /** The run directory is open: suspects that earlier processes left there count, unless all that they went into is begun over. */
 void stm_durable_suspects(stm_run *run);

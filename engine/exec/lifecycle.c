@@ -1,6 +1,6 @@
 /*
- * The coordinator: one thread that loads a load group, lets it run, unloads it, goes on to the next. It touches no data. Loads run in
- * threads of their own, since they may take minutes or never return; so do unloads.
+ * The coordinator: one thread that loads a load group, lets it run, unloads it, goes on to the next. It touches no data. Loads run
+ * in threads of their own, since they may take minutes or never return; so do unloads.
  */
 #include <errno.h>
 #include <string.h>
@@ -40,7 +40,8 @@ static void look_at_drain(stm_run *run)
 {
     const double limit = run->opts.drain_s > 0.0 ? run->opts.drain_s : STM_DRAIN_S;
 
-    if (atomic_load(&run->stop) == 1 && (double)(stm_now_ns() - atomic_load(&run->stop_ns)) > limit * 1e9 && stm_run_raise_stop(run, 2))
+    if (atomic_load(&run->stop) == 1 && (double)(stm_now_ns() - atomic_load(&run->stop_ns)) > limit * 1e9 &&
+        stm_run_raise_stop(run, 2))
         stm_log(STM_WARN, "run", "the drain took more than %g s: what is left is dropped", limit);
 }
 
@@ -82,7 +83,8 @@ static bool in_stage(const stm_station *s, int32_t stage)
     return s->stage == stage;
 }
 
-/* Load every replica of the stage. Returns false when one failed or a stop came; every load has returned then, or its step is hung. */
+/* Load every replica of the stage. Returns false when one failed or a stop came; every load has returned then, or its step is
+ * hung. */
 static bool load_stage(stm_run *run, int32_t stage)
 {
     bool ok = true, waiting = true;
@@ -211,7 +213,8 @@ static void trim(stm_run *run)
 
 /* ---- run --------------------------------------------------------------------------------------------------------- */
 
-/* Tell calls that are past their deadline to return; submitted work is polled now and then. Returns when to look again at the latest. */
+/* Tell calls that are past their deadline to return; submitted work is polled now and then. Returns when to look again at the
+ * latest. */
 static int64_t look_at_deadlines(stm_run *run)
 {
     const int64_t now = stm_now_ns();

@@ -1,7 +1,7 @@
 /*
- * A burst of a step on a device: the next batch is queued while one runs, and what is done is handed on. The thread never waits on the
- * device: it asks how far the streams are, and naps between, a sixteenth of the time that nothing has happened for (2 us to 1 ms): that
- * is how much later than it could a batch goes on, and long ones cost a hundredth of a core.
+ * A burst of a step on a device: the next batch is queued while one runs, and what is done is handed on. The thread never waits on
+ * the device: it asks how far the streams are, and naps between, a sixteenth of the time that nothing has happened for (2 us to 1
+ * ms): that is how much later than it could a batch goes on, and long ones cost a hundredth of a core.
  *
  *      take --> map (queues) --> nothing of it is for the host: handed on at once, its readers order their streams behind it
  *                            --> columns are on their way down: handed on when they are there, in turn

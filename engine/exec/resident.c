@@ -1,11 +1,12 @@
 /*
  * Where the columns that leave a station are to be.
  *
- *   resident   in the memory of a device alone. Each of its readers computes on a device and uses it, or passes it on to such readers only, or
- *              drops it; all else needs it on the host: steps that compute or read there, sinks, globals, stores, a router that looks
- *              at it, what its rows cost, a convergence.
- *   paired     on both sides: it comes down for readers on the host, and stays for those on devices (memory/place.h, twins). Somebody below uses it
- *              on a device: a step, or a global that searches there, right behind it or after others that pass it on.
+ *   resident   in the memory of a device alone. Each of its readers computes on a device and uses it, or passes it on to such
+ *              readers only, or drops it; all else needs it on the host: steps that compute or read there, sinks, globals, stores,
+ *              a router that looks at it, what its rows cost, a convergence.
+ *   paired     on both sides: it comes down for readers on the host, and stays for those on devices (memory/place.h, twins).
+ *              Somebody below uses it on a device: a step, or a global that searches there, right behind it or after others that
+ *              pass it on.
  *
  * Text, binary and lists stay on the host: putting rows of them together needs their lengths there.
  */
@@ -84,10 +85,12 @@ static bool is_wanted(const stm_out *o, int32_t c)
     fate f;
 
     if (place < 0) return false;
-    if (to->kind == STM_AT_STORE) { /* its reader gives the same columns; between load groups none waits in memory that the next one's models may need */
+    /* its reader gives the same columns; between load groups none waits in memory that the next one's models may need */
+    if (to->kind == STM_AT_STORE) {
         const stm_station *reader = to + 1;
         bool wanted = false;
-        for (int32_t k = 0; reader->stage == to->stage && k < reader->n_outs && !wanted; k++) wanted = is_wanted(&reader->outs[k], place);
+        for (int32_t k = 0; reader->stage == to->stage && k < reader->n_outs && !wanted; k++)
+            wanted = is_wanted(&reader->outs[k], place);
         return wanted;
     }
     if (step_of(to) == NULL) return false;
@@ -114,7 +117,8 @@ mill_status stm_run_residents(stm_run *run, mill_error *err)
         if (step == NULL || s->kind == STM_AT_SINK || s->kind == STM_AT_GLOBAL) continue;
         s->paired = stm_calloc((size_t)step->out.n + 1);
         if (is_a_place(s)) s->resident = stm_calloc((size_t)step->out.n + 1);
-        if (s->paired == NULL || (is_a_place(s) && s->resident == NULL)) return mill_fail(err, MILL_ERR_NOMEM, "columns of step %s", s->name);
+        if (s->paired == NULL || (is_a_place(s) && s->resident == NULL))
+            return mill_fail(err, MILL_ERR_NOMEM, "columns of step %s", s->name);
         for (int32_t c = 0; c < step->out.n; c++) {
             if (!may_reside(step->out.fields[c].type)) continue;
             for (int32_t o = 0; o < s->n_outs; o++) s->paired[c] = s->paired[c] || is_wanted(&s->outs[o], c);

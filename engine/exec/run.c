@@ -299,8 +299,8 @@ int64_t stm_run_errors(const stm_run *run) { return stm_errors_live(run->errors)
 const stm_error_record *stm_run_error(const stm_run *run, int64_t i) { return stm_errors_nth(run->errors, i - 1); }
 int64_t stm_run_imputed_rows(const stm_run *run) { return stm_errors_rows(run->errors); }
 
-/* How long the replica has been inside a call beyond what it may, in s; <= 0: it is not late. *phase, *limit: of which call; *inside: for
- * how long it has been there at most (calls of steps without a deadline are not timed), 0 = not at all. */
+/* How long the replica has been inside a call beyond what it may, in s; <= 0: it is not late. *phase, *limit: of which call;
+ * *inside: for how long it has been there at most (calls of steps without a deadline are not timed), 0 = not at all. */
 static double overdue(stm_run *run, stm_station *s, int32_t k, int64_t now, mill_phase *phase, double *limit, double *inside)
 {
     const stm_policy *p = &stm_wrapper_step(s->slots[k].wrapper)->policy;
@@ -395,7 +395,8 @@ bool stm_run_at_work(const stm_run *run, mill_error *err)
         }
     }
     if (who == NULL) return false;
-    mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after being told that the run is stopped", call_of(who, replica, phase), stopped_for(run, now));
+    mill_fail(err, MILL_ERR_TIMEOUT, "%s has not returned %.1f s after being told that the run is stopped",
+              call_of(who, replica, phase), stopped_for(run, now));
     name_replica(who, replica, phase, err);
     return true;
 }

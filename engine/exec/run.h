@@ -25,13 +25,18 @@ typedef struct stm_run_opts {
     bool durable;          /* keep in run_dir how far everything is, and go on from there (exec/durable.h); not with dry_run */
     bool fresh;            /* durable: forget what is kept */
     int32_t shard, shards; /* durable: shard number `shard` (1 ..) of `shards`; 0, 0 = no shards. merge: 0 of so many */
-    const char *const *merge; /* durable: [shards] run directories, absolute, of the shards, in order: their rows are what sinks get; NULL = no merge */
+    /* durable: [shards] run directories, absolute, of the shards, in order: their rows are what sinks get; NULL = no merge */
+    const char *const *merge;
     bool look;             /* durable: built to look at what is kept (exec/history.h), not to be started: run_dir stays as it is */
     bool resume;           /* durable: nothing that is kept may run again for what changed; MILL_ERR_INVALID says what it is */
-    const char *retry_of;  /* durable: run rows that failed again, those of the run in this directory, absolute, and stop in front of the sinks (exec/durable_state.h); NULL = no retry */
+    /* durable: run rows that failed again, those of the run in this directory, absolute, and stop in front of the sinks
+     * (exec/durable_state.h); NULL = no retry */
+    const char *retry_of;
     uint32_t retry_classes; /* bits mill_error_class: of which failures; 0 = all */
     const char *retry_step; /* of which step; NULL = all */
-    int32_t put;           /* durable, resume: what retry number `put`, in run_dir/retry.N, made takes the place of what was kept, and sinks run again; 0 = nothing */
+    /* durable, resume: what retry number `put`, in run_dir/retry.N, made takes the place of what was kept, and sinks run again; 0 =
+     * nothing */
+    int32_t put;
     double commit_interval_s; /* durable; 0 = 1 s */
     struct stm_recorder *recorder; /* shared with a supervising process; NULL = none; outlives the run */
     /* Called for every error record as it happens, from any driver, never two at once. NULL = none. */
@@ -39,7 +44,8 @@ typedef struct stm_run_opts {
     /* Dry run: what a sink would have written; columns in the order of its step's inputs. One call at a time. */
     void (*on_sink_batch)(const mill_replica *sink, const mill_batch *batch, void *user);
     void *user;
-    struct stm_footprint *footprint; /* durable: what is there before; the run looks, and undoes what it made when it cannot load. Borrowed; NULL = all stays */
+    /* durable: what is there before; the run looks, and undoes what it made when it cannot load. Borrowed; NULL = all stays */
+    struct stm_footprint *footprint;
     struct stm_tracer *tracer; /* what everybody does is noted there; borrowed until the run has ended. NULL = it is not */
 } stm_run_opts;
 
@@ -71,9 +77,11 @@ typedef struct stm_replica_stats {
 
 typedef enum stm_run_end { STM_END_RUNNING, STM_END_DONE, STM_END_LOAD_FAILED, STM_END_FAILED, STM_END_STOPPED } stm_run_end;
 
-/** What of the run in @p dir counts: *retries: bit N - 1: number N is taken; *ended: nothing is left to do. MILL_ERR_NOT_FOUND: nothing is kept there. */
+/** What of the run in @p dir counts: *retries: bit N - 1: number N is taken; *ended: nothing is left to do. MILL_ERR_NOT_FOUND:
+ *  nothing is kept there. */
 mill_status stm_run_look(const char *dir, uint64_t *retries, bool *ended, mill_error *err);
-/** Error records that the last commit of the run in @p dir has, into @p into, which is empty; void ones as such. The run may go on meanwhile. */
+/** Error records that the last commit of the run in @p dir has, into @p into, which is empty; void ones as such. The run may go on
+ *  meanwhile. */
 mill_status stm_run_look_at_errors(const char *dir, stm_errors *into, mill_error *err);
 /** Takes the plan over (success or not). Returns once drivers run; loading goes on in the background. */
 mill_status stm_run_start(stm_plan **plan, const stm_run_opts *opts, stm_run **out, mill_error *err);
@@ -109,12 +117,14 @@ void stm_run_memory(const stm_run *run, stm_memory_stats *out);
 int64_t stm_run_errors(const stm_run *run);
 const stm_error_record *stm_run_error(const stm_run *run, int64_t i); /* from 1 */
 int64_t stm_run_imputed_rows(const stm_run *run);
-/** A replica whose load, call or unload did not return within its deadline, or STM_STOP_GRACE_S after a stop: names step, replica and
- *  phase; false = none. The process must end then. */
+/** A replica whose load, call or unload did not return within its deadline, or STM_STOP_GRACE_S after a stop: names step, replica
+ *  and phase; false = none. The process must end then. */
 bool stm_run_hung(const stm_run *run, mill_error *err);
-/** The replica that has been inside a call the longest: who holds up a run that was told to stop, however short a time ago. false = nobody is. */
+/** The replica that has been inside a call the longest: who holds up a run that was told to stop, however short a time ago. false =
+ *  nobody is. */
 bool stm_run_at_work(const stm_run *run, mill_error *err);
-/** Whether it could not load what its first rows need: then nothing of it is worth keeping, and stm_run_destroy undoes its footprint. Threads: any. */
+/** Whether it could not load what its first rows need: then nothing of it is worth keeping, and stm_run_destroy undoes its
+ *  footprint. Threads: any. */
 bool stm_run_never_began(stm_run *run);
 /** Joins the threads; waits for nothing but calls that are due to return. */
 void stm_run_destroy(stm_run **run);

@@ -121,8 +121,10 @@ struct stm_station {
     stm_out *outs;
     int32_t n_outs, n_inputs;
     struct stm_lasting *lasting; /* durable.h; NULL = nothing of this run is kept */
-    bool *resident;    /* [columns of the step's output] steps on devices, routers: may leave in the memory of a device (resident.c); else NULL */
-    bool *paired;      /* likewise, stations with a step that hand on: used on a device by somebody below, so also there where it comes down */
+    /* [columns of the step's output] steps on devices, routers: may leave in the memory of a device (resident.c); else NULL */
+    bool *resident;
+    /* likewise, stations with a step that hand on: used on a device by somebody below, so also there where it comes down */
+    bool *paired;
     stm_station *next; /* where a driver looks first after a burst here */
     stm_replica_slot *slots;
     int32_t n_slots; /* store, reader, discard: one without a wrapper */
@@ -193,7 +195,8 @@ struct stm_run {
     _Atomic int32_t sleepers;             /* drivers asleep */
     _Atomic int32_t waking;               /* a wake is under way */
     _Atomic int32_t wake_doubles;         /* relaxed: waking takes 2^this as much waiting work, since wakes were for too little */
-    _Atomic int32_t declined;             /* relaxed: looks at waiting work since that last changed that were for a wake but for it */
+    /* relaxed: looks at waiting work since that last changed that were for a wake but for it */
+    _Atomic int32_t declined;
     _Alignas(64) _Atomic int32_t idle;    /* threads (drivers and own threads) with nothing to do */
     _Atomic int32_t threads;              /* drivers and own threads */
     _Atomic int32_t quiescing;            /* somebody looks at a run at rest: nobody else may start */
@@ -223,9 +226,9 @@ struct stm_run {
 mill_status stm_run_build(stm_run *run, mill_error *err);
 void stm_run_unbuild(stm_run *run);
 
-/* Batches that a thread takes along to the next station, instead of putting them into its inlet and out again. Nobody else sees them:
- * whoever carries some goes to that station next, and leaves them there if it cannot run it. Until then the wrapper that made them stays
- * claimed, so that no later batch overtakes them: all behind it would pile up in front of whoever restores order. */
+/* Batches that a thread takes along to the next station, instead of putting them into its inlet and out again. Nobody else sees
+ * them: whoever carries some goes to that station next, and leaves them there if it cannot run it. Until then the wrapper that made
+ * them stays claimed, so that no later batch overtakes them: all behind it would pile up in front of whoever restores order. */
 typedef struct stm_carry {
     bool may;  /* constant: the thread goes on to where its batches go */
     stm_replica_slot *mine; /* constant: the wrapper that it works with; NULL = any that is free */
@@ -237,12 +240,13 @@ typedef struct stm_carry {
     mill_batch *b[STM_BURST];
 } stm_carry;
 
-/* work.c: run a burst at a station; returns items handled, 0 = nothing to do or all wrappers claimed. What @p c carries must be for @p s; it
- * is handled, or pushed; what it carries afterwards is for s->next. */
+/* work.c: run a burst at a station; returns items handled, 0 = nothing to do or all wrappers claimed. What @p c carries must be for
+ * @p s; it is handled, or pushed; what it carries afterwards is for s->next. */
 int32_t stm_station_run(stm_station *s, stm_carry *c);
 /** Put what is carried where others find it. */
 void stm_carry_drop(stm_carry *c);
-/** A wrapper of a station for somebody else than a driver; NULL = all are at work, or the station is closing. Tell the drivers afterwards. */
+/** A wrapper of a station for somebody else than a driver; NULL = all are at work, or the station is closing. Tell the drivers
+ *  afterwards. */
 stm_replica_slot *stm_station_claim(stm_station *s);
 /** The same for a station whose bursts are short: waits for the end of the one that is under way. NULL = the station is closing. */
 stm_replica_slot *stm_station_await(stm_station *s);
@@ -312,10 +316,12 @@ bool stm_memory_holds_back(const stm_station *s);
 mill_status stm_memory_park(stm_station *to, int32_t input, mill_batch **b, int32_t n, mill_error *err);
 /** Into a store; to disk once memory gets scarce. Takes *b over on success. Threads: the one that fills the store. */
 mill_status stm_store_put(stm_run *run, stm_store *store, mill_batch **b, mill_error *err);
-/** Whether there is something for its reader. The last batch of a global's output says so: one is kept back until it is known to be that or not,
- *  so that the stream is the same however fast it is read. A global that made nothing still has an end. Threads: any. */
+/** Whether there is something for its reader. The last batch of a global's output says so: one is kept back until it is known to be
+ *  that or not, so that the stream is the same however fast it is read. A global that made nothing still has an end. Threads:
+ *  any. */
 bool stm_store_readable(const stm_station *reader);
-/** The next batch, *out NULL = none is there. *last: it was there, and it is the last that a complete store has. Threads: the reader's. */
+/** The next batch, *out NULL = none is there. *last: it was there, and it is the last that a complete store has. Threads: the
+ *  reader's. */
 mill_status stm_store_take(stm_run *run, stm_store *store, mill_batch **out, bool *last, mill_error *err);
 void stm_store_free(stm_run *run, stm_store *store);
 /** At quiescence: make room and let every root send a batch. Returns whether something can move now. */

@@ -229,7 +229,8 @@ int32_t stm_station_take(stm_station *s, stm_ready *items, int32_t want)
     return recall(s, items, n);
 }
 
-/* Claims a wrapper and takes its items (*n), those carried here first; what is carried and cannot be handled now is pushed. NULL = no wrapper is free. */
+/* Claims a wrapper and takes its items (*n), those carried here first; what is carried and cannot be handled now is pushed. NULL =
+ * no wrapper is free. */
 static stm_replica_slot *begin(stm_station *s, stm_carry *c, stm_ready *items, int32_t want, int32_t *n)
 {
     const bool takes = s->inlet != NULL && s->kind != STM_AT_SUBMIT;
@@ -491,8 +492,9 @@ static int32_t run_global(stm_station *s, stm_replica_slot *slot, stm_ready *ite
     for (int32_t i = 0; i < n; i++) {
         const bool again = s->lasting != NULL && stm_lasting_accepted(s, items[i].input);
         if (st == MILL_OK && !again)
-            st = s->lasting != NULL && s->lasting->gathers ? stm_lasting_gather(s, items[i].input, items[i].batch, &err)
-                                                           : stm_wrapper_accept(slot->wrapper, items[i].input, items[i].batch, &err);
+            st = s->lasting != NULL && s->lasting->gathers
+                     ? stm_lasting_gather(s, items[i].input, items[i].batch, &err)
+                     : stm_wrapper_accept(slot->wrapper, items[i].input, items[i].batch, &err);
         if (st == MILL_OK && !again && s->lasting != NULL) st = stm_lasting_keep(s, items[i].input, items[i].batch, &err);
         stm_credit_return(s->run->flow, s->node, items[i].batch);
         mill_batch_destroy(&items[i].batch);
@@ -558,7 +560,8 @@ static int32_t run_store(stm_station *s, stm_ready *items, int32_t n)
         stm_credit_return(s->run->flow, s->node, items[i].batch);
         if (s->kind == STM_AT_STORE && st == MILL_OK && s->lasting != NULL && !again)
             st = stm_lasting_store(s, items[i].batch, &err);
-        if (s->kind == STM_AT_STORE && st == MILL_OK && !again && !s->store->unread) st = stm_store_put(s->run, s->store, &items[i].batch, &err);
+        if (s->kind == STM_AT_STORE && st == MILL_OK && !again && !s->store->unread)
+            st = stm_store_put(s->run, s->store, &items[i].batch, &err);
         if (s->kind == STM_AT_STORE && st == MILL_OK && end) atomic_store_explicit(&s->store->complete, true, memory_order_release);
         if (s->lasting != NULL && st == MILL_OK) {
             s->lasting->items += !again;
@@ -701,7 +704,8 @@ int32_t stm_station_run(stm_station *s, stm_carry *c)
     case STM_AT_GENERATOR: n = run_generator(s, slot, want, c); break;
     case STM_AT_READER: n = run_reader(s, want, c); break;
     case STM_AT_STEP:
-        n = stm_wrapper_lane(slot->wrapper) != NULL ? stm_station_overlap(s, slot, items, n, c->ring) : run_step(s, slot, items, n, c);
+        n = stm_wrapper_lane(slot->wrapper) != NULL ? stm_station_overlap(s, slot, items, n, c->ring)
+                                                    : run_step(s, slot, items, n, c);
         break;
     case STM_AT_SUBMIT: n = run_submit(s, slot, want); break;
     case STM_AT_ROUTER: n = run_router(s, slot, items, n); break;

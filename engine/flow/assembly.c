@@ -1,8 +1,8 @@
 /*
  * Assembly: rows in order, cut into ready batches.
  *
- * Exactly `batch_rows` rows per item, or as many as a budget allows (budget.c), except where a step ends a routed batch or the stream: there
- * what is left is sent.
+ * Exactly `batch_rows` rows per item, or as many as a budget allows (budget.c), except where a step ends a routed batch or the
+ * stream: there what is left is sent.
  * An item without rows is made only when nothing is pending, to carry on coverage, a border or the end.
  */
 #include "flow/internal.h"

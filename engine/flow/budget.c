@@ -1,12 +1,13 @@
 /*
- * Budgets: batches that cost the same. A row comes with its cost, a number of whatever unit the consumer counts; an item takes rows in order
- * while the sum stays within the budget, and at least one, so a row above the budget goes alone.
+ * Budgets: batches that cost the same. A row comes with its cost, a number of whatever unit the consumer counts; an item takes rows
+ * in order while the sum stays within the budget, and at least one, so a row above the budget goes alone.
  *
  * A row costs at least 1. Hence an item has at most `budget` rows, however cheap they are, and what an inlet lacks has an end.
  */
 #include "flow/internal.h"
 
-/* Cost of row @p k of a run: what its rows in all inputs cost together. The branches of a convergence carry copies of the same row: the dearest counts. */
+/* Cost of row @p k of a run: what its rows in all inputs cost together. The branches of a convergence carry copies of the same row:
+ * the dearest counts. */
 static int64_t cost_of(const stm_inlet *in, const stm_piece *run, int64_t k)
 {
     int64_t sum = 0;

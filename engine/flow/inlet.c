@@ -304,8 +304,8 @@ static mill_status push_unordered(stm_inlet *in, int32_t input, mill_batch **bp,
     return MILL_OK;
 }
 
-/* Whether the next batch of the stream is an item by itself, when nothing waits in the inlet. @p exact, @p borders: the inlet's batch_rows
- * and borders_out[0]. */
+/* Whether the next batch of the stream is an item by itself, when nothing waits in the inlet. @p exact, @p borders: the inlet's
+ * batch_rows and borders_out[0]. */
 static inline bool is_an_item(int64_t exact, uint32_t borders, const mill_batch *b, uint64_t next)
 {
     const int64_t rows = b->rows;

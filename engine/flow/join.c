@@ -2,8 +2,8 @@
  * Joins by key, and convergence.
  *
  * A step of a join: the next batch of the first input says how far to go, its frontier F. Once every other input has shown
- * everything below F, the rows with keys below F of all inputs are merged. At the end of a routed batch or of the stream, all that is left
- * up to there is merged. A step of a convergence is one whole routed batch.
+ * everything below F, the rows with keys below F of all inputs are merged. At the end of a routed batch or of the stream, all that
+ * is left up to there is merged. A step of a convergence is one whole routed batch.
  */
 #include "flow/internal.h"
 
@@ -98,8 +98,8 @@ static mill_status fail_missing(stm_inlet *in, int32_t present, int32_t absent)
     const stm_vertex *v = &in->flow->nodes[in->node];
     const char *space = in->flow->nodes[in->flow->nodes[v->inputs[0].from].stream.key_space].name;
     mill_fail(in->failure, MILL_ERR_DATA, "step '%s' %s '%s' and '%s': row %s:%s is in '%s' but not in '%s'", v->name,
-              in->mode == STM_INPUT_CONVERGE ? "converges" : "joins", input_name(in, 0), input_name(in, absent ? absent : present), space, text, input_name(in, present),
-              input_name(in, absent));
+              in->mode == STM_INPUT_CONVERGE ? "converges" : "joins", input_name(in, 0), input_name(in, absent ? absent : present),
+              space, text, input_name(in, present), input_name(in, absent));
     mill_error_remedy(in->failure, "set on_missing to 'null' or 'drop' if rows may be missing");
     in->failure->error_class = MILL_CLASS_DATA;
     return MILL_ERR_DATA;
@@ -181,7 +181,8 @@ int stm_step_key(stm_inlet *in)
     bool rest;
     if (s->done || !find_step(in, f, &rest)) return 0;
     stm_cursor *c = stm_cursors(s);
-    stm_envelope e = {.frontier = {f[0], f[1]}, .borders = c[0].borders & in->borders_out[0], .skipped = c[0].skipped, .end = c[0].end};
+    stm_envelope e = {
+        .frontier = {f[0], f[1]}, .borders = c[0].borders & in->borders_out[0], .skipped = c[0].skipped, .end = c[0].end};
     for (int32_t i = 0; i < in->n_inputs; i++) {
         if (rest && (c[i].borders != c[0].borders || c[i].end != c[0].end)) {
             mill_fail(in->failure, MILL_ERR_INTERNAL, "inputs '%s' and '%s' of step '%s' do not agree on a border",

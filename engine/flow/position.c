@@ -1,6 +1,6 @@
 /*
- * Joins by position: row i with row i. A step is what is left of the leading input's next batch and as many rows of the others; the first input
- * leads until its end, then the next one that has rows left.
+ * Joins by position: row i with row i. A step is what is left of the leading input's next batch and as many rows of the others; the
+ * first input leads until its end, then the next one that has rows left.
  *
  * on_uneven error: rows without partners are dropped as they come, so that credit flows and both totals get known;
  * the failure comes with the last end.

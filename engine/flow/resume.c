@@ -39,11 +39,17 @@ struct stm_track {
     unsigned char *slots;
 };
 
-static bool implicit(const stm_inlet *in) { return in->mode == STM_INPUT_EACH || (in->mode == STM_INPUT_SINGLE && in->batch_rows == 0 && in->budget == 0); }
+static bool implicit(const stm_inlet *in)
+{
+    return in->mode == STM_INPUT_EACH || (in->mode == STM_INPUT_SINGLE && in->batch_rows == 0 && in->budget == 0);
+}
 
 static input_place *places(void *slot) { return (input_place *)((head *)slot + 1); }
 static unsigned char *state_of(const stm_inlet *in, void *slot) { return (unsigned char *)(places(slot) + in->n_inputs); }
-static stm_piece *pieces_of(const stm_inlet *in, void *slot) { return (stm_piece *)(state_of(in, slot) + ((in->state_bytes + 7) & ~(size_t)7)); }
+static stm_piece *pieces_of(const stm_inlet *in, void *slot)
+{
+    return (stm_piece *)(state_of(in, slot) + ((in->state_bytes + 7) & ~(size_t)7));
+}
 static size_t slot_bytes(const stm_inlet *in)
 {
     return sizeof(head) + (size_t)in->n_inputs * sizeof(input_place) + ((in->state_bytes + 7) & ~(size_t)7) +
@@ -181,7 +187,9 @@ static bool sound(const stm_inlet *in, void *slot)
     const stm_assembly *a = (const stm_assembly *)(c + in->n_inputs);
     int64_t pending = 0;
 
-    if (h->n_pieces[0] > MAX_PIECES || s->tail != h->item || a->n != h->n_pieces[0] || a->head != 0 || a->skip < 0 || s->lead < 0 || s->lead > in->n_inputs) return false;
+    if (h->n_pieces[0] > MAX_PIECES || s->tail != h->item || a->n != h->n_pieces[0] || a->head != 0 || a->skip < 0 || s->lead < 0 ||
+        s->lead > in->n_inputs)
+        return false;
     for (size_t k = 0; k < h->n_pieces[0]; k++)
         for (int32_t i = 0; i < in->n_columns; i++) {
             const stm_piece *p = pieces_of(in, slot) + k * (size_t)in->n_columns + i;
@@ -199,12 +207,15 @@ mill_status stm_inlet_restore(stm_inlet *in, const void *checkpoint, size_t n, m
     unsigned char *slot;
     mill_status st = MILL_OK;
 
-    if (in->track == NULL || n != in->track->slot_bytes) return mill_fail(err, MILL_ERR_DATA, "a checkpoint of '%s' is of another graph", in->flow->nodes[in->node].name);
+    if (in->track == NULL || n != in->track->slot_bytes)
+        return mill_fail(err, MILL_ERR_DATA, "a checkpoint of '%s' is of another graph", in->flow->nodes[in->node].name);
     slot = in->track->slots; /* the only one from now on */
     memcpy(slot, checkpoint, n);
-    if (!sound(in, slot)) return mill_fail(err, MILL_ERR_DATA, "a checkpoint of '%s' makes no sense", in->flow->nodes[in->node].name);
+    if (!sound(in, slot))
+        return mill_fail(err, MILL_ERR_DATA, "a checkpoint of '%s' makes no sense", in->flow->nodes[in->node].name);
     const size_t pieces = ((head *)slot)->n_pieces[0] * (size_t)in->n_columns;
-    if (stm_grow(&in->pieces[0].items, &in->pieces[0].cap, pieces, sizeof(stm_piece)) != 0) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a checkpoint");
+    if (stm_grow(&in->pieces[0].items, &in->pieces[0].cap, pieces, sizeof(stm_piece)) != 0)
+        return mill_fail(err, MILL_ERR_NOMEM, "no memory for a checkpoint");
     if (pieces > 0) memcpy(in->pieces[0].items, pieces_of(in, slot), pieces * sizeof(stm_piece));
     memcpy(in->now, state_of(in, slot), in->state_bytes);
     if (in->budget > 0) stm_budget_restart(in, 0); /* costs come with the batches */

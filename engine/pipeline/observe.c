@@ -279,7 +279,8 @@ static void take_kept(stm_picture *p, int32_t i, const stm_picture *before)
     for (int32_t k = 0; before != NULL && k < before->n_steps && from == NULL; k++)
         if (strcmp(before->steps[k].name, to->name) == 0) from = &before->steps[k];
     if (from == NULL) return;
-    to->batches_in = from->batches_in, to->rows_in = from->rows_in, to->batches_out = from->batches_out, to->rows_out = from->rows_out;
+    to->batches_in = from->batches_in, to->rows_in = from->rows_in, to->batches_out = from->batches_out,
+    to->rows_out = from->rows_out;
     to->rows_dropped = from->rows_dropped, to->parents_expanded = from->parents_expanded, to->children = from->children;
     to->rows_failed = from->rows_failed, to->rows_skipped = from->rows_skipped, to->retries = from->retries;
     to->stalls = from->stalls, to->rows_before = from->rows_before, to->rate = from->rate;

@@ -1,6 +1,7 @@
 /*
- * The observer: a thread that looks at a run now and then, and keeps what people and programs see of it: progress.json, metrics.prom,
- * log.jsonl, the trace and, at the end, report.html. It never holds up the run; what it cannot write is said once and left.
+ * The observer: a thread that looks at a run now and then, and keeps what people and programs see of it: progress.json,
+ * metrics.prom, log.jsonl, the trace and, at the end, report.html. It never holds up the run; what it cannot write is said once and
+ * left.
  */
 #ifndef STM_PIPELINE_OBSERVE_H
 #define STM_PIPELINE_OBSERVE_H
@@ -25,7 +26,8 @@ typedef struct stm_observer_opts {
 mill_status stm_observer_start(const stm_observer_opts *opts, stm_run *run, stm_observer **out, mill_error *err);
 /** Draw the run as it is now. Threads: any, one at a time. */
 void stm_observer_draw(stm_observer *o, stm_text *out, void (*draw)(const stm_picture *p, stm_text *out, void *user), void *user);
-/** Whether the run was complete when it was opened: what is drawn, and what stays in the directory, are the numbers of the attempt that did the work. */
+/** Whether the run was complete when it was opened: what is drawn, and what stays in the directory, are the numbers of the attempt
+ *  that did the work. */
 bool stm_observer_settled(const stm_observer *o);
 /** The run has ended so: stop looking, write the last numbers. Once; later calls do nothing. */
 void stm_observer_end(stm_observer *o, stm_picture_state state, const mill_error *why);

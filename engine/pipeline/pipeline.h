@@ -32,18 +32,20 @@ struct mill_pipeline {
 
 /**
  * Check everything and make a plan.
- * @param run_dir  absolute; NULL = the one of mill_pipeline_use_dir (`check`, `plan`, dry run): then no run will come of it, and nothing is signed.
+ * @param run_dir  absolute; NULL = the one of mill_pipeline_use_dir (`check`, `plan`, dry run): then no run will come of it, and
+ *                 nothing is signed.
  * @param arena    caller's; takes the graph.
  * @param graph    may be NULL.
  * @param out      the caller owns it (stm_plan_destroy). Its steps borrow step types of the pipeline's registry.
  */
 mill_status stm_pipeline_plan(mill_pipeline *p, const char *run_dir, stm_arena *arena, stm_graph *graph, stm_plan **out,
                               mill_error *err);
-/** Whether every sink has a file of its own that can be written and that neither the pipeline nor the run reads or keeps: else INVALID at the
- *  path. */
-mill_status stm_check_outputs(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, const char *run_dir, mill_error *err);
-/** Claim the files that sinks write outside of the run directory, where no run directory guards them. *claims: made when NULL. MILL_ERR_BUSY: another run
- *  writes one. */
+/** Whether every sink has a file of its own that can be written and that neither the pipeline nor the run reads or keeps: else
+ *  INVALID at the path. */
+mill_status stm_check_outputs(const mill_pipeline *p, const stm_graph *g, const stm_plan *plan, const char *run_dir,
+                              mill_error *err);
+/** Claim the files that sinks write outside of the run directory, where no run directory guards them. *claims: made when NULL.
+ *  MILL_ERR_BUSY: another run writes one. */
 mill_status stm_claim_outputs(const stm_plan *plan, const char *run_dir, stm_claims **claims, mill_error *err);
 /** What is there where the sinks of @p plan and a run in @p run_dir will write. */
 mill_status stm_note_outputs(const stm_plan *plan, const char *run_dir, stm_footprint **out, mill_error *err);

@@ -25,7 +25,8 @@ static mill_status open_plugins(mill_pipeline *p, mill_error *err)
         char *path = stm_path_absolute(p->base_dir, v->text);
 
         if (path == NULL) return mill_fail(err, MILL_ERR_NOMEM, "opening plugin %s", v->text);
-        if ((st = stm_registry_open(p->registry, path, err)) != MILL_OK) mill_error_place(err, v->place.file, v->place.line, v->place.column);
+        if ((st = stm_registry_open(p->registry, path, err)) != MILL_OK)
+            mill_error_place(err, v->place.file, v->place.line, v->place.column);
         stm_free(path);
     }
     return st;
@@ -107,8 +108,9 @@ static mill_status make_step(const mill_pipeline *p, stm_arena *a, const stm_gra
     stm_place *places = NULL;
     mill_status st;
 
-    if (n > 0 && ((arriving = stm_arena_take(a, n * sizeof *arriving)) == NULL || (names = stm_arena_take(a, n * sizeof *names)) == NULL ||
-                  (places = stm_arena_take(a, n * sizeof *places)) == NULL))
+    if (n > 0 &&
+        ((arriving = stm_arena_take(a, n * sizeof *arriving)) == NULL || (names = stm_arena_take(a, n * sizeof *names)) == NULL ||
+         (places = stm_arena_take(a, n * sizeof *places)) == NULL))
         return mill_fail(err, MILL_ERR_NOMEM, "planning step %s", s->said);
     for (size_t i = 0; i < n; i++) {
         const stm_graph_input *in = &s->inputs[i];
@@ -148,8 +150,8 @@ static void drop_resources(stm_step_keys *k)
     k->devices = NULL;
 }
 
-static mill_status fill_step(const mill_pipeline *p, stm_arena *a, stm_graph *g, int32_t at, const int32_t *index, const char *run_dir, stm_plan *plan,
-                             mill_error *err)
+static mill_status fill_step(const mill_pipeline *p, stm_arena *a, stm_graph *g, int32_t at, const int32_t *index,
+                             const char *run_dir, stm_plan *plan, mill_error *err)
 {
     stm_graph_step *s = &g->steps[g->order[at]];
     stm_plan_step *out = &plan->steps[at];
@@ -163,7 +165,8 @@ static mill_status fill_step(const mill_pipeline *p, stm_arena *a, stm_graph *g,
     }
     out->for_merge = s->type->kind == MILL_GLOBAL;
     for (int32_t i = 0; i < out->n_inputs; i++) out->for_merge = out->for_merge || plan->steps[out->inputs[i].from].for_merge;
-    if (p->runs != STM_RUNS_ALL && (p->runs == STM_RUNS_NONE || out->for_merge != (p->runs == STM_RUNS_MERGE))) drop_resources(&s->keys);
+    if (p->runs != STM_RUNS_ALL && (p->runs == STM_RUNS_NONE || out->for_merge != (p->runs == STM_RUNS_MERGE)))
+        drop_resources(&s->keys);
     out->mode = s->mode;
     out->on_missing = s->on_missing;
     out->on_uneven = s->on_uneven;
@@ -205,7 +208,8 @@ static void place_by_name(const stm_graph *g, mill_error *err)
 }
 
 /* @p sign: there will be a run, which may go on with what is there. */
-static mill_status make_plan(mill_pipeline *p, const char *run_dir, bool sign, stm_arena *a, stm_graph *g, stm_plan **out, mill_error *err)
+static mill_status make_plan(mill_pipeline *p, const char *run_dir, bool sign, stm_arena *a, stm_graph *g, stm_plan **out,
+                             mill_error *err)
 {
     stm_plan *plan = NULL;
     int32_t *index;
@@ -255,7 +259,8 @@ mill_status stm_pipeline_plan(mill_pipeline *p, const char *run_dir, stm_arena *
 
     if (run_dir == NULL && any == NULL) return mill_fail(err, MILL_ERR_NOMEM, "planning");
     st = any != NULL ? stm_rundir_check(any, NULL, err) : MILL_OK; /* a run looks itself */
-    if (st == MILL_OK) st = make_plan(p, run_dir != NULL ? run_dir : any, run_dir != NULL, arena, graph != NULL ? graph : &own, out, err);
+    if (st == MILL_OK)
+        st = make_plan(p, run_dir != NULL ? run_dir : any, run_dir != NULL, arena, graph != NULL ? graph : &own, out, err);
     stm_free(any);
     if (st != MILL_OK && err != NULL && st != MILL_ERR_NOMEM) err->phase = MILL_PHASE_CHECK;
     return st;

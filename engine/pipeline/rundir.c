@@ -80,8 +80,8 @@ static bool has_facts(int top, const char *dir)
     stm_tree_doc *doc = NULL;
     const stm_tree *facts = NULL;
     mill_error none = {0};
-    const bool has = is_regular(top, STM_RUN_FACTS) && stm_facts_open(dir, &doc, &facts, &none) == MILL_OK && stm_tree_get(facts, "steps") != NULL &&
-                     stm_tree_text(facts, "run")[0] != '\0';
+    const bool has = is_regular(top, STM_RUN_FACTS) && stm_facts_open(dir, &doc, &facts, &none) == MILL_OK &&
+                     stm_tree_get(facts, "steps") != NULL && stm_tree_text(facts, "run")[0] != '\0';
 
     stm_tree_destroy(&doc);
     return has;
@@ -109,11 +109,13 @@ static bool is_left_over(const char *name)
     if (is_numbered(name, STM_RUN_OWNER) || is_shard(name)) return true;
     if (strncmp(name, ".spill.", 7) == 0 || strncmp(name, ".nfs", 4) == 0 || strcmp(name, "lost+found") == 0) return true;
     for (size_t i = 0; i < STM_RUN_FILES; i++)
-        if (n > 5 && name[0] == '.' && strncmp(name + 1, stm_run_file(i), n - 5) == 0 && strcmp(name + n - 4, ".tmp") == 0) return true;
+        if (n > 5 && name[0] == '.' && strncmp(name + 1, stm_run_file(i), n - 5) == 0 && strcmp(name + n - 4, ".tmp") == 0)
+            return true;
     return false;
 }
 
-/* Whether a run wrote there. *s: names that none leaves behind, but for that of @p own. @p shards: look into them. -1: it cannot be read; errno says why. */
+/* Whether a run wrote there. *s: names that none leaves behind, but for that of @p own. @p shards: look into them. -1: it cannot be
+ * read; errno says why. */
 static int look(const char *dir, bool shards, const struct stat *own, strangers *s)
 {
     const int top = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -161,7 +163,8 @@ mill_status stm_rundir_check(const char *dir, const char *own, mill_error *err)
     for (size_t i = 0; i < s.n && i < SHOWN; i++)
         stm_text_addf(&names, "%s%.60s", i == 0 ? "" : i + 1 == s.n ? " and " : ", ", s.names[i]);
     if (s.n > SHOWN) stm_text_addf(&names, " and %zu more", s.n - SHOWN);
-    mill_fail(err, MILL_ERR_INVALID, "%.200s is not the directory of a run, and not empty: it holds %s", dir, names.failed ? "files" : names.data);
+    mill_fail(err, MILL_ERR_INVALID, "%.200s is not the directory of a run, and not empty: it holds %s", dir,
+              names.failed ? "files" : names.data);
     mill_error_remedy(err, "A run has a directory of its own: name one with --run that is empty or not there yet");
     stm_text_free(&names);
     return MILL_ERR_INVALID;

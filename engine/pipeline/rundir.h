@@ -5,8 +5,9 @@
 #include "stepmill/error.h"
 
 /**
- * MILL_OK: @p dir is not there, is empty, or is a run's: it holds a journal (of whatever version), a progress.json or run.json that a run wrote, or shards;
- * or nothing but what a start leaves that was killed before it had any of these, and file @p own (may be NULL; it need not be there).
+ * MILL_OK: @p dir is not there, is empty, or is a run's: it holds a journal (of whatever version), a progress.json or run.json that
+ * a run wrote, or shards; or nothing but what a start leaves that was killed before it had any of these, and file @p own (may be
+ * NULL; it need not be there).
  * @retval MILL_ERR_INVALID  it holds files of somebody else only, which @p err names, or is no folder.
  * @retval MILL_ERR_IO       it cannot be read.
  * Threads: any. Blocks: reads.

@@ -97,15 +97,18 @@ static mill_status name_dir(mill_pipeline *p, mill_run *r, mill_error *err)
     mill_status st = MILL_OK;
 
     if (r->opts.dry_run) return MILL_OK;
-    if ((dir = r->opts.dir != NULL ? stm_path_absolute(NULL, r->opts.dir) : stm_pipeline_dir(p)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
-    if (r->opts.shards > 0 && !r->opts.resume) snprintf(name, sizeof name, "/shard-%d-of-%d", (int)r->opts.shard, (int)r->opts.shards);
+    if ((dir = r->opts.dir != NULL ? stm_path_absolute(NULL, r->opts.dir) : stm_pipeline_dir(p)) == NULL)
+        return mill_fail(err, MILL_ERR_NOMEM, "starting the run");
+    if (r->opts.shards > 0 && !r->opts.resume)
+        snprintf(name, sizeof name, "/shard-%d-of-%d", (int)r->opts.shard, (int)r->opts.shards);
     if (name[0] != '\0') st = stm_rundir_check(dir, r->opts.trace, err); /* the shards are put together there */
     stm_text_addf(&path, "%s%s", dir, name);
     stm_free(dir);
     if (st == MILL_OK && !path.failed) r->home = stm_path_absolute(NULL, path.data);
     if (r->home != NULL) r->dir = stm_strdup(r->home);
     stm_text_free(&path);
-    if (st == MILL_OK && r->home != NULL) st = stm_rundir_check(r->home, r->opts.trace, err); /* a trace stays where a run could not load */
+    /* a trace stays where a run could not load */
+    if (st == MILL_OK && r->home != NULL) st = stm_rundir_check(r->home, r->opts.trace, err);
     if (st != MILL_OK && err != NULL) err->phase = MILL_PHASE_CHECK;
     if (st != MILL_OK) return st;
     return r->dir != NULL ? MILL_OK : mill_fail(err, MILL_ERR_NOMEM, "starting the run");
@@ -135,7 +138,8 @@ static mill_status name_retry(mill_run *r, stm_run_opts *ro, mill_error *err)
     st = stm_run_look(r->home, &retries, &ended, err);
     while (st == MILL_OK && number <= 64 && (retries >> (number - 1) & 1) != 0) number++;
     if (st == MILL_OK && number > 64) {
-        st = mill_fail(err, MILL_ERR_UNSUPPORTED, "rows of the run in %s were run again 64 times, which is as often as it goes", r->home);
+        st = mill_fail(err, MILL_ERR_UNSUPPORTED, "rows of the run in %s were run again 64 times, which is as often as it goes",
+                       r->home);
         mill_error_remedy(err, "Run everything again: stepmill run FILE --fresh");
     }
     if (st != MILL_OK) return stm_refused(st, err, NULL, NULL);
@@ -203,7 +207,8 @@ static mill_status check_options(const mill_pipeline *p, const mill_run *r, mill
     const mill_run_options *o = &r->opts;
 
     if (p->devices_file != NULL)
-        return mill_fail(err, MILL_ERR_INVALID, "the pipeline is planned for another machine (%s): it cannot be run", p->devices_file);
+        return mill_fail(err, MILL_ERR_INVALID, "the pipeline is planned for another machine (%s): it cannot be run",
+                         p->devices_file);
     if (o->shards < 0 || o->shard < 0 || o->shard > o->shards || (o->shards > 0 && o->shard == 0))
         return mill_fail(err, MILL_ERR_INVALID, "there is no shard %d of %d", (int)o->shard, (int)o->shards);
     return MILL_OK;
@@ -445,7 +450,8 @@ void mill_log_to(void (*sink)(int level, const char *who, const char *line, void
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
 
-/* A run that could not load leaves nothing: what is wrong was said, and once it is mended the run begins as if this one had never been. */
+/* A run that could not load leaves nothing: what is wrong was said, and once it is mended the run begins as if this one had never
+ * been. */
 static void leave_nothing(mill_run *r)
 {
     stm_observer_end(r->observer, STM_PICTURE_LOAD_FAILED, &r->error); /* of one that hangs it is at work still */

@@ -33,7 +33,8 @@ static const char list_form[] = SCALARS ",\"minItems\":1}";
 
 static void add_number(stm_text *t, const stm_key *k, const char *type)
 {
-    stm_text_addf(t, "\"type\":\"%s\",\"%s\":%.17g,\"maximum\":%.17g", type, k->above ? "exclusiveMinimum" : "minimum", k->min, k->max);
+    stm_text_addf(t, "\"type\":\"%s\",\"%s\":%.17g,\"maximum\":%.17g", type, k->above ? "exclusiveMinimum" : "minimum", k->min,
+                  k->max);
     add_default(t, k->default_value, false);
 }
 
@@ -54,7 +55,10 @@ static void add_key(stm_text *t, const stm_key *k)
         add_default(t, k->default_value, false);
         break;
     case STM_SHAPE_TEXT: stm_text_addf(t, SCALAR); break;
-    case STM_SHAPE_NAME: stm_text_addf(t, "\"type\":[\"string\",\"integer\",\"boolean\"],\"minimum\":0,\"pattern\":\"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$\""); break;
+    case STM_SHAPE_NAME:
+        stm_text_addf(
+            t, "\"type\":[\"string\",\"integer\",\"boolean\"],\"minimum\":0,\"pattern\":\"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$\"");
+        break;
     case STM_SHAPE_ENUM:
         stm_describe_schema_choices(k->choices, t);
         add_default(t, k->default_value, true);
@@ -86,14 +90,15 @@ static void add_key(stm_text *t, const stm_key *k)
         stm_text_addf(t, "}]");
         break;
     case STM_SHAPE_FROM:
-        stm_text_addf(t,
-                      "\"anyOf\":[{" SCALAR "},%s,"
-                      "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"join\"],\"properties\":{\"join\":%s,"
-                      "\"on_missing\":{\"enum\":[\"error\",\"drop\",null]},\"on_uneven\":{\"enum\":[\"error\",null]}}},"
-                      "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"union\"],\"properties\":{\"union\":%s}},"
-                      "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"converge\"],\"properties\":{\"converge\":%s,"
-                      "\"on_missing\":{\"enum\":[\"error\",\"drop\",null]}}}]",
-                      list_form, list_form, list_form, list_form);
+        stm_text_addf(
+            t,
+            "\"anyOf\":[{" SCALAR "},%s,"
+            "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"join\"],\"properties\":{\"join\":%s,"
+            "\"on_missing\":{\"enum\":[\"error\",\"drop\",null]},\"on_uneven\":{\"enum\":[\"error\",null]}}},"
+            "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"union\"],\"properties\":{\"union\":%s}},"
+            "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"converge\"],\"properties\":{\"converge\":%s,"
+            "\"on_missing\":{\"enum\":[\"error\",\"drop\",null]}}}]",
+            list_form, list_form, list_form, list_form);
         break;
     case STM_SHAPE_GROUPS:
         stm_text_addf(t, "\"anyOf\":[{\"const\":\"sequential\"},{\"type\":\"array\",\"items\":%s}]", list_form);

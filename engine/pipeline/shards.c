@@ -42,13 +42,15 @@ static mill_status take(stm_shards *s, const char *dir, const char *run_dir, con
 
     if (st != MILL_OK) return st;
     if (s->dirs == NULL) {
-        if ((s->dirs = stm_calloc((size_t)shards * sizeof *s->dirs)) == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a merge");
+        if ((s->dirs = stm_calloc((size_t)shards * sizeof *s->dirs)) == NULL)
+            return mill_fail(err, MILL_ERR_NOMEM, "no memory for a merge");
         s->n = (int32_t)shards;
     }
     if (shards != s->n)
         mill_fail(err, MILL_ERR_INVALID, "%s is a shard of %d, %s one of %d", first, (int)s->n, dir, (int)shards);
     else if (s->dirs[shard - 1] != NULL)
-        mill_fail(err, MILL_ERR_INVALID, "shard %d of %d is there twice: %s and %s", (int)shard, (int)shards, s->dirs[shard - 1], dir);
+        mill_fail(err, MILL_ERR_INVALID, "shard %d of %d is there twice: %s and %s", (int)shard, (int)shards, s->dirs[shard - 1],
+                  dir);
     else if (strcmp(dir, run_dir) == 0)
         mill_fail(err, MILL_ERR_INVALID, "%s is a shard, and nothing is merged into one", dir);
     else
@@ -95,7 +97,8 @@ mill_status stm_shards_outputs(const stm_graph *g, const stm_plan *plan, const c
             if (path == NULL || (strncmp(path, run_dir, n) == 0 && path[n] == '/')) continue;
             mill_fail(err, MILL_ERR_INVALID, "parameter \"%s\": all shards would write %s", p->name, path);
             if (v != NULL) mill_error_place(err, v->place.file, v->place.line, v->place.column);
-            return stm_refused(MILL_ERR_INVALID, err, s->name, "A path that does not open with '/' is in the run directory of the shard");
+            return stm_refused(MILL_ERR_INVALID, err, s->name,
+                               "A path that does not open with '/' is in the run directory of the shard");
         }
     }
     return MILL_OK;

@@ -55,7 +55,8 @@ static void add_value(const traced *v, const mill_column *col)
 }
 
 /* One column of a step, as far as it is kept; how many were added before. */
-static int add_column(const traced *v, int32_t step, bool after, const char *label, const char *name, const char *column, int before)
+static int add_column(const traced *v, int32_t step, bool after, const char *label, const char *name, const char *column,
+                      int before)
 {
     const stm_kept_stream *k = NULL;
     int32_t place = 0;
@@ -70,7 +71,11 @@ static int add_column(const traced *v, int32_t step, bool after, const char *lab
         stm_text_addf(v->out, "    %-3s %s: ", before == 0 ? label : "", name);
     }
     add_value(v, kin->batch->columns[place]);
-    if (!v->json) stm_text_addf(v->out, "%s\n", kin->kinship == STM_SELF ? "" : kin->kinship == STM_ANCESTOR ? "  (of the row that it came of)" : "  (of the first that came of it)");
+    if (!v->json)
+        stm_text_addf(v->out, "%s\n",
+                      kin->kinship == STM_SELF       ? ""
+                      : kin->kinship == STM_ANCESTOR ? "  (of the row that it came of)"
+                                                     : "  (of the first that came of it)");
     return before + 1;
 }
 
@@ -88,8 +93,10 @@ static void add_values(const traced *v, int32_t step)
         }
     if (v->json) stm_text_addf(v->out, "},\"out\":{");
     n = 0;
-    for (int32_t c = 0; c < (all ? s->out.n : s->n_outputs) && v->h->after[step] != STM_THERE_NO && s->type->kind != MILL_GLOBAL; c++)
-        n = add_column(v, step, true, "out", all ? s->out.fields[c].name : s->outputs[c].name, all ? s->out.fields[c].name : s->outputs[c].mapped, n);
+    for (int32_t c = 0; c < (all ? s->out.n : s->n_outputs) && v->h->after[step] != STM_THERE_NO && s->type->kind != MILL_GLOBAL;
+         c++)
+        n = add_column(v, step, true, "out", all ? s->out.fields[c].name : s->outputs[c].name,
+                       all ? s->out.fields[c].name : s->outputs[c].mapped, n);
     if (v->json) stm_text_addf(v->out, "}");
 }
 
@@ -124,7 +131,10 @@ static const char *fate(const stm_history *h, int32_t i)
     if (stm_history_error(h, i, 0) != NULL) return "failed";
     if (before == STM_THERE_YES && after == STM_THERE_NO) return "dropped";
     if (h->waits[i]) return "not yet";
-    if (stm_history_may_drop(h, i)) return after == STM_THERE_NO ? "dropped here or before" : before == STM_THERE_YES ? "came, and may have been dropped here" : "not known";
+    if (stm_history_may_drop(h, i))
+        return after == STM_THERE_NO     ? "dropped here or before"
+               : before == STM_THERE_YES ? "came, and may have been dropped here"
+                                         : "not known";
     return before == STM_THERE_YES ? "came" : "not known";
 }
 
@@ -137,11 +147,13 @@ static void add_errors(const traced *v, int32_t step)
         const char *class = mill_class_text(r->error.error_class);
 
         if (v->json) {
-            stm_text_addf(v->out, "%s{\"id\":%lld,\"replica\":%d,\"attempt\":%d,\"class\":\"%s\",\"message\":", i > 0 ? "," : "", (long long)r->id, r->error.replica, r->error.attempt, class);
+            stm_text_addf(v->out, "%s{\"id\":%lld,\"replica\":%d,\"attempt\":%d,\"class\":\"%s\",\"message\":", i > 0 ? "," : "",
+                          (long long)r->id, r->error.replica, r->error.attempt, class);
             add_quoted(v->out, r->error.msg, strlen(r->error.msg));
             stm_text_addf(v->out, ",\"first_key\":\"%s\",\"last_key\":\"%s\"}", r->first_key, r->last_key);
         } else {
-            stm_text_addf(v->out, "    failed in replica %d, attempt %d, %s: %s", r->error.replica, r->error.attempt + 1, class, r->error.msg);
+            stm_text_addf(v->out, "    failed in replica %d, attempt %d, %s: %s", r->error.replica, r->error.attempt + 1, class,
+                          r->error.msg);
             if (strcmp(r->first_key, r->last_key) != 0) stm_text_addf(v->out, " (with %s to %s)", r->first_key, r->last_key);
             stm_text_addf(v->out, "\n");
         }
@@ -154,14 +166,16 @@ static void add_step(const traced *v, int32_t i)
     static const char *const kinds[] = {"?", "generator", "step", "global", "sink", "router"};
     const stm_plan_step *s = stm_history_step(v->h, i);
     const stm_kept_stream *k = kept_behind(v->h, i);
-    const char *kind = kinds[s->step->type->kind >= MILL_GENERATOR && s->step->type->kind <= MILL_ROUTER ? s->step->type->kind : 0], *branch = NULL;
+    const char *kind = kinds[s->step->type->kind >= MILL_GENERATOR && s->step->type->kind <= MILL_ROUTER ? s->step->type->kind : 0],
+               *branch = NULL;
     char key[128] = "";
 
     if (k != NULL && k->kin[0].key.space != v->h->key.space) stm_history_show(v->h, &k->kin[0].key, key, sizeof key);
     for (int32_t b = 0; b < v->h->n_kept && s->step->type->kind == MILL_ROUTER; b++)
         if (v->h->kept[b].step == i && v->h->kept[b].n_kin > 0) branch = s->step->branches[v->h->kept[b].branch];
     if (v->json) {
-        stm_text_addf(v->out, "{\"step\":\"%s\",\"type\":\"%s\",\"kind\":\"%s\",\"fate\":\"%s\",\"batch\":", s->step->name, s->step->type->name, kind, fate(v->h, i));
+        stm_text_addf(v->out, "{\"step\":\"%s\",\"type\":\"%s\",\"kind\":\"%s\",\"fate\":\"%s\",\"batch\":", s->step->name,
+                      s->step->type->name, kind, fate(v->h, i));
         if (k != NULL) stm_text_addf(v->out, "%llu,\"row\":%lld", (unsigned long long)k->kin[0].seq, (long long)k->kin[0].row);
         else stm_text_addf(v->out, "null,\"row\":null");
         if (key[0] != '\0') stm_text_addf(v->out, ",\"as\":\"%s\"", key);
@@ -170,7 +184,8 @@ static void add_step(const traced *v, int32_t i)
         stm_text_addf(v->out, "%s  %s, %s: %s", s->step->name, kind, s->step->type->name, fate(v->h, i));
         if (branch != NULL) stm_text_addf(v->out, " to %s", branch);
         if (key[0] != '\0') stm_text_addf(v->out, ", as %s", key);
-        if (k != NULL) stm_text_addf(v->out, "; in batch %llu, row %lld", (unsigned long long)k->kin[0].seq, (long long)k->kin[0].row);
+        if (k != NULL)
+            stm_text_addf(v->out, "; in batch %llu, row %lld", (unsigned long long)k->kin[0].seq, (long long)k->kin[0].row);
         stm_text_addf(v->out, "\n");
     }
     add_values(v, i);
@@ -180,7 +195,10 @@ static void add_step(const traced *v, int32_t i)
 
 /* ---- the line ---------------------------------------------------------------------------------------------------- */
 
-static bool is_same(const stm_history_key *a, const stm_history_key *b) { return a->space == b->space && a->n == b->n && memcmp(a->at, b->at, (size_t)a->n * sizeof a->at[0]) == 0; }
+static bool is_same(const stm_history_key *a, const stm_history_key *b)
+{
+    return a->space == b->space && a->n == b->n && memcmp(a->at, b->at, (size_t)a->n * sizeof a->at[0]) == 0;
+}
 
 /* Ancestors stand in the key; who descends from the row was found. Each once, over all streams. */
 static int64_t add_line(const traced *v, bool ancestors, const char *parted)
@@ -193,7 +211,9 @@ static int64_t add_line(const traced *v, bool ancestors, const char *parted)
         stm_history_key up = h->key;
 
         up.n = i;
-        if (up.at[i - 1] >= 0 || i == 1) stm_text_addf(v->out, v->json ? "%s\"%s\"" : "%s%s", n++ > 0 ? parted : "", stm_history_show(h, &up, text, sizeof text));
+        if (up.at[i - 1] >= 0 || i == 1)
+            stm_text_addf(v->out, v->json ? "%s\"%s\"" : "%s%s", n++ > 0 ? parted : "",
+                          stm_history_show(h, &up, text, sizeof text));
     }
     for (int32_t i = 0; !ancestors && i < h->n_kept; i++) {
         for (int32_t k = 0; k < h->kept[i].n_kin; k++) {
@@ -203,7 +223,9 @@ static int64_t add_line(const traced *v, bool ancestors, const char *parted)
             for (int32_t j = 0; j < i && !again; j++)
                 for (int32_t m = 0; m < h->kept[j].n_kin && !again; m++) again = is_same(&h->kept[j].kin[m].key, &kin->key);
             if (again) continue;
-            if (v->json || n < MOST_SHOWN) stm_text_addf(v->out, v->json ? "%s\"%s\"" : "%s%s", n > 0 ? parted : "", stm_history_show(h, &kin->key, text, sizeof text));
+            if (v->json || n < MOST_SHOWN)
+                stm_text_addf(v->out, v->json ? "%s\"%s\"" : "%s%s", n > 0 ? parted : "",
+                              stm_history_show(h, &kin->key, text, sizeof text));
             n++;
         }
     }
@@ -285,10 +307,12 @@ mill_status mill_row_trace(const char *dir, const char *key, mill_format format,
     if (st == MILL_OK) p->runs = STM_RUNS_NONE; /* it may be looked at anywhere */
     if (st == MILL_OK) st = stm_pipeline_plan(p, absolute, &arena, NULL, &plan, err);
     if (st == MILL_OK) {
-        const stm_run_opts ro = {.struct_size = sizeof ro, .run_dir = absolute, .limit = o.limit, .shard = o.shard, .shards = o.shards};
+        const stm_run_opts ro = {
+            .struct_size = sizeof ro, .run_dir = absolute, .limit = o.limit, .shard = o.shard, .shards = o.shards};
         st = stm_history_open(&plan, &ro, key, &h, err);
     }
-    if (st == MILL_OK && mill_json_writer_create(none, 0, 0, &v.values) != MILL_OK) st = mill_fail(err, MILL_ERR_NOMEM, "looking a row up");
+    if (st == MILL_OK && mill_json_writer_create(none, 0, 0, &v.values) != MILL_OK)
+        st = mill_fail(err, MILL_ERR_NOMEM, "looking a row up");
     if (st == MILL_OK) {
         v.h = h;
         show(&v);

@@ -123,7 +123,8 @@ double mill_watch_age(const mill_watch *w)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9 - (double)w->picture->wall_ms / 1e3;
 }
 
-/* A process that has ended and that nobody has waited for yet is still there by name: a container without an init leaves it so for good. */
+/* A process that has ended and that nobody has waited for yet is still there by name: a container without an init leaves it so for
+ * good. */
 static bool is_there(pid_t pid)
 {
     char path[40], text[160] = "";
@@ -164,7 +165,8 @@ static void add_last_word(const char *dir, int64_t wall_ms, int64_t id, stm_text
         stm_file_read(dir, STM_RUN_ERRORS, &file, &none) == MILL_OK && file.bytes > 1) {
         for (from = file.bytes - 1; from > 0 && file.data[from - 1] != '\n';) from--;
         const char *rest = memchr(file.data + from, ',', file.bytes - from); /* its number is of that file */
-        if (rest != NULL && strstr(rest, ",\"rows\":0,") != NULL) stm_text_addf(out, "{\"id\":%lld%.*s", (long long)id, (int)(file.data + file.bytes - rest), rest);
+        if (rest != NULL && strstr(rest, ",\"rows\":0,") != NULL)
+            stm_text_addf(out, "{\"id\":%lld%.*s", (long long)id, (int)(file.data + file.bytes - rest), rest);
     }
     stm_text_free(&path);
     stm_text_free(&file);
@@ -196,7 +198,8 @@ static mill_status read_errors(const char *dir, const stm_picture *p, stm_text *
         st = stm_file_read(dir, STM_RUN_ERRORS, out, &why);
         return st == MILL_OK ? st : mill_fail(err, st, "%s", why.msg);
     }
-    if ((st = read_committed(dir, out, &n, &why)) != MILL_OK) { /* another process may have taken over in between, and removed what it read */
+    /* another process may have taken over in between, and removed what it read */
+    if ((st = read_committed(dir, out, &n, &why)) != MILL_OK) {
         out->bytes = 0;
         if ((st = read_committed(dir, out, &n, err)) != MILL_OK) return st;
     }
@@ -221,7 +224,10 @@ mill_status mill_errors_read(const char *dir, char **out, mill_error *err)
     return st;
 }
 
-mill_status mill_errors_add(const char *dir, const mill_error *cause, mill_error *err) { return stm_error_file_add(dir, cause, err); }
+mill_status mill_errors_add(const char *dir, const mill_error *cause, mill_error *err)
+{
+    return stm_error_file_add(dir, cause, err);
+}
 
 mill_status mill_report_write(const char *dir, const char *path, mill_error *err)
 {

@@ -258,7 +258,10 @@ static void schema_type(stm_text *t, const mill_param *p)
 
     switch (p->type) {
     case MILL_PARAM_BOOL: put(t, "\"type\": \"boolean\""); break;
-    case MILL_PARAM_INT: stm_text_addf(t, "\"type\": \"integer\", \"minimum\": %.17g, \"maximum\": %.17g", has_min(p) ? p->min : -0x1p63, has_max(p) ? p->max : 0x1p63); break;
+    case MILL_PARAM_INT:
+        stm_text_addf(t, "\"type\": \"integer\", \"minimum\": %.17g, \"maximum\": %.17g", has_min(p) ? p->min : -0x1p63,
+                      has_max(p) ? p->max : 0x1p63);
+        break;
     case MILL_PARAM_FLOAT:
         put(t, "\"type\": \"number\"");
         if (has_min(p)) stm_text_addf(t, ", \"minimum\": %.17g", p->min);
@@ -269,7 +272,8 @@ static void schema_type(stm_text *t, const mill_param *p)
     case MILL_PARAM_PATH:
     case MILL_PARAM_OUT_PATH: put(t, "\"type\": [\"string\", \"number\", \"boolean\"], \"minLength\": 1"); break;
     case MILL_PARAM_PATHS:
-        put(t, "\"anyOf\": [{\"type\": [\"string\", \"number\", \"boolean\"], \"minLength\": 1}, {\"type\": \"array\", \"minItems\": 1, \"items\": "
+        put(t, "\"anyOf\": [{\"type\": [\"string\", \"number\", \"boolean\"], \"minLength\": 1}, {\"type\": \"array\", "
+               "\"minItems\": 1, \"items\": "
                "{\"type\": [\"string\", \"number\", \"boolean\"], \"minLength\": 1}}]");
         break;
     case MILL_PARAM_BYTES: stm_describe_schema_bytes(bounded(p) ? p->min : 0, bounded(p) ? p->max : 0x1p63, t); break;

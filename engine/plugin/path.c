@@ -92,7 +92,8 @@ static mill_status missing(const char *absolute, int error, mill_error *err)
     struct stat info;
     mill_status st;
 
-    if (error == ENOENT && lstat(absolute, &info) == 0) return mill_fail(err, MILL_ERR_NOT_FOUND, "%s is a link that leads nowhere", absolute);
+    if (error == ENOENT && lstat(absolute, &info) == 0)
+        return mill_fail(err, MILL_ERR_NOT_FOUND, "%s is a link that leads nowhere", absolute);
     if (error != ENOENT && error != ENOTDIR) return mill_fail(err, MILL_ERR_IO, "cannot read %s: %s", absolute, strerror(error));
     st = mill_fail(err, MILL_ERR_NOT_FOUND, "cannot find %s", absolute);
     if (nearest_in_folder(absolute, nearest, sizeof nearest)) mill_error_remedy(err, "Did you mean \"%s\"?", nearest);

@@ -87,7 +87,8 @@ stm_policy stm_policy_default(const mill_step_type *type);
 
 struct mill_step {
     char *name;
-    char *said; /* what errors call it: the name in the file; that of the step in front of which this one does what its `from` says */
+    /* what errors call it: the name in the file; that of the step in front of which this one does what its `from` says */
+    char *said;
     const mill_step_type *type;
     mill_config *config; /* owned */
     stm_policy policy;
@@ -112,8 +113,8 @@ struct mill_step {
 
 /* ---- making a step ------------------------------------------------------------------------------------------- */
 
-/** Where something stands: in the pipeline file, or, with line 0, in a value that was set by itself, which `file` shows. file borrowed; none or "" = nowhere (built
- *  through the API). */
+/** Where something stands: in the pipeline file, or, with line 0, in a value that was set by itself, which `file` shows. file
+ *  borrowed; none or "" = nowhere (built through the API). */
 typedef struct stm_place {
     const char *file;
     int32_t line, column;
@@ -163,12 +164,13 @@ typedef struct stm_step_spec {
     size_t n_other_keys;
 } stm_step_spec;
 
-/** Validate parameters against the table, run configure, work out columns. Errors carry file:line:column, what was expected, the nearest name;
- *  step and phase (check) are filled in. Threads: owner. Blocks: looks at files that parameters name. */
+/** Validate parameters against the table, run configure, work out columns. Errors carry file:line:column, what was expected, the
+ *  nearest name; step and phase (check) are filled in. Threads: owner. Blocks: looks at files that parameters name. */
 mill_status stm_step_create(const stm_step_spec *spec, mill_step **out, mill_error *err);
 /** Whether the record @p err is of this step, rather than of one in front of it that errors call the same. */
 bool stm_step_is_of(const mill_step *step, const mill_error *err);
-/** Where the pipeline file is at fault when the step cannot load: at the parameter whose file the message names, else at the step. */
+/** Where the pipeline file is at fault when the step cannot load: at the parameter whose file the message names, else at the
+ *  step. */
 void stm_step_blame(const mill_step *step, mill_error *err);
 /** Runs the state's destructor; sets *step to NULL, accepts NULL. No replica of it may be alive. */
 void stm_step_destroy(mill_step **step);

@@ -13,7 +13,8 @@ static mill_status launch(stm_stream *stream, const stm_kernels *kernels, stm_ti
 
     if (st == MILL_OK || st == MILL_ERR_UNSUPPORTED) return st;
     (void)stm_device_note(dev, st);
-    return mill_fail(err, st, "asking for warpgroup products (wgmma) on %s device %d failed", stm_device_ops_of(dev)->name, (int)stm_device_ordinal(dev));
+    return mill_fail(err, st, "asking for warpgroup products (wgmma) on %s device %d failed", stm_device_ops_of(dev)->name,
+                     (int)stm_device_ordinal(dev));
 }
 
 static mill_status ask(stm_stream *stream, const stm_kernels *kernels, int32_t *counts, mill_error *err)
@@ -31,8 +32,9 @@ static mill_status ask(stm_stream *stream, const stm_kernels *kernels, int32_t *
     st = launch(stream, kernels, there, err);
     if (st == MILL_OK) st = stm_stream_copy(stream, counts, &there->wrong, 2 * sizeof *counts, err);
     if (st == MILL_OK && (st = stm_stream_sync(stream, &cause)) != MILL_OK)
-        st = mill_fail(err, st, "the check of warpgroup products (wgmma) on %s device %d failed: %.300s; STEPMILL_TILES=mma does without them",
-                       stm_device_ops_of(dev)->name, (int)stm_device_ordinal(dev), cause.msg);
+        st = mill_fail(
+            err, st, "the check of warpgroup products (wgmma) on %s device %d failed: %.300s; STEPMILL_TILES=mma does without them",
+            stm_device_ops_of(dev)->name, (int)stm_device_ordinal(dev), cause.msg);
     stm_stream_settle(stream);
     stm_device_free(dev, STM_MEM_DEVICE, memory);
     return st;
@@ -54,10 +56,14 @@ mill_status stm_form_choose(stm_stream *stream, const stm_kernels *kernels, void
     if (asked != NULL && strcmp(asked, "mma") == 0) return MILL_OK;
     st = ask(stream, kernels, counts, err);
     if (st == MILL_ERR_UNSUPPORTED)
-        return insists ? mill_fail(err, st, "STEPMILL_TILES=wgmma: %s device %d has no warpgroup products; only compute capability 9.0 has", name, ordinal)
+        return insists ? mill_fail(err, st,
+                                   "STEPMILL_TILES=wgmma: %s device %d has no warpgroup products; only compute capability 9.0 has",
+                                   name, ordinal)
                        : MILL_OK;
     if (st == MILL_ERR_DEVICE_MEM && !insists) { /* searches shrink to what there is */
-        stm_log(STM_WARN, "", "%s device %d: no memory to check warpgroup products (wgmma); searches take mma.sync, which is slower", name, ordinal);
+        stm_log(STM_WARN, "",
+                "%s device %d: no memory to check warpgroup products (wgmma); searches take mma.sync, which is slower", name,
+                ordinal);
         if (err != NULL) *err = (mill_error){0};
         return MILL_OK;
     }
@@ -67,9 +73,12 @@ mill_status stm_form_choose(stm_stream *stream, const stm_kernels *kernels, void
         return MILL_OK;
     }
     if (insists)
-        return mill_fail(err, MILL_ERR_UNSUPPORTED, "STEPMILL_TILES=wgmma: warpgroup products on %s device %d gave %d wrong scores of a known answer", name,
+        return mill_fail(err, MILL_ERR_UNSUPPORTED,
+                         "STEPMILL_TILES=wgmma: warpgroup products on %s device %d gave %d wrong scores of a known answer", name,
                          ordinal, (int)counts[0]);
-    stm_log(STM_WARN, "", "%s device %d: warpgroup products (wgmma) gave %d wrong scores of a known answer; searches take mma.sync, which is slower and right",
+    stm_log(STM_WARN, "",
+            "%s device %d: warpgroup products (wgmma) gave %d wrong scores of a known answer; searches take mma.sync, which is "
+            "slower and right",
             name, ordinal, (int)counts[0]);
     return MILL_OK;
 }

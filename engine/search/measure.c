@@ -1,11 +1,12 @@
 /*
- * Lengths and hashes of vectors before a search. What is on a device is measured there, and eight bytes of either come down for each; the host looks at
- * vectors that are nowhere else, and at those whose hashes are equal.
+ * Lengths and hashes of vectors before a search. What is on a device is measured there, and eight bytes of either come down for
+ * each; the host looks at vectors that are nowhere else, and at those whose hashes are equal.
  */
 #include "core/alloc.h"
 #include "search/search.h"
 
-enum { ROOM = 1 << 16, ARENA = ROOM * (int)(sizeof(double) + sizeof(uint64_t)) }; /* rows that are measured before their lengths come down; bytes */
+/* rows that are measured before their lengths come down; bytes */
+enum { ROOM = 1 << 16, ARENA = ROOM * (int)(sizeof(double) + sizeof(uint64_t)) };
 
 /* Of one rank. */
 typedef struct meter {
@@ -67,10 +68,11 @@ static mill_status measure_run(meter *m, const stm_twin *w, int64_t first, int64
 
     if (st == MILL_OK) st = stm_twin_await(w, m->v->rows[first], s, &there, err);
     if (st != MILL_OK) return st;
-    st = stm_team_launched(m->team, m->rank,
-                           stm_team_kernels(m->team)->lengths(
-                               &(stm_lengths_args){there, m->length + m->n, m->hash + m->n, n, (int32_t)m->v->dim}, stm_stream_native(s)),
-                           "measuring vectors", err);
+    st = stm_team_launched(
+        m->team, m->rank,
+        stm_team_kernels(m->team)->lengths(&(stm_lengths_args){there, m->length + m->n, m->hash + m->n, n, (int32_t)m->v->dim},
+                                           stm_stream_native(s)),
+        "measuring vectors", err);
     read = stm_twin_read(w, s, st == MILL_OK ? err : NULL);
     for (int64_t i = 0; i < n; i++) m->row[m->n++] = first + i;
     return st != MILL_OK ? st : read;
@@ -99,8 +101,8 @@ static mill_status measure_there(meter *m, const stm_twins *twins, mill_error *e
     return st == MILL_OK ? read_meter(m, err) : st;
 }
 
-mill_status stm_search_measure(stm_team *t, const stm_twins *twins, const float *const *rows, int64_t n, int64_t dim, bool copies, int32_t threads,
-                               stm_vectors *v, mill_error *err)
+mill_status stm_search_measure(stm_team *t, const stm_twins *twins, const float *const *rows, int64_t n, int64_t dim, bool copies,
+                               int32_t threads, stm_vectors *v, mill_error *err)
 {
     const bool some = twins != NULL && twins->n > 0;
     mill_status st = stm_vectors_begin(v, rows, n, dim, some && copies, err);

@@ -1,7 +1,7 @@
 /*
- * Blocks of rows, two for each device and round where there are several: round g holds blocks g * ranks .., one a device, as A; every block
- * from there on comes by as B, from the device that has it or whose turn it is to bring it, and each device looks at (A, B). Every
- * other round runs backwards, so that the long columns of the triangle and the short ones level out.
+ * Blocks of rows, two for each device and round where there are several: round g holds blocks g * ranks .., one a device, as A;
+ * every block from there on comes by as B, from the device that has it or whose turn it is to bring it, and each device looks at
+ * (A, B). Every other round runs backwards, so that the long columns of the triangle and the short ones level out.
  */
 #include <string.h>
 
@@ -173,7 +173,8 @@ static mill_status load_b(search *s, int64_t b, mill_error *err)
     for (int32_t r = 0; r < s->ranks && st == MILL_OK; r++) {
         rank_state *at = &s->rank[r];
         at->b = (stm_block){at->b_rows, at->b_units, at->b_length, n};
-        if (s->a_block[r] >= 0 && s->a_block[r] <= b) st = stm_search_unit(s->team, r, at->b_rows, at->b_length, at->b_units, n, s->dim, err);
+        if (s->a_block[r] >= 0 && s->a_block[r] <= b)
+            st = stm_search_unit(s->team, r, at->b_rows, at->b_length, at->b_units, n, s->dim, err);
     }
     return st == MILL_OK ? stm_team_settle(s->team, err) : st; /* what ranks do together is over before anything is reported */
 }

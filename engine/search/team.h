@@ -2,8 +2,8 @@
  * The devices of one replica that searches: a stream each, pinned memory on the way to it, and, where there are several, the
  * communicator between them. One thread drives them all.
  *
- * Nothing here waits for a device but stm_team_settle, stm_team_drain, and an upload whose pinned slots are all on their way. What waits for
- * other ranks has the communicator's deadline.
+ * Nothing here waits for a device but stm_team_settle, stm_team_drain, and an upload whose pinned slots are all on their way. What
+ * waits for other ranks has the communicator's deadline.
  */
 #ifndef STM_SEARCH_TEAM_H
 #define STM_SEARCH_TEAM_H
@@ -38,7 +38,8 @@ typedef void (*stm_team_fill)(const void *user, int64_t first, int64_t n, void *
 /** Queue @p n rows of @p width bytes to @p dst on a rank's device, piece by piece. width at most STM_TEAM_STAGE. */
 mill_status stm_team_upload(stm_team *t, int32_t rank, void *dst, int64_t n, size_t width, stm_team_fill fill, const void *user,
                             mill_error *err);
-/** Memory for a search. Freed only when nothing queued can use it: where a device does not answer any more, at the end of the team. */
+/** Memory for a search. Freed only when nothing queued can use it: where a device does not answer any more, at the end of the
+ *  team. */
 mill_status stm_team_alloc(stm_team *t, int32_t rank, stm_mem_kind kind, size_t bytes, void **out, mill_error *err);
 /** After stm_team_settle or stm_team_drain. Sets *ptr to NULL, accepts NULL. */
 void stm_team_free(stm_team *t, int32_t rank, stm_mem_kind kind, void **ptr);

@@ -214,8 +214,8 @@ static mill_status collect(search *s, int64_t n, mill_error *err)
                                    "merging lists", err);
         }
         if (st == MILL_OK)
-            st =
-                stm_stream_copy(stm_team_stream(s->team, r), at->memory.pinned, at->merged, (size_t)(mine * s->k) * sizeof(uint64_t), err);
+            st = stm_stream_copy(stm_team_stream(s->team, r), at->memory.pinned, at->merged,
+                                 (size_t)(mine * s->k) * sizeof(uint64_t), err);
     }
     return st == MILL_OK ? stm_team_settle(s->team, err) : st;
 }

@@ -106,7 +106,8 @@ mill_status stm_twin_read(const stm_twin *w, stm_stream *s, mill_error *err)
 }
 
 /* Floats at @p row, which @p w has, from there. */
-static mill_status copy(stm_team *team, int32_t rank, const stm_twin *w, const float *row, size_t bytes, float *dst, mill_error *err)
+static mill_status copy(stm_team *team, int32_t rank, const stm_twin *w, const float *row, size_t bytes, float *dst,
+                        mill_error *err)
 {
     stm_stream *s = stm_team_stream(team, rank);
     stm_device *own = stm_team_device(team, rank), *of = stm_buffer_device(w->there);
@@ -120,13 +121,14 @@ static mill_status copy(stm_team *team, int32_t rank, const stm_twin *w, const f
     return st != MILL_OK ? st : read;
 }
 
-mill_status stm_twins_rows(const stm_twins *t, stm_team *team, int32_t rank, const float *const *rows, const int64_t *pick, int64_t n,
-                           int64_t dim, float *dst, mill_error *err)
+mill_status stm_twins_rows(const stm_twins *t, stm_team *team, int32_t rank, const float *const *rows, const int64_t *pick,
+                           int64_t n, int64_t dim, float *dst, mill_error *err)
 {
     const size_t width = (size_t)dim * sizeof(float);
     mill_status st = MILL_OK;
 
-    for (int64_t i = 0, end; i < n && st == MILL_OK; i = end) { /* runs: rows that lie together there, or are nowhere but on the host */
+    /* runs: rows that lie together there, or are nowhere but on the host */
+    for (int64_t i = 0, end; i < n && st == MILL_OK; i = end) {
         const float *row = rows[pick[i]];
         const stm_twin *w = stm_twins_at(t, row, width);
         for (end = i + 1; end < n; end++) {

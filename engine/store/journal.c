@@ -21,7 +21,10 @@ typedef struct head {
 } head;
 _Static_assert(sizeof(head) == 48, "the head of a record has no gaps");
 
-void stm_journal_name(uint64_t epoch, char *buf, size_t size) { snprintf(buf, size, STM_RUN_JOURNAL "%llu", (unsigned long long)epoch); }
+void stm_journal_name(uint64_t epoch, char *buf, size_t size)
+{
+    snprintf(buf, size, STM_RUN_JOURNAL "%llu", (unsigned long long)epoch);
+}
 
 uint64_t stm_journal_epoch_of(const char *name)
 {
@@ -95,13 +98,18 @@ void stm_journal_close(stm_journal *j)
 
 static bool head_ok(const head *h, uint64_t epoch)
 {
-    return h->magic == MAGIC && h->epoch == epoch && h->bytes <= STM_JOURNAL_MAX_PAYLOAD && h->head_crc == stm_crc32c(0, h, offsetof(head, head_crc));
+    return h->magic == MAGIC && h->epoch == epoch && h->bytes <= STM_JOURNAL_MAX_PAYLOAD &&
+           h->head_crc == stm_crc32c(0, h, offsetof(head, head_crc));
 }
 
-static int64_t end_of(const head *h, int64_t at) { return at + (((int64_t)sizeof *h + (int64_t)h->bytes + ALIGN - 1) & ~(int64_t)(ALIGN - 1)); }
+static int64_t end_of(const head *h, int64_t at)
+{
+    return at + (((int64_t)sizeof *h + (int64_t)h->bytes + ALIGN - 1) & ~(int64_t)(ALIGN - 1));
+}
 
 /* Payload of the record at @p at, whose head is good. *out NULL: it is not whole. */
-static mill_status payload_at(const stm_files *f, int fd, const char *name, const head *h, int64_t at, int64_t size, void **out, mill_error *err)
+static mill_status payload_at(const stm_files *f, int fd, const char *name, const head *h, int64_t at, int64_t size, void **out,
+                              mill_error *err)
 {
     void *p;
     mill_status st;
@@ -120,8 +128,8 @@ static mill_status payload_at(const stm_files *f, int fd, const char *name, cons
 }
 
 /* The last whole record behind @p from, from the end backwards in windows that grow: usually one read. */
-static mill_status seek_last(const stm_files *f, int fd, const char *name, uint64_t epoch, int64_t from, int64_t size, stm_journal_found *out,
-                             mill_error *err)
+static mill_status seek_last(const stm_files *f, int fd, const char *name, uint64_t epoch, int64_t from, int64_t size,
+                             stm_journal_found *out, mill_error *err)
 {
     int64_t end = size, window = WINDOW; /* all starts of records at or past `end` have been tried */
     unsigned char *buf = NULL;
@@ -129,7 +137,8 @@ static mill_status seek_last(const stm_files *f, int fd, const char *name, uint6
 
     while (st == MILL_OK && out->last == NULL && end > from) {
         const int64_t start = end - from > window ? (end - window) & ~(int64_t)(ALIGN - 1) : from;
-        const int64_t have = size - start < end - start + (int64_t)sizeof(head) ? size - start : end - start + (int64_t)sizeof(head);
+        const int64_t have =
+            size - start < end - start + (int64_t)sizeof(head) ? size - start : end - start + (int64_t)sizeof(head);
         unsigned char *more = stm_realloc(buf, (size_t)have);
         if (more == NULL) {
             st = mill_fail(err, MILL_ERR_NOMEM, "no memory to look through %s", name);

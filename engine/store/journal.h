@@ -3,8 +3,8 @@
  * one (BASE) says all that is taken over from older epochs, each later one (COMMIT) all that has been added since. So a
  * state is the first record and the last valid one; those between are never needed.
  *
- *   record:  magic u32 | kind u32 | epoch u64 | nonce u64 | number u64 | bytes u64 | CRC of payload u32 | CRC of the 44 bytes before u32
- *            payload, then zeroes up to a multiple of 16
+ *   record: magic u32 | kind u32 | epoch u64 | nonce u64 | number u64 | bytes u64 | CRC of payload u32 | CRC of the 44 bytes before
+ *   u32 payload, then zeroes up to a multiple of 16
  *
  * The nonce is drawn when the journal is made: no bytes that a user's step hands over can look like a record.
  */
@@ -37,8 +37,8 @@ typedef struct stm_journal {
 
 /** Make the journal of @p epoch. @retval MILL_ERR_BUSY  somebody else has made it. */
 mill_status stm_journal_create(stm_journal *j, const stm_files *files, uint64_t epoch, uint64_t nonce, mill_error *err);
-/** Write a record and sync it: on success it will be found, whatever happens. After a failed write the same may be tried again; after a
- *  failed sync every further append fails. Blocks: on the disk. */
+/** Write a record and sync it: on success it will be found, whatever happens. After a failed write the same may be tried again;
+ *  after a failed sync every further append fails. Blocks: on the disk. */
 mill_status stm_journal_append(stm_journal *j, stm_record_kind kind, const void *payload, size_t n, mill_error *err);
 void stm_journal_close(stm_journal *j);
 
@@ -49,8 +49,8 @@ typedef struct stm_journal_found {
     size_t base_bytes, last_bytes;
     int64_t bytes;          /* up to the end of the last valid record */
 } stm_journal_found;
-/** Read the journal of @p epoch: its base and its last valid record, sought from the end. Nothing of the file is trusted; memory is bounded
- *  by its size.
+/** Read the journal of @p epoch: its base and its last valid record, sought from the end. Nothing of the file is trusted; memory is
+ *  bounded by its size.
  *  @retval MILL_ERR_NOT_FOUND  neither is there: its writer never got to work.
  *  @retval MILL_ERR_DATA       there are commits, but the base is damaged. */
 mill_status stm_journal_read(const stm_files *files, uint64_t epoch, stm_journal_found *out, mill_error *err);

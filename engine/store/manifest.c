@@ -147,7 +147,8 @@ static bool put_part(file_list *f, const part *p)
 }
 
 /* ---- reading back ----------------------------------------------------------------------------------------------------
- * Only what this file writes is understood: a line is one object, keys in the order below. Of what was appended a line counts when it is whole. */
+ * Only what this file writes is understood: a line is one object, keys in the order below. Of what was appended a line counts when
+ * it is whole. */
 
 /* Text behind @p key on the line, unescaped; NULL: not there, or no memory. */
 static char *text_of(const char *line, const char *key)
@@ -219,7 +220,8 @@ static void read_line(stm_manifest *m, const char *line, char **log)
 static void read_appended(stm_manifest *m, const char *line)
 {
     const size_t n = strlen(line);
-    char *step = n > 2 && strcmp(line + n - 2, "\"}") == 0 ? text_of(line, "{\"step\":\"") : NULL, *path = step != NULL ? text_of(line, ",\"path\":\"") : NULL;
+    char *step = n > 2 && strcmp(line + n - 2, "\"}") == 0 ? text_of(line, "{\"step\":\"") : NULL,
+         *path = step != NULL ? text_of(line, ",\"path\":\"") : NULL;
     output *o = path != NULL ? find(m, step) : NULL;
     const part p = part_of(line, path);
 
@@ -261,7 +263,8 @@ static void read_back(stm_manifest *m)
         if (end != NULL) *end++ = 0;
         read_line(m, line, &log);
     }
-    if (log != NULL && strncmp(log, STM_RUN_MANIFEST_LOG, strlen(STM_RUN_MANIFEST_LOG)) == 0 && strchr(log, '/') == NULL) more = text_in(m, log, &m->listed[1]);
+    if (log != NULL && strncmp(log, STM_RUN_MANIFEST_LOG, strlen(STM_RUN_MANIFEST_LOG)) == 0 && strchr(log, '/') == NULL)
+        more = text_in(m, log, &m->listed[1]);
     for (size_t i = 0; i < m->n; i++) m->outputs[i].listed = m->outputs[i].parts.n;
     for (char *line = more; line != NULL && (end = strchr(line, '\n')) != NULL; line = end) {
         *end++ = 0;
@@ -283,7 +286,8 @@ static void add_text(stm_text *t, const char *before, const char *text, const ch
 
 static void add_facts(stm_text *t, const part *p)
 {
-    stm_text_addf(t, ",\"rows\":%lld,\"bytes\":%llu,\"crc32\":\"%08x\"}", (long long)p->rows, (unsigned long long)p->bytes, (unsigned)p->crc32);
+    stm_text_addf(t, ",\"rows\":%lld,\"bytes\":%llu,\"crc32\":\"%08x\"}", (long long)p->rows, (unsigned long long)p->bytes,
+                  (unsigned)p->crc32);
 }
 
 static void add_one(stm_text *t, const output *o)
@@ -316,8 +320,8 @@ static void close_log(stm_manifest *m)
     m->unsynced = m->unnamed = false;
 }
 
-/* The whole list. @p more: parts may follow, and are appended to a file that it names, of this opening alone: what a process that was thought dead appends
- * is in another one. */
+/* The whole list. @p more: parts may follow, and are appended to a file that it names, of this opening alone: what a process that
+ * was thought dead appends is in another one. */
 static mill_status write_out(stm_manifest *m, bool more, mill_error *err)
 {
     stm_text t = {0};
@@ -356,8 +360,8 @@ static mill_status write_out(stm_manifest *m, bool more, mill_error *err)
     return MILL_OK;
 }
 
-/* One line more: what it costs does not depend on how many there are. The list is written anew when it would become longer by half of it: so at least
- * half of all parts stand in there, and each was written twice. */
+/* One line more: what it costs does not depend on how many there are. The list is written anew when it would become longer by half
+ * of it: so at least half of all parts stand in there, and each was written twice. */
 static mill_status append(stm_manifest *m, const output *o, const part *p, mill_error *err)
 {
     const stm_files *f = m->files;
@@ -455,7 +459,8 @@ void stm_manifest_close(stm_manifest **manifest)
     stm_manifest *m = *manifest;
 
     if (m == NULL) return;
-    if (m->log[0] != 0 && write_out(m, false, NULL) == MILL_OK) remove_old(m); /* else the lines stay where they are, which the list says */
+    /* else the lines stay where they are, which the list says */
+    if (m->log[0] != 0 && write_out(m, false, NULL) == MILL_OK) remove_old(m);
     close_log(m);
     for (size_t i = 0; i < m->n; i++) output_fini(&m->outputs[i]);
     for (size_t i = 0; i < m->n_read; i++) stm_free(m->read[i]);
@@ -598,7 +603,10 @@ mill_status stm_manifest_reads(stm_manifest *m, const char *path, mill_error *er
     return st;
 }
 
-static bool newer(const struct timespec *a, const struct timespec *b) { return a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec; }
+static bool newer(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec;
+}
 
 static bool part_differs(const stm_manifest *m, const part *p, const struct timespec *listed, stm_text *why)
 {
@@ -629,7 +637,8 @@ bool stm_manifest_differs(stm_manifest *m, const char *step, stm_text *why)
 
     pthread_mutex_lock(&m->lock);
     const output *o = find(m, step);
-    for (size_t i = 0; o != NULL && i < o->parts.n && !differs; i++) differs = part_differs(m, &o->parts.at[i], &m->listed[i < o->listed ? 0 : 1], why);
+    for (size_t i = 0; o != NULL && i < o->parts.n && !differs; i++)
+        differs = part_differs(m, &o->parts.at[i], &m->listed[i < o->listed ? 0 : 1], why);
     pthread_mutex_unlock(&m->lock);
     return differs;
 }

@@ -61,7 +61,8 @@ static uint64_t hash_file(const char *path, const struct stat *st)
     } else {
         const int64_t time[2] = {st->st_mtim.tv_sec, st->st_mtim.tv_nsec};
         h = stm_hash64(time, sizeof time, h);
-        for (int64_t i = 0; i < SAMPLES; i++) h = hash_range(fd, i < SAMPLES - 1 ? (size - SAMPLE) / (SAMPLES - 1) * i : size - SAMPLE, SAMPLE, buf, h);
+        for (int64_t i = 0; i < SAMPLES; i++)
+            h = hash_range(fd, i < SAMPLES - 1 ? (size - SAMPLE) / (SAMPLES - 1) * i : size - SAMPLE, SAMPLE, buf, h);
     }
     if (fd >= 0) close(fd);
     stm_free(buf);
@@ -162,7 +163,8 @@ int stm_signature_changes(const void *before, size_t n_before, const void *after
         if (is_file(f.value))
             stm_text_addf(out, had ? "%s changed" : "%s is new", f.name);
         else if (had)
-            stm_text_addf(out, "%s was %.60s, is %.60s", f.name, old.value[0] ? old.value : "empty", f.value[0] ? f.value : "empty");
+            stm_text_addf(out, "%s was %.60s, is %.60s", f.name, old.value[0] ? old.value : "empty",
+                          f.value[0] ? f.value : "empty");
         else
             stm_text_addf(out, "%s is new", f.name);
     }
@@ -185,7 +187,9 @@ static bool all_in(const char *a, size_t n_a, const char *b, size_t n_b)
 
     while (n_a > 0 && next(&at, end, &f)) {
         if (n_b == 0 || !find(b, n_b, f.name, &other)) return false;
-        if (strcmp(f.value, other.value) != 0 && (strncmp(f.value, STM_EACH_TIME, mark) != 0 || strncmp(other.value, STM_EACH_TIME, mark) != 0)) return false;
+        if (strcmp(f.value, other.value) != 0 &&
+            (strncmp(f.value, STM_EACH_TIME, mark) != 0 || strncmp(other.value, STM_EACH_TIME, mark) != 0))
+            return false;
     }
     return true;
 }

@@ -12,7 +12,8 @@
 #define STM_WHOLE_FILE_BYTES ((int64_t)16 << 20) /* up to here a file's identity is all of its contents */
 
 #define STM_EACH_TIME "false, at " /* a value that opens with this is never the same twice, which is no change of anything */
-#define STM_CONNECTIONS "how steps are connected" /* fields whose names open with this are about one result each; others are about a step, "step NAME: ", or all */
+/* fields whose names open with this are about one result each; others are about a step, "step NAME: ", or all */
+#define STM_CONNECTIONS "how steps are connected"
 
 typedef struct stm_signature {
     stm_text fields; /* name NUL value NUL, in order of adding; failed: memory ran out */

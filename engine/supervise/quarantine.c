@@ -65,7 +65,10 @@ static bool is_about(const stm_suspect *s, const char *step, stm_doing doing, co
     return keys == NULL ? strcmp(s->step, step) == 0 : stm_suspect_meets(s, step, keys);
 }
 
-static bool meets(const stm_suspect *s, const char *step, stm_doing doing, const stm_key_range *keys) { return is_open(s) && is_about(s, step, doing, keys); }
+static bool meets(const stm_suspect *s, const char *step, stm_doing doing, const stm_key_range *keys)
+{
+    return is_open(s) && is_about(s, step, doing, keys);
+}
 
 static bool is_suspected(const stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys)
 {

@@ -1,10 +1,11 @@
 /*
- * Quarantine: while rows are under suspicion, a call that is for some of them runs alone: every call into a step takes a lock, shared with
- * the others, and to itself when it is for a suspect. So when the worker dies in it, it is known who it was. Once all suspects came through,
- * calls run as always.
+ * Quarantine: while rows are under suspicion, a call that is for some of them runs alone: every call into a step takes a lock,
+ * shared with the others, and to itself when it is for a suspect. So when the worker dies in it, it is known who it was. Once all
+ * suspects came through, calls run as always.
  *
- * Rows that a step with submit holds are under way for longer than one call. So who runs them takes the lock for STM_DOING_SUBMIT and their keys,
- * and keeps it until their last answer (wrapper/apart.c); single calls of such a step are like any of poll, for no rows.
+ * Rows that a step with submit holds are under way for longer than one call. So who runs them takes the lock for STM_DOING_SUBMIT
+ * and their keys, and keeps it until their last answer (wrapper/apart.c); single calls of such a step are like any of poll, for no
+ * rows.
  *
  * Only a worker that follows one that died has a quarantine.
  */
@@ -21,10 +22,12 @@ mill_status stm_quarantine_create(stm_recorder *r, stm_quarantine **out, mill_er
 void stm_quarantine_destroy(stm_quarantine **q);
 
 typedef enum stm_hold { STM_HOLD_NONE, STM_HOLD_SHARED, STM_HOLD_ALONE } stm_hold;
-/** Before a call of @p step. @p keys NULL: for no rows. Blocks: until a suspect that runs alone is through; for a suspect until all others are. */
+/** Before a call of @p step. @p keys NULL: for no rows. Blocks: until a suspect that runs alone is through; for a suspect until all
+ *  others are. */
 stm_hold stm_quarantine_enter(stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys);
-/** The same for a sync, which is made by whoever watches over the run and must not be kept from that: *hold is none for one that nobody suspects, whatever else runs;
- *  false: the suspect could not be alone within a quarter of a second. Call again another time. */
+/** The same for a sync, which is made by whoever watches over the run and must not be kept from that: *hold is none for one that
+ *  nobody suspects, whatever else runs; false: the suspect could not be alone within a quarter of a second. Call again another
+ *  time. */
 bool stm_quarantine_try_sync(stm_quarantine *q, const char *step, stm_hold *hold);
 /** After it, by the same thread. What was suspected and ran alone is cleared; of STM_DOING_NOTHING, nothing is. */
 void stm_quarantine_leave(stm_quarantine *q, const char *step, stm_doing doing, const stm_key_range *keys, stm_hold hold);

@@ -1,11 +1,11 @@
 /*
  * The flight recorder: memory that the process that works shares with the one that supervises it (a memfd). Each replica has a
- * record that says what it is doing: which call, for which rows, since when. It is written on the way of every batch, by a handful of
- * stores into a cache line of the replica's own; no lock, no system call, nothing allocated. When the worker dies, hangs or is stopped, the
- * supervisor reads there who was at work.
+ * record that says what it is doing: which call, for which rows, since when. It is written on the way of every batch, by a handful
+ * of stores into a cache line of the replica's own; no lock, no system call, nothing allocated. When the worker dies, hangs or is
+ * stopped, the supervisor reads there who was at work.
  *
- * A step with submit and poll has rows for longer than a call lasts: each batch that one holds has a place of its own, from before it is submitted
- * until its last answer.
+ * A step with submit and poll has rows for longer than a call lasts: each batch that one holds has a place of its own, from before
+ * it is submitted until its last answer.
  *
  * The supervisor writes the table of suspects between two workers, the worker reads it: rows that were in a replica when one died.
  *
@@ -46,7 +46,8 @@ typedef enum stm_doing {
 typedef struct stm_record {
     _Alignas(64) _Atomic int32_t doing; /* release: the rest of the line is of this call */
     _Atomic int32_t alone;              /* nothing else was allowed to be at work */
-    _Atomic int32_t in_tuples;          /* 0: keys first .. first + rows - 1; else those below: rows with children, and rows with gaps between them */
+    /* 0: keys first .. first + rows - 1; else those below: rows with children, and rows with gaps between them */
+    _Atomic int32_t in_tuples;
     _Atomic int64_t since_ns;           /* by the recorder's clock, which goes in steps of a quarter of a second */
     _Atomic int64_t first, rows;        /* rows 0: the call is for none */
     const _Atomic int64_t *clock;       /* constant; the worker's address */
@@ -76,7 +77,9 @@ typedef enum stm_suspicion {
 
 typedef struct stm_suspect {
     _Atomic int32_t verdict; /* stm_suspicion */
-    int32_t doing;           /* of which call; of rows that a step with submit holds: submit. Guilty ones are of process or submit, blamed ones of route, too */
+    /* of which call; of rows that a step with submit holds: submit. Guilty ones are of process or submit, blamed ones of route,
+     * too */
+    int32_t doing;
     int32_t status;          /* mill_status of the failure: MILL_ERR_STEP, _TIMEOUT, _DEVICE */
     stm_key_range keys;
     char step[64], cause[160]; /* cause: "signal 11 (SIGSEGV)" */
@@ -92,7 +95,8 @@ typedef struct stm_recorder {
     _Atomic int64_t done;  /* items that are committed: more means that the run goes on */
     mill_error last;
     char dir[STM_RECORDER_DIR]; /* run directory, "" = none; before `begun` */
-    _Atomic uint32_t n_undo;    /* release; bytes of `undo`: what stm_footprint_write gave, while no row flows; 0 = what was made stays */
+    /* release; bytes of `undo`: what stm_footprint_write gave, while no row flows; 0 = what was made stays */
+    _Atomic uint32_t n_undo;
     char undo[STM_RECORDER_UNDO];
     /* the supervisor writes, while no worker lives; the worker fills an empty table from the run directory */
     int64_t supervisor; /* its process */

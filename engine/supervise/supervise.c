@@ -208,7 +208,8 @@ static void look_at_time(parent *p, int64_t now)
     if (p->ask_ns == 0 || now < p->ask_ns) return;
     p->ask_ns = 0;
     if (p->came > 0) return;
-    stm_log(STM_INFO, "", "the time is nearly over: %.1f s are left to finish the rows in the pipeline", (double)(p->gone_ns - now) / 1e9);
+    stm_log(STM_INFO, "", "the time is nearly over: %.1f s are left to finish the rows in the pipeline",
+            (double)(p->gone_ns - now) / 1e9);
     take_signal(p, SIGUSR1);
 }
 
@@ -353,7 +354,8 @@ static int learn(parent *p, int status, mill_error *err)
     else if (!killed || told) /* a kill from outside is nobody's fault */
         lesson = stm_suspects_learn(r, culprit, what, cause, &who);
     if (who == NULL) who = first_busy(r);
-    if (lesson == STM_LESSON_NARROW || lesson == STM_LESSON_BARRED || atomic_load(&r->done) > p->done || (memory && r->halvings <= MOST_HALVINGS))
+    if (lesson == STM_LESSON_NARROW || lesson == STM_LESSON_BARRED || atomic_load(&r->done) > p->done ||
+        (memory && r->halvings <= MOST_HALVINGS))
         p->barren = 0;
     else
         p->barren++;
@@ -390,7 +392,9 @@ static int after(parent *p, int status, mill_error *err)
     kill(-p->pid, SIGKILL); /* programs that it has started */
     if (is_stopped(p) && (p->overdue || WIFEXITED(status))) {
         show_busy(r, busy, sizeof busy);
-        if (p->overdue && (who = first_busy(r)) != NULL) fprintf(stderr, "stepmill: %s[%d]: %s has not returned\n", who->step, (int)who->replica, stm_doing_name(atomic_load(&who->doing)));
+        if (p->overdue && (who = first_busy(r)) != NULL)
+            fprintf(stderr, "stepmill: %s[%d]: %s has not returned\n", who->step, (int)who->replica,
+                    stm_doing_name(atomic_load(&who->doing)));
         if (p->overdue)
             fprintf(stderr, "stepmill: process %d did not end in time (%s); what was not written is lost\n", (int)p->pid, busy);
         return MILL_EXIT_STOPPED;
@@ -406,7 +410,8 @@ static bool prepare(parent *p)
     struct sigaction a;
 
     if (sigaction(SIGCHLD, NULL, &a) != 0) return false;
-    if (a.sa_handler == SIG_IGN) signal(SIGCHLD, SIG_DFL); /* as whoever started us may have left it: children would vanish without a status */
+    /* as whoever started us may have left it: children would vanish without a status */
+    if (a.sa_handler == SIG_IGN) signal(SIGCHLD, SIG_DFL);
     sigemptyset(&p->ours);
     for (size_t i = 0; i < sizeof forwarded / sizeof *forwarded; i++) sigaddset(&p->ours, forwarded[i]);
     if (sigaction(SIGHUP, NULL, &a) == 0 && a.sa_handler != SIG_IGN) sigaddset(&p->ours, SIGHUP);

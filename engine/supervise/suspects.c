@@ -39,8 +39,8 @@ static void keys_of(const stm_record *rec, stm_key_range *out)
     for (int32_t i = 0; i < STM_RECORD_KEY; i++) out->low[i] = INT64_MIN, out->high[i] = INT64_MAX;
 }
 
-static stm_suspect *enter(stm_recorder *r, const char *step, int32_t doing, const stm_key_range *keys, stm_suspicion verdict, mill_status status,
-                          const char *cause)
+static stm_suspect *enter(stm_recorder *r, const char *step, int32_t doing, const stm_key_range *keys, stm_suspicion verdict,
+                          mill_status status, const char *cause)
 {
     stm_suspect *s;
 
@@ -75,8 +75,8 @@ static void supersede(stm_recorder *r, const stm_record *rec, const stm_key_rang
 /* Whether @p doing can count as failed instead of being done. */
 static bool can_be_barred(int32_t doing)
 {
-    return doing == STM_DOING_GENERATE || doing == STM_DOING_ACCEPT || doing == STM_DOING_FINISH || doing == STM_DOING_WRITE || doing == STM_DOING_SYNC ||
-           doing == STM_DOING_FINALIZE || doing == STM_DOING_UNLOAD;
+    return doing == STM_DOING_GENERATE || doing == STM_DOING_ACCEPT || doing == STM_DOING_FINISH || doing == STM_DOING_WRITE ||
+           doing == STM_DOING_SYNC || doing == STM_DOING_FINALIZE || doing == STM_DOING_UNLOAD;
 }
 
 static stm_lesson bar(stm_recorder *r, const stm_record *rec, int32_t doing, mill_status status, const char *cause)
@@ -86,7 +86,9 @@ static stm_lesson bar(stm_recorder *r, const stm_record *rec, int32_t doing, mil
 
     keys_of(rec, &keys);
     supersede(r, rec, &keys);
-    return enter(r, rec->step, doing, &keys, verdict, status, cause) == NULL ? STM_LESSON_END : verdict == STM_BLAMED ? STM_LESSON_NARROW : STM_LESSON_BARRED;
+    return enter(r, rec->step, doing, &keys, verdict, status, cause) == NULL ? STM_LESSON_END
+           : verdict == STM_BLAMED                                           ? STM_LESSON_NARROW
+                                                                             : STM_LESSON_BARRED;
 }
 
 static stm_lesson convict(stm_recorder *r, const stm_record *rec, mill_status status, const char *cause)
@@ -101,7 +103,8 @@ static stm_lesson convict(stm_recorder *r, const stm_record *rec, mill_status st
     if ((doing != STM_DOING_PROCESS && doing != STM_DOING_SUBMIT) || !stm_record_keys(rec, &keys)) return STM_LESSON_END;
     one = stm_key_compare(keys.low, keys.high) == 0;
     supersede(r, rec, &keys);
-    return enter(r, rec->step, doing, &keys, one ? STM_BLAMED : STM_GUILTY, status, cause) != NULL ? STM_LESSON_NARROW : STM_LESSON_END;
+    return enter(r, rec->step, doing, &keys, one ? STM_BLAMED : STM_GUILTY, status, cause) != NULL ? STM_LESSON_NARROW
+                                                                                                   : STM_LESSON_END;
 }
 
 /* Already to be run alone: told again it would only fill the table. */
@@ -111,12 +114,14 @@ static bool is_known(const stm_recorder *r, const char *step, int32_t doing, con
         const stm_suspect *s = &r->suspects[i];
         const int32_t v = atomic_load(&s->verdict);
 
-        if ((v == STM_SUSPECTED || v == STM_GUILTY) && s->doing == doing && strcmp(s->step, step) == 0 && is_within(keys, &s->keys)) return true;
+        if ((v == STM_SUSPECTED || v == STM_GUILTY) && s->doing == doing && strcmp(s->step, step) == 0 && is_within(keys, &s->keys))
+            return true;
     }
     return false;
 }
 
-static bool suspect(stm_recorder *r, const char *step, int32_t doing, const stm_key_range *keys, mill_status status, const char *cause)
+static bool suspect(stm_recorder *r, const char *step, int32_t doing, const stm_key_range *keys, mill_status status,
+                    const char *cause)
 {
     return is_known(r, step, doing, keys) || enter(r, step, doing, keys, STM_SUSPECTED, status, cause) != NULL;
 }
@@ -130,7 +135,8 @@ static stm_lesson suspect_held(stm_recorder *r, const stm_record *rec, mill_stat
         const int32_t of = atomic_load(&r->held[i].record);
 
         if (of <= 0 || of > STM_RECORDS || (rec != NULL && rec != &r->records[of - 1])) continue;
-        lesson = suspect(r, r->records[of - 1].step, STM_DOING_SUBMIT, &r->held[i].keys, status, cause) ? STM_LESSON_AGAIN : STM_LESSON_END;
+        lesson = suspect(r, r->records[of - 1].step, STM_DOING_SUBMIT, &r->held[i].keys, status, cause) ? STM_LESSON_AGAIN
+                                                                                                        : STM_LESSON_END;
     }
     return lesson;
 }
@@ -152,7 +158,8 @@ static stm_lesson learn_of(stm_recorder *r, const stm_record *culprit, mill_stat
 {
     stm_lesson lesson = STM_LESSON_NONE;
 
-    if (is_of_held(atomic_load(&culprit->doing)) && atomic_load(&culprit->alone) == 0) lesson = suspect_held(r, culprit, status, cause);
+    if (is_of_held(atomic_load(&culprit->doing)) && atomic_load(&culprit->alone) == 0)
+        lesson = suspect_held(r, culprit, status, cause);
     return lesson != STM_LESSON_NONE ? lesson : convict(r, culprit, status, cause);
 }
 

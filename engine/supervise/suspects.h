@@ -8,7 +8,8 @@
  *                                           v                  v
  *                                        CLEARED            CLEARED
  *
- * A call of a generator, global or sink, or an unload, that was alone is BARRED instead of guilty; one of a router is BLAMED with all of its batch.
+ * A call of a generator, global or sink, or an unload, that was alone is BARRED instead of guilty; one of a router is BLAMED with
+ * all of its batch.
  */
 #ifndef STM_SUPERVISE_SUSPECTS_H
 #define STM_SUPERVISE_SUSPECTS_H
@@ -26,9 +27,10 @@ typedef enum stm_lesson {
     STM_LESSON_END     /* it was a load, or the table is full: the run ends */
 } stm_lesson;
 /**
- * A worker has died; @p culprit: the record known to be at fault (a deadline, a lost device), NULL = whoever was at work; a step with submit is at
- * work with all that it holds, and when nobody is in a call, whoever holds something was. @p cause and @p status go into the entries. *who: the record that was alone, or the first of those at work; NULL = nobody was. When the table is full the
- * lesson is STM_LESSON_END.
+ * A worker has died; @p culprit: the record known to be at fault (a deadline, a lost device), NULL = whoever was at work; a step
+ * with submit is at work with all that it holds, and when nobody is in a call, whoever holds something was. @p cause and @p status
+ * go into the entries. *who: the record that was alone, or the first of those at work; NULL = nobody was. When the table is full
+ * the lesson is STM_LESSON_END.
  */
 stm_lesson stm_suspects_learn(stm_recorder *r, const stm_record *culprit, mill_status status, const char *cause,
                               const stm_record **who);

@@ -62,7 +62,8 @@ mill_status stm_file_read(const char *dir, const char *name, stm_text *out, mill
     if (snprintf(path, sizeof path, "%s/%s", dir, name) >= STM_BESIDE_PATH)
         return mill_fail(err, MILL_ERR_INVALID, "the path %s/%s is too long", dir, name);
     if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-        return mill_fail(err, errno == ENOENT || errno == ENOTDIR ? MILL_ERR_NOT_FOUND : MILL_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+        return mill_fail(err, errno == ENOENT || errno == ENOTDIR ? MILL_ERR_NOT_FOUND : MILL_ERR_IO, "cannot open %s: %s", path,
+                         strerror(errno));
     if ((block = stm_malloc(1 << 16)) != NULL)
         while (out->bytes < MOST_BYTES && ((k = read(fd, block, 1 << 16)) > 0 || (k < 0 && errno == EINTR)))
             if (k > 0) stm_text_add(out, block, (size_t)k);
@@ -88,7 +89,9 @@ mill_status stm_no_run(const char *dir, const char *name, mill_error *err)
     (void)mill_fail(err, MILL_ERR_NOT_FOUND, "%s is not a run directory: it has no %s", dir, name);
     if ((d = opendir(dir)) == NULL) return MILL_ERR_NOT_FOUND;
     while ((e = readdir(d)) != NULL) {
-        if (e->d_name[0] == '.' || snprintf(path, sizeof path, "%s/%s/%s", dir, e->d_name, name) >= STM_BESIDE_PATH || access(path, F_OK) != 0) continue;
+        if (e->d_name[0] == '.' || snprintf(path, sizeof path, "%s/%s/%s", dir, e->d_name, name) >= STM_BESIDE_PATH ||
+            access(path, F_OK) != 0)
+            continue;
         const int n = snprintf(within + at, sizeof within - at, "%s%s", at > 0 ? ", " : "", e->d_name);
         if ((size_t)n < sizeof within - at) at += (size_t)n;
         else within[at] = '\0', more++;

@@ -27,7 +27,8 @@ mill_status stm_beside_end(stm_beside *b, bool whole, mill_error *err);
 mill_status stm_file_replace(const char *dir, const char *name, const char *data, size_t n, mill_error *err);
 /** All of DIR/NAME, at most 256 MiB, appended to @p out. MILL_ERR_NOT_FOUND, MILL_ERR_IO, MILL_ERR_NOMEM. */
 mill_status stm_file_read(const char *dir, const char *name, stm_text *out, mill_error *err);
-/** Why @p dir, where there is no file @p name, is no run directory; run directories in it are named. MILL_ERR_NOT_FOUND. Blocks: looks. */
+/** Why @p dir, where there is no file @p name, is no run directory; run directories in it are named. MILL_ERR_NOT_FOUND. Blocks:
+ *  looks. */
 mill_status stm_no_run(const char *dir, const char *name, mill_error *err);
 
 #endif

@@ -83,9 +83,9 @@ static void conclude(const stm_picture *p, stm_picture_step *s)
 }
 
 /*
- * What is left of a step: of a generator by the share of its input; of others what waits in front of them and what the steps in front of
- * them will still send, in the proportion in which rows came so far, at the rate of now; but not before those are through. Unknown behind a
- * global, which may send anything.
+ * What is left of a step: of a generator by the share of its input; of others what waits in front of them and what the steps in
+ * front of them will still send, in the proportion in which rows came so far, at the rate of now; but not before those are through.
+ * Unknown behind a global, which may send anything.
  */
 static void look_ahead(const stm_gauge *g, stm_picture *p)
 {

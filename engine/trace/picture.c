@@ -124,9 +124,10 @@ static void write_step(const stm_picture *p, const stm_picture_step *s, stm_text
     stm_text_addf(t, "{");
     text_field(t, "step", s->name);
     text_field(t, "type", s->type);
-    stm_text_addf(t, "\"kind\":%d,\"phase\":\"%s\",\"kept\":%s,\"replicas\":%d,\"loaded\":%d,\"devices\":%s,\"may_replicate\":%s,\"from\":[",
-                  s->kind, stm_phase_names[s->phase], s->kept ? "true" : "false", s->replicas, s->loaded, s->devices ? "true" : "false",
-                  s->may_replicate ? "true" : "false");
+    stm_text_addf(
+        t, "\"kind\":%d,\"phase\":\"%s\",\"kept\":%s,\"replicas\":%d,\"loaded\":%d,\"devices\":%s,\"may_replicate\":%s,\"from\":[",
+        s->kind, stm_phase_names[s->phase], s->kept ? "true" : "false", s->replicas, s->loaded, s->devices ? "true" : "false",
+        s->may_replicate ? "true" : "false");
     for (int32_t i = 0; i < s->n_from; i++) stm_text_addf(t, "%s%d", i > 0 ? "," : "", s->from[i]);
     stm_text_addf(
         t,

@@ -1,6 +1,6 @@
 /*
- * The picture of a run: all that is known of it at one moment. Whoever watches a run fills one; the table, progress.json, the metrics
- * and the report are drawn from it, whether it came from a run in this process or was read back from a run directory.
+ * The picture of a run: all that is known of it at one moment. Whoever watches a run fills one; the table, progress.json, the
+ * metrics and the report are drawn from it, whether it came from a run in this process or was read back from a run directory.
  */
 #ifndef STM_TRACE_PICTURE_H
 #define STM_TRACE_PICTURE_H

@@ -55,7 +55,8 @@ static void headline(const stm_picture *p, stm_text *t)
     stm_text_addf(t, "%s rows/s", stm_show_grouped((int64_t)((at != NULL ? at->rate : s.rate) + 0.5), b, sizeof b));
     if (s.rows_failed > 0)
         stm_text_addf(t, ", %s row%s failed", stm_show_grouped(s.rows_failed, a, sizeof a), s.rows_failed == 1 ? "" : "s");
-    if (s.eta_s > 0 || (s.eta_s == 0 && !s.more)) stm_text_addf(t, ", %s%s left", s.more ? "at least " : "", stm_show_seconds(s.eta_s, c, sizeof c));
+    if (s.eta_s > 0 || (s.eta_s == 0 && !s.more))
+        stm_text_addf(t, ", %s%s left", s.more ? "at least " : "", stm_show_seconds(s.eta_s, c, sizeof c));
 }
 
 void stm_progress_line(const stm_picture *p, stm_text *t)

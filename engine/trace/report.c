@@ -177,8 +177,9 @@ static void steps(const stm_picture *p, stm_text *t)
         number(t, (int64_t)(s->rate + 0.5));
         stm_text_addf(t, "</tr>");
     }
-    stm_text_addf(t, "</tbody></table></div>%s</section>",
-                  any_kept ? "<p class=\"sub\">Kept: an earlier attempt had done all of the step; its numbers are those of then.</p>" : "");
+    stm_text_addf(
+        t, "</tbody></table></div>%s</section>",
+        any_kept ? "<p class=\"sub\">Kept: an earlier attempt had done all of the step; its numbers are those of then.</p>" : "");
 }
 
 /* ---- errors -------------------------------------------------------------------------------------------------------- */

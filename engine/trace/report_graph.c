@@ -78,9 +78,10 @@ static void edge(const stm_picture *p, const struct spot *at, int32_t from, int3
     stm_text_addf(t, " &#8594; ");
     stm_html_text(t, b->name);
     stm_text_addf(t, ": %s rows</title></path>", stm_show_grouped(rows, n, sizeof n));
-    if (at[to].rank == at[from].rank + 1) /* above the line, or on it, which is then wiped out as far as the gap between the words */
-        stm_text_addf(t, "<text class=\"s o%s\" text-anchor=\"middle\" x=\"%.0f\" y=\"%.1f\">%s</text>", level ? "" : " w", (x0 + x1) / 2,
-                      (y0 + y1) / 2 + (level ? -6 : 4), stm_show_count((double)rows, n, sizeof n));
+    /* above the line, or on it, which is then wiped out as far as the gap between the words */
+    if (at[to].rank == at[from].rank + 1)
+        stm_text_addf(t, "<text class=\"s o%s\" text-anchor=\"middle\" x=\"%.0f\" y=\"%.1f\">%s</text>", level ? "" : " w",
+                      (x0 + x1) / 2, (y0 + y1) / 2 + (level ? -6 : 4), stm_show_count((double)rows, n, sizeof n));
 }
 
 static void node(const stm_picture *p, int32_t i, double x, double y, int32_t hot, stm_text *t)

@@ -10,7 +10,11 @@
 #include "core/clock.h"
 #include "core/text.h"
 
-enum { THREADS_PID = 1, PLACES_PID = 10 /* first of a process per step */, STREAMS_TID = 10000 /* first of its replicas' streams */ };
+enum {
+    THREADS_PID = 1,
+    PLACES_PID = 10 /* first of a process per step */,
+    STREAMS_TID = 10000 /* first of its replicas' streams */
+};
 
 struct place {
     char *name;
@@ -121,7 +125,8 @@ static void span(stm_tracer *t, int pid, int tid, const char *name, const stm_ev
 /* What a device did: on tracks behind those of the replicas. */
 static void write_stream(stm_tracer *t, struct place *p, const stm_event *e, double us)
 {
-    static const char *const names[STM_STREAMS] = {"kernels", "copies to the device", "copies to the host", "copies between devices"};
+    static const char *const names[STM_STREAMS] = {"kernels", "copies to the device", "copies to the host",
+                                                   "copies between devices"};
     const int32_t stream = STM_EVENT_STREAM - e->items;
     const stm_event bare = {e->begin, e->end, e->place, e->replica, 0, 0};
 

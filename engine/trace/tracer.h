@@ -1,8 +1,9 @@
 /*
  * A trace of a run: what each thread and each replica did when, as JSON that Perfetto and chrome://tracing read.
  *
- * A thread writes fixed-size events into a ring of its own: no lock, no call, no line shared with another writer. One reader takes them out
- * now and then and writes the file. A full ring and a full file drop events, which are counted: memory and disk stay bounded.
+ * A thread writes fixed-size events into a ring of its own: no lock, no call, no line shared with another writer. One reader takes
+ * them out now and then and writes the file. A full ring and a full file drop events, which are counted: memory and disk stay
+ * bounded.
  */
 #ifndef STM_TRACE_TRACER_H
 #define STM_TRACE_TRACER_H
@@ -16,7 +17,8 @@
 
 enum {
     STM_EVENT_WAIT = -1,  /* `place` of an event: the thread had nothing to do */
-    STM_EVENT_STREAM = -1 /* `items` of an event, less the number of a stream (below STM_STREAMS): what the replica's device had to do there */
+    /* `items` of an event, less the number of a stream (below STM_STREAMS): what the replica's device had to do there */
+    STM_EVENT_STREAM = -1
 };
 #define STM_STREAMS 4 /* kernels, copies to the device, to the host, between devices */
 

@@ -25,7 +25,8 @@ static void hold(stm_wrapper *w, stm_doing doing)
     const stm_key_range *rows;
     const stm_doing as = told(w, doing, &keys, &rows);
 
-    if (doing != STM_DOING_SYNC) w->hold = stm_quarantine_enter(w->env->quarantine, w->step->name, as, rows); /* else it is: stm_wrapper_sync */
+    /* else it is: stm_wrapper_sync */
+    if (doing != STM_DOING_SYNC) w->hold = stm_quarantine_enter(w->env->quarantine, w->step->name, as, rows);
     atomic_store_explicit(&w->record->alone, w->hold == STM_HOLD_ALONE, memory_order_relaxed);
 }
 
@@ -122,14 +123,16 @@ static mill_status check_emitted(stm_wrapper *w, int64_t rows, mill_error *err)
             }
         }
         if (next != rows)
-            return mill_fail(err, MILL_ERR_STEP, "row %lld has no child; a step that drops rows must declare it (filters)", (long long)next);
+            return mill_fail(err, MILL_ERR_STEP, "row %lld has no child; a step that drops rows must declare it (filters)",
+                             (long long)next);
     }
     return MILL_OK;
 }
 
 static inline mill_status over(stm_wrapper *w, mill_status st, mill_error *err)
 {
-    const bool late = st == MILL_ERR_STOPPED && !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed) && mill_replica_cancelled(&w->replica);
+    const bool late = st == MILL_ERR_STOPPED && !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed) &&
+                      mill_replica_cancelled(&w->replica);
 
     stm_call_leave(w);
     if (__builtin_expect(!late, 1)) return st;
@@ -155,8 +158,9 @@ mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *
         st = mill_fail(err, MILL_ERR_STEP, "process failed (fault point)");
     } else {
         stm_call_enter(w, STM_DOING_PROCESS, in[0]);
-        st = __builtin_expect(w->lane == NULL, 1) ? w->step->type->process(&w->replica, in, (size_t)w->step->n_inputs, &w->emit, err)
-                                                  : stm_lane_process(w, in, err);
+        st = __builtin_expect(w->lane == NULL, 1)
+                 ? w->step->type->process(&w->replica, in, (size_t)w->step->n_inputs, &w->emit, err)
+                 : stm_lane_process(w, in, err);
         st = over(w, st, err);
     }
     return stm_call_settle(w, in[0]->rows, st, err);
@@ -218,7 +222,8 @@ int64_t stm_call_record(stm_wrapper *w, const mill_error *err, const mill_batch 
     return stm_errors_add(w->env->errors, err, last - first + 1, a, z);
 }
 
-mill_status stm_call_stop(stm_wrapper *w, const mill_error *cause, const mill_batch *b, int64_t first, int64_t last, mill_error *err)
+mill_status stm_call_stop(stm_wrapper *w, const mill_error *cause, const mill_batch *b, int64_t first, int64_t last,
+                          mill_error *err)
 {
     char a[96], z[96];
 
@@ -247,5 +252,6 @@ mill_status stm_call_window(stm_wrapper *w, int64_t good, int64_t bad, mill_erro
         w->window_seen++;
     }
     if (w->window_seen < p->stop_of || (double)w->window_failed < p->stop_failed * (double)p->stop_of) return MILL_OK;
-    return mill_fail(err, MILL_ERR_STOP_IF, "stop_if: %lld of the last %lld rows failed", (long long)w->window_failed, (long long)p->stop_of);
+    return mill_fail(err, MILL_ERR_STOP_IF, "stop_if: %lld of the last %lld rows failed", (long long)w->window_failed,
+                     (long long)p->stop_of);
 }

@@ -13,7 +13,8 @@ enum { PLACES = 1 << 16 }; /* a third is used at most */
 struct stm_errors {
     pthread_mutex_t lock; /* innermost: only notify runs under it */
     stm_error_record *kept[STM_ERRORS_KEPT]; /* lock to write; entries below count are constant */
-    stm_error_record *spare; /* lock; for a failure when there is no memory for its record, which may be why it failed. NULL = it is used */
+    /* lock; for a failure when there is no memory for its record, which may be why it failed. NULL = it is used */
+    stm_error_record *spare;
     _Atomic int64_t count; /* release by add, acquire by readers */
     _Atomic int64_t rows, total; /* relaxed */
     /* [PLACES] ids of restored records by the hash of what they are about, newer before older; 0 = none. Constant while anything

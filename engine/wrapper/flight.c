@@ -1,7 +1,7 @@
 /*
- * Batches in flight inside a step with submit. A flight is a batch on its way; a ticket is what the step holds of it: all its rows at
- * first, and, after failures, those that are tried again or apart. Every row of a flight belongs to one ticket at most (`owner`), so an
- * answer that comes too late or twice is seen, whatever became of the row meanwhile.
+ * Batches in flight inside a step with submit. A flight is a batch on its way; a ticket is what the step holds of it: all its rows
+ * at first, and, after failures, those that are tried again or apart. Every row of a flight belongs to one ticket at most
+ * (`owner`), so an answer that comes too late or twice is seen, whatever became of the row meanwhile.
  */
 #include <string.h>
 
@@ -119,8 +119,10 @@ mill_status stm_flight_give_up(stm_wrapper *w, stm_flight *f, const int64_t *row
     return stm_call_window(w, 0, n, err);
 }
 
-/* What the policy says of @p n rows of @p t that failed for one reason: as run_rows does for calls of process. @p rows: of the flight, ascending. */
-static mill_status rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t *rows, int64_t n, mill_error *e, mill_status st, mill_error *err)
+/* What the policy says of @p n rows of @p t that failed for one reason: as run_rows does for calls of process. @p rows: of the
+ * flight, ascending. */
+static mill_status rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t *rows, int64_t n, mill_error *e, mill_status st,
+                               mill_error *err)
 {
     const stm_policy *p = &w->step->policy;
     stm_flight *f = t->flight;
@@ -144,8 +146,8 @@ static mill_status rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t *row
     return st == MILL_OK ? st : mill_fail(err, st, "rows of step %s to be tried apart", w->step->said);
 }
 
-mill_status stm_ticket_rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t *rows, int64_t n, uint64_t owner, mill_error *e, mill_status st,
-                                   mill_error *err)
+mill_status stm_ticket_rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t *rows, int64_t n, uint64_t owner, mill_error *e,
+                                   mill_status st, mill_error *err)
 {
     int64_t made = 0, one;
 
@@ -183,7 +185,8 @@ static mill_status try_again(stm_wrapper *w, stm_ticket *t, mill_error *err)
             const int64_t r = stm_ticket_row(t, i);
             if (t->flight->owner[r] == STM_ROW_AGAIN) w->failing[made++] = r;
         }
-        st = stm_ticket_add(w, t->flight, w->failing, made, t->attempt + 1, pause > 0.0 ? stm_now_ns() + (int64_t)(pause * 1e9) : 0);
+        st =
+            stm_ticket_add(w, t->flight, w->failing, made, t->attempt + 1, pause > 0.0 ? stm_now_ns() + (int64_t)(pause * 1e9) : 0);
     }
     t->n_again = 0;
     stm_count(&w->retries, 1);
@@ -236,7 +239,8 @@ mill_status stm_tickets_offer(stm_wrapper *w, mill_error *err)
         st = offer(w, t, &e);
         if (st == MILL_ERR_AGAIN) {
             full = true;
-            if (w->tickets == NULL && t->since_ns == 0) t->since_ns = now; /* refused by a step that holds nothing: that must not last for ever */
+            /* refused by a step that holds nothing: that must not last for ever */
+            if (w->tickets == NULL && t->since_ns == 0) t->since_ns = now;
             st = MILL_OK;
             continue;
         }
@@ -256,7 +260,8 @@ mill_status stm_tickets_offer(stm_wrapper *w, mill_error *err)
 mill_status stm_tickets_expire(stm_wrapper *w, mill_error *err)
 {
     const double limit = w->step->policy.batch_timeout_s;
-    const int64_t since = limit >= 0.0 && (w->tickets != NULL || w->waiting != NULL) ? stm_now_ns() - (int64_t)(limit * 1e9) : INT64_MIN;
+    const int64_t since =
+        limit >= 0.0 && (w->tickets != NULL || w->waiting != NULL) ? stm_now_ns() - (int64_t)(limit * 1e9) : INT64_MIN;
     mill_status st = MILL_OK;
 
     for (stm_ticket *t = w->tickets; t != NULL && st == MILL_OK; t = t->next) {

@@ -74,7 +74,8 @@ static mill_status claim_rows(stm_ticket *t, const int64_t *rows, int64_t n, mil
 
     for (; i < n && st == MILL_OK; i++) {
         if (rows[i] < 0 || rows[i] >= t->n)
-            st = mill_fail(err, MILL_ERR_INVALID, "result for row %lld of a submit of %lld rows", (long long)rows[i], (long long)t->n);
+            st = mill_fail(err, MILL_ERR_INVALID, "result for row %lld of a submit of %lld rows", (long long)rows[i],
+                           (long long)t->n);
         else if (owner[stm_ticket_row(t, rows[i])] != t->id)
             st = mill_fail(err, MILL_ERR_INVALID, "second result for row %lld", (long long)rows[i]);
         else
@@ -89,7 +90,8 @@ static void hear(struct mill_results *out, mill_status st)
     if (out->st == MILL_OK) out->st = st;
 }
 
-mill_status mill_results_rows(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, mill_batch **batch, mill_error *err)
+mill_status mill_results_rows(mill_results *out, uint64_t ticket, const int64_t *rows, int64_t n, mill_batch **batch,
+                              mill_error *err)
 {
     stm_wrapper *w = out->w;
     stm_ticket *t = find(w, ticket);
@@ -97,11 +99,12 @@ mill_status mill_results_rows(mill_results *out, uint64_t ticket, const int64_t 
     mill_status st;
     int64_t first;
 
-    if (t == NULL) return mill_fail(err, MILL_ERR_INVALID, "result for ticket %llu, which is not in flight", (unsigned long long)ticket);
+    if (t == NULL)
+        return mill_fail(err, MILL_ERR_INVALID, "result for ticket %llu, which is not in flight", (unsigned long long)ticket);
     if (*batch == NULL) return mill_fail(err, MILL_ERR_INVALID, "result of %lld rows without a batch", (long long)n);
     if ((*batch)->rows != n || (*batch)->n_columns != w->step->n_outputs)
-        return mill_fail(err, MILL_ERR_INVALID, "result of %lld rows and %d columns for %lld rows; %d columns are declared", (long long)(*batch)->rows,
-                         (int)(*batch)->n_columns, (long long)n, (int)w->step->n_outputs);
+        return mill_fail(err, MILL_ERR_INVALID, "result of %lld rows and %d columns for %lld rows; %d columns are declared",
+                         (long long)(*batch)->rows, (int)(*batch)->n_columns, (long long)n, (int)w->step->n_outputs);
     for (int32_t i = 0; i < w->step->n_outputs; i++)
         if ((*batch)->columns[i] != NULL && mill_column_type((*batch)->columns[i]) != w->step->outputs[i].type)
             return mill_fail(err, MILL_ERR_TYPE, "column '%s' has another type than declared", w->step->outputs[i].name);
@@ -132,7 +135,9 @@ mill_status mill_results_fail(mill_results *out, uint64_t ticket, const int64_t 
 
     if (t == NULL || cause == NULL || claim_rows(t, rows, n, NULL) != MILL_OK) return MILL_ERR_INVALID;
     e = *cause;
-    if (n > 0) hear(out, stm_ticket_rows_failed(w, t, rows, n, STM_ROW_CLAIMED, &e, e.status != MILL_OK ? e.status : MILL_ERR_STEP, out->err));
+    if (n > 0)
+        hear(out,
+             stm_ticket_rows_failed(w, t, rows, n, STM_ROW_CLAIMED, &e, e.status != MILL_OK ? e.status : MILL_ERR_STEP, out->err));
     return MILL_OK;
 }
 

@@ -63,7 +63,8 @@ mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken,
     {
         const int64_t id = stm_call_record(w, &e, in, 0, in->rows - 1);
         mill_batch *b = (mill_batch *)in; /* ours: the caller owns it and lends it for routing */
-        if ((st = stm_batch_impute(b, -1, 0, b->rows, id)) != MILL_OK) return mill_fail(err, st, "error marks of router %s", w->step->said);
+        if ((st = stm_batch_impute(b, -1, 0, b->rows, id)) != MILL_OK)
+            return mill_fail(err, st, "error marks of router %s", w->step->said);
     }
     return stm_call_window(w, 0, in->rows, err);
 }
@@ -208,7 +209,8 @@ mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *er
         st = stm_call_over(w, st, err);
     }
     if (st == MILL_ERR_AGAIN) return st;
-    if (st == MILL_OK && cursor->size > sizeof cursor->bytes) st = mill_fail(err, MILL_ERR_STEP, "sync gave a cursor of %u bytes", cursor->size);
+    if (st == MILL_OK && cursor->size > sizeof cursor->bytes)
+        st = mill_fail(err, MILL_ERR_STEP, "sync gave a cursor of %u bytes", cursor->size);
     return st == MILL_OK ? st : stm_call_blame(w, err, st, MILL_PHASE_PROCESS, 0);
 }
 

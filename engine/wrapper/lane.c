@@ -189,8 +189,8 @@ mill_status stm_lane_gather_ways(stm_lane *l, mill_error *err)
     return st;
 }
 
-/* Looks often at first, then naps: a batch of a millisecond is seen within a tenth of it, and a long one costs less than a twentieth
- * of a core. */
+/* Looks often at first, then naps: a batch of a millisecond is seen within a tenth of it, and a long one costs less than a
+ * twentieth of a core. */
 mill_status stm_lane_drain(stm_lane *l, int32_t n, mill_error *err)
 {
     int64_t nap_ns = 2000;
@@ -334,7 +334,8 @@ static mill_status nearest(stm_lane *l, mill_column *in, mill_column **out, mill
     mill_column *twin = NULL;
 
     stm_column_buffers(in, look, &at);
-    if (at.pinned && stm_column_twin(l->opts.host, in, &twin) != MILL_OK) return mill_fail(err, MILL_ERR_NOMEM, "out of memory for a column");
+    if (at.pinned && stm_column_twin(l->opts.host, in, &twin) != MILL_OK)
+        return mill_fail(err, MILL_ERR_NOMEM, "out of memory for a column");
     *out = twin != NULL ? twin : mill_column_ref(in);
     return MILL_OK;
 }
@@ -400,8 +401,8 @@ static void unfilled(mill_buffer *b, void *user)
     if (!stm_buffer_on_device(b) && !stm_mark_done(stm_buffer_write_mark(b))) *wait = true;
 }
 
-/* A column on its way to the host. @p wait is set where it is not there yet, whoever queued the copy: a call that failed behind it leaves
- * the column landed and its mark announced, so that only the mark says what has arrived. */
+/* A column on its way to the host. @p wait is set where it is not there yet, whoever queued the copy: a call that failed behind it
+ * leaves the column landed and its mark announced, so that only the mark says what has arrived. */
 static mill_status bring(stm_lane *l, mill_column **col, bool *wait, mill_error *err)
 {
     stm_mark mark;
@@ -500,7 +501,8 @@ static bool emits_on_host(const stm_wrapper *w)
     return false;
 }
 
-/* A column that leaves goes down behind the step, and so behind what the step waited for: one wait for all of the batch's columns. */
+/* A column that leaves goes down behind the step, and so behind what the step waited for: one wait for all of the batch's
+ * columns. */
 static mill_status leave(stm_lane *l, mill_column **col, int32_t place, stm_mark done, mill_error *err)
 {
     mill_status st;

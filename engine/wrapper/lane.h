@@ -1,18 +1,18 @@
 /*
- * What a replica that computes on a device has there: streams, memory, pinned buffers on the way. The wrapper calls the step through
- * it; everything else of the wrapper stays host work.
+ * What a replica that computes on a device has there: streams, memory, pinned buffers on the way. The wrapper calls the step
+ * through it; everything else of the wrapper stays host work.
  *
  *      columns of the batch      on the host: copied on `up`     on another device: copied on `across`     on this one: as they are
  *      process                   queues its work on `stream`, behind all of these, and returns
- *      outputs                   what the plan lets stay, stays; the rest is copied on `down`, and what is wanted on a device, too, stays
- *                                there besides, as its twin
+ *      outputs                   what the plan lets stay, stays; the rest is copied on `down`, and what is wanted on a device, too,
+ *                                stays there besides, as its twin
  *
- * So copies for the next batch run beside the work of this one, and so do those of the last one. Each stream that got work raises one
- * mark per batch, and each stream that reads what another made waits for it once. At most STM_LANE_DEPTH batches are under way: while
- * one runs, the next is queued.
+ * So copies for the next batch run beside the work of this one, and so do those of the last one. Each stream that got work raises
+ * one mark per batch, and each stream that reads what another made waits for it once. At most STM_LANE_DEPTH batches are under way:
+ * while one runs, the next is queued.
  *
- * Nothing waits on the host but what has to look at rows there: a batch that failed, was emitted in parts, or has marked rows. Whoever drives the
- * wrapper polls; a batch whose columns are still on their way down is handed on when stm_lane_due is done.
+ * Nothing waits on the host but what has to look at rows there: a batch that failed, was emitted in parts, or has marked rows.
+ * Whoever drives the wrapper polls; a batch whose columns are still on their way down is handed on when stm_lane_due is done.
  */
 #ifndef STM_WRAPPER_LANE_H
 #define STM_WRAPPER_LANE_H
@@ -36,8 +36,8 @@ typedef struct stm_lane_opts {
 } stm_lane_opts;
 
 typedef enum stm_lane_way { STM_WAY_STEP, STM_WAY_UP, STM_WAY_DOWN, STM_WAY_ACROSS, STM_WAYS } stm_lane_way;
-/** What one batch had queued on a stream, as the host saw it: from when the batch was begun, or what was before it on the stream was seen to be done, until it
- *  was seen to be done itself. stm_ticks. */
+/** What one batch had queued on a stream, as the host saw it: from when the batch was begun, or what was before it on the stream
+ *  was seen to be done, until it was seen to be done itself. stm_ticks. */
 typedef struct stm_lane_span {
     uint64_t begin, end;
     stm_lane_way way;
@@ -61,14 +61,15 @@ void stm_lane_settle(stm_lane *l);
 stm_lane_stats stm_lane_counts(const stm_lane *l);
 stm_stream *stm_lane_stream(const stm_lane *l);
 
-/** Which outgoing columns may be on the device when a batch leaves (@p keep), and which of the others are to be on both sides (@p pair): [columns of the
- *  step's output], borrowed for the lane's life; NULL (the beginning) = none. */
+/** Which outgoing columns may be on the device when a batch leaves (@p keep), and which of the others are to be on both sides
+ *  (@p pair): [columns of the step's output], borrowed for the lane's life; NULL (the beginning) = none. */
 void stm_lane_keep(stm_lane *l, const bool *keep, const bool *pair);
 /** How to put columns together on the device. Errors of its functions go to @p err until the next call. */
 const struct stm_site *stm_lane_site(stm_lane *l, mill_error *err);
 
-/** One call of process with the columns on the device; the status and what it emitted are the wrapper's. @p in as for process. Blocks
- *  while STM_LANE_DEPTH batches are under way; and, unless these are the wrapper's views and all went well, until the outputs are on the host.
+/** One call of process with the columns on the device; the status and what it emitted are the wrapper's. @p in as for process.
+ *  Blocks while STM_LANE_DEPTH batches are under way; and, unless these are the wrapper's views and all went well, until the
+ *  outputs are on the host.
  *  Threads: the wrapper's. */
 mill_status stm_lane_process(struct stm_wrapper *w, mill_batch *const *in, mill_error *err);
 /** Columns of the wrapper's inputs that are on a device come to the host, before rows are picked from them there. Blocks. */

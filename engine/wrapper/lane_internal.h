@@ -39,10 +39,12 @@ mill_status stm_lane_gather_ways(stm_lane *l, mill_error *err);
 mill_status stm_lane_drain(stm_lane *l, int32_t n, mill_error *err);
 /** Where to copy a column. */
 typedef enum stm_lane_move_to { STM_TO_DEVICE, STM_TO_HOST, STM_TO_BOTH } stm_lane_move_to;
-/** A copy of @p col on the device, or on the host, of which the device's is then the twin (STM_TO_BOTH) or not; again when there was no room and may be now. */
+/** A copy of @p col on the device, or on the host, of which the device's is then the twin (STM_TO_BOTH) or not; again when there
+ *  was no room and may be now. */
 mill_status stm_lane_move(stm_lane *l, stm_lane_move_to to, const mill_column *col, mill_column **out, mill_error *err);
-/** Whether something that failed with @p *st for want of room may fit now: queued work was waited for (MILL_ERR_AGAIN), or twins that have @p bytes were let
- *  go (MILL_ERR_DEVICE_MEM). If not, *st and @p err say what it comes to. @p *waited: false at first; ends, as there are ever fewer twins. */
+/** Whether something that failed with @p *st for want of room may fit now: queued work was waited for (MILL_ERR_AGAIN), or twins
+ *  that have @p bytes were let go (MILL_ERR_DEVICE_MEM). If not, *st and @p err say what it comes to. @p *waited: false at first;
+ *  ends, as there are ever fewer twins. */
 bool stm_lane_make_room(stm_lane *l, mill_status *st, size_t bytes, bool *waited, mill_error *err);
 /** Memory of the device; again when there was no room and may be now. It carries the mark of the step's stream. */
 mill_status stm_lane_take(stm_lane *l, size_t bytes, mill_buffer **out, mill_error *err);

@@ -168,8 +168,9 @@ static inline void stm_emit_drop(mill_emit *e)
 mill_status stm_call_process(stm_wrapper *w, mill_batch *const *in, mill_error *err);
 /** What follows a call of process that came to @p st for @p rows rows: is what was emitted right? Drops it if not. */
 mill_status stm_call_settle(stm_wrapper *w, int64_t rows, mill_status st, mill_error *err);
-/** A call begins, for the rows of @p b; NULL: for @p rows rows from number @p first on. In a quarantine it may wait (supervise/quarantine.h). The
- *  clock is read for steps with a deadline only (20 ns); others are timed by the driver, per burst. */
+/** A call begins, for the rows of @p b; NULL: for @p rows rows from number @p first on. In a quarantine it may wait
+ *  (supervise/quarantine.h). The clock is read for steps with a deadline only (20 ns); others are timed by the driver, per
+ *  burst. */
 void stm_call_enter_watched(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows);
 static inline void stm_call_enter_rows(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows)
 {
@@ -187,10 +188,11 @@ static inline void stm_call_leave(stm_wrapper *w)
     else
         stm_record_end(w->record);
 }
-/** Whether this call, alone, ended a process, so that it is not made and counts as failed; err then says so. For the rows of @p b; NULL: for
- *  @p rows rows from number @p first on. */
+/** Whether this call, alone, ended a process, so that it is not made and counts as failed; err then says so. For the rows of @p b;
+ *  NULL: for @p rows rows from number @p first on. */
 bool stm_call_barred_here(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows, mill_error *err);
-static inline bool stm_call_barred(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows, mill_error *err)
+static inline bool stm_call_barred(stm_wrapper *w, stm_doing doing, const mill_batch *b, int64_t first, int64_t rows,
+                                   mill_error *err)
 {
     return __builtin_expect(w->env->quarantine != NULL, 0) && stm_call_barred_here(w, doing, b, first, rows, err);
 }
@@ -203,12 +205,14 @@ bool stm_call_may_retry(const stm_wrapper *w, const mill_error *err, int32_t att
 double stm_call_backoff_s(const stm_wrapper *w, int32_t attempt);
 /** Whether this failure is to be tried again; sleeps the back-off (in slices, until cancelled). */
 bool stm_call_retry(stm_wrapper *w, const mill_error *err, int32_t attempt);
-/** stm_call_leave for a call that returned @p st: MILL_ERR_TIMEOUT (err filled) when it gave up because it was told that it is late. */
+/** stm_call_leave for a call that returned @p st: MILL_ERR_TIMEOUT (err filled) when it gave up because it was told that it is
+ *  late. */
 mill_status stm_call_over(stm_wrapper *w, mill_status st, mill_error *err);
 /** Add an error record for rows @p first .. @p last of @p b; its id. */
 int64_t stm_call_record(stm_wrapper *w, const mill_error *err, const mill_batch *b, int64_t first, int64_t last);
 /** on_error: stop acts on rows @p first .. @p last of @p b: @p cause with their keys becomes the error of the run; its status. */
-mill_status stm_call_stop(stm_wrapper *w, const mill_error *cause, const mill_batch *b, int64_t first, int64_t last, mill_error *err);
+mill_status stm_call_stop(stm_wrapper *w, const mill_error *cause, const mill_batch *b, int64_t first, int64_t last,
+                          mill_error *err);
 /** Count rows for stop_if; MILL_ERR_STOP_IF (err filled) when the share is passed. */
 mill_status stm_call_window(stm_wrapper *w, int64_t good, int64_t bad, mill_error *err);
 
@@ -233,10 +237,10 @@ static inline int64_t stm_ticket_row(const stm_ticket *t, int64_t i) { return t-
 void stm_flight_free(stm_wrapper *w, stm_flight *f);
 /** A ticket for rows @p rows [n] of @p f (NULL: for all), to be offered at @p not_before_ns. */
 mill_status stm_ticket_add(stm_wrapper *w, stm_flight *f, const int64_t *rows, int64_t n, int32_t attempt, int64_t not_before_ns);
-/** Rows of @p t failed for @p e: they are tried again, apart, or given up, as the policy says. @p rows [n]: of the ticket, any order, all
- *  with owner @p owner in the flight; with n != 1 those are looked up. MILL_OK unless the run must hear of it. */
-mill_status stm_ticket_rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t *rows, int64_t n, uint64_t owner, mill_error *e, mill_status st,
-                                   mill_error *err);
+/** Rows of @p t failed for @p e: they are tried again, apart, or given up, as the policy says. @p rows [n]: of the ticket, any
+ *  order, all with owner @p owner in the flight; with n != 1 those are looked up. MILL_OK unless the run must hear of it. */
+mill_status stm_ticket_rows_failed(stm_wrapper *w, stm_ticket *t, const int64_t *rows, int64_t n, uint64_t owner, mill_error *e,
+                                   mill_status st, mill_error *err);
 /** The same for all its rows without an answer; the step has forgotten the ticket or never had it. */
 mill_status stm_ticket_failed(stm_wrapper *w, stm_ticket *t, const mill_error *cause, mill_status st, mill_error *err);
 /** After calls: tickets for rows to be tried again; answered ones are released. */
@@ -257,20 +261,21 @@ mill_status stm_tickets_turn(stm_wrapper *w, mill_error *err);
 /* apart.c */
 /** Whether what supervision knows of rows of @p f keeps the step from being given them as one batch, among others. */
 bool stm_apart_wanted_flight(const stm_wrapper *w, const stm_flight *f);
-/** The same as stm_apart_map for a batch on its way through a step with submit. Rows under suspicion have been answered when it returns,
- *  unless the run is being stopped or the step waits for something that may take hours. Blocks: as long as calls of process would. */
+/** The same as stm_apart_map for a batch on its way through a step with submit. Rows under suspicion have been answered when it
+ *  returns, unless the run is being stopped or the step waits for something that may take hours. Blocks: as long as calls of
+ *  process would. */
 mill_status stm_apart_submit(stm_wrapper *w, stm_flight *f, mill_error *err);
 /** A call of the step while w->apart: the record keeps the rows that run alone. */
 void stm_apart_call(stm_wrapper *w, stm_doing doing);
 /** Whether what supervision knows of rows in w->inputs keeps the step from running them as one batch. */
 bool stm_apart_wanted(const stm_wrapper *w);
-/** The rows of w->inputs that the step may see, without those that ended a process before, which become null with a record; those that may yet
- *  do so in pieces. As stm_wrapper_map: inputs are consumed on success. */
+/** The rows of w->inputs that the step may see, without those that ended a process before, which become null with a record; those
+ *  that may yet do so in pieces. As stm_wrapper_map: inputs are consumed on success. */
 mill_status stm_apart_map(stm_wrapper *w, const int64_t *visible, int64_t n_visible, mill_batch **out, mill_error *err);
 
 /* wrapper.c */
-/** Run rows [first, first + rows) of the submitted rows, bisecting where the policy says so. view[] are whole. @p failed: what the first call
- *  with all of them came to, when it was made already; else NULL. */
+/** Run rows [first, first + rows) of the submitted rows, bisecting where the policy says so. view[] are whole. @p failed: what the
+ *  first call with all of them came to, when it was made already; else NULL. */
 mill_status stm_rows_run(stm_wrapper *w, mill_batch **view, const int64_t *visible, int64_t first, int64_t rows,
                          const mill_error *failed, stm_outcome *o, mill_error *err);
 /** Generators: of a batch that was made only the rows that were chosen are left, and of their errors. */

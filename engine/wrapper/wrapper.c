@@ -158,10 +158,12 @@ mill_status stm_wrapper_load(stm_wrapper *w, mill_error *err)
     }
     w->owes_unload = st == MILL_OK; /* from here on, also for a half-loaded replica */
     if (st == MILL_OK && t->load != NULL) st = t->load(&w->replica, err);
-    if (st == MILL_OK && t->kind == MILL_SINK && w->cursor.size == 0 && w->env->output != NULL) st = w->env->output(w, STM_OUTPUT_BEGINS, NULL, w->env->user, err);
+    if (st == MILL_OK && t->kind == MILL_SINK && w->cursor.size == 0 && w->env->output != NULL)
+        st = w->env->output(w, STM_OUTPUT_BEGINS, NULL, w->env->user, err);
     if (st == MILL_OK && t->open != NULL && !w->env->dry_run) st = t->open(&w->replica, &w->cursor, err);
     stm_record_end(w->record);
-    if (st == MILL_OK && stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_STEP, "load failed (fault point)"); /* as late as can be */
+    /* as late as can be */
+    if (st == MILL_OK && stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_STEP, "load failed (fault point)");
     if (st == MILL_OK) {
         move(w, STM_ON_LOADED);
         return MILL_OK;
@@ -192,7 +194,10 @@ void stm_wrapper_fail(stm_wrapper *w)
 }
 
 void stm_wrapper_cancel(stm_wrapper *w) { atomic_store_explicit(&w->replica.stopped, true, memory_order_relaxed); }
-void stm_wrapper_expire(stm_wrapper *w, int64_t since_ns) { atomic_store_explicit(&w->replica.expired, since_ns, memory_order_relaxed); }
+void stm_wrapper_expire(stm_wrapper *w, int64_t since_ns)
+{
+    atomic_store_explicit(&w->replica.expired, since_ns, memory_order_relaxed);
+}
 
 stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w)
 {
@@ -214,8 +219,9 @@ int64_t stm_wrapper_call_since(const stm_wrapper *w) { return atomic_load_explic
 stm_wrapper_stats stm_wrapper_counts(const stm_wrapper *w)
 {
 #define GET(f) .f = atomic_load_explicit(&w->f, memory_order_relaxed)
-    return (stm_wrapper_stats){GET(batches_in), GET(rows_in), GET(batches_out), GET(rows_out), GET(rows_dropped),
-                               GET(parents_expanded), GET(children), GET(rows_failed), GET(rows_skipped), GET(retries), GET(busy_ns)};
+    return (stm_wrapper_stats){GET(batches_in),   GET(rows_in),          GET(batches_out), GET(rows_out),
+                               GET(rows_dropped), GET(parents_expanded), GET(children),    GET(rows_failed),
+                               GET(rows_skipped), GET(retries),          GET(busy_ns)};
 #undef GET
 }
 
@@ -230,12 +236,14 @@ mill_status stm_wrapper_build(stm_wrapper *w, stm_ready *in, mill_batch **out, m
     }
     if (__builtin_expect(w->lane != NULL, 0)) {
         mill_error first = {0};
-        const mill_status st = stm_ready_build_at(in, stm_lane_site(w->lane, &first), w->env->pool, w->in_types, w->in_columns, out, &first);
+        const mill_status st =
+            stm_ready_build_at(in, stm_lane_site(w->lane, &first), w->env->pool, w->in_types, w->in_columns, out, &first);
         if (st == MILL_OK || st == MILL_ERR_DEVICE) {
             if (st != MILL_OK && err != NULL) *err = first;
             return st;
         }
-        return stm_ready_build_at(in, stm_lane_site(w->lane, err), w->env->pool, w->in_types, w->in_columns, out, err); /* no row is to blame */
+        /* no row is to blame */
+        return stm_ready_build_at(in, stm_lane_site(w->lane, err), w->env->pool, w->in_types, w->in_columns, out, err);
     }
     return stm_ready_build(in, w->env->pool, w->in_types, w->in_columns, out, err);
 }
@@ -263,7 +271,8 @@ static mill_status take_row_errors(stm_wrapper *w, stm_outcome *o, size_t first,
         const size_t at = first + (size_t)re->row;
         if (at >= o->n || o->source[at] < 0) continue; /* marked twice */
         stm_call_blame(w, &re->error, re->error.status, MILL_PHASE_PROCESS, 0);
-        if (w->step->policy.on_error == STM_ON_ERROR_STOP) return stm_call_stop(w, &re->error, w->inputs[0], o->parent[at], o->parent[at], err);
+        if (w->step->policy.on_error == STM_ON_ERROR_STOP)
+            return stm_call_stop(w, &re->error, w->inputs[0], o->parent[at], o->parent[at], err);
         const int64_t id = stm_call_record(w, &re->error, w->inputs[0], o->parent[at], o->parent[at]);
         o->source[at] = -1;
         o->error[at] = id != 0 ? id : -1;
@@ -380,7 +389,8 @@ mill_status stm_rows_run(stm_wrapper *w, mill_batch **view, const int64_t *visib
         if (st == MILL_OK) st = stm_call_window(w, good, rows - good, err);
         goto done;
     }
-    if (st == MILL_ERR_NOT_FINISHED || st == MILL_ERR_DEVICE || stm_call_told_to_stop(w, st)) { /* a lost device fails every batch: no fault of rows */
+    /* a lost device fails every batch: no fault of rows */
+    if (st == MILL_ERR_NOT_FINISHED || st == MILL_ERR_DEVICE || stm_call_told_to_stop(w, st)) {
         if (err != NULL) *err = e;
         if (st == MILL_ERR_DEVICE) atomic_store(&w->record->doing, STM_DOING_PROCESS); /* for the recorder it is still in there */
         goto done;
@@ -478,7 +488,9 @@ static mill_status map_slow(stm_wrapper *w, const int64_t *visible, int64_t n_vi
     if (st == MILL_OK) stm_wrapper_count(w, *out, rows, &o);
     for (int32_t i = 0; i < n_in; i++) mill_batch_destroy(&view[i]);
     stm_outcome_fini(&o);
-    return st == MILL_ERR_NOMEM ? mill_fail(err, st, "step %s: out of memory while merging %lld rows", w->step->said, (long long)rows) : st;
+    return st == MILL_ERR_NOMEM
+               ? mill_fail(err, st, "step %s: out of memory while merging %lld rows", w->step->said, (long long)rows)
+               : st;
 }
 
 static mill_status map_failed(stm_wrapper *w, mill_status st, int64_t rows, mill_error *err)
@@ -555,7 +567,8 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
             return MILL_OK;
         }
         st = stm_merge_fast(w, w->inputs, s->n_inputs, NULL, out);
-        if (st == MILL_OK && (*out)->keys.width < w->key_width) (*out)->keys.width = (*out)->keys.tuples == NULL ? 1 : (*out)->keys.width;
+        if (st == MILL_OK && (*out)->keys.width < w->key_width)
+            (*out)->keys.width = (*out)->keys.tuples == NULL ? 1 : (*out)->keys.width;
         if (st != MILL_OK) drop_inputs(w);
         return st;
     }
@@ -567,7 +580,8 @@ mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mil
         if (st == MILL_OK) return MILL_OK;
         goto fail;
     }
-    if (__builtin_expect(w->most_rows > 0, 0) && rows <= w->most_rows && w->fit_rows >= rows) w->most_rows = 0; /* whole batches fit again */
+    /* whole batches fit again */
+    if (__builtin_expect(w->most_rows > 0, 0) && rows <= w->most_rows && w->fit_rows >= rows) w->most_rows = 0;
     if (visible == NULL && (s->type->flags & (MILL_EXPANDS | MILL_FILTERS)) == 0 && w->most_rows == 0) {
         for (int32_t i = 0; i < s->n_inputs; i++) stm_view_fill(w, i, w->inputs[i], w->views[i]);
         return map_called(w, stm_call_process(w, w->views, &w->error), out, err);
@@ -584,7 +598,8 @@ fail:
  * succeeds: that is done here, in the order of the general way, which takes over wherever an item or a call is anything else. */
 mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_batch **out, int32_t *done, mill_error *err)
 {
-    const bool straight = w->straight && w->lane == NULL && (stm_fault_kinds & STM_FAULT_PROCESS) == 0 && w->env->quarantine == NULL;
+    const bool straight =
+        w->straight && w->lane == NULL && (stm_fault_kinds & STM_FAULT_PROCESS) == 0 && w->env->quarantine == NULL;
     const stm_step_input *si = w->step->inputs;
     mill_batch *view = w->views[0];
     mill_status (*const process)(mill_replica *, mill_batch *const *, size_t, mill_emit *, mill_error *) = w->step->type->process;
@@ -603,7 +618,8 @@ mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_b
         stm_record_begin(w->record, STM_DOING_PROCESS, b, 0, 0);
         st = process(&w->replica, w->views, 1, &w->emit, &w->error);
         stm_record_end(w->record);
-        if (__builtin_expect(st == MILL_OK && w->emit.passed && w->plain && w->error.status == MILL_OK && w->emit.n_row_errors == 0, 1)) {
+        if (__builtin_expect(st == MILL_OK && w->emit.passed && w->plain && w->error.status == MILL_OK && w->emit.n_row_errors == 0,
+                             1)) {
             out[i] = b;
             passed++;
             rows += b->rows;
@@ -646,7 +662,8 @@ mill_status stm_mark_rows(stm_wrapper *w, mill_batch *b, mill_error *err)
     return st == MILL_OK ? st : mill_fail(err, st, "error marks of step %s", w->step->said);
 }
 
-/* Only what is used: 256 bytes twice per batch would show, and so does a copy of unknown length (30 cycles). Small ones are the rule. */
+/* Only what is used: 256 bytes twice per batch would show, and so does a copy of unknown length (30 cycles). Small ones are the
+ * rule. */
 static void copy_cursor(mill_cursor *to, const mill_cursor *from)
 {
     to->size = from->size;
@@ -677,7 +694,8 @@ static mill_status call_generate(stm_wrapper *w, int64_t max_rows, mill_cursor *
 }
 
 /* As often as the policy says. *attempts: how many calls failed. */
-static mill_status try_generate(stm_wrapper *w, int64_t max_rows, mill_cursor *cursor, bool *last, int32_t *attempts, mill_error *err)
+static mill_status try_generate(stm_wrapper *w, int64_t max_rows, mill_cursor *cursor, bool *last, int32_t *attempts,
+                                mill_error *err)
 {
     for (int32_t attempt = 0;; attempt++) {
         const mill_status st = call_generate(w, max_rows, cursor, last);

@@ -30,8 +30,8 @@ typedef struct stm_wrapper_env {
     struct stm_quarantine *quarantine; /* NULL: nothing is under suspicion; set before anything is loaded */
     /* A replica asks for a poll, from any thread. */
     void (*wake)(stm_wrapper *w, void *user);
-    /* A replica of a step that computes on a device is about to load: open what it has there. *lane untouched: none, it computes on the host.
-     * NULL = no devices. May block. */
+    /* A replica of a step that computes on a device is about to load: open what it has there. *lane untouched: none, it computes on
+     * the host. NULL = no devices. May block. */
     mill_status (*device)(stm_wrapper *w, struct stm_lane **lane, void *user, mill_error *err);
     /* The same for a global: all its devices. */
     mill_status (*team)(stm_wrapper *w, struct stm_team **team, void *user, mill_error *err);
@@ -78,7 +78,8 @@ void stm_wrapper_trim(stm_wrapper *w);
 void stm_wrapper_fail(stm_wrapper *w);
 /** Tell the step that the run is being stopped: it should return soon (mill_replica_cancelled), from now on. Threads: any. */
 void stm_wrapper_cancel(stm_wrapper *w);
-/** Tell the call that began at @p since_ns (stm_wrapper_call_since) that it is past its deadline; later calls are not meant. Threads: any. */
+/** Tell the call that began at @p since_ns (stm_wrapper_call_since) that it is past its deadline; later calls are not meant.
+ *  Threads: any. */
 void stm_wrapper_expire(stm_wrapper *w, int64_t since_ns);
 stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w);
 mill_step *stm_wrapper_step(const stm_wrapper *w);
@@ -92,8 +93,8 @@ stm_wrapper_stats stm_wrapper_counts(const stm_wrapper *w);
 const struct stm_record *stm_wrapper_record(const stm_wrapper *w);
 /** Add to busy_ns. Threads: the one that drives it. */
 void stm_wrapper_busy(stm_wrapper *w, int64_t ns);
-/** Work of the step that was queued at @p since_ns is waited for, within the deadline of its call; 0 = none is any more. Threads: the one that
- *  drives it. */
+/** Work of the step that was queued at @p since_ns is waited for, within the deadline of its call; 0 = none is any more. Threads:
+ *  the one that drives it. */
 void stm_wrapper_called(stm_wrapper *w, int64_t since_ns);
 /** When the call into the step that is now running began (ns, monotonic); 0 = none is. Threads: any. */
 int64_t stm_wrapper_call_since(const stm_wrapper *w);
@@ -104,15 +105,18 @@ int64_t stm_wrapper_call_since(const stm_wrapper *w);
  */
 /** Steps: one ready item → one batch. Consumes @p in. */
 mill_status stm_wrapper_map(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err);
-/** The same for @p n items in a row, until one fails: the first *done are consumed and out[0 .. *done) made; so is, on failure, the next. */
+/** The same for @p n items in a row, until one fails: the first *done are consumed and out[0 .. *done) made; so is, on failure, the
+ *  next. */
 mill_status stm_wrapper_map_all(stm_wrapper *w, stm_ready *in, int32_t n, mill_batch **out, int32_t *done, mill_error *err);
 /** The batches of a ready item, one per input ([n_inputs] in out; routers and sinks have one). Consumes @p in on success. */
 mill_status stm_wrapper_build(stm_wrapper *w, stm_ready *in, mill_batch **out, mill_error *err);
-/** Generators: the next batch, at most @p max_rows rows (a batch of batch_rows or fewer). *out NULL: nothing yet. The batch is marked `end` after the last. */
+/** Generators: the next batch, at most @p max_rows rows (a batch of batch_rows or fewer). *out NULL: nothing yet. The batch is
+ *  marked `end` after the last. */
 mill_status stm_wrapper_generate(stm_wrapper *w, int64_t max_rows, mill_batch **out, mill_error *err);
 /** Rows a generator is still allowed (limit); counted down by generate. Default: no limit. */
 void stm_wrapper_limit(stm_wrapper *w, int64_t rows);
-/** Generators: of the rows that are made only these go on; they keep their keys, and batches cover all of them. Borrowed; default: all. */
+/** Generators: of the rows that are made only these go on; they keep their keys, and batches cover all of them. Borrowed; default:
+ *  all. */
 void stm_wrapper_choose(stm_wrapper *w, const stm_row_choice *choice);
 /** Routers: taken[i] = branch i gets the batch; at least one, else the batch is imputed to none and the error recorded. */
 mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken, mill_error *err);
@@ -127,8 +131,9 @@ mill_status stm_wrapper_finalize(stm_wrapper *w, mill_error *err);
 bool stm_wrapper_marked(stm_wrapper *w);
 /** Whether what is in flight waits for something outside that may take hours: the step said so. Threads: any. */
 bool stm_wrapper_waits(const stm_wrapper *w);
-/** Make what was written durable; *cursor = where to go on. No record with MILL_ERR_UNSUPPORTED: the step has no sync; and MILL_ERR_AGAIN: there
- *  was no such place since it was opened, or a sync that is suspected of having ended a process could not be made alone. */
+/** Make what was written durable; *cursor = where to go on. No record with MILL_ERR_UNSUPPORTED: the step has no sync; and
+ *  MILL_ERR_AGAIN: there was no such place since it was opened, or a sync that is suspected of having ended a process could not be
+ *  made alone. */
 mill_status stm_wrapper_sync(stm_wrapper *w, mill_cursor *cursor, mill_error *err);
 
 /* Going on where an earlier run stopped. Before load. */

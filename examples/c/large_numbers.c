@@ -39,7 +39,8 @@ static mill_status build(const char *file, mill_pipeline **out, mill_error *err)
     if (st == MILL_OK) st = mill_pipeline_add(p, "out", "write_jsonl", err);
     if (st == MILL_OK) st = mill_pipeline_connect(p, "numbers", "large", err);
     if (st == MILL_OK) st = mill_pipeline_connect(p, "large", "out", err);
-    for (size_t i = 0; i < sizeof keys / sizeof *keys && st == MILL_OK; i++) st = mill_pipeline_set(p, keys[i].key, keys[i].value, err);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && st == MILL_OK; i++)
+        st = mill_pipeline_set(p, keys[i].key, keys[i].value, err);
     if (st == MILL_OK) st = mill_pipeline_check(p, err);
     if (st != MILL_OK) {
         mill_pipeline_destroy(&p);
@@ -79,7 +80,8 @@ static int run(mill_pipeline *p, const char *dir)
     code = mill_run_exit_code(run);
     mill_run_get_totals(run, &t);
     show_errors(run);
-    printf("%s: %lld rows in, %lld rows out\n", mill_run_was_complete(run) ? "complete already" : "done", (long long)t.rows_in, (long long)t.rows_out);
+    printf("%s: %lld rows in, %lld rows out\n", mill_run_was_complete(run) ? "complete already" : "done", (long long)t.rows_in,
+           (long long)t.rows_out);
     if (mill_run_finish(run, &err) != MILL_OK) code = say(&err, MILL_EXIT_PROCESS);
     mill_run_destroy(&run);
     return code;

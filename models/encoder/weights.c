@@ -216,7 +216,8 @@ static mill_status load(void *user, stm_shared **out, mill_error *err)
 
     if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
     if (stm_fault_fires(STM_FAULT_LOAD)) st = mill_fail(err, MILL_ERR_IO, "injected failure of loading weights");
-    if (st == MILL_OK && !make_room(w, of->config, of->type)) st = mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
+    if (st == MILL_OK && !make_room(w, of->config, of->type))
+        st = mill_fail(err, MILL_ERR_NOMEM, "no memory for the weights of a model");
     if (st == MILL_OK) st = stm_parallel(loaders(), load_layers, &l, err);
     if (st != MILL_OK) {
         destroy(&w->shared);

@@ -22,8 +22,8 @@ typedef struct stm_wordpiece_info {
     int32_t max_tokens;        /* what the files say a text is cut to, with the ids around it; 0 = nothing */
 } stm_wordpiece_info;
 
-/** Read tokenizer.json, or else vocab.txt, with tokenizer_config.json, of the model folder @p dir, and what sentence-transformers does to
- *  texts before: lower case (sentence_bert_config.json) and the default prompt (config_sentence_transformers.json).
+/** Read tokenizer.json, or else vocab.txt, with tokenizer_config.json, of the model folder @p dir, and what sentence-transformers
+ *  does to texts before: lower case (sentence_bert_config.json) and the default prompt (config_sentence_transformers.json).
  *  MILL_ERR_UNSUPPORTED for another kind of tokenizer, naming it. */
 mill_status stm_wordpiece_open(const char *dir, stm_wordpiece **out, mill_error *err);
 /** From bytes; @p name stands in messages. @p config, that of tokenizer_config.json, may be NULL. */

@@ -247,7 +247,8 @@ static bool read_normalizer(reader *r, stm_json_value v)
     return r->seen_normalizer || read_normalizer_of(r, (stm_json_value){0});
 }
 
-/* tokenizer_config.json. Tokenizers of BERT's class go by it whatever tokenizer.json says, those of the general class by tokenizer.json. */
+/* tokenizer_config.json. Tokenizers of BERT's class go by it whatever tokenizer.json says, those of the general class by
+ * tokenizer.json. */
 static bool read_config(reader *r, stm_json_value config)
 {
     static const char *const general[] = {"PreTrainedTokenizerFast", "TokenizersBackend"};
@@ -288,7 +289,8 @@ static bool read_json(reader *r, stm_json_value root, stm_json_value config)
            read_post_processor(r, stm_json_get(root, "post_processor"));
 }
 
-/* A special token of vocab.txt: its name may be set in the configuration, as text or as {content}. @p id is NULL for one that can be done without. */
+/* A special token of vocab.txt: its name may be set in the configuration, as text or as {content}. @p id is NULL for one that can
+ * be done without. */
 static bool named_token(reader *r, stm_json_value config, const char *key, const char *standard, int32_t *id)
 {
     int32_t found;

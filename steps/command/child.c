@@ -307,7 +307,8 @@ static mill_status died(stm_child *c, const char *when, mill_error *err)
     return mill_fail(err, MILL_ERR_STEP, "%s %s %s%s%s", c->opts.argv[0], how, when, stderr_says, tail);
 }
 
-/* How somebody ends who was told to: by one of the signals for it, or with the code that shells give for that, or of his own free will. */
+/* How somebody ends who was told to: by one of the signals for it, or with the code that shells give for that, or of his own free
+ * will. */
 static bool by_signal(const stm_child *c)
 {
     static const int those[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
@@ -377,7 +378,8 @@ static mill_status give_lines(stm_child *c, const stm_child_hooks *hooks, bool *
         const char *nl = there > c->scanned ? memchr(text + c->scanned, '\n', there - c->scanned) : NULL;
         const size_t bytes = nl != NULL ? (size_t)(nl - text) : there;
         if (bytes > c->opts.max_line)
-            return mill_fail(err, MILL_ERR_DATA, "%s answered with a line of more than %zu bytes", c->opts.argv[0], c->opts.max_line);
+            return mill_fail(err, MILL_ERR_DATA, "%s answered with a line of more than %zu bytes", c->opts.argv[0],
+                             c->opts.max_line);
         if (nl == NULL && !(c->out_end && there > 0)) {
             c->scanned = there;
             return MILL_OK;
@@ -466,9 +468,9 @@ static mill_status drain(stm_child *c, bool *done, const stm_child_hooks *hooks,
     return st;
 }
 
-/* More than was awaited: a line too many is in the pipe when the program has ended, or waits for input again. Of one that does not wait,
- * or where the kernel does not tell, a line too many has SETTLE_MS to come, in which it does not compute; with numbered answers there is no need
- * to wait. */
+/* More than was awaited: a line too many is in the pipe when the program has ended, or waits for input again. Of one that does not
+ * wait, or where the kernel does not tell, a line too many has SETTLE_MS to come, in which it does not compute; with numbered
+ * answers there is no need to wait. */
 static mill_status settle(stm_child *c, bool over, const stm_child_hooks *hooks, mill_error *err)
 {
     const int64_t last = now_ms() + SETTLE_MOST_MS;
@@ -478,7 +480,8 @@ static mill_status settle(stm_child *c, bool over, const stm_child_hooks *hooks,
 
     while (st == MILL_OK && c->out >= 0 && c->end == c->begin) {
         struct pollfd more = {.fd = c->out, .events = POLLIN};
-        const stm_group_state state = idle ? STM_GROUP_IDLE : stm_group_look(c->pid, c->guard.pid); /* before the look at the pipe: what it wrote is there then */
+        /* before the look at the pipe: what it wrote is there then */
+        const stm_group_state state = idle ? STM_GROUP_IDLE : stm_group_look(c->pid, c->guard.pid);
         idle = state == STM_GROUP_IDLE;
         if (state == STM_GROUP_RUNS) until = now_ms() + SETTLE_MS;
         if (poll(&more, 1, idle ? 0 : 1) > 0)
@@ -530,13 +533,15 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
             st = mill_fail(err, MILL_ERR_STOPPED, "%s was stopped before it had answered", c->opts.argv[0]);
         if (c->out_end && closed == 0) closed = now_ms();
         if (st == MILL_OK && !over && closed > 0 && now_ms() >= closed + CLOSED_MS)
-            st = mill_fail(err, MILL_ERR_STEP, "%s closed its output, but did not end within %d s", c->opts.argv[0], CLOSED_MS / 1000);
+            st = mill_fail(err, MILL_ERR_STEP, "%s closed its output, but did not end within %d s", c->opts.argv[0],
+                           CLOSED_MS / 1000);
         if (st == MILL_OK && !over && now_ms() >= until) {
             st = mill_fail(err, MILL_ERR_TIMEOUT, "%s did not answer within %g s", c->opts.argv[0], deadline_s);
             if (err != NULL) err->error_class = MILL_CLASS_TRANSIENT;
             if (holds_back(c, t, done)) mill_error_remedy(err, "It waits for more input; if it has answered, " STM_CHILD_FLUSH);
         }
-        if (st == MILL_OK && !over && !c->quiet_told && hooks->quiet != NULL && now_ms() - t->moved_ms >= STM_CHILD_QUIET_S * 1000 && holds_back(c, t, done)) {
+        if (st == MILL_OK && !over && !c->quiet_told && hooks->quiet != NULL &&
+            now_ms() - t->moved_ms >= STM_CHILD_QUIET_S * 1000 && holds_back(c, t, done)) {
             c->quiet_told = true;
             hooks->quiet(hooks->user);
         }

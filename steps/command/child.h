@@ -14,7 +14,8 @@ MILL_BEGIN_DECLS
 
 #define STM_CHILD_QUIET_S 2
 /** What helps then. */
-#define STM_CHILD_FLUSH "it has to flush its output after each row: python3 -u or print(..., flush=True); of other programs stdbuf -oL"
+#define STM_CHILD_FLUSH \
+    "it has to flush its output after each row: python3 -u or print(..., flush=True); of other programs stdbuf -oL"
 
 typedef struct stm_child stm_child;
 
@@ -36,8 +37,8 @@ typedef struct stm_child_hooks {
     void (*log)(void *user, const char *text);
     /** Whether to give up. */
     bool (*cancelled)(void *user);
-    /** It has all that was written, waits for more, and has answered nothing for STM_CHILD_QUIET_S, though answers are awaited: what it has to say may be in a
-     *  buffer of its own. Once per child process. May be NULL. */
+    /** It has all that was written, waits for more, and has answered nothing for STM_CHILD_QUIET_S, though answers are awaited:
+     *  what it has to say may be in a buffer of its own. Once per child process. May be NULL. */
     void (*quiet)(void *user);
     void *user;
 } stm_child_hooks;
@@ -62,10 +63,10 @@ bool stm_child_has_more(const stm_child *c);
  * Without done as its first awaited line (@p awaits = false) it only writes.
  * @p deadline_s: seconds this may take; < 0 = no limit.
  * On any failure the child is killed; start it again for the next conversation. MILL_ERR_STEP: it ended, or answered more than was
- * awaited; the message has its exit code or signal and the end of what it wrote to standard error; of class transient, when it was sent
- * away by a signal, for which its rows can do nothing. MILL_ERR_TIMEOUT, MILL_ERR_STOPPED, MILL_ERR_IO, MILL_ERR_NOMEM, or what the line
- * hook gave. A scheduler that ends a job signals all its processes at once, so a child that goes in order is MILL_ERR_STOPPED,
- * too, if cancelled() follows within half a second.
+ * awaited; the message has its exit code or signal and the end of what it wrote to standard error; of class transient, when it was
+ * sent away by a signal, for which its rows can do nothing. MILL_ERR_TIMEOUT, MILL_ERR_STOPPED, MILL_ERR_IO, MILL_ERR_NOMEM, or
+ * what the line hook gave. A scheduler that ends a job signals all its processes at once, so a child that goes in order is
+ * MILL_ERR_STOPPED, too, if cancelled() follows within half a second.
  */
 mill_status stm_child_talk(stm_child *c, const char *text, size_t bytes, bool awaits, bool close_input, double deadline_s,
                            const stm_child_hooks *hooks, mill_error *err);

@@ -1,15 +1,15 @@
 /*
- * A process that outlives this one for a moment: it leads a process group, and when this process is gone, however it went, it kills that
- * group. A program that is started in the group (stm_spawn_opts.group) is in it from before its first instruction on, so it goes with stepmill
- * at every moment, and what it has started goes, too, also when stepmill is killed with SIGKILL:
+ * A process that outlives this one for a moment: it leads a process group, and when this process is gone, however it went, it kills
+ * that group. A program that is started in the group (stm_spawn_opts.group) is in it from before its first instruction on, so it
+ * goes with stepmill at every moment, and what it has started goes, too, also when stepmill is killed with SIGKILL:
  *
  *   this process         guard (leads group G)            program
  *   stm_guard_start  --> waits for the end of its input
- *   stm_spawn        -->                                  joins G; closes what it has of this process, the guard's input, too; begins
+ *   stm_spawn        -->                                  joins G; closes what it has of this one, the guard's input, too; begins
  *   killed           --> the last end of its input is closed: it kills G
  *
- * A copy of the guard's input goes along into the process that becomes the program and is closed there after that has joined the group, so if
- * this process is killed in the middle of a start the guard waits until then.
+ * A copy of the guard's input goes along into the process that becomes the program and is closed there after that has joined the
+ * group, so if this process is killed in the middle of a start the guard waits until then.
  */
 #ifndef STM_STEPS_COMMAND_GUARD_H
 #define STM_STEPS_COMMAND_GUARD_H

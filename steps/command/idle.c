@@ -77,7 +77,8 @@ static long switches_of(int pid)
     long n = 0;
 
     if (!read_file(pid, "status", text, sizeof text)) return -1;
-    for (const char *at = text; (at = strstr(at, "voluntary_ctxt_switches:")) != NULL; at++) n += atol(at + 24); /* nonvoluntary, too */
+    /* nonvoluntary, too */
+    for (const char *at = text; (at = strstr(at, "voluntary_ctxt_switches:")) != NULL; at++) n += atol(at + 24);
     return n;
 }
 

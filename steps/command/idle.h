@@ -16,8 +16,8 @@ typedef enum stm_group_state {
 } stm_group_state;
 
 /**
- * Idle: program @p pid is blocked in a read of its standard input, or in a wait for events; or it waits for other processes of its group,
- * which all were blocked like that at one moment. (A process that is woken counts as running at once.)
+ * Idle: program @p pid is blocked in a read of its standard input, or in a wait for events; or it waits for other processes of its
+ * group, which all were blocked like that at one moment. (A process that is woken counts as running at once.)
  * @param leader  who leads the group, if that is somebody who has no part in what the program does; 0 = it leads its group itself.
  */
 stm_group_state stm_group_look(pid_t pid, pid_t leader);

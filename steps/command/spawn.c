@@ -46,14 +46,15 @@ int stm_spawn_find(const stm_spawn_opts *o)
 
     if (program[0] == '/') return executable(program);
     if (strchr(program, '/') != NULL)
-        return snprintf(path, sizeof path, "%s/%s", o->cwd != NULL ? o->cwd : ".", program) < (int)sizeof path ? executable(path) : ENAMETOOLONG;
+        return snprintf(path, sizeof path, "%s/%s", o->cwd != NULL ? o->cwd : ".", program) < (int)sizeof path ? executable(path)
+                                                                                                               : ENAMETOOLONG;
     if (dirs == NULL) return 0; /* the library has a path of its own */
     while (e != 0) {
         const int n = (int)strcspn(dirs, ":");
         const bool relative = n == 0 || dirs[0] != '/';
 
-        if (snprintf(path, sizeof path, "%s%s%.*s/%s", relative && o->cwd != NULL ? o->cwd : "", relative && o->cwd != NULL ? "/" : "", n > 0 ? n : 1,
-                     n > 0 ? dirs : ".", program) < (int)sizeof path &&
+        if (snprintf(path, sizeof path, "%s%s%.*s/%s", relative && o->cwd != NULL ? o->cwd : "",
+                     relative && o->cwd != NULL ? "/" : "", n > 0 ? n : 1, n > 0 ? dirs : ".", program) < (int)sizeof path &&
             (e = executable(path)) != 0 && e != EACCES)
             e = ENOENT;
         if (dirs[n] == '\0') break;

@@ -376,7 +376,8 @@ static step hand_over(stm_offline *o, unit *u, answer *a)
     if (u->token[0] == 0 && !read_record(o, u)) {
         e = draw_word(u) ? write_record(o, u) : errno;
         if (e != 0) {
-            snprintf(why, sizeof why, "not handed to the service: a note of it cannot be written to `batches` of the run directory: %s",
+            snprintf(why, sizeof why,
+                     "not handed to the service: a note of it cannot be written to `batches` of the run directory: %s",
                      strerror(e));
             return give_up(u, 0, why);
         }

@@ -45,8 +45,8 @@ bool stm_name_ends(const char *name, const char *end)
     return n >= m && strcmp(name + n - m, end) == 0;
 }
 
-/* A number for the run directory of @p r that another run has only by a chance of 2^-64, on another machine, too; 0 where none is needed: @p path lies
- * in that directory, which has one writer. */
+/* A number for the run directory of @p r that another run has only by a chance of 2^-64, on another machine, too; 0 where none is
+ * needed: @p path lies in that directory, which has one writer. */
 static uint64_t run_of(const mill_replica *r, const char *path)
 {
     const char *dir = r != NULL ? mill_replica_run_dir(r) : NULL;
@@ -83,8 +83,8 @@ static char *temporary_name(const char *path, uint64_t run, uint64_t opening, in
 
 /* ---- going on ----------------------------------------------------------------------------------------------------- */
 
-/* The file that holds what @p from speaks of: under the name of its opening, of a later one that took it over and committed nothing, or
- * complete: it was finished after the place was noted. *over: nobody else can be writing to it. */
+/* The file that holds what @p from speaks of: under the name of its opening, of a later one that took it over and committed
+ * nothing, or complete: it was finished after the place was noted. *over: nobody else can be writing to it. */
 static mill_status find_before(const mill_replica *r, const stm_output *o, const stm_output_place *from, char **name, bool *over,
                                mill_error *err)
 {
@@ -133,8 +133,8 @@ static mill_status copy_bytes(int from, int to, uint64_t n, const char *path, mi
     return st;
 }
 
-/* Names must survive a power loss, too: that of a new file or folder, and the rename. Some file systems keep them without being asked, and cannot be; a
- * folder that may be written to but not read cannot be asked either. */
+/* Names must survive a power loss, too: that of a new file or folder, and the rename. Some file systems keep them without being
+ * asked, and cannot be; a folder that may be written to but not read cannot be asked either. */
 static mill_status sync_folder(const char *path, mill_error *err)
 {
     char *folder = strdup(path);
@@ -182,9 +182,9 @@ static mill_status sync_fd(int fd, const char *name, mill_error *err)
 /* ---- tails ---------------------------------------------------------------------------------------------------------- */
 
 /*
- * What waits to be compressed at a place lies in a file of two in turn, one per piece. It grows with the piece, so that each place in the piece has the
- * beginning of it, whichever of them will be gone on from; and when its turn comes again the piece has long been, compressed and durable, in the
- * output itself.
+ * What waits to be compressed at a place lies in a file of two in turn, one per piece. It grows with the piece, so that each place
+ * in the piece has the beginning of it, whichever of them will be gone on from; and when its turn comes again the piece has long
+ * been, compressed and durable, in the output itself.
  */
 static mill_status put_tail(const stm_output *o, uint64_t opening, uint32_t slot, size_t from, mill_error *err)
 {
@@ -249,7 +249,8 @@ static void unpack_tail(stm_output *o, const stm_output_place *from, int fd)
     }
 }
 
-/* What waited to be compressed at the place. Where it was in the output only, it gets its file back before anybody cuts the output. */
+/* What waited to be compressed at the place. Where it was in the output only, it gets its file back before anybody cuts the
+ * output. */
 static mill_status read_tail(stm_output *o, const stm_output_place *from, mill_error *err)
 {
     const int fd = open(o->before, O_RDONLY | O_CLOEXEC);
@@ -387,7 +388,8 @@ static mill_status write_all(stm_output *o, const void *bytes, size_t n, mill_er
     if (st != MILL_OK) return st;
     o->crc = mill_crc32(o->crc, bytes, n);
     o->size += n;
-    /* The device works while rows are still made: the wait at the next sync is short. A hint; durability comes from the sync alone. */
+    /* The device works while rows are still made: the wait at the next sync is short. A hint; durability comes from the sync
+     * alone. */
     if (o->size - o->begun >= WRITEBACK_BYTES) {
         (void)sync_file_range(o->fd, (off64_t)o->begun, (off64_t)(o->size - o->begun), SYNC_FILE_RANGE_WRITE);
         o->begun = o->size;
@@ -501,7 +503,8 @@ mill_status stm_output_complete(mill_replica *r, stm_output **o, int64_t rows, m
 {
     char *path = strdup((*o)->path);
     stm_output_made made = {0};
-    mill_status st = path != NULL ? stm_output_commit(o, &made, err) : mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
+    mill_status st =
+        path != NULL ? stm_output_commit(o, &made, err) : mill_fail(err, MILL_ERR_NOMEM, "no memory for the name of a part");
 
     if (st == MILL_OK) {
         const mill_part part = {sizeof part, path, rows, made.bytes, made.crc};
@@ -511,7 +514,8 @@ mill_status stm_output_complete(mill_replica *r, stm_output **o, int64_t rows, m
     return st;
 }
 
-/* Whether @p name is an unfinished file of output @p base, or of a part of it: BASE or STEM-DIGITS.EXT, then @p run, .DIGITS, .a or .b, .tmp. */
+/* Whether @p name is an unfinished file of output @p base, or of a part of it: BASE or STEM-DIGITS.EXT, then @p run, .DIGITS, .a or
+ * .b, .tmp. */
 static bool is_unfinished(const char *name, const char *base, const char *run)
 {
     const size_t n = strlen(name), end = n > 4 && strcmp(name + n - 4, ".tmp") == 0 ? n - 4 : 0;

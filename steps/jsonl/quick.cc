@@ -28,7 +28,8 @@ __attribute__((target("avx512f,avx512bw"))) const char *string_wide(const char *
 
     while (src < end) {
         const __m512i v = _mm512_loadu_si512(src);
-        const __mmask64 hit = _mm512_cmplt_epu8_mask(v, space) | _mm512_cmpeq_epi8_mask(v, quote) | _mm512_cmpeq_epi8_mask(v, slash);
+        const __mmask64 hit =
+            _mm512_cmplt_epu8_mask(v, space) | _mm512_cmpeq_epi8_mask(v, quote) | _mm512_cmpeq_epi8_mask(v, slash);
         const __mmask64 high_bits = _mm512_movepi8_mask(v);
         _mm512_storeu_si512(d, v);
         if (hit == 0) {
@@ -53,8 +54,8 @@ __attribute__((target("avx512f,avx512bw"))) const char *string_wide(const char *
 }
 #endif
 
-/* The text of the string whose inside begins at src, into dst with room for the line and STRING_ROOM bytes. Behind its closing quote; NULL: a
- * control character, a malformed escape, no end. *high gets the top bits of its bytes: not 0 = more than ASCII. */
+/* The text of the string whose inside begins at src, into dst with room for the line and STRING_ROOM bytes. Behind its closing
+ * quote; NULL: a control character, a malformed escape, no end. *high gets the top bits of its bytes: not 0 = more than ASCII. */
 const char *string(const char *src, const char *end, char *&dst, unsigned *high)
 {
     char *d = dst;

@@ -15,8 +15,8 @@ struct Walk {
 };
 
 /**
- * Walk over @p line (UTF-8, 64 readable bytes behind it) up to its first fault or to @p stop, which is inside of it, or its end. Numbers that are too
- * large are none of its faults. Allocates nothing.
+ * Walk over @p line (UTF-8, 64 readable bytes behind it) up to its first fault or to @p stop, which is inside of it, or its end.
+ * Numbers that are too large are none of its faults. Allocates nothing.
  */
 Walk walk(const char *line, size_t bytes, const char *stop);
 

@@ -68,7 +68,8 @@ private:
 class Buffer {
 public:
     Buffer(const Ranks &ranks, int rank, size_t bytes)
-        : stream_(ranks.stream(rank)), bytes_(bytes), there_(ranks.device(rank), STM_MEM_DEVICE, bytes + 1), here_(ranks.device(rank), STM_MEM_PINNED, bytes + 1)
+        : stream_(ranks.stream(rank)), bytes_(bytes), there_(ranks.device(rank), STM_MEM_DEVICE, bytes + 1),
+          here_(ranks.device(rank), STM_MEM_PINNED, bytes + 1)
     {
         memset(here_.as(), 0x5a, bytes);
     }

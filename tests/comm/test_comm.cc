@@ -17,7 +17,8 @@ struct Element {
     stm_comm_type type;
     double tol; /* of a sum of four values up to 64, relative to 256; 0 = exact */
 };
-const Element kElements[] = {{"u8", STM_COMM_U8, 0},     {"i32", STM_COMM_I32, 0},  {"i64", STM_COMM_I64, 0}, {"f16", STM_COMM_F16, 0x1p-9},
+const Element kElements[] = {{"u8", STM_COMM_U8, 0},     {"i32", STM_COMM_I32, 0},  {"i64", STM_COMM_I64, 0},
+                             {"f16", STM_COMM_F16, 0x1p-9},
                              {"bf16", STM_COMM_BF16, 0x1p-6}, {"f32", STM_COMM_F32, 0x1p-22}, {"f64", STM_COMM_F64, 0x1p-50}};
 
 void put(stm_comm_type t, char *p, int64_t i, double v)
@@ -57,7 +58,10 @@ double get(stm_comm_type t, const char *p, int64_t i)
     return 0;
 }
 /* A whole number of 0 .. 63: exact in every type. Differs by rank and place. */
-double value(int rank, int64_t i) { return static_cast<double>((static_cast<uint64_t>(i) * 7919 + static_cast<uint64_t>(rank) * 31) % 64); }
+double value(int rank, int64_t i)
+{
+    return static_cast<double>((static_cast<uint64_t>(i) * 7919 + static_cast<uint64_t>(rank) * 31) % 64);
+}
 
 double over_ranks(int n, int64_t i, stm_comm_op op)
 {
@@ -77,7 +81,8 @@ protected:
         ops = mt::comm_library(mt::suite_for(), &why);
         if (ops == nullptr) GTEST_SKIP() << mt::suite_for() << ": " << why;
         n = GetParam();
-        if (strcmp(ops->backend, "cpu") != 0 && mt::devices_of(mt::backend(ops->backend, &why)) < n) GTEST_SKIP() << "fewer than " << n << " devices";
+        if (strcmp(ops->backend, "cpu") != 0 && mt::devices_of(mt::backend(ops->backend, &why)) < n)
+            GTEST_SKIP() << "fewer than " << n << " devices";
         before_ = mt::live();
         ready_ = true;
     }
@@ -124,7 +129,8 @@ double expected(const Collective &k, int n, int rank, int root, int64_t count, i
     }
 }
 
-void one_collective(const stm_comm_ops *ops, int n, const Collective &k, const Element &e, stm_comm_op op, int64_t count, bool in_place)
+void one_collective(const stm_comm_ops *ops, int n, const Collective &k, const Element &e, stm_comm_op op, int64_t count,
+                    bool in_place)
 {
     mt::Ranks ranks(ops, n);
     mt::Comm comm(ops, ranks);
@@ -141,7 +147,8 @@ void one_collective(const stm_comm_ops *ops, int n, const Collective &k, const E
         src.back()->up();
         if (!in_place) dst.back()->up();
         char *s = static_cast<char *>(src.back()->device()), *d = in_place ? s : static_cast<char *>(dst.back()->device());
-        calls.push_back(mt::call_of(k.kind, r, count, s + (k.wide_out ? part * size : 0), d + (k.wide_in ? part * size : 0), static_cast<int>(root), e.type, op));
+        calls.push_back(mt::call_of(k.kind, r, count, s + (k.wide_out ? part * size : 0), d + (k.wide_in ? part * size : 0),
+                                    static_cast<int>(root), e.type, op));
     }
     run(comm, calls);
     for (int r = 0; r < n; r++) {
@@ -150,7 +157,8 @@ void one_collective(const stm_comm_ops *ops, int n, const Collective &k, const E
         if (k.kind == STM_COMM_REDUCE && r != root) continue;
         const int64_t part = in_place && k.wide_in ? r * count : 0;
         for (int64_t i = 0; i < out; i++)
-            ASSERT_NEAR(get(e.type, b.host(), part + i), expected(k, n, r, static_cast<int>(root), count, i, op), e.tol * 256) << "rank " << r << " element " << i;
+            ASSERT_NEAR(get(e.type, b.host(), part + i), expected(k, n, r, static_cast<int>(root), count, i, op),
+                        e.tol * 256) << "rank " << r << " element " << i;
     }
 }
 
@@ -241,7 +249,8 @@ TEST_P(CommContract, GroupsFollowEachOtherOnTheirStreams)
         while ((st = stm_comm_poll(comm, &err)) == MILL_ERR_AGAIN) {} /* queued: what follows may be */
         ASSERT_EQ(st, MILL_OK) << err.msg;
         for (int r = 0; r < n; r++)
-            ASSERT_EQ(stm_stream_copy(ranks.stream(r), a[static_cast<size_t>(r)]->device(), b[static_cast<size_t>(r)]->device(), count * 4, &err), MILL_OK) << err.msg;
+            ASSERT_EQ(stm_stream_copy(ranks.stream(r), a[static_cast<size_t>(r)]->device(), b[static_cast<size_t>(r)]->device(),
+                                      count * 4, &err), MILL_OK) << err.msg;
         want *= n;
     }
     ASSERT_EQ(turns, 10);

@@ -18,7 +18,10 @@ struct Script {
     void then(std::vector<mill_status> next) { polls = std::move(next), at = 0; }
 } script;
 
-mill_status say(mill_status st, mill_error *err) { return st == MILL_OK ? MILL_OK : mill_fail(err, st, "the script says %d", static_cast<int>(st)); }
+mill_status say(mill_status st, mill_error *err)
+{
+    return st == MILL_OK ? MILL_OK : mill_fail(err, st, "the script says %d", static_cast<int>(st));
+}
 
 mill_status fake_open(const int32_t *, void *const *, int32_t, stm_hw_comm **out, mill_error *err)
 {

@@ -44,7 +44,8 @@ protected:
     std::set<int> ordinals;
 
     /* y = the x of the batch, last row first; `same`: more columns that are y. `misbehave` may make a call fail. */
-    Behaviour reverses(std::function<mill_status(mill_batch *const *, mill_error *)> misbehave = nullptr, const std::vector<std::string> &same = {})
+    Behaviour reverses(std::function<mill_status(mill_batch *const *, mill_error *)> misbehave = nullptr,
+                       const std::vector<std::string> &same = {})
     {
         Behaviour b;
         b.flags = MILL_ON_DEVICE;

@@ -64,7 +64,8 @@ Rows part(const Rows &r, int64_t first, int64_t n) { return Rows(r.begin() + fir
 
 } // namespace
 
-/* Few long runs and many short ones; sources with and without nulls, cut at any bit, on the host, on this device, on another; runs of nulls. */
+/* Few long runs and many short ones; sources with and without nulls, cut at any bit, on the host, on this device, on another; runs
+ * of nulls. */
 TEST_P(Assemble, RunsGiveTheRowsOfTheHost)
 {
     for (const char *text : kTypes)

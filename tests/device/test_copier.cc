@@ -77,7 +77,8 @@ TEST_P(Copier, PiecesMakeTheWhole)
     stm_copier_close(&down);
 }
 
-/* On the cpu a piece is done as soon as it is queued, but known to be done only at a poll: so turns can be seen on every backend. */
+/* On the cpu a piece is done as soon as it is queued, but known to be done only at a poll: so turns can be seen on every
+ * backend. */
 TEST_P(Copier, ASmallCopyWaitsForOneWindowAndNotForAll)
 {
     const size_t large = 16 * STM_COPY_PIECE, small = 64 << 10;

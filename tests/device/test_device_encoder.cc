@@ -1,5 +1,6 @@
-/* The encoder on devices: the vectors of a double reference, the same bits in any company, graphs, failures at every call, and embed_text in
- * whole runs. On `cpu` its layers are the oracles of the kernels, so that the order of things is tested without CUDA. */
+/* The encoder on devices: the vectors of a double reference, the same bits in any company, graphs, failures at every call, and
+ * embed_text in whole runs. On `cpu` its layers are the oracles of the kernels, so that the order of things is tested without
+ * CUDA. */
 #include "device/backend.h"
 #include "support/chain.h"
 #include "support/fail_nth.h"
@@ -106,7 +107,8 @@ protected:
             return out;
         }
     };
-    /* What fails is the same in every order of a kernel's threads, and in the swap run: sweeps are made in one order, and on a GPU. */
+    /* What fails is the same in every order of a kernel's threads, and in the swap run: sweeps are made in one order, and on a
+     * GPU. */
     static bool sweeps()
     {
         const char *order = getenv("STM_SIM_ORDER");

@@ -40,7 +40,8 @@ TEST_P(Lane, RowsComeBackRight)
     }
 }
 
-/* A load group finds the device as the one before it did: what that had there, queues included, is gone before anything is loaded. */
+/* A load group finds the device as the one before it did: what that had there, queues included, is gone before anything is
+ * loaded. */
 TEST_P(Lane, AStepThatIsDoneKeepsNothing)
 {
     std::vector<int64_t> left; /* bytes of the device at each load */
@@ -154,7 +155,8 @@ TEST_P(Lane, OutOfDeviceMemoryHalvesTheBatch)
     EXPECT_TRUE(p.errors.empty());
 }
 
-/* After that, batches are run in parts of what fits, more is tried now and then, and whole batches come back when the memory does. */
+/* After that, batches are run in parts of what fits, more is tried now and then, and whole batches come back when the memory
+ * does. */
 TEST_P(Lane, WhatFitsGrowsBackSlowly)
 {
     std::vector<int64_t> sizes;
@@ -216,7 +218,8 @@ mill_status queue_reverse(mill_replica *r, void *user, mill_error *e)
 }
 } // namespace
 
-/* Work that is the same for all batches of a shape is captured once and launched then; a cache that is too small loses time, never rows. */
+/* Work that is the same for all batches of a shape is captured once and launched then; a cache that is too small loses time, never
+ * rows. */
 TEST_P(Lane, GraphsPerShape)
 {
     for (int variants : {1, 40}) {
@@ -423,8 +426,9 @@ TEST_P(Lane, ThreadsAreNearTheDevice)
     EXPECT_TRUE(CPU_EQUAL(&before, &after));
 }
 
-/* The steady state, counted by the simulator: nothing is allocated, created or waited for, nothing is copied between two steps on one
- * device, and what a stream made of a batch is waited for once, however many columns it is. (10,000 batches in one order, fewer in the others.) */
+/* The steady state, counted by the simulator: nothing is allocated, created or waited for, nothing is copied between two steps on
+ * one device, and what a stream made of a batch is waited for once, however many columns it is. (10,000 batches in one order, fewer
+ * in the others.) */
 TEST_P(Lane, TheSteadyStateIsCounted)
 {
     const auto calls_of = reinterpret_cast<long (*)(const char *)>(dlsym(RTLD_DEFAULT, "stm_sim_calls"));
@@ -432,7 +436,8 @@ TEST_P(Lane, TheSteadyStateIsCounted)
     const auto waits_again = reinterpret_cast<long (*)()>(dlsym(RTLD_DEFAULT, "stm_sim_waits_again"));
     const bool all = does_all();
     const int64_t batches = all ? 10300 : 800, warm = 100, size = 8;
-    /* By the names that the simulator counts them under: a wrong one would count nothing, so those that opening devices calls must have been seen. */
+    /* By the names that the simulator counts them under: a wrong one would count nothing, so those that opening devices calls must
+     * have been seen. */
     static const char *const once[] = {"cudaMalloc", "cudaHostAlloc", "cudaEventCreate", "cudaStreamCreate"};
     static const char *const never[] = {
         "cudaMalloc*",           "cudaHostAlloc",    "cudaFreeHost",         "cudaFree",          "cudaFreeAsync",
@@ -484,8 +489,8 @@ TEST_P(Lane, TheSteadyStateIsCounted)
     std::printf("%ld batches: %ld waits, %ld records, %ld copies up, %ld down\n", n, waits, records, up, down);
 }
 
-/* An event that cannot be recorded behind a batch's copies to the host: its columns have landed, but nobody may look at them before they are
- * there, also when the step failed for it and the batch goes on with nulls. */
+/* An event that cannot be recorded behind a batch's copies to the host: its columns have landed, but nobody may look at them before
+ * they are there, also when the step failed for it and the batch goes on with nulls. */
 TEST_P(Lane, WhatHasLandedIsWaitedForWhenTheCallFails)
 {
     const auto fault = reinterpret_cast<void (*)(const char *, long, int, int)>(dlsym(RTLD_DEFAULT, "stm_sim_fault"));
@@ -524,8 +529,8 @@ TEST_P(Lane, WhatHasLandedIsWaitedForWhenTheCallFails)
     EXPECT_GT(imputed, 0);
 }
 
-/* Every device call of a small run of two steps fails once: the right rows, or nulls with a record, or a failed run with a cause; no
- * leak, no hang. All calls in one order, every seventh in the others. */
+/* Every device call of a small run of two steps fails once: the right rows, or nulls with a record, or a failed run with a cause;
+ * no leak, no hang. All calls in one order, every seventh in the others. */
 TEST_P(Lane, EveryDeviceCallFailsOnce)
 {
     if (!on_device) return; /* then there are none: test_fault_run fails the rest */
@@ -571,8 +576,8 @@ TEST_P(Lane, EveryDeviceCallFailsOnce)
     std::printf("%d runs done, %d with nulls, %d failed\n", done, imputed, failed);
 }
 
-/* The same for what the driver says, at every k-th of its calls: out of memory where it allocates, an error that leaves the device well, one that
- * does not, and work that kills the device as it runs. */
+/* The same for what the driver says, at every k-th of its calls: out of memory where it allocates, an error that leaves the device
+ * well, one that does not, and work that kills the device as it runs. */
 TEST_P(Lane, EveryKthCallOfTheDriverFails)
 {
     const auto fault = reinterpret_cast<void (*)(const char *, long, int, int)>(dlsym(RTLD_DEFAULT, "stm_sim_fault"));

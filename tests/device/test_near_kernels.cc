@@ -175,7 +175,8 @@ TEST_P(NearKernels, Lengths)
             if (n > 3) {
                 std::fill(v.begin(), v.begin() + dim, 0.0f);
                 std::fill(v.begin() + dim, v.begin() + 2 * dim, -0.0f);                /* as long, but not the same bits */
-                std::fill(v.begin() + 2 * dim, v.begin() + 3 * dim, 3.4e38f);          /* finite, though no float holds its length */
+                /* finite, though no float holds its length */
+                std::fill(v.begin() + 2 * dim, v.begin() + 3 * dim, 3.4e38f);
                 v[3 * dim + dim / 2] = NAN, v[4 * dim] = inf, v[6 * dim - 1] = -inf;
                 std::copy_n(v.begin() + 6 * dim, dim, v.begin() + 7 * dim);            /* a copy */
                 if (dim > 1) std::swap(v[8 * dim], v[8 * dim + 1]);
@@ -400,8 +401,19 @@ TEST_P(NearKernels, FormsOfProducts)
                           put(std::vector<uint8_t>(stm_nearest_scratch_bytes(3, 3, 1))), STM_TILES_WGMMA};
     EXPECT_EQ(kernels->nearest(&a, native()), MILL_ERR_UNSUPPORTED);
     EXPECT_EQ(get(a.best, 3), std::vector<uint64_t>(3, STM_NO_RANK));
-    stm_near_pairs_args p = {a.queries, a.corpus, 0, 0, 8, 0, 0.0f, r.longest, 4, put(std::vector<stm_near_pair>(4)), put(std::vector<int64_t>(2)),
-                             put(std::vector<uint8_t>(stm_near_pairs_scratch_bytes(4))), STM_TILES_WGMMA};
+    stm_near_pairs_args p = {a.queries,
+                             a.corpus,
+                             0,
+                             0,
+                             8,
+                             0,
+                             0.0f,
+                             r.longest,
+                             4,
+                             put(std::vector<stm_near_pair>(4)),
+                             put(std::vector<int64_t>(2)),
+                             put(std::vector<uint8_t>(stm_near_pairs_scratch_bytes(4))),
+                             STM_TILES_WGMMA};
     EXPECT_EQ(kernels->near_pairs(&p, native()), MILL_ERR_UNSUPPORTED);
 }
 
@@ -455,15 +467,16 @@ TEST_P(NearKernels, RefuseWhatTheContractExcludes)
     for (const stm_unit_args &a : {stm_unit_args{&row, &length, unit, -1, 1}, stm_unit_args{&row, &length, unit, 1, 0},
                                    stm_unit_args{nullptr, &length, unit, 1, 1}, stm_unit_args{&row, &length, unit + 1, 1, 1}})
         EXPECT_EQ(kernels->unit(&a, native()), MILL_ERR_INVALID);
-    for (const stm_nearest_args &a : {stm_nearest_args{bad, one, nullptr, 1, 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
-                                      stm_nearest_args{one, bad, nullptr, 1, 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
-                                      stm_nearest_args{one, one, nullptr, 0, 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
-                                      stm_nearest_args{one, one, nullptr, 1, 0, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
-                                      stm_nearest_args{one, one, nullptr, 1, STM_NEAREST_MAX_K + 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
-                                      stm_nearest_args{one, one, nullptr, 1, 1, 2, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
-                                      stm_nearest_args{one, one, nullptr, 1, 1, 0, NAN, 1.0, 0, &rank, unit, STM_TILES_MMA},
-                                      stm_nearest_args{one, one, nullptr, 1, 1, 0, 0.0f, 1.0, STM_RANK_ROWS, &rank, unit, STM_TILES_MMA},
-                                      stm_nearest_args{one, one, nullptr, 1, 1, 0, 0.0f, 1.0, 0, nullptr, unit, STM_TILES_MMA}})
+    for (const stm_nearest_args &a :
+         {stm_nearest_args{bad, one, nullptr, 1, 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+          stm_nearest_args{one, bad, nullptr, 1, 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+          stm_nearest_args{one, one, nullptr, 0, 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+          stm_nearest_args{one, one, nullptr, 1, 0, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+          stm_nearest_args{one, one, nullptr, 1, STM_NEAREST_MAX_K + 1, 0, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+          stm_nearest_args{one, one, nullptr, 1, 1, 2, 0.0f, 1.0, 0, &rank, unit, STM_TILES_MMA},
+          stm_nearest_args{one, one, nullptr, 1, 1, 0, NAN, 1.0, 0, &rank, unit, STM_TILES_MMA},
+          stm_nearest_args{one, one, nullptr, 1, 1, 0, 0.0f, 1.0, STM_RANK_ROWS, &rank, unit, STM_TILES_MMA},
+          stm_nearest_args{one, one, nullptr, 1, 1, 0, 0.0f, 1.0, 0, nullptr, unit, STM_TILES_MMA}})
         EXPECT_EQ(kernels->nearest(&a, native()), MILL_ERR_INVALID);
     for (const stm_merge_ranks_args &a :
          {stm_merge_ranks_args{&rank, 1, 0, 2, 1, 1, &rank}, stm_merge_ranks_args{&rank, 1, 0, 1, 0, 1, &rank},
@@ -471,10 +484,11 @@ TEST_P(NearKernels, RefuseWhatTheContractExcludes)
         EXPECT_EQ(kernels->merge_ranks(&a, native()), MILL_ERR_INVALID);
     stm_near_pair pair;
     int64_t found[2];
-    for (const stm_near_pairs_args &a : {stm_near_pairs_args{bad, one, 0, 0, 1, 0, 0.0f, 1.0, 1, &pair, found, unit, STM_TILES_MMA},
-                                         stm_near_pairs_args{one, one, 0, -1, 1, 0, 0.0f, 1.0, 1, &pair, found, unit, STM_TILES_MMA},
-                                         stm_near_pairs_args{one, one, 0, 0, 1, 0, 0.0f, 1.0, 0, &pair, found, unit, STM_TILES_MMA},
-                                         stm_near_pairs_args{one, one, 0, 0, 1, 0, 0.0f, 1.0, 1, nullptr, found, unit, STM_TILES_MMA}})
+    for (const stm_near_pairs_args &a :
+         {stm_near_pairs_args{bad, one, 0, 0, 1, 0, 0.0f, 1.0, 1, &pair, found, unit, STM_TILES_MMA},
+          stm_near_pairs_args{one, one, 0, -1, 1, 0, 0.0f, 1.0, 1, &pair, found, unit, STM_TILES_MMA},
+          stm_near_pairs_args{one, one, 0, 0, 1, 0, 0.0f, 1.0, 0, &pair, found, unit, STM_TILES_MMA},
+          stm_near_pairs_args{one, one, 0, 0, 1, 0, 0.0f, 1.0, 1, nullptr, found, unit, STM_TILES_MMA}})
         EXPECT_EQ(kernels->near_pairs(&a, native()), MILL_ERR_INVALID);
     const int64_t offsets[2] = {0, 0};
     uint32_t hashes[STM_MINHASHES];

@@ -92,13 +92,16 @@ TEST(Library, AFileThatIsNoLibrary)
     }
 }
 
-/* A library is found in a wheel's folder of the environment that is active, and of those that a checkout has: libz, put there under a name that exists
- * nowhere else. */
+/* A library is found in a wheel's folder of the environment that is active, and of those that a checkout has: libz, put there under
+ * a name that exists nowhere else. */
 TEST(Library, InAPythonEnvironment)
 {
     const struct {
         const char *environment, *inside;
-    } places[] = {{"", "nvidia/cu13/lib"}, {"", "nvidia/cuda_runtime/lib"}, {"/.venv", "nvidia/cu13/lib"}, {"/.venv-cuda", "nvidia/cu13/lib"}};
+    } places[] = {{"", "nvidia/cu13/lib"},
+                  {"", "nvidia/cuda_runtime/lib"},
+                  {"/.venv", "nvidia/cu13/lib"},
+                  {"/.venv-cuda", "nvidia/cu13/lib"}};
     const std::filesystem::path before = std::filesystem::current_path();
     std::deque<mt::TempDir> all; /* removed at the end: the loader knows a library by its inode */
     for (const auto &p : places) {

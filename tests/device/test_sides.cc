@@ -14,7 +14,8 @@ extern "C" {
 
 using namespace mt;
 
-/* A column that somebody on the host reads is there, whoever else reads it; and where the others read it, too, so that it does not go up again. */
+/* A column that somebody on the host reads is there, whoever else reads it; and where the others read it, too, so that it does not
+ * go up again. */
 TEST_P(Lane, ReadersOnTheHostSeeTheHost)
 {
     for (int size : {100, 40}) {
@@ -36,12 +37,14 @@ TEST_P(Lane, ReadersOnTheHostSeeTheHost)
         expect_reversed(p, 300, 100);
         ASSERT_EQ(p.rows("out2").size(), 300u);
         for (size_t i = 0; i < 300; i++) {
-            const size_t first = i / static_cast<size_t>(size) * static_cast<size_t>(size), last = std::min<size_t>(first + static_cast<size_t>(size), 300) - 1;
+            const size_t first = i / static_cast<size_t>(size) * static_cast<size_t>(size),
+                         last = std::min<size_t>(first + static_cast<size_t>(size), 300) - 1;
             ASSERT_EQ(p.rows("out2")[i].values.at("z"), p.rows("out2")[first + last - i].values.at("y"));
         }
         p.destroy();
         if (!on_device) continue;
-        EXPECT_EQ(uploads, size == 100 ? 3 : 4) << "x; and y of batches over a border of the first step's, which are put together on the host";
+        EXPECT_EQ(uploads, size == 100 ? 3 : 4)
+            << "x; and y of batches over a border of the first step's, which are put together on the host";
     }
 }
 
@@ -100,12 +103,15 @@ TEST_P(Lane, SignaturesOfTexts)
 {
     enum { ROWS = 75 };
     std::vector<std::string> texts;
-    for (int i = 0; i < ROWS; i++) texts.push_back(i % 10 == 3 ? "" : std::string(static_cast<size_t>(i * i % 90), static_cast<char>('a' + i % 3)) + std::to_string(i));
+    for (int i = 0; i < ROWS; i++)
+        texts.push_back(
+            i % 10 == 3 ? "" : std::string(static_cast<size_t>(i * i % 90), static_cast<char>('a' + i % 3)) + std::to_string(i));
     Pipe p;
     Behaviour source, compares;
     int64_t seen = 0;
     source.adds = {{"text", "utf8"}};
-    source.generate = [&](mill_replica *r, int64_t max, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *e) -> mill_status {
+    source.generate = [&](mill_replica *r, int64_t max, mill_cursor *cursor, bool *last, mill_emit *out,
+                          mill_error *e) -> mill_status {
         int64_t at = 0;
         if (cursor->size > 0) memcpy(&at, cursor->bytes, sizeof at);
         mill_builder *b = nullptr;
@@ -141,7 +147,8 @@ TEST_P(Lane, SignaturesOfTexts)
             EXPECT_EQ(mill_column_is_null(signs, i), t.empty() || seen % 10 == 7) << seen;
             if (mill_column_is_null(signs, i)) continue;
             const mill_view list = mill_column_view(signs), v = mill_column_view(list.children[0]);
-            EXPECT_EQ(memcmp(static_cast<const int32_t *>(v.data) + v.offset + (list.offset + i) * MILL_MINHASHES, want, sizeof want), 0) << seen;
+            EXPECT_EQ(memcmp(static_cast<const int32_t *>(v.data) + v.offset + (list.offset + i) * MILL_MINHASHES, want,
+                             sizeof want), 0) << seen;
         }
         return MILL_OK;
     };
@@ -182,11 +189,16 @@ TEST_P(Lane, ATraceHasTheWorkOfItsStreams)
         char name[64] = "";
         int tid = 0;
         double ts = 0, dur = 0;
-        if (sscanf(line.c_str(), "{\"ph\":\"X\",\"name\":\"%63[^\"]\",\"pid\":%*d,\"tid\":%d,\"ts\":%lf,\"dur\":%lf", name, &tid, &ts, &dur) == 4 && tid >= 10000) {
+        if (sscanf(line.c_str(), "{\"ph\":\"X\",\"name\":\"%63[^\"]\",\"pid\":%*d,\"tid\":%d,\"ts\":%lf,\"dur\":%lf", name, &tid,
+                   &ts, &dur) == 4 &&
+            tid >= 10000) {
             spans[name]++;
             by_track[tid].push_back({ts, ts + dur});
         }
-        if (sscanf(line.c_str(), "{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%*d,\"tid\":%d,\"args\":{\"name\":\"replica %*d, %63[^\"]\"", &tid, name) == 2) tracks[name]++;
+        if (sscanf(line.c_str(),
+                   "{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%*d,\"tid\":%d,\"args\":{\"name\":\"replica %*d, %63[^\"]\"",
+                   &tid, name) == 2)
+            tracks[name]++;
     }
     unlink(path.c_str());
     if (!on_device) {
@@ -200,6 +212,7 @@ TEST_P(Lane, ATraceHasTheWorkOfItsStreams)
     EXPECT_GE(tracks["kernels"], 1);
     for (auto &track : by_track) {
         std::sort(track.second.begin(), track.second.end());
-        for (size_t i = 1; i < track.second.size(); i++) ASSERT_GE(track.second[i].first, track.second[i - 1].second - 0.002) << "a stream does one thing at a time";
+        for (size_t i = 1; i < track.second.size(); i++)
+            ASSERT_GE(track.second[i].first, track.second[i - 1].second - 0.002) << "a stream does one thing at a time";
     }
 }

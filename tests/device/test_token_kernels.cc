@@ -1,5 +1,5 @@
-/* The encoder's kernels on devices: every form against its oracle in double, in each type, over shapes with 0, 1, odd and limit sizes. Between
- * rows and behind the last there is poison (NaN in what is read, guards in what is written). */
+/* The encoder's kernels on devices: every form against its oracle in double, in each type, over shapes with 0, 1, odd and limit
+ * sizes. Between rows and behind the last there is poison (NaN in what is read, guards in what is written). */
 #include "device/table.h"
 #include "device/token_cases.h"
 
@@ -348,7 +348,8 @@ TEST_P(TokenKernels, Linear)
     }
 }
 
-/* invariant: a row's bits do not depend on the number of rows, in whatever order shapes come. And more shapes than are remembered. */
+/* invariant: a row's bits do not depend on the number of rows, in whatever order shapes come. And more shapes than are
+ * remembered. */
 TEST_P(TokenKernels, LinearOfAnyNumberOfRows)
 {
     ASSERT_EQ(stm_device_enter(*dev, nullptr), MILL_OK);

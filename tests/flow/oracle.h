@@ -100,7 +100,10 @@ inline uint32_t route(const Node &n, const Key &first)
 }
 
 /* What a row costs at this node as it arrives on input @p input; the engine takes less than 1 as 1. */
-inline int64_t price(const Node &n, int input, const Key &k) { return (int64_t)(mix(hash_key(k), 1009 + (uint64_t)input) % (uint64_t)n.costs); }
+inline int64_t price(const Node &n, int input, const Key &k)
+{
+    return (int64_t)(mix(hash_key(k), 1009 + (uint64_t)input) % (uint64_t)n.costs);
+}
 
 struct Row {
     Key key;
@@ -139,7 +142,8 @@ inline stm_flow_edge branch_of(const Graph &g, stm_flow_edge e)
 }
 
 /* @p due: whether input i must have row r; a row that it lacks all the same is missing. */
-template <typename Due> inline Rows join_by_key(const std::vector<Rows> &in, stm_on_missing missing, bool *fails, bool costs_most, Due due)
+template <typename Due>
+inline Rows join_by_key(const std::vector<Rows> &in, stm_on_missing missing, bool *fails, bool costs_most, Due due)
 {
     std::map<Key, Row, KeyLess> all;
     for (size_t i = 0; i < in.size(); i++) {
@@ -224,7 +228,8 @@ inline Expected expect(const Graph &g, const std::vector<int> &space, const std:
         Rows rows;
         if (n.mode == STM_INPUT_SINGLE) rows = in[0];
         if (n.mode == STM_INPUT_UNION) {
-            int first = 0; /* all routed batches of one input, then all of the next: none may share a number, also below a union of unions */
+            /* all routed batches of one input, then all of the next: none may share a number, also below a union of unions */
+            int first = 0;
             for (size_t k = 0; k < in.size(); k++) {
                 int past = first;
                 for (Row &r : in[k]) {
@@ -235,7 +240,8 @@ inline Expected expect(const Graph &g, const std::vector<int> &space, const std:
                 first = past;
             }
         }
-        if (n.mode == STM_INPUT_JOIN && one_space) rows = join_by_key(in, n.on_missing, &fails, false, [](size_t, const Row &) { return true; });
+        if (n.mode == STM_INPUT_JOIN && one_space)
+            rows = join_by_key(in, n.on_missing, &fails, false, [](size_t, const Row &) { return true; });
         int64_t &last = x.last[i];
         for (size_t k = 0; k < n.in.size(); k++)
             if (k == 0 || one_space) last = std::max(last, x.last[(size_t)n.in[k].from]);

@@ -262,9 +262,9 @@ uint64_t fingerprint(const Graph &g)
 {
     uint64_t h = g.size();
     for (const Node &n : g) {
-        for (int64_t v : {(int64_t)n.kind, (int64_t)n.mode, n.batch_rows, (int64_t)n.replicas, (int64_t)n.branches, (int64_t)n.source,
-                          (int64_t)n.store, n.credit, (int64_t)n.drop, (int64_t)n.children, (int64_t)n.route, n.budget,
-                          (int64_t)n.costs, (int64_t)n.unordered, (int64_t)n.on_missing, (int64_t)n.on_uneven})
+        for (int64_t v : {(int64_t)n.kind, (int64_t)n.mode, n.batch_rows, (int64_t)n.replicas, (int64_t)n.branches,
+                          (int64_t)n.source, (int64_t)n.store, n.credit, (int64_t)n.drop, (int64_t)n.children, (int64_t)n.route,
+                          n.budget, (int64_t)n.costs, (int64_t)n.unordered, (int64_t)n.on_missing, (int64_t)n.on_uneven})
             h = mix(h, (uint64_t)v);
         for (auto &e : n.in) h = mix(mix(h, (uint64_t)e.from), (uint64_t)e.branch);
         for (int b : n.batches) h = mix(h, (uint64_t)b);
@@ -317,7 +317,9 @@ TEST(Random, GraphsEndWithTheRightRows)
 {
     mill_type_plain(MILL_INT64); /* interned for good */
     const char *one = getenv("STM_FLOW_SEED"), *count = getenv("STM_FLOW_GRAPHS");
-    uint64_t first = one ? strtoull(one, nullptr, 10) : 0, last = one ? first + 1 : count ? strtoull(count, nullptr, 10) : mt::rounds<uint64_t>(12000, 1000);
+    uint64_t first = one ? strtoull(one, nullptr, 10) : 0, last = one     ? first + 1
+                                                                  : count ? strtoull(count, nullptr, 10)
+                                                                          : mt::rounds<uint64_t>(12000, 1000);
     Totals t;
     int wrong = 0;
     for (uint64_t seed = first; seed < last && wrong < 5; seed++) {

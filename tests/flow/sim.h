@@ -70,7 +70,8 @@ public:
             f = {};
             f.name = n.name.c_str(), f.kind = n.kind, f.mode = n.mode, f.on_missing = n.on_missing, f.on_uneven = n.on_uneven;
             f.inputs = n.in.data(), f.n_inputs = (int32_t)n.in.size(), f.n_branches = n.branches, f.source = n.source;
-            f.batch_rows = n.batch_rows, f.budget = n.budget, f.unordered = n.unordered, f.expands = n.children > 0, f.credit_rows = n.credit;
+            f.batch_rows = n.batch_rows, f.budget = n.budget, f.unordered = n.unordered, f.expands = n.children > 0,
+            f.credit_rows = n.credit;
             if (n.kind == STM_NODE_GENERATOR) f.batch_rows = *std::max_element(n.batches.begin(), n.batches.end());
         }
         mill_error err = {};
@@ -509,7 +510,8 @@ private:
         const Edge &e = edges_[(size_t)i][(size_t)p.edge++];
         mill_batch *b = nullptr;
         const bool router = n.kind == STM_NODE_ROUTER;
-        if ((router ? stm_inlet_branch(stm_flow_inlet(flow_, i), p.out, p.mask >> e.branch & 1, &b) : stm_batch_clone(p.out, &b)) != MILL_OK)
+        if ((router ? stm_inlet_branch(stm_flow_inlet(flow_, i), p.out, p.mask >> e.branch & 1, &b) : stm_batch_clone(p.out, &b)) !=
+            MILL_OK)
             fail("no memory");
         if ((size_t)p.edge == edges_[(size_t)i].size()) mill_batch_destroy(&p.out);
         mill_error err = {};
@@ -548,7 +550,8 @@ private:
             fail("'%s' got rows for %lld with a budget of %lld", n.name.c_str(), (long long)cost, (long long)n.budget);
         bool full = cost >= n.budget || (int64_t)rows == n.batch_rows;
         full = full || (at + rows < want.size() ? cost + want[at + rows].cost > n.budget : (bool)x_.fails[(size_t)i]);
-        if (!full && !may_be_short) fail("'%s' got %zu rows for %lld, which is not what fits in", n.name.c_str(), rows, (long long)cost);
+        if (!full && !may_be_short)
+            fail("'%s' got %zu rows for %lld, which is not what fits in", n.name.c_str(), rows, (long long)cost);
     }
 
     void check_item(int i, int lane, mill_batch **in, int columns, const std::vector<Key> &keys)

@@ -160,5 +160,6 @@ TEST(Budget, WhatCannotBeIsRefused)
     EXPECT_EQ(MILL_ERR_INVALID, Flow(pool, {generator("g"), loose}).status);
     EXPECT_EQ(MILL_ERR_INVALID, Flow(pool, {with_budget(generator("g"), 3), node("t", STM_NODE_TERMINAL, {{0, 0}})}).status);
     EXPECT_EQ(MILL_ERR_INVALID, Flow(pool, {generator("g"), with_budget(node("t", STM_NODE_TERMINAL, {{0, 0}}), -1)}).status);
-    EXPECT_EQ(MILL_ERR_INVALID, Flow(pool, {generator("g"), with_budget(node("t", STM_NODE_TERMINAL, {{0, 0}}), STM_FLOW_MAX_BUDGET + 1)}).status);
+    EXPECT_EQ(MILL_ERR_INVALID,
+              Flow(pool, {generator("g"), with_budget(node("t", STM_NODE_TERMINAL, {{0, 0}}), STM_FLOW_MAX_BUDGET + 1)}).status);
 }

@@ -116,8 +116,8 @@ TEST(FlowDefects, KeysPastTheEndOfAUnion)
     must_end(g);
 }
 
-/* A stream of rows and of children of the same rows, expanded again: children keep the order of what they come from, and the children of
- * a row are no children of its first child. Behind it a join by key and a convergence pair by these keys. */
+/* A stream of rows and of children of the same rows, expanded again: children keep the order of what they come from, and the
+ * children of a row are no children of its first child. Behind it a join by key and a convergence pair by these keys. */
 TEST(FlowDefects, KeysOfRowsAndOfTheirChildrenExpandedTogether)
 {
     const Graph joined = {gen("g", {2, 3, 2}, 4),

@@ -105,8 +105,10 @@ TEST(Single, PassingIsPushingAndTaking)
         bool routed, unordered;
         bool passes;
     } table[] = {{"step as they come", STM_NODE_STEP, 0, false, false, true}, {"step of 3", STM_NODE_STEP, 3, false, false, true},
-                 {"terminal", STM_NODE_TERMINAL, 0, false, false, true},      {"terminal of 4", STM_NODE_TERMINAL, 4, false, false, true},
-                 {"router", STM_NODE_ROUTER, 0, false, false, true},          {"routed step of 3", STM_NODE_STEP, 3, true, false, true},
+                 {"terminal", STM_NODE_TERMINAL, 0, false, false, true},
+                 {"terminal of 4", STM_NODE_TERMINAL, 4, false, false, true},
+                 {"router", STM_NODE_ROUTER, 0, false, false, true},
+                 {"routed step of 3", STM_NODE_STEP, 3, true, false, true},
                  {"routed router", STM_NODE_ROUTER, 0, true, false, true},    {"unordered", STM_NODE_STEP, 0, false, true, false}};
     Pool pool;
     std::mt19937 rnd(20261122);

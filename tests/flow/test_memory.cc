@@ -26,7 +26,8 @@ std::vector<Case> cases()
     r.n_branches = 2;
     auto loose = node("t", STM_NODE_TERMINAL, {{0, 0}});
     loose.unordered = true;
-    auto costed = node("t", STM_NODE_TERMINAL, {{0, 0}}), joined = null_filled(node("t", STM_NODE_TERMINAL, {{0, 0}, {1, 0}}, 0, STM_INPUT_JOIN));
+    auto costed = node("t", STM_NODE_TERMINAL, {{0, 0}}),
+         joined = null_filled(node("t", STM_NODE_TERMINAL, {{0, 0}, {1, 0}}, 0, STM_INPUT_JOIN));
     costed.budget = 9;
     joined.budget = 11;
     return {

@@ -1,6 +1,6 @@
 /*
- * Arrow IPC: arbitrary bytes go through the reader of streams, through that of files, and are gone on with as a file in the making. Whatever is let
- * through must be a valid batch that can be joined, written again and read back with the same rows.
+ * Arrow IPC: arbitrary bytes go through the reader of streams, through that of files, and are gone on with as a file in the making.
+ * Whatever is let through must be a valid batch that can be joined, written again and read back with the same rows.
  */
 #include <sys/mman.h>
 #include <unistd.h>
@@ -55,7 +55,8 @@ void check(mill_pool *pool, const mill_type *schema, const mill_batch *b)
     mill_error err = {};
     for (int32_t i = 0; i < mill_batch_columns(b); i++) {
         mill_column *c = mill_batch_column(b, i);
-        require(mill_column_type(c) == schema->fields[i].type && mill_column_rows(c) == mill_batch_rows(b), "a column of another shape");
+        require(mill_column_type(c) == schema->fields[i].type && mill_column_rows(c) == mill_batch_rows(b),
+                "a column of another shape");
         require(stm_column_validate(c, &err) == MILL_OK, "a column that is not valid");
     }
     if (!small(b)) return;
@@ -105,7 +106,8 @@ void check_file(mill_pool *pool, const uint8_t *data, size_t size)
     require((st == MILL_OK) == (err.msg[0] == '\0'), "a failure without a word, or words without a failure");
     std::string more;
     mill_arrow_writer *w = nullptr;
-    if (r != nullptr && mill_arrow_writer_resume(pool, mill_arrow_reader_schema(r), path.c_str(), static_cast<int64_t>(size / 8 * 8), put, &more, &w, &err) == MILL_OK)
+    if (r != nullptr && mill_arrow_writer_resume(pool, mill_arrow_reader_schema(r), path.c_str(),
+                                                 static_cast<int64_t>(size / 8 * 8), put, &more, &w, &err) == MILL_OK)
         require(mill_arrow_writer_end(w, &err) == MILL_OK, "what was gone on with cannot be ended");
     mill_arrow_writer_destroy(&w);
     mill_arrow_reader_close(&r);

@@ -1,6 +1,7 @@
 /*
  * JSON lines: any bytes as a file. Every line that is not blank is one row, good or bad; a row that was let through is valid
- * JSON to simdjson's own full parser; the quick way and simdjson's read the same; written again it reads back as the same row, byte for byte.
+ * JSON to simdjson's own full parser; the quick way and simdjson's read the same; written again it reads back as the same row, byte
+ * for byte.
  */
 #include <simdjson.h>
 #include <sys/mman.h>
@@ -88,8 +89,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     require(err.status == MILL_OK, err.msg);
 
     std::vector<mill_field> fields;
-    static const char *const given[][2] = {{"a", "int64"}, {"b", "utf8"}, {"c", "float64"}, {"d", "bool"}, {"e", "json"}, {"f", "list<int32>"},
-                                           {"g", "fixed_list<float32>[2]"}, {"h", "struct<x: utf8, y: list<utf8>>"}, {"i", "float16"}, {"j", "int32"}};
+    static const char *const given[][2] = {{"a", "int64"},
+                                           {"b", "utf8"},
+                                           {"c", "float64"},
+                                           {"d", "bool"},
+                                           {"e", "json"},
+                                           {"f", "list<int32>"},
+                                           {"g", "fixed_list<float32>[2]"},
+                                           {"h", "struct<x: utf8, y: list<utf8>>"},
+                                           {"i", "float16"},
+                                           {"j", "int32"}};
     if (guessed) {
         for (int32_t i = 0; i < stm_jsonl_guess_count(guess); i++) fields.push_back(stm_jsonl_guess_field(guess, i));
     } else {
@@ -126,7 +135,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         require(st == MILL_OK || st == MILL_ERR_DATA, "status of a row");
         stm_jsonl_fault other = {};
         require(stm_jsonl_row(slow, line.text, line.bytes, &other) == st, "the quick way and the other disagree about a row");
-        require(fault.byte == other.byte && strcmp(fault.cause, other.cause) == 0, "the quick way and the other give different causes");
+        require(fault.byte == other.byte && strcmp(fault.cause, other.cause) == 0,
+                "the quick way and the other give different causes");
         require(st == MILL_OK || fault.cause[0] != 0, "a bad row without a cause");
         require(st == MILL_OK || fault.byte >= 1, "a bad row without a place");
         require(fault.byte >= 0 && fault.byte <= static_cast<int64_t>(line.bytes) + 1, "a byte outside of the line");

@@ -46,7 +46,8 @@ void tables(const uint8_t *data, size_t n)
     stm_text third = {};
     stm_tables_encode_base(&back, &third);
     require(third.bytes == again.bytes && memcmp(third.data, again.data, third.bytes) == 0, "a base that changes");
-    for (size_t i = 0; i < t.n_streams; i++) require(t.streams[i].part >= 0 && static_cast<size_t>(t.streams[i].part) < t.n_parts, "a stream of no part");
+    for (size_t i = 0; i < t.n_streams; i++)
+        require(t.streams[i].part >= 0 && static_cast<size_t>(t.streams[i].part) < t.n_parts, "a stream of no part");
     (void)stm_tables_decode_commit(&t, data + 2 + base, n - 2 - base, 9, 1, &err);
     stm_text_free(&again);
     stm_text_free(&third);
@@ -76,7 +77,8 @@ void batch(const uint8_t *data, size_t n)
     if (st == MILL_OK) {
         for (int32_t i = 0; i < mill_batch_columns(b); i++) {
             mill_column *c = mill_batch_column(b, i);
-            require(c == nullptr || (mill_column_rows(c) == b->rows && stm_column_validate(c, &err) == MILL_OK), "a column that is not valid");
+            require(c == nullptr || (mill_column_rows(c) == b->rows && stm_column_validate(c, &err) == MILL_OK),
+                    "a column that is not valid");
         }
         int64_t key[64];
         uint64_t sum = 0;

@@ -79,8 +79,9 @@ protected:
             "stepmill: 1\nname: near-duplicates\nsteps:\n"
             "  docs: {type: read_jsonl, path: ../docs.jsonl, columns: {name: utf8, text: utf8}, batch_size: " +
             std::to_string(batch_) + "}\n  embed: {type: embed_text, from: docs, model: ../model, on_error: " + n.on_error +
-            (n.embedders > 0 ? ", replicas: " + std::to_string(n.embedders) + ", resources: {gpus: 1, share: true, memory: 2MiB" + at + "}"
-                             : "") +
+            (n.embedders > 0
+                 ? ", replicas: " + std::to_string(n.embedders) + ", resources: {gpus: 1, share: true, memory: 2MiB" + at + "}"
+                 : "") +
             "}\n"
             "  groups:\n    type: deduplicate\n    from: embed\n    threshold: 0.97\n    columns: [name]\n" +
             on + "  near:\n    type: nearest_neighbours\n    from: embed\n    k: 3\n    id: name\n" + on +

@@ -1,6 +1,7 @@
 /*
- * The near-duplicates pipeline, small, with each call of CUDA, cuBLAS and NCCL failing in turn, teardown included, and each piece of work as it runs: the right
- * bytes, or a run that fails with a cause and goes on where it stopped; nothing is left behind and nothing hangs. Under sanitizers some of the calls.
+ * The near-duplicates pipeline, small, with each call of CUDA, cuBLAS and NCCL failing in turn, teardown included, and each piece
+ * of work as it runs: the right bytes, or a run that fails with a cause and goes on where it stopped; nothing is left behind and
+ * nothing hangs. Under sanitizers some of the calls.
  */
 #include "near_run.h"
 #include "support/sanitized.h"
@@ -103,8 +104,9 @@ TEST_F(EveryCall, OfNccl) { sweep("nccl", ncclInternalError); }
 
 TEST_F(EveryCall, OfTeardown)
 {
-    const std::vector<std::string> functions = {"cudaFree",        "cudaFreeHost",     "cudaEventDestroy", "cudaStreamDestroy", "cudaGraphExecDestroy", "cudaGraphDestroy",
-                                                "cublasLtDestroy", "ncclCommFinalize", "ncclCommDestroy",  "ncclCommAbort"};
+    const std::vector<std::string> functions = {
+        "cudaFree",         "cudaFreeHost",    "cudaEventDestroy", "cudaStreamDestroy", "cudaGraphExecDestroy",
+        "cudaGraphDestroy", "cublasLtDestroy", "ncclCommFinalize", "ncclCommDestroy",   "ncclCommAbort"};
     for (const std::string &f : functions) {
         if (f != "ncclCommAbort") { /* there is nothing to abort in a run that goes well */
             EXPECT_GT(stm_sim_calls(f.c_str()), 0) << f;

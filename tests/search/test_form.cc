@@ -28,7 +28,8 @@ protected:
     {
         answer = MILL_OK, wrong = asked = 0;
         unsetenv("STEPMILL_TILES");
-        stm_log_set([](stm_level, const char *, const char *line, void *user) { static_cast<std::string *>(user)->append(line); }, &log, STM_INFO);
+        stm_log_set([](stm_level, const char *, const char *line, void *user) { static_cast<std::string *>(user)->append(line); },
+                    &log, STM_INFO);
     }
     void TearDown() override
     {

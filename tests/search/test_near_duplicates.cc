@@ -1,6 +1,6 @@
 /*
- * The near-duplicates pipeline with 64 documents and a generated BERT of two layers on four simulated devices: the same bytes as on the
- * host; every device ran kernels and NCCL moved bytes.
+ * The near-duplicates pipeline with 64 documents and a generated BERT of two layers on four simulated devices: the same bytes as on
+ * the host; every device ran kernels and NCCL moved bytes.
  */
 #include "near_run.h"
 
@@ -104,8 +104,9 @@ TEST_F(NearDuplicates, SameGroupsWithTheEncoderOnDevicesToo)
     EXPECT_EQ(stm_sim_live("*"), 0);
 }
 
-/* What the encoder made on devices is still there when the searches want it: it comes down once, since the journal has what a global took, and nothing of it goes
- * up: between the steps there is no copy by way of the host, and on one device none between devices. */
+/* What the encoder made on devices is still there when the searches want it: it comes down once, since the journal has what a
+ * global took, and nothing of it goes up: between the steps there is no copy by way of the host, and on one device none between
+ * devices. */
 TEST_F(NearVectors, StayOnTheDevices)
 {
     const Moved alone = moved("alone", {0, 1}); /* the searches on the host */

@@ -164,14 +164,17 @@ private:
         memcpy(mill_buffer_data(host), v.rows[static_cast<size_t>(at)], bytes);
         if (there != nullptr) { /* on its way there when the search begins */
             stm_mark mark = {};
-            ASSERT_EQ(stm_stream_copy(*streams_[d], static_cast<char *>(mill_buffer_data(there)) + before, mill_buffer_data(host), bytes, &err), MILL_OK);
+            ASSERT_EQ(stm_stream_copy(*streams_[d], static_cast<char *>(mill_buffer_data(there)) + before, mill_buffer_data(host),
+                                      bytes, &err), MILL_OK);
             ASSERT_EQ(stm_stream_raise(*streams_[d], &mark, &err), MILL_OK);
             stm_buffer_written(there, mark);
             stm_buffer_pair(host, there, before);
             mill_buffer_unref(&there);
         }
-        for (int64_t r = 0; r < rows; r++) of.rows[static_cast<size_t>(at + r)] = static_cast<float *>(mill_buffer_data(host)) + r * v.dim;
-        ASSERT_EQ(mill_column_create(heads_, mill_type_plain(MILL_FLOAT32), rows * v.dim, nullptr, nullptr, &host, nullptr, &column, &err), MILL_OK);
+        for (int64_t r = 0; r < rows; r++)
+            of.rows[static_cast<size_t>(at + r)] = static_cast<float *>(mill_buffer_data(host)) + r * v.dim;
+        ASSERT_EQ(mill_column_create(heads_, mill_type_plain(MILL_FLOAT32), rows * v.dim, nullptr, nullptr, &host, nullptr, &column,
+                                     &err), MILL_OK);
         columns_.push_back(column);
         columns_.push_back(nullptr); /* nobody minds */
     }

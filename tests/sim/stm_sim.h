@@ -5,7 +5,7 @@
  *   STM_SIM_DEVICES=4        devices in the machine; CUDA_VISIBLE_DEVICES (positions, GPU-<uuid>) selects from them as usual
  *   STM_SIM_DRIVER=none      no driver: every call fails as it does on such a machine
  *   STM_SIM_MB=1024          memory of each device
- *   STM_SIM_FILL_KB=65536    how much of each allocation is filled with NaN at first: for programs that make large ones by the hundred
+ *   STM_SIM_FILL_KB=65536    how much of each allocation is filled with NaN at first: for programs that make hundreds of large ones
  *   STM_SIM_CC=90            compute capability
  *   STM_SIM_PEERS=all|none   which devices can reach each other
  *   STM_SIM_ORDER=fwd|rev|rand:<seed>   turns of blocks and threads
@@ -23,8 +23,8 @@ extern "C" {
 #endif
 
 /* The k-th call from now (k >= 1) of `api` fails once with `code`; k = -1: every call. `api` is the function's name, or a prefix
- * and '*' ("cuda*"): then teardown calls (free, destroy) and queries of errors are not counted. Teardown that fails has done its work all the same: what
- * it tells, as a real one does, is what failed before. code 0 = the failure usual
+ * and '*' ("cuda*"): then teardown calls (free, destroy) and queries of errors are not counted. Teardown that fails has done its
+ * work all the same: what it tells, as a real one does, is what failed before. code 0 = the failure usual
  * for that function. async: the call succeeds, the k-th *execution* of such work ("kernel", "copy", "memset", "host", a
  * library's name for its work) kills its device with the code. */
 void stm_sim_fault(const char *api, long k, int code, int async);
@@ -33,7 +33,8 @@ void stm_sim_fault_clear(void);
 int stm_sim_fault_fired(void);
 /* Calls of an API so far, failed ones included; `api` may end in '*'. */
 long stm_sim_calls(const char *api);
-/* The @p i-th function that has been called so far and that faults of "prefix*" count, in alphabetical order; NULL behind the last. */
+/* The @p i-th function that has been called so far and that faults of "prefix*" count, in alphabetical order; NULL behind the
+ * last. */
 const char *stm_sim_called(int i);
 /* Bytes and operations that copies moved so far, by direction "h2d", "d2h", "d2d", "p2p", "h2h". */
 void stm_sim_copied(const char *direction, long *copies, long long *bytes);
@@ -55,8 +56,8 @@ int stm_sim_live(const char *what);
 /* The host is about to read or write device-visible memory (pinned); checked against queued work. */
 void stm_sim_host_read(const void *p, size_t bytes);
 void stm_sim_host_write(const void *p, size_t bytes);
-/* For a program that cuts allocations in pieces itself: @p p .. has been handed out; it is given back, which is wrong while queued work may touch it,
- * as touching it is from then on. */
+/* For a program that cuts allocations in pieces itself: @p p .. has been handed out; it is given back, which is wrong while queued
+ * work may touch it, as touching it is from then on. */
 void stm_sim_piece(const void *p, size_t bytes);
 void stm_sim_piece_release(const void *p, size_t bytes);
 

@@ -86,7 +86,8 @@ void BadServer::serve(int fd, int64_t connection)
     char buf[65536];
     for (int64_t k = 0; !quit_; k++) {
         size_t end, length = 0;
-        while ((end = in.find("\r\n\r\n")) == std::string::npos || in.size() < end + 4 + (length = content_length(in.substr(0, end)))) {
+        while ((end = in.find("\r\n\r\n")) == std::string::npos ||
+               in.size() < end + 4 + (length = content_length(in.substr(0, end)))) {
             const ssize_t n = recv(fd, buf, sizeof buf, 0);
             if (n <= 0) goto out;
             in.append(buf, static_cast<size_t>(n));
@@ -138,8 +139,8 @@ std::vector<BadServer::Request> BadServer::seen()
 BadServer::Reply BadServer::reply(int status, const std::string &body, const std::string &headers)
 {
     Reply r;
-    r.bytes = "HTTP/1.1 " + std::to_string(status) + " Because\r\nContent-Type: application/json\r\n" + headers + "Content-Length: " + std::to_string(body.size()) +
-              "\r\n\r\n" + body;
+    r.bytes = "HTTP/1.1 " + std::to_string(status) + " Because\r\nContent-Type: application/json\r\n" + headers +
+              "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
     return r;
 }
 

@@ -32,7 +32,8 @@ mill_status mt_hand_open(mill_pipeline *p, const char *dir, stm_run **out, mill_
     stm_arena arena = {0};
     stm_graph graph = {0};
     stm_plan *plan = NULL;
-    const stm_run_opts opts = {.struct_size = sizeof opts, .threads = 1, .run_dir = dir, .durable = true, .commit_interval_s = 3600.0};
+    const stm_run_opts opts = {
+        .struct_size = sizeof opts, .threads = 1, .run_dir = dir, .durable = true, .commit_interval_s = 3600.0};
     mill_status st = stm_pipeline_plan(p, dir, &arena, &graph, &plan, err);
 
     if (st == MILL_OK) st = mt_hand_start(&plan, &opts, out, err);

@@ -1,5 +1,5 @@
-/* A run without threads: whoever tests it does what drivers and coordinator would do, one burst of one item at a time, in any order. A step
- * of the run may do so, too, from inside of its functions: then its station is at work meanwhile. */
+/* A run without threads: whoever tests it does what drivers and coordinator would do, one burst of one item at a time, in any
+ * order. A step of the run may do so, too, from inside of its functions: then its station is at work meanwhile. */
 #pragma once
 
 #ifdef __cplusplus

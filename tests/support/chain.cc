@@ -205,7 +205,9 @@ std::string Chain::generate(const std::string &step, int64_t max_rows, const mil
             out += lines(b, s->out);
             mill_batch_destroy(&b);
             /* one batch may have been made ahead, to know the end: the cursor is behind that one */
-            if (marks != nullptr) marks->push_back({*mt_wrapper_cursor(w), out.size() + (mt_wrapper_held(w) != nullptr ? lines(mt_wrapper_held(w), s->out).size() : 0)});
+            if (marks != nullptr)
+                marks->push_back({*mt_wrapper_cursor(w),
+                                  out.size() + (mt_wrapper_held(w) != nullptr ? lines(mt_wrapper_held(w), s->out).size() : 0)});
         }
     });
     return out;

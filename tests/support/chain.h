@@ -76,7 +76,8 @@ public:
     };
     /** Rows of generator @p step from @p from (NULL = the beginning) to its end as JSON lines, without a run; *marks
      *  gets every cursor on the way. */
-    std::string generate(const std::string &step, int64_t max_rows, const mill_cursor *from = nullptr, std::vector<Mark> *marks = nullptr);
+    std::string generate(const std::string &step, int64_t max_rows, const mill_cursor *from = nullptr,
+                         std::vector<Mark> *marks = nullptr);
     /** A loaded replica of @p step, without a run. */
     void with_replica(const std::string &step, const std::function<void(stm_wrapper *)> &use);
     void release(); /* the run or plan; also done by the destructor */

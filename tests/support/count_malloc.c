@@ -1,6 +1,6 @@
 /*
- * Preloaded: counts the calls of the allocator in a whole process and passes them on. `count_malloc_calls` is for who runs within; where
- * COUNT_MALLOC_FILE names a file, each process adds its number, a line, to it at its end.
+ * Preloaded: counts the calls of the allocator in a whole process and passes them on. `count_malloc_calls` is for who runs within;
+ * where COUNT_MALLOC_FILE names a file, each process adds its number, a line, to it at its end.
  */
 #include <dlfcn.h>
 #include <errno.h>

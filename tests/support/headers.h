@@ -1,4 +1,5 @@
-/* What most tests include, compiled once for all of them (stm_googletest of cmake/functions.cmake). A test still names what it uses. */
+/* What most tests include, compiled once for all of them (stm_googletest of cmake/functions.cmake). A test still names what it
+ * uses. */
 #pragma once
 #include <gtest/gtest.h>
 

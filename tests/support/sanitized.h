@@ -1,4 +1,5 @@
-/* What tests leave out under sanitizers, where all of it would take minutes to hours. The entries of ctest that end in .all (label slow) do all of it. */
+/* What tests leave out under sanitizers, where all of it would take minutes to hours. The entries of ctest that end in .all (label
+ * slow) do all of it. */
 #pragma once
 #include <cstddef>
 #include <cstdlib>

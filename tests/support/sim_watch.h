@@ -1,5 +1,5 @@
-/* What the simulator's checker cannot see by itself: which parts of a slab the engine has handed out, and what the host reads. On other
- * backends there is nobody to tell. */
+/* What the simulator's checker cannot see by itself: which parts of a slab the engine has handed out, and what the host reads. On
+ * other backends there is nobody to tell. */
 #pragma once
 #include <dlfcn.h>
 
@@ -20,8 +20,8 @@ inline void tell_piece(const void *at, size_t bytes, bool taken)
     (taken ? out : back)(at, bytes);
 }
 
-/** From here on a block that goes back to its pool before its users are over is a finding, and so is work on one that has gone. False: not on
- *  simulated devices. While no pool is in use. */
+/** From here on a block that goes back to its pool before its users are over is a finding, and so is work on one that has gone.
+ *  False: not on simulated devices. While no pool is in use. */
 inline bool watch_pools()
 {
     const bool simulated = dlsym(RTLD_DEFAULT, "stm_sim_piece") != nullptr;

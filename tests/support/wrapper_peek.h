@@ -1,4 +1,5 @@
-/* What the wrapper keeps to itself: a generator's place, for tests that go on from a cursor, and what load made. C, since its struct has _Atomic. */
+/* What the wrapper keeps to itself: a generator's place, for tests that go on from a cursor, and what load made. C, since its
+ * struct has _Atomic. */
 #pragma once
 #include "wrapper/wrapper.h"
 

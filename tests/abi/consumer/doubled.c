@@ -14,7 +14,8 @@ static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, 
     (void)n_in;
     st = mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), &b);
     for (int64_t i = 0; st == MILL_OK && i < rows; i++)
-        st = n == NULL || mill_column_is_null(n, i) ? mill_builder_null(b) : mill_builder_int(b, 2 * ((const int64_t *)v.data)[v.offset + i]);
+        st = n == NULL || mill_column_is_null(n, i) ? mill_builder_null(b)
+                                                    : mill_builder_int(b, 2 * ((const int64_t *)v.data)[v.offset + i]);
     if (st == MILL_OK) st = mill_builder_finish(b, &doubled);
     if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), rows, 1, &batch);
     if (st == MILL_OK) st = mill_batch_set_column(batch, 0, &doubled);

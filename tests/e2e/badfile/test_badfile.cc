@@ -41,6 +41,7 @@ TEST_P(BadFile, EndsWith65WritesNothingAndIsValidWhenMended)
 }
 
 /* Under a sanitizer each fifth: three processes a mistake, and test_pipeline has all of them in one. */
-INSTANTIATE_TEST_SUITE_P(Table, BadFile, testing::ValuesIn(mt::rows_of(mt::kMistakes, 5)), [](const auto &i) { return std::string(i.param.name); });
+INSTANTIATE_TEST_SUITE_P(Table, BadFile, testing::ValuesIn(mt::rows_of(mt::kMistakes, 5)),
+                         [](const auto &i) { return std::string(i.param.name); });
 
 } // namespace

@@ -1,4 +1,5 @@
-/* Files that are no files: what gives its bytes once only is never read, and refused where it is named, by `check` as by `run`, at once. */
+/* Files that are no files: what gives its bytes once only is never read, and refused where it is named, by `check` as by `run`, at
+ * once. */
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
@@ -15,7 +16,8 @@ struct Case {
 
 const Case kCases[] = {
     {"input", "steps:\n  r: {type: read_jsonl, path: FIFO}\n" SINK,
-     "p.yaml:3:31: r: DIR/fifo is a pipe, which cannot be read again (parameter \"path\"). Write what it gives to a file first, and name that"},
+     "p.yaml:3:31: r: DIR/fifo is a pipe, which cannot be read again (parameter \"path\"). Write what it gives to a file first, "
+     "and name that"},
     {"input_with_columns", "steps:\n  r: {type: read_jsonl, columns: {id: int64}, path: [in.jsonl, FIFO]}\n" SINK,
      "p.yaml:3:64: r: DIR/fifo is a pipe, which cannot be read again"},
     {"no_file", "steps:\n  r: {type: read_jsonl, path: []}\n" SINK, "p.yaml:3:31: r: parameter \"path\" names no file"},
@@ -24,13 +26,15 @@ const Case kCases[] = {
     {"standard_input", "steps:\n  r: {type: read_jsonl, path: /dev/stdin}\n" SINK,
      "p.yaml:3:31: r: /dev/stdin is a device, which cannot be read again"},
 #ifdef HAVE_PARQUET
-    {"parquet", "steps:\n  r: {type: read_parquet, path: FIFO}\n" SINK, "p.yaml:3:33: r: DIR/fifo is a pipe, which cannot be read again"},
+    {"parquet", "steps:\n  r: {type: read_parquet, path: FIFO}\n" SINK,
+     "p.yaml:3:33: r: DIR/fifo is a pipe, which cannot be read again"},
 #endif
     {"plugin", "plugins: [FIFO]\nsteps:\n  r: {type: read_jsonl, path: in.jsonl}\n" SINK,
      "p.yaml:2:11: DIR/fifo is a pipe, which cannot be read again (plugin DIR/fifo)"},
     {"model", "steps:\n  r: {type: read_jsonl, path: in.jsonl}\n  e: {type: embed_text, from: r, model: FIFO}\n",
      "p.yaml:4:41: e: DIR/fifo is a pipe, which cannot be read again"},
-    {"file_of_a_model", "steps:\n  r: {type: read_jsonl, path: in.jsonl}\n  e: {type: embed_text, from: r, inputs: {text: id}, model: model}\n",
+    {"file_of_a_model",
+     "steps:\n  r: {type: read_jsonl, path: in.jsonl}\n  e: {type: embed_text, from: r, inputs: {text: id}, model: model}\n",
      "p.yaml:4:61: e: parameter \"model\": DIR/model/config.json is a pipe, not a file"},
     {"folder_of_a_program",
      "steps:\n  r: {type: read_jsonl, path: in.jsonl}\n  c: {type: command, from: r, argv: [cat], columns: {x: utf8}, cwd: FIFO}\n",

@@ -239,8 +239,9 @@ TEST(Names, OfErrorsInFrontOfASinkAreTheSinks)
 {
     const mt::Folder f;
     f.write("in.jsonl", "{\"id\": 1}\n{\"id\": 2}\n");
-    f.write("p.yaml", "stepmill: 1\nname: p\nsteps:\n  a: {type: read_jsonl, path: in.jsonl}\n  b: {type: filter, from: a, where: id > 1}\n"
-                      "  out: {type: write_jsonl, from: [a, b], path: out.jsonl}\n");
+    f.write("p.yaml",
+            "stepmill: 1\nname: p\nsteps:\n  a: {type: read_jsonl, path: in.jsonl}\n  b: {type: filter, from: a, where: id > 1}\n"
+            "  out: {type: write_jsonl, from: [a, b], path: out.jsonl}\n");
     for (int i = 0; i < 2; i++) { /* again: the record is kept, although the sink itself is another part of the run */
         const mt::Result r = mt::run(f, {"run", "p.yaml"});
         EXPECT_NE(r.code, 0);
@@ -258,11 +259,13 @@ TEST(Places, OfFilesThatAreCut)
     std::string text;
     for (int i = 0; i < 3000; i++) text += "{\"id\": " + std::to_string(i * 7919) + "}\n";
     f.write("in.jsonl", text);
-    for (const char *cut : {"gzip -c in.jsonl | head -c 3000 > in.gz && mv in.gz in.jsonl.gz", "zstd -qc in.jsonl | head -c 3000 > in.jsonl.zst"}) {
+    for (const char *cut :
+         {"gzip -c in.jsonl | head -c 3000 > in.gz && mv in.gz in.jsonl.gz", "zstd -qc in.jsonl | head -c 3000 > in.jsonl.zst"}) {
         const bool zstd = cut[0] == 'z';
         if (zstd && system("command -v zstd > /dev/null") != 0) continue;
         ASSERT_EQ(system(("cd '" + f.path() + "' && " + cut).c_str()), 0);
-        f.write("p.yaml", std::string("stepmill: 1\nsteps:\n  a: {type: read_jsonl, path: [in.jsonl, in.jsonl.") + (zstd ? "zst" : "gz") + "]}\n  o: {type: write_jsonl, from: a, path: o}\n");
+        f.write("p.yaml", std::string("stepmill: 1\nsteps:\n  a: {type: read_jsonl, path: [in.jsonl, in.jsonl.") +
+                              (zstd ? "zst" : "gz") + "]}\n  o: {type: write_jsonl, from: a, path: o}\n");
         const mt::Result r = mt::run(f, {"check", "p.yaml"});
         EXPECT_EQ(r.code, 65) << r.err;
         EXPECT_EQ(r.err.find("error: p.yaml:3:42: a: "), 0u) << r.err;

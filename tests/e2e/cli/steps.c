@@ -113,7 +113,8 @@ static const mill_step_type count_type = {
 
 enum { FINE, FAIL, HANG, LOAD_FAIL, LOAD_HANG, UNLOAD_HANG, CRASH, EXIT, LOAD_CRASH, LOSE, UNLOAD_CRASH };
 static const mill_param work_params[] = {
-    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|fail|hang|load_fail|load_hang|unload_hang|crash|exit|load_crash|lose|unload_crash",
+    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0,
+     "fine|fail|hang|load_fail|load_hang|unload_hang|crash|exit|load_crash|lose|unload_crash",
      "what it does"},
     {"at", MILL_PARAM_INT, 0, "0", 0, 1e9, NULL,
      "fail, hang, crash, exit, lose: the row at which it does; unload_hang, unload_crash: the replica"},
@@ -133,7 +134,8 @@ struct rows {
 static void rows_of(const mill_config *c, struct rows *out)
 {
     out->at[out->n++] = mill_config_int(c, "at");
-    for (size_t i = 0; i < mill_config_count(c, "more") && out->n < 16; i++) out->at[out->n++] = strtoll(mill_config_item(c, "more", i), NULL, 10);
+    for (size_t i = 0; i < mill_config_count(c, "more") && out->n < 16; i++)
+        out->at[out->n++] = strtoll(mill_config_item(c, "more", i), NULL, 10);
 }
 
 static bool is_of(const struct rows *r, int64_t id)
@@ -236,11 +238,13 @@ static const mill_step_type work_type = {
     .process = work_process,
 };
 
-/* ---- e2e_ask: the same through tickets, of which it holds some before it answers the first ------------------------------------- */
+/* ---- e2e_ask: the same through tickets, of which it holds some before it answers the first
+ * ------------------------------------- */
 
 enum { ASK_FINE, ASK_SUBMIT, ASK_POLL, ASK_HANG, ASK_THREAD, ASK_CANCEL };
 static const mill_param ask_params[] = {
-    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|submit|poll|hang|thread|cancel", "in which call it ends the process, or does not return (hang: poll); cancel: of a ticket that it never answers"},
+    {"mode", MILL_PARAM_ENUM, 0, "fine", 0, 0, "fine|submit|poll|hang|thread|cancel",
+     "in which call it ends the process, or does not return (hang: poll); cancel: of a ticket that it never answers"},
     {"at", MILL_PARAM_INT, 0, "-1", -1, 1e9, NULL, "row at which it does"},
     {"more", MILL_PARAM_STRINGS, MILL_PARAM_OPTIONAL, NULL, 0, 0, NULL, "further such rows"},
     {"holds", MILL_PARAM_INT, 0, "4", 1, 16, NULL, "tickets that it holds at a time"},
@@ -471,7 +475,8 @@ static const mill_step_type total_type = {
     .process = total_process,
 };
 
-/* ---- e2e_deal, e2e_gather, e2e_put: a router, a global and a sink that end the process in a call, or do not return from it ---------- */
+/* ---- e2e_deal, e2e_gather, e2e_put: a router, a global and a sink that end the process in a call, or do not return from it
+ * ---------- */
 
 enum { AT_NONE, AT_ROUTE, AT_ACCEPT, AT_FINISH, AT_WRITE, AT_SYNC, AT_FINALIZE };
 static const mill_param call_params[] = {
@@ -569,9 +574,10 @@ static mill_status put_finalize(mill_replica *r, mill_error *err)
     .struct_size = sizeof(mill_step_type), .abi = MILL_ABI_1, .kind = (k), .name = (n), .summary = (text), .params = call_params, \
     .n_params = sizeof call_params / sizeof *call_params, .inputs = id_in, .n_inputs = 1, .configure = call_configure
 static const mill_step_type deal_type = {CALLS("e2e_deal", MILL_ROUTER, "to the second branch"), .route = deal_route};
-static const mill_step_type gather_type = {CALLS("e2e_gather", MILL_GLOBAL, "takes everything and gives nothing"), .outputs = id_out, .n_outputs = 1,
-                                           .accept = gather_accept, .finish = gather_finish};
-static const mill_step_type put_type = {CALLS("e2e_put", MILL_SINK, "to nowhere"), .open = put_open, .write = put_write, .sync = put_sync, .finalize = put_finalize};
+static const mill_step_type gather_type = {CALLS("e2e_gather", MILL_GLOBAL, "takes everything and gives nothing"),
+                                           .outputs = id_out, .n_outputs = 1, .accept = gather_accept, .finish = gather_finish};
+static const mill_step_type put_type = {CALLS("e2e_put", MILL_SINK, "to nowhere"), .open = put_open, .write = put_write,
+                                        .sync = put_sync, .finalize = put_finalize};
 
 static const mill_step_type *const types[] = {&count_type, &work_type, &ask_type, &total_type, &deal_type, &gather_type, &put_type};
 static const mill_plugin plugin = {sizeof plugin, MILL_ABI_1, "e2e", "1", types, sizeof types / sizeof *types};

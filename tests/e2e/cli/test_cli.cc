@@ -74,13 +74,15 @@ TEST(Cli, ErrorsOfWorkDoneOverAreForgotten)
     f.write("b.jsonl", "{\"a\":1}\n{\"a\":2}\noops\n");
     f.write("t.yaml", "stepmill: 1\nname: t\nmax_errors: 2\nsteps:\n  in: {type: read_jsonl, path: a.jsonl, columns: {a: int64}}\n"
                       "  out: {type: write_jsonl, from: in, path: out.jsonl, errors: true}\n");
-    const struct { const char *path; int bad; } runs[] = {{"a.jsonl", 2}, {"a.jsonl", 2}, {"b.jsonl", 1}, {"b.jsonl", 1}, {"a.jsonl", 2}, {"a.jsonl", 2}, {"b.jsonl", 1}};
+    const struct { const char *path; int bad; } runs[] = {{"a.jsonl", 2}, {"a.jsonl", 2}, {"b.jsonl", 1}, {"b.jsonl", 1},
+                                                          {"a.jsonl", 2}, {"a.jsonl", 2}, {"b.jsonl", 1}};
     int n = 0;
     for (const auto &k : runs) {
         SCOPED_TRACE("run " + std::to_string(++n) + " of " + k.path);
         const Result r = mt::run(f, {"run", "t.yaml", "--json", "-q", "--set", std::string("in.path=") + k.path});
         EXPECT_EQ(r.code, 0) << r.err;
-        EXPECT_NE(r.out.find("\"rows_imputed\":" + std::to_string(k.bad) + ",\"errors\":" + std::to_string(k.bad)), std::string::npos) << r.out;
+        EXPECT_NE(r.out.find("\"rows_imputed\":" + std::to_string(k.bad) + ",\"errors\":" + std::to_string(k.bad)),
+                  std::string::npos) << r.out;
         EXPECT_EQ(lines(f.read("runs/t/errors.jsonl")), k.bad);
     }
 }
@@ -100,14 +102,15 @@ TEST(Cli, PartsAreShownAsAPattern)
     EXPECT_NE(r.out.find("\"path\":\"" + f.path() + "/runs/t/a-*.jsonl.gz\""), std::string::npos) << r.out;
 }
 
-/* Two runs that write one file outside of their directories: the second is told who does; stopped in the middle, neither touches what the other
- * has unfinished, and whoever completes last has the file, whole. */
+/* Two runs that write one file outside of their directories: the second is told who does; stopped in the middle, neither touches
+ * what the other has unfinished, and whoever completes last has the file, whole. */
 TEST(Cli, TwoRunsOfOneFile)
 {
     Folder f;
     auto text = [&](const char *name, const std::string &count) {
-        return "stepmill: 1\nname: " + std::string(name) + "\ncommit_interval: 10ms\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, " +
-               count + "}\n  out: {type: write_jsonl, from: count, path: " + f.path() + "/shared.jsonl}\n";
+        return "stepmill: 1\nname: " + std::string(name) +
+               "\ncommit_interval: 10ms\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, " + count +
+               "}\n  out: {type: write_jsonl, from: count, path: " + f.path() + "/shared.jsonl}\n";
     };
     f.write("a.yaml", text("a", "rows: 60, batch_size: 1, pause: 50ms"));
     f.write("b.yaml", text("b", "rows: 7"));
@@ -115,7 +118,8 @@ TEST(Cli, TwoRunsOfOneFile)
     for (int i = 0; i < 20000 && !f.has("runs/a/manifest.json"); i++) usleep(1000);
     const Result busy = mt::run(f, {"run", "-q", "b.yaml"});
     EXPECT_EQ(busy.code, 73) << busy.err;
-    EXPECT_EQ(busy.err.find("error: b.yaml:7:47: out: the output " + f.path() + "/shared.jsonl is in use by process "), 0u) << busy.err;
+    EXPECT_EQ(busy.err.find("error: b.yaml:7:47: out: the output " + f.path() + "/shared.jsonl is in use by process "),
+              0u) << busy.err;
     EXPECT_FALSE(f.has("runs/b"));
     for (int i = 0; i < 20000 && lines(f.read("runs/a/progress.json")) == 0; i++) usleep(1000);
     usleep(300000); /* a few rows more */
@@ -174,7 +178,8 @@ TEST(Cli, OutputsThatWereLostAreWrittenAgain)
         const Result r = mt::run(f, {"run", "t.yaml"});
         EXPECT_EQ(r.code, 0) << r.err;
         EXPECT_EQ(f.read("runs/t/out-00001.jsonl"), was);
-        EXPECT_EQ(r.err.find(how[0] == 'g' ? name + " is gone: it is written again" : name + " was changed by somebody else: it is written again") != std::string::npos,
+        EXPECT_EQ(r.err.find(how[0] == 'g' ? name + " is gone: it is written again"
+                                           : name + " was changed by somebody else: it is written again") != std::string::npos,
                   how[0] != 'u')
             << r.err;
     }
@@ -252,7 +257,8 @@ TEST(Cli, DryRunOfAJoinByPositionNeedsNoEqualBatches)
 {
     Folder f;
     f.write("t.yaml", "stepmill: 1\nplugins: [" E2E_PLUGIN "]\nsteps:\n  a: {type: e2e_count, rows: 10, batch_size: 3}\n"
-                      "  b: {type: e2e_count, rows: 10, batch_size: 1, outputs: {id: other}}\n  out: {type: write_jsonl, from: [a, b], path: out.jsonl}\n");
+                      "  b: {type: e2e_count, rows: 10, batch_size: 1, outputs: {id: other}}\n  out: {type: write_jsonl, from: [a, "
+                      "b], path: out.jsonl}\n");
     const Result r = mt::run(f, {"run", "--dry-run", "t.yaml"});
     EXPECT_EQ(r.code, 0) << r.err;
     EXPECT_EQ(r.out, "{\"id\":0,\"other\":0}\n{\"id\":1,\"other\":null}\n{\"id\":2,\"other\":null}\n");
@@ -268,7 +274,8 @@ TEST(Cli, JoinsRightInFrontOfSinksAndRouters)
                       "  b: {type: template, from: a, template: \"b{id}\", output: b, input_batch_size: 3}\n"
                       "  c: {type: template, from: a, template: \"c{id}\", output: c}\n"
                       "  joined: {type: write_jsonl, from: [a, b, c], path: joined.jsonl}\n"
-                      "  route: {type: route_by, from: [a, b], when: {low: 'b == \"b0\"'}, mixed: most, to: {low: out, high: more}, input_batch_size: 1}\n"
+                      "  route: {type: route_by, from: [a, b], when: {low: 'b == \"b0\"'}, mixed: most, to: {low: out, high: "
+                      "more}, input_batch_size: 1}\n"
                       "  more: {type: template, from: route, template: \"m{b}\", output: more}\n"
                       "  out: {type: write_jsonl, from: {converge: [route, more]}, path: out.jsonl}\n");
     const Result r = mt::run(f, {"run", "t.yaml"});
@@ -287,11 +294,15 @@ TEST(Cli, ASinkDoesNotWriteOverWhatIsRead)
 {
     Folder f;
     f.write("in.jsonl", "{\"a\":1}\n");
-    f.write("t.yaml", "stepmill: 1\nsteps:\n  in: {type: read_jsonl, path: in.jsonl}\n  out: {type: write_jsonl, from: in, path: ../../in.jsonl}\n");
+    f.write("t.yaml", "stepmill: 1\nsteps:\n  in: {type: read_jsonl, path: in.jsonl}\n  out: {type: write_jsonl, from: in, path: "
+                      "../../in.jsonl}\n");
     for (int i = 0; i < 2; i++) { /* the second time runs/t/ might be there */
         const Result r = mt::run(f, {"run", "t.yaml"});
         EXPECT_EQ(r.code, 65) << r.err;
-        EXPECT_NE(r.err.find("t.yaml:4:44: out: parameter \"path\": step in reads the file that this would write. Choose another path"), std::string::npos) << r.err;
+        EXPECT_NE(
+            r.err.find("t.yaml:4:44: out: parameter \"path\": step in reads the file that this would write. Choose another path"),
+            std::string::npos)
+            << r.err;
         EXPECT_EQ(f.read("in.jsonl"), "{\"a\":1}\n");
     }
 }
@@ -340,7 +351,8 @@ TEST(Cli, FailedRowsAreImputedCountedAndListed)
     EXPECT_NE(list.out.find("work[0]  process, permanent  1 row  count:13"), std::string::npos) << list.out;
     EXPECT_EQ(other.out, "");
     EXPECT_EQ(json.out, errors);
-    EXPECT_EQ(mt::run(f, {"errors", "runs/t", "--class", "device", "--class", "permanent", "--step", "work", "--json"}).out, errors);
+    EXPECT_EQ(mt::run(f, {"errors", "runs/t", "--class", "device", "--class", "permanent", "--step", "work", "--json"}).out,
+              errors);
     EXPECT_EQ(mt::run(f, {"errors", "runs/t", "--step", "count"}).out, "");
     EXPECT_EQ(mt::run(f, {"errors", "runs/t", "--step", "wrok"}).code, 64);
     const Result misspelt = mt::run(f, {"errors", "runs/t", "--class", "permanant"});
@@ -459,7 +471,8 @@ TEST(CliSignals, ToAProgramAsWell)
             out += id + ",\"echo\":" + id + "}}\n";
         }
         f.write("in.jsonl", in);
-        f.write("program.sh", "n=0\nwhile read -r l; do\n  n=$((n + 1))\n  if [ $n = 14 ] && [ ! -e pid ]; then echo $$ >.pid; mv .pid pid; sleep 60; fi\n"
+        f.write("program.sh", "n=0\nwhile read -r l; do\n  n=$((n + 1))\n  if [ $n = 14 ] && [ ! -e pid ]; then echo $$ >.pid; mv "
+                              ".pid pid; sleep 60; fi\n"
                               "  echo \"{\\\"echo\\\": $l}\"\ndone\n");
         f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  read: {type: read_jsonl, path: in.jsonl, batch_size: 4, extra: \"\"}\n"
                           "  ask: {type: command, from: read, argv: [sh, program.sh], columns: {echo: json}}\n"
@@ -471,7 +484,8 @@ TEST(CliSignals, ToAProgramAsWell)
         kill(-getpgid(program), signal); /* the shell waits for its sleep before it minds */
         c.signal(signal);
         const int code = c.wait(30);
-        EXPECT_TRUE(code == 75 || (code == 0 && signal == SIGINT)) << code << c.err(); /* what was taken already is finished after INT */
+        /* what was taken already is finished after INT */
+        EXPECT_TRUE(code == 75 || (code == 0 && signal == SIGINT)) << code << c.err();
         const Result r = mt::run(f, {"run", "t.yaml"});
         EXPECT_EQ(r.code, 0) << r.err;
         EXPECT_TRUE(f.read("runs/t/out.jsonl") == out);
@@ -479,8 +493,8 @@ TEST(CliSignals, ToAProgramAsWell)
     }
 }
 
-/* The run is told to stop long after the signal, since it was still being started then: here somebody must read its log first. When the time that counts from the signal
- * is over, whoever is inside a call is named all the same. */
+/* The run is told to stop long after the signal, since it was still being started then: here somebody must read its log first. When
+ * the time that counts from the signal is over, whoever is inside a call is named all the same. */
 TEST(CliSignals, DuringALoadOfARunThatIsBeingStarted)
 {
     Folder f;
@@ -499,7 +513,8 @@ TEST(CliSignals, DuringALoadOfARunThatIsBeingStarted)
     close(log);
 }
 
-/* Whatever hangs, in load, run and finish: each signal has its time, the culprit is named, and the next run goes on. All at once, since they do nothing but wait. */
+/* Whatever hangs, in load, run and finish: each signal has its time, the culprit is named, and the next run goes on. All at once,
+ * since they do nothing but wait. */
 TEST(CliSignals, MeetTheirTimesInLoadRunAndFinish)
 {
     const struct {
@@ -509,12 +524,15 @@ TEST(CliSignals, MeetTheirTimesInLoadRunAndFinish)
         {"load", "work[0]: load", "work.mode=fine", pipeline("rows: 10", "mode: load_hang")},
         {"run", "work[0]: process", "work.mode=fine", pipeline("rows: 10", "mode: hang, at: 5")},
         {"finish of a global", "all[0]: finish", "all.in=none",
-         pipeline("rows: 10", "") + "  all: {type: e2e_gather, from: work, in: finish, hang: true}\n  end: {type: e2e_put, from: all}\n"},
-        {"end of a sink", "end[0]: finalize", "end.in=none", pipeline("rows: 10", "") + "  end: {type: e2e_put, from: work, in: finalize, hang: true}\n"},
+         pipeline("rows: 10", "") +
+             "  all: {type: e2e_gather, from: work, in: finish, hang: true}\n  end: {type: e2e_put, from: all}\n"},
+        {"end of a sink", "end[0]: finalize", "end.in=none",
+         pipeline("rows: 10", "") + "  end: {type: e2e_put, from: work, in: finalize, hang: true}\n"},
         {"unload", "work[0]: unload", "work.mode=fine", pipeline("rows: 10", "mode: unload_hang")},
     };
     enum { LOAD, RUN, GLOBAL, SINK, UNLOAD };
-    const double kSlack = 2.5, kTerm = 4 + kSlack, kDrained = 1 + kTerm, kSecond = 1 + kSlack; /* for a busy machine; still less than one signal more would have */
+    /* for a busy machine; still less than one signal more would have */
+    const double kSlack = 2.5, kTerm = 4 + kSlack, kDrained = 1 + kTerm, kSecond = 1 + kSlack;
     struct Case {
         int where;
         std::vector<int> signals;
@@ -522,7 +540,11 @@ TEST(CliSignals, MeetTheirTimesInLoadRunAndFinish)
     };
     std::vector<Case> cases = {{RUN, {SIGUSR1}, kDrained}, {RUN, {SIGUSR1, SIGTERM}, kSecond}, {RUN, {SIGTERM, SIGINT}, kSecond}};
     for (int where : {LOAD, RUN, GLOBAL, SINK, UNLOAD})
-        for (const Case &c : std::vector<Case>{{where, {SIGINT}, kDrained}, {where, {SIGTERM}, kTerm}, {where, {SIGINT, SIGINT}, kSecond}, {where, {SIGTERM, SIGTERM}, kSecond}}) cases.push_back(c);
+        for (const Case &c : std::vector<Case>{{where, {SIGINT}, kDrained},
+                                               {where, {SIGTERM}, kTerm},
+                                               {where, {SIGINT, SIGINT}, kSecond},
+                                               {where, {SIGTERM, SIGTERM}, kSecond}})
+            cases.push_back(c);
     const size_t n = cases.size();
     std::vector<std::unique_ptr<Folder>> folders;
     std::vector<std::unique_ptr<Command>> commands;
@@ -531,7 +553,8 @@ TEST(CliSignals, MeetTheirTimesInLoadRunAndFinish)
     for (const auto &k : cases) {
         folders.push_back(std::make_unique<Folder>());
         folders.back()->write("t.yaml", kWhere[k.where].pipeline);
-        commands.push_back(std::make_unique<Command>(*folders.back(), std::vector<std::string>{"run", "t.yaml", "--drain-timeout", "1s"}));
+        commands.push_back(std::make_unique<Command>(*folders.back(),
+                                                     std::vector<std::string>{"run", "t.yaml", "--drain-timeout", "1s"}));
     }
     unsetenv("E2E_HANGS");
     for (const auto &f : folders)
@@ -545,18 +568,21 @@ TEST(CliSignals, MeetTheirTimesInLoadRunAndFinish)
         commands[i]->signal(cases[i].signals[1]);
     }
     const auto begin = std::chrono::steady_clock::now();
-    for (double waited = 0; waited < kDrained; waited = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()) {
+    for (double waited = 0; waited < kDrained;
+         waited = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()) {
         for (size_t i = 0; i < n; i++)
             if (took[i] < 0 && commands[i]->ended(0)) took[i] = waited;
         usleep(10000);
     }
     for (size_t i = 0; i < n; i++) {
         const auto &where = kWhere[cases[i].where];
-        SCOPED_TRACE(std::string(where.name) + ", " + strsignal(cases[i].signals[0]) + (cases[i].signals.size() > 1 ? " and another" : ""));
+        SCOPED_TRACE(std::string(where.name) + ", " + strsignal(cases[i].signals[0]) +
+                     (cases[i].signals.size() > 1 ? " and another" : ""));
         EXPECT_EQ(commands[i]->wait(30), 75) << commands[i]->err();
         EXPECT_GE(took[i], 0) << "it did not end in time";
         EXPECT_LE(took[i], cases[i].within);
-        EXPECT_NE(commands[i]->err().find(std::string(where.culprit) + " has not returned"), std::string::npos) << commands[i]->err();
+        EXPECT_NE(commands[i]->err().find(std::string(where.culprit) + " has not returned"),
+                  std::string::npos) << commands[i]->err();
         if (cases[i].where == UNLOAD) {
             EXPECT_EQ(lines(folders[i]->read("runs/t/out.jsonl")), 10) << "the sink was complete before";
         }
@@ -606,12 +632,14 @@ TEST(Cli, AFaultOfAnArgumentIsSaidThere)
 {
     Folder f;
     f.write("in.jsonl", "{\"a\":1}\n");
-    f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  in: {type: read_jsonl, path: in.jsonl, columns: {a: int64}}\n  label: {type: template, from: in, template: \"{a}\"}\n"
+    f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  in: {type: read_jsonl, path: in.jsonl, columns: {a: int64}}\n  label: "
+                      "{type: template, from: in, template: \"{a}\"}\n"
                       "  cmd: {type: command, from: label, argv: [cat]}\n  out: {type: write_jsonl, from: cmd, path: out.jsonl}\n");
     const struct { const char *set, *place, *cause; } cases[] = {
         {"label.template=x {nope}", "--set label.template=x {nope}: label: ", "nope"},
         {"cmd.deadline=0", "--set cmd.deadline=0: cmd: ", "expected a duration above 0"},
-        {"cmd.columns={b: binary}", "--set cmd.columns={b: binary}, character 5 of the value: cmd: ", "binary values cannot stand in JSON"},
+        {"cmd.columns={b: binary}", "--set cmd.columns={b: binary}, character 5 of the value: cmd: ",
+         "binary values cannot stand in JSON"},
         {"cmd.send=[a, b]", "--set cmd.send=[a, b], character 5 of the value: cmd: ", "\"b\""},
         {"cmd.retries={tims: 2}", "--set cmd.retries={tims: 2}, character 2 of the value: cmd: ", "Did you mean \"times\"?"},
     };
@@ -689,10 +717,12 @@ const Words kWords[] = {
     {"describe_unknown", {"steps", "describe", "read_json"}, 64, "", "Did you mean \"read_jsonl\"?"},
     {"check_plugin", {"steps", "check", E2E_PLUGIN}, 0, "e2e_work (step)", ""},
     {"check_plugin_json", {"steps", "check", E2E_PLUGIN, "--json"}, 0, "\"wrong\":0,\"not_run\":0}", ""},
-    {"check_plugin_wrong", {"steps", "check", E2E_PLUGIN, "--set", "e2e_work.mode=hang", "--timeout", "1s"}, 1, "did not come back within 1 s: process", ""},
+    {"check_plugin_wrong", {"steps", "check", E2E_PLUGIN, "--set", "e2e_work.mode=hang", "--timeout", "1s"}, 1,
+     "did not come back within 1 s: process", ""},
     {"check_wants_values", {"steps", "check", "builtin"}, 2, "needs values: give --set template.template=...", ""},
     {"check_column", {"steps", "check", "builtin", "--column", "embedding=int64"}, 2, "deduplicate", ""},
-    {"check_set_nobody", {"steps", "check", E2E_PLUGIN, "--set", "e2e_wrok.mode=hang"}, 65, "", "no step type \"e2e_wrok\" is checked here"},
+    {"check_set_nobody", {"steps", "check", E2E_PLUGIN, "--set", "e2e_wrok.mode=hang"}, 65, "",
+     "no step type \"e2e_wrok\" is checked here"},
     {"check_no_plugin", {"steps", "check", "/dev/null"}, 65, "", "/dev/null"},
     {"steps_unknown", {"steps", "lst"}, 64, "", "did you mean 'list'?"},
     {"devices", {"devices"}, 0, "cpu ", ""},

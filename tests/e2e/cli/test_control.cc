@@ -20,8 +20,9 @@ using mt::Result;
 /* 50 batches of 10 rows, 2.5 s. */
 std::string pipeline(const std::string &count = "pause: 0.05s", const std::string &out = "")
 {
-    return "stepmill: 1\nname: t\ncommit_interval: 0.05s\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, rows: 500, batch_size: 10, " + count +
-           "}\n  work: {type: e2e_work, from: count}\n  out: {type: write_jsonl, from: work, path: out.jsonl" + out + "}\n";
+    return "stepmill: 1\nname: t\ncommit_interval: 0.05s\nplugins: [" E2E_PLUGIN
+           "]\nsteps:\n  count: {type: e2e_count, rows: 500, batch_size: 10, " +
+           count + "}\n  work: {type: e2e_work, from: count}\n  out: {type: write_jsonl, from: work, path: out.jsonl" + out + "}\n";
 }
 
 std::string rows(int64_t n)
@@ -87,7 +88,8 @@ TEST(TimeLeft, EndsInTimeAndIsResumedToTheSameBytes)
     EXPECT_NE(f.read("runs/t/progress.json").find("\"state\":\"stopped\""), std::string::npos);
     const Result again = mt::run(f, {"resume", "runs/t"});
     EXPECT_EQ(again.code, 0) << again.err;
-    if (r.err.find(" 0 rows out") == std::string::npos) says(again, "going on where the last run stopped"); /* on a busy machine it may have just begun */
+    /* on a busy machine it may have just begun */
+    if (r.err.find(" 0 rows out") == std::string::npos) says(again, "going on where the last run stopped");
     EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(500));
 }
 
@@ -118,7 +120,8 @@ TEST(TimeLeft, AStepThatNeverReturnsIsLeft)
     for (const char *more : {"--quiet", "--no-supervise"}) {
         Folder f;
         f.write("t.yaml", "stepmill: 1\nname: t\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, rows: 400}\n"
-                          "  work: {type: e2e_work, from: count, mode: hang, at: 200}\n  out: {type: write_jsonl, from: work, path: out.jsonl}\n");
+                          "  work: {type: e2e_work, from: count, mode: hang, at: 200}\n  out: {type: write_jsonl, from: work, "
+                          "path: out.jsonl}\n");
         Command c(f, {"run", "t.yaml", "--time-left", "2s", more});
         EXPECT_EQ(c.wait(30), 75) << c.err();
         EXPECT_LT(c.seconds(), 20);

@@ -28,9 +28,12 @@ TEST(RunDirectory, AFolderOfOthersIsNoRunDirectory)
     f.write("mine/batches/notes.txt", "a year's work\n");
     f.write("mine/out.jsonl", "also mine\n");
     const std::vector<std::string> before = f.list();
-    const std::string want = "error: " + f.path() + "/mine is not the directory of a run, and not empty: it holds batches and out.jsonl. A run has a directory of its own";
+    const std::string want =
+        "error: " + f.path() +
+        "/mine is not the directory of a run, and not empty: it holds batches and out.jsonl. A run has a directory of its own";
     for (const std::vector<std::string> &args : std::vector<std::vector<std::string>>{
-             {"run", "t.yaml", "--run", "mine"}, {"run", "t.yaml", "--run", "mine", "--fresh"}, {"run", "t.yaml", "--run", "mine", "--shard", "1/2"}, {"check", "t.yaml", "--run", "mine"}}) {
+             {"run", "t.yaml", "--run", "mine"}, {"run", "t.yaml", "--run", "mine", "--fresh"},
+             {"run", "t.yaml", "--run", "mine", "--shard", "1/2"}, {"check", "t.yaml", "--run", "mine"}}) {
         const Result r = mt::run(f, args);
         EXPECT_EQ(r.code, 65) << args.back();
         EXPECT_EQ(r.err.find(want), 0u) << r.err;
@@ -52,7 +55,8 @@ std::string between(const std::string &text, const std::string &from, const std:
 /* Called again, a complete run says so, and what is to be seen of it is what the attempt left that did the work. */
 TEST(RunDirectory, ACompleteRunStaysAsItIs)
 {
-    static const char *const kept[] = {"progress.json", "metrics.prom", "run.json", "report.html", "errors.jsonl", "out.jsonl", "manifest.json"};
+    static const char *const kept[] = {"progress.json", "metrics.prom", "run.json", "report.html", "errors.jsonl", "out.jsonl",
+                                       "manifest.json"};
     Folder f;
     f.write("t.yaml", pipeline("rows: 100, batch_size: 8"));
     ASSERT_EQ(mt::run(f, {"run", "t.yaml"}).code, 0);
@@ -104,7 +108,8 @@ TEST(RunDirectory, AnErrorThatAResumeMendedIsGone)
     Folder f;
     f.write("in.jsonl", "{\"a\":1}\n{\"a\":2}\n");
     f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  in: {type: read_jsonl, path: in.jsonl, columns: {a: int64}}\n"
-                      "  work: {type: command, from: in, on_error: stop, argv: [sh, -c, \"while [ -e ok ] && read -r l; do echo '{\\\"b\\\":1}'; done\"], "
+                      "  work: {type: command, from: in, on_error: stop, argv: [sh, -c, \"while [ -e ok ] && read -r l; do echo "
+                      "'{\\\"b\\\":1}'; done\"], "
                       "cwd: ., columns: {b: int64}}\n"
                       "  out: {type: write_jsonl, from: work, path: out.jsonl}\n");
     Result r = mt::run(f, {"run", "t.yaml", "--json", "-q"});

@@ -65,9 +65,10 @@ TEST(Looking, AtErrorsWithTheirRemedy)
 {
     Folder f;
     f.write("in.jsonl", "{\"w\":\"a\"}\n{\"w\":\"b\"}\n");
-    f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  in: {type: read_jsonl, path: in.jsonl, columns: {w: utf8}}\n"
-                      "  way: {type: route_by, from: in, column: w, to: {a: one, b: two}}\n"
-                      "  one: {type: write_jsonl, from: way, path: one.jsonl}\n  two: {type: write_jsonl, from: way, path: two.jsonl}\n");
+    f.write("t.yaml",
+            "stepmill: 1\nname: t\nsteps:\n  in: {type: read_jsonl, path: in.jsonl, columns: {w: utf8}}\n"
+            "  way: {type: route_by, from: in, column: w, to: {a: one, b: two}}\n"
+            "  one: {type: write_jsonl, from: way, path: one.jsonl}\n  two: {type: write_jsonl, from: way, path: two.jsonl}\n");
     EXPECT_EQ(mt::run(f, {"run", "-q", "t.yaml"}).code, 3);
     EXPECT_NE(mt::run(f, {"errors", "runs/t"}).out.find(". Set input_batch_size: 1, or mixed: most\n"), std::string::npos);
 }
@@ -77,7 +78,8 @@ TEST(Looking, AtTheBeginningOnly)
 {
     Folder f;
     /* the reader has gone when the command begins */
-    f.write("pipe.sh", "mkfifo p; { exec 3< p; } & exec 4> p; wait $!; '" STEPMILL_COMMAND "' schema >&4 2> said; echo $? > code\n");
+    f.write("pipe.sh",
+            "mkfifo p; { exec 3< p; } & exec 4> p; wait $!; '" STEPMILL_COMMAND "' schema >&4 2> said; echo $? > code\n");
     EXPECT_EQ(system(("cd '" + f.path() + "' && sh pipe.sh").c_str()), 0);
     EXPECT_EQ(f.read("said"), "");
     EXPECT_EQ(f.read("code"), "0\n");
@@ -91,7 +93,10 @@ TEST(Looking, AsLongAsSomebodyReads)
     f.write("t.yaml", pipeline("rows: 1000000, batch_size: 1, pause: 20ms"));
     Command c(f, {"run", "-q", "t.yaml"});
     for (int i = 0; i < 20000 && f.read("runs/t/log.jsonl").find('\n') == std::string::npos; i++) usleep(1000);
-    EXPECT_EQ(system(("cd '" + f.path() + "' && { timeout 30 '" STEPMILL_COMMAND "' logs runs/t -f; echo $? > code; } | head -1 > /dev/null").c_str()), 0);
+    EXPECT_EQ(system(("cd '" + f.path() +
+                      "' && { timeout 30 '" STEPMILL_COMMAND "' logs runs/t -f; echo $? > code; } | head -1 > /dev/null")
+                         .c_str()),
+              0);
     EXPECT_EQ(f.read("code"), "0\n");
     c.signal(SIGTERM);
     EXPECT_EQ(c.wait(30), 75);
@@ -103,7 +108,9 @@ TEST(Looking, AtAProcessThatHasEnded)
     Folder f;
     f.write("t.yaml", pipeline("rows: 1000000, batch_size: 1, pause: 20ms"));
     Command c(f, {"run", "-q", "t.yaml"});
-    for (int i = 0; i < 20000 && (!f.has("runs/t/progress.json") || f.read("runs/t/progress.json").find("\"state\":\"running\"") == std::string::npos); i++)
+    for (int i = 0; i < 20000 && (!f.has("runs/t/progress.json") ||
+                                  f.read("runs/t/progress.json").find("\"state\":\"running\"") == std::string::npos);
+         i++)
         usleep(1000);
     EXPECT_NE(mt::run(f, {"status", "runs/t"}).out.find("t: running, process "), std::string::npos);
     c.signal(SIGKILL);
@@ -113,7 +120,8 @@ TEST(Looking, AtAProcessThatHasEnded)
     if (ended == 0) _exit(0);
     siginfo_t i;
     ASSERT_EQ(waitid(P_PID, (id_t)ended, &i, WEXITED | WNOWAIT), 0);
-    f.write("runs/t/progress.json", std::regex_replace(f.read("runs/t/progress.json"), std::regex("\"pid\":[0-9]+"), "\"pid\":" + std::to_string(ended)));
+    f.write("runs/t/progress.json",
+            std::regex_replace(f.read("runs/t/progress.json"), std::regex("\"pid\":[0-9]+"), "\"pid\":" + std::to_string(ended)));
     const Result r = mt::run(f, {"status", "runs/t"});
     waitpid(ended, nullptr, 0);
     EXPECT_EQ(r.out.find("t: nobody works on it; process " + std::to_string(ended)), 0u) << r.out;

@@ -22,22 +22,22 @@ using mt::Result;
 void says(const Result &r, const std::string &part) { EXPECT_NE(r.err.find(part), std::string::npos) << part << " in " << r.err; }
 
 /* Rows that expand, are dropped, meet again, and fail: in the source, in a step. */
-const char kSteps[] =
-    "steps:\n"
-    "  src: {type: read_jsonl, path: in.jsonl, columns: {id: int64, text: utf8, l: \"list<int64>\"}, extra: \"\", batch_size: 100}\n"
-    "  items: {type: explode, from: src, column: l}\n"
-    "  work: {type: e2e_work, from: items, mode: fail, at: 333, input_batch_size: 33, replicas: 2}\n"
-    "  label: {type: template, from: work, template: \"{id}/{l}/{doubled}\", output: label}\n"
-    "  third: {type: filter, from: src, where: \"id % 3 == 0\"}\n"
-    "  named: {type: template, from: src, template: \"<{text}>\", output: name}\n"
-    "  both: {type: select, from: {join: [named, third], on_missing: drop}, keep: [id, name]}\n"
-    "  out: {type: write_jsonl, from: label, path: out.jsonl, part_rows: 500, errors: true}\n"
-    "  zip: {type: write_jsonl, from: {union: [third, src]}, path: zip.jsonl.gz}\n"
+const char kSteps[] = "steps:\n"
+                      "  src: {type: read_jsonl, path: in.jsonl, columns: {id: int64, text: utf8, l: \"list<int64>\"}, extra: "
+                      "\"\", batch_size: 100}\n"
+                      "  items: {type: explode, from: src, column: l}\n"
+                      "  work: {type: e2e_work, from: items, mode: fail, at: 333, input_batch_size: 33, replicas: 2}\n"
+                      "  label: {type: template, from: work, template: \"{id}/{l}/{doubled}\", output: label}\n"
+                      "  third: {type: filter, from: src, where: \"id % 3 == 0\"}\n"
+                      "  named: {type: template, from: src, template: \"<{text}>\", output: name}\n"
+                      "  both: {type: select, from: {join: [named, third], on_missing: drop}, keep: [id, name]}\n"
+                      "  out: {type: write_jsonl, from: label, path: out.jsonl, part_rows: 500, errors: true}\n"
+                      "  zip: {type: write_jsonl, from: {union: [third, src]}, path: zip.jsonl.gz}\n"
 #ifdef HAVE_PARQUET
-    "  table: {type: write_parquet, from: both, path: table.parquet}\n"
+                      "  table: {type: write_parquet, from: both, path: table.parquet}\n"
 #endif
-    "  joined: {type: write_jsonl, from: both, path: joined.jsonl}\n"
-    "  raw: {type: write_jsonl, from: src, path: raw.jsonl}\n";
+                      "  joined: {type: write_jsonl, from: both, path: joined.jsonl}\n"
+                      "  raw: {type: write_jsonl, from: src, path: raw.jsonl}\n";
 
 std::string pipeline(const std::string &steps = kSteps)
 {
@@ -62,7 +62,8 @@ void expect_same(const Folder &f, const std::string &one, const std::string &oth
         const std::string base = one + "/";
         if (name.rfind(base, 0) != 0) continue;
         const std::string file = name.substr(base.size());
-        if (file.find(".jsonl") == std::string::npos && file.find(".parquet") == std::string::npos && file != "manifest.json") continue;
+        if (file.find(".jsonl") == std::string::npos && file.find(".parquet") == std::string::npos && file != "manifest.json")
+            continue;
         if (file == "log.jsonl" || file == "errors.jsonl") continue;
         files++;
         EXPECT_TRUE(f.has(other + "/" + file)) << file;
@@ -94,8 +95,9 @@ TEST(Shards, MergedAreTheBytesOfOneRun)
     ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--run", "one"}).code, 0);
     for (int n : {1, 4}) {
         run_shards(f, n);
-        const Result r = mt::run(f, {"merge", "runs/t/shard-1-of-" + std::to_string(n), n == 1 ? "--fresh" : "runs/t/shard-3-of-4",
-                                     n == 1 ? "--quiet" : "runs/t/shard-2-of-4", n == 1 ? "--json" : "runs/t/shard-4-of-4", "--run", "merged"});
+        const Result r =
+            mt::run(f, {"merge", "runs/t/shard-1-of-" + std::to_string(n), n == 1 ? "--fresh" : "runs/t/shard-3-of-4",
+                        n == 1 ? "--quiet" : "runs/t/shard-2-of-4", n == 1 ? "--json" : "runs/t/shard-4-of-4", "--run", "merged"});
         EXPECT_EQ(r.code, 0) << r.err;
         expect_same(f, "one", "merged");
         EXPECT_EQ(lines(f.read("merged/errors.jsonl")), lines(f.read("one/errors.jsonl")));
@@ -130,7 +132,9 @@ TEST(Shards, AreResumedAsTheyWere)
                                "  out: {type: write_jsonl, from: count, path: out.jsonl}\n"));
     EXPECT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--shard", "1/2", "--time-left", "1s"}).code, 75);
     EXPECT_EQ(mt::run(f, {"resume", "runs/t/shard-1-of-2", "--quiet"}).code, 0);
-    EXPECT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--shard", "2/2", "--set", "count.batch_size=333", "--set", "count.pause=0s"}).code, 0);
+    EXPECT_EQ(mt::run(f,
+                      {"run", "t.yaml", "--quiet", "--shard", "2/2", "--set", "count.batch_size=333", "--set",
+                       "count.pause=0s"}).code, 0);
     EXPECT_EQ(mt::run(f, {"merge", "runs/t", "--quiet"}).code, 65) << "another pause is another parameter";
     EXPECT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--shard", "2/2", "--set", "count.batch_size=333"}).code, 0);
     const Result r = mt::run(f, {"merge", "runs/t", "--quiet"});
@@ -147,7 +151,8 @@ TEST(Shards, AKilledMergeGoesOn)
     write_input(f, 6000);
     f.write("t.yaml", pipeline(kSteps));
     ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--run", "one", "--set", "max_errors=1000"}).code, 0);
-    for (const char *i : {"1/2", "2/2"}) ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--set", "max_errors=1000", "--shard", i}).code, 0);
+    for (const char *i : {"1/2", "2/2"})
+        ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--set", "max_errors=1000", "--shard", i}).code, 0);
     int killed = 0;
     for (int k = 0; k < 14; k++) {
         Command c(f, {"merge", "runs/t", "--quiet"});
@@ -168,37 +173,37 @@ TEST(Shards, AKilledMergeGoesOn)
 
 /* ---- globals --------------------------------------------------------------------------------------------------------- */
 
-/* In front of the first global: rows that fail, a union, sinks. Behind it: failures, a second global, a router, a join by position with the source, a step
- * that keeps a state. */
-const char kGlobals[] =
-    "steps:\n"
-    "  src: {type: read_jsonl, path: in.jsonl, columns: {id: int64, text: utf8, embedding: \"fixed_list<float32>[2]\"}, extra: \"\", batch_size: 100}\n"
-    "  work: {type: e2e_work, from: src, mode: fail, at: 333, input_batch_size: 33, replicas: 2}\n"
-    "  third: {type: filter, from: work, where: \"id % 3 == 0\"}\n"
-    "  groups: {type: deduplicate, from: {union: [third, src]}, threshold: 0.9999, output: rows}\n"
-    "  kept: {type: filter, from: groups, where: \"keep\"}\n"
-    "  late: {type: e2e_work, from: kept, mode: fail, at: 6, input_batch_size: 7, outputs: {doubled: twice}}\n"
-    "  near: {type: nearest_neighbours, from: late, k: 2, id: id}\n"
-    "  deal: {type: round_robin, from: near, input_batch_size: 20, to: {a: left, b: right}}\n"
-    "  left: {type: template, from: deal, template: \"A{id}\", output: branch}\n"
-    "  right: {type: template, from: deal, template: \"B{id}\", output: branch}\n"
-    "  both: {type: template, from: {converge: [left, right]}, template: \"{branch}!\", output: shout}\n"
-    "  few: {type: limit, from: both, rows: 50}\n"
-    "  pairs: {type: select, from: {join: [both, src], on_uneven: \"null\"}, keep: [shout, text]}\n"
-    "  raw: {type: write_jsonl, from: src, path: raw.jsonl, part_rows: 400}\n"
-    "  front: {type: write_jsonl, from: third, path: third.jsonl.gz}\n"
-    "  out: {type: write_jsonl, from: groups, path: groups.jsonl, part_rows: 500, errors: true}\n"
-    "  out2: {type: write_jsonl, from: both, path: both.jsonl, part_rows: 100}\n"
-    "  out3: {type: write_jsonl, from: few, path: few.jsonl}\n"
-    "  out4: {type: write_jsonl, from: pairs, path: pairs.jsonl}\n";
+/* In front of the first global: rows that fail, a union, sinks. Behind it: failures, a second global, a router, a join by position
+ * with the source, a step that keeps a state. */
+const char kGlobals[] = "steps:\n"
+                        "  src: {type: read_jsonl, path: in.jsonl, columns: {id: int64, text: utf8, embedding: "
+                        "\"fixed_list<float32>[2]\"}, extra: \"\", batch_size: 100}\n"
+                        "  work: {type: e2e_work, from: src, mode: fail, at: 333, input_batch_size: 33, replicas: 2}\n"
+                        "  third: {type: filter, from: work, where: \"id % 3 == 0\"}\n"
+                        "  groups: {type: deduplicate, from: {union: [third, src]}, threshold: 0.9999, output: rows}\n"
+                        "  kept: {type: filter, from: groups, where: \"keep\"}\n"
+                        "  late: {type: e2e_work, from: kept, mode: fail, at: 6, input_batch_size: 7, outputs: {doubled: twice}}\n"
+                        "  near: {type: nearest_neighbours, from: late, k: 2, id: id}\n"
+                        "  deal: {type: round_robin, from: near, input_batch_size: 20, to: {a: left, b: right}}\n"
+                        "  left: {type: template, from: deal, template: \"A{id}\", output: branch}\n"
+                        "  right: {type: template, from: deal, template: \"B{id}\", output: branch}\n"
+                        "  both: {type: template, from: {converge: [left, right]}, template: \"{branch}!\", output: shout}\n"
+                        "  few: {type: limit, from: both, rows: 50}\n"
+                        "  pairs: {type: select, from: {join: [both, src], on_uneven: \"null\"}, keep: [shout, text]}\n"
+                        "  raw: {type: write_jsonl, from: src, path: raw.jsonl, part_rows: 400}\n"
+                        "  front: {type: write_jsonl, from: third, path: third.jsonl.gz}\n"
+                        "  out: {type: write_jsonl, from: groups, path: groups.jsonl, part_rows: 500, errors: true}\n"
+                        "  out2: {type: write_jsonl, from: both, path: both.jsonl, part_rows: 100}\n"
+                        "  out3: {type: write_jsonl, from: few, path: few.jsonl}\n"
+                        "  out4: {type: write_jsonl, from: pairs, path: pairs.jsonl}\n";
 
 void write_vectors(const Folder &f, int n)
 {
     std::string s;
     for (int i = 0; i < n; i++) {
         const double angle = i * 37 % 211 * 0.0297;
-        s += "{\"id\":" + std::to_string(i) + ",\"text\":" + (i % 301 == 7 ? "5" : "\"t" + std::to_string(i) + "\"") + ",\"embedding\":[" + std::to_string(cos(angle)) + "," +
-             std::to_string(sin(angle)) + "]}\n";
+        s += "{\"id\":" + std::to_string(i) + ",\"text\":" + (i % 301 == 7 ? "5" : "\"t" + std::to_string(i) + "\"") +
+             ",\"embedding\":[" + std::to_string(cos(angle)) + "," + std::to_string(sin(angle)) + "]}\n";
     }
     f.write("in.jsonl", s);
 }
@@ -252,7 +257,8 @@ TEST(ShardsOfGlobals, MergedAreTheBytesOfOneRun)
     /* Of what is behind a global the shards know nothing: it may change without them. */
     f.write("t.yaml", pipeline(std::string(kGlobals).replace(std::string(kGlobals).find("rows: 50"), 8, "rows: 60")));
     ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--run", "other"}).code, 0);
-    const Result r = mt::run(f, {"merge", "runs/t/shard-1-of-4", "runs/t/shard-2-of-4", "runs/t/shard-3-of-4", "runs/t/shard-4-of-4", "--run", "merged"});
+    const Result r = mt::run(f, {"merge", "runs/t/shard-1-of-4", "runs/t/shard-2-of-4", "runs/t/shard-3-of-4",
+                                 "runs/t/shard-4-of-4", "--run", "merged"});
     EXPECT_EQ(r.code, 0) << r.err;
     says(r, "out3 runs again: step few: rows was 50, is 60");
     EXPECT_EQ(lines(f.read("merged/few.jsonl")), 60);
@@ -302,16 +308,18 @@ TEST(ShardsOfGlobals, WantEachShardFinishedAndNoDeviceOfTheOthers)
 {
     Folder f;
     write_vectors(f, 2000);
-    const std::string steps = "steps:\n"
-                              "  count: {type: e2e_count, rows: 2000, batch_size: 10, pause: 0.01s}\n"
-                              "  src: {type: read_jsonl, path: in.jsonl, columns: {id: int64, embedding: \"fixed_list<float32>[2]\"}, extra: \"\"}\n"
-                              "  both: {type: select, from: {union: [count, src]}, keep: [id, embedding]}\n"
-                              "  groups: {type: deduplicate, from: both, threshold: 0.9999, output: rows}\n"
-                              "  out: {type: write_jsonl, from: groups, path: " +
-                              f.path() + "/outside.jsonl}\n";
+    const std::string steps =
+        "steps:\n"
+        "  count: {type: e2e_count, rows: 2000, batch_size: 10, pause: 0.01s}\n"
+        "  src: {type: read_jsonl, path: in.jsonl, columns: {id: int64, embedding: \"fixed_list<float32>[2]\"}, extra: \"\"}\n"
+        "  both: {type: select, from: {union: [count, src]}, keep: [id, embedding]}\n"
+        "  groups: {type: deduplicate, from: both, threshold: 0.9999, output: rows}\n"
+        "  out: {type: write_jsonl, from: groups, path: " +
+        f.path() + "/outside.jsonl}\n";
     f.write("t.yaml", pipeline(steps));
     ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--shard", "1/2", "--time-left", "1s"}).code, 75);
-    ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--shard", "2/2", "--set", "count.pause=0s"}).code, 0) << "only the merge writes outside.jsonl";
+    ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--shard", "2/2", "--set", "count.pause=0s"}).code,
+              0) << "only the merge writes outside.jsonl";
     Result r = mt::run(f, {"merge", "runs/t"});
     EXPECT_EQ(r.code, 65);
     says(r, "is not finished");
@@ -326,17 +334,26 @@ TEST(Shards, WhatNeedsOtherRowsIsRefused)
     const struct {
         const char *steps, *says;
     } refused[] = {
-        {"  r: {type: round_robin, from: v, to: {a: x, b: y}}\n  x: {type: write_jsonl, from: r, path: x.jsonl}\n  y: {type: write_jsonl, from: r, path: y.jsonl}\n",
+        {"  r: {type: round_robin, from: v, to: {a: x, b: y}}\n  x: {type: write_jsonl, from: r, path: x.jsonl}\n  y: {type: "
+         "write_jsonl, from: r, path: y.jsonl}\n",
          "r: cannot be run in shards: the step is a router"},
-        {"  l: {type: limit, from: v, rows: 3}\n  out: {type: write_jsonl, from: l, path: o.jsonl}\n", "l: cannot be run in shards: the step gives results that depend on other rows"},
-        {"  t: {type: e2e_total, from: v, input_batch_size: 7}\n  out: {type: write_jsonl, from: t, path: o.jsonl}\n", "t: cannot be run in shards"},
-        {"  w: {type: e2e_count}\n  j: {type: select, from: [v, w], keep: [id]}\n  out: {type: write_jsonl, from: j, path: o.jsonl}\n", "j: cannot be run in shards: the step joins by position"},
+        {"  l: {type: limit, from: v, rows: 3}\n  out: {type: write_jsonl, from: l, path: o.jsonl}\n",
+         "l: cannot be run in shards: the step gives results that depend on other rows"},
+        {"  t: {type: e2e_total, from: v, input_batch_size: 7}\n  out: {type: write_jsonl, from: t, path: o.jsonl}\n",
+         "t: cannot be run in shards"},
+        {"  w: {type: e2e_count}\n  j: {type: select, from: [v, w], keep: [id]}\n  out: {type: write_jsonl, from: j, path: "
+         "o.jsonl}\n",
+         "j: cannot be run in shards: the step joins by position"},
         {"  out: {type: write_jsonl, from: v, path: /tmp/all.jsonl}\n", "all shards would write /tmp/all.jsonl"},
     };
     Folder f;
     f.write("in.jsonl", "{\"id\":1,\"embedding\":[1.0,2.0]}\n");
     for (const auto &r : refused) {
-        f.write("t.yaml", pipeline("steps:\n  v: {type: read_jsonl, path: in.jsonl, columns: {id: int64, embedding: \"fixed_list<float32>[2]\"}}\n" + std::string(r.steps)));
+        f.write(
+            "t.yaml",
+            pipeline(
+                "steps:\n  v: {type: read_jsonl, path: in.jsonl, columns: {id: int64, embedding: \"fixed_list<float32>[2]\"}}\n" +
+                std::string(r.steps)));
         const Result result = mt::run(f, {"run", "t.yaml", "--shard", "1/2"});
         EXPECT_EQ(result.code, 65) << result.err;
         says(result, r.says);
@@ -367,7 +384,9 @@ TEST(Shards, MergeSaysWhatIsWrong)
     ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--shard", "3/3"}).code, 0);
     says(merge({one, "runs/t/shard-3-of-3"}), "is a shard of 2, ");
     /* Unfinished, of another file, of another pipeline. */
-    ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--shard", "2/2", "--fresh", "--set", "work.mode=hang", "--set", "work.at=334", "--time-left", "1s"}).code, 75);
+    ASSERT_EQ(mt::run(f,
+                      {"run", "t.yaml", "--quiet", "--shard", "2/2", "--fresh", "--set", "work.mode=hang", "--set", "work.at=334",
+                       "--time-left", "1s"}).code, 75);
     const Result other = merge({one, two});
     says(other, "shard 2 of 2, in ");
     says(other, "step work: mode was hang, is fail");
@@ -411,7 +430,8 @@ TEST(Shards, FromTheFlagAndFromAJobArray)
     for (const auto &c : cases) {
         int32_t shard = 0, shards = 0;
         const char *why = "as expected";
-        EXPECT_EQ(cli_shard(c.text, c.id, c.least, c.most, c.count, &shard, &shards, &why), c.shard > 0) << c.text << (c.id ? c.id : "");
+        EXPECT_EQ(cli_shard(c.text, c.id, c.least, c.most, c.count, &shard, &shards, &why),
+                  c.shard > 0) << c.text << (c.id ? c.id : "");
         EXPECT_EQ(shard, c.shard);
         EXPECT_EQ(shards, c.shards);
     }

@@ -1,4 +1,5 @@
-/* Right step types pass the conformance kit, wrong ones are found for what is wrong with them, and neither takes the caller down. */
+/* Right step types pass the conformance kit, wrong ones are found for what is wrong with them, and neither takes the caller
+ * down. */
 #include <gtest/gtest.h>
 
 #include <sys/wait.h>
@@ -25,8 +26,8 @@ struct Result {
     std::string report, error;
 };
 
-Result conform(const char *plugin, const char *only, const std::vector<const char *> &set = {}, const std::vector<const char *> &columns = {},
-               double timeout_s = 20, mill_format format = MILL_FORMAT_TEXT)
+Result conform(const char *plugin, const char *only, const std::vector<const char *> &set = {},
+               const std::vector<const char *> &columns = {}, double timeout_s = 20, mill_format format = MILL_FORMAT_TEXT)
 {
     mill_plugin_check_options o = MILL_PLUGIN_CHECK_OPTIONS_INIT;
     mill_error err = {};
@@ -119,7 +120,8 @@ TEST(Conform, AReaderOfFilesPasses)
     const std::string path = dir.path() + "/rows.jsonl", set = "read_jsonl.path=" + path;
     {
         std::ofstream out(path);
-        for (int i = 0; i < 40; i++) out << (i == 17 ? "not JSON" : "{\"id\": " + std::to_string(i) + ", \"text\": \"row\"}") << "\n";
+        for (int i = 0; i < 40; i++)
+            out << (i == 17 ? "not JSON" : "{\"id\": " + std::to_string(i) + ", \"text\": \"row\"}") << "\n";
     }
     const Result r = conform(nullptr, "read_jsonl", {set.c_str()});
     EXPECT_EQ(r.status, MILL_OK) << r.error;
@@ -142,7 +144,8 @@ const Wrong kWrong[] = {
     {"last_input", "joins", "behind a join, with 1 replica and batches of 16 rows; input 0 of a join shows the joined row"},
     {"fewer_rows", "batches", "process emitted 63 rows for 64"},
     {"other_type", "batches", "column 'n' is float64; int64 was declared"},
-    {"absent_crash", "absent columns", "crashed with signal 11 (Segmentation fault) in process on a batch of 5 rows whose columns are all absent"},
+    {"absent_crash", "absent columns",
+     "crashed with signal 11 (Segmentation fault) in process on a batch of 5 rows whose columns are all absent"},
     {"null_crash", "batches", "crashed with signal 11 (Segmentation fault) in process on a batch of 64 rows"},
     {"hangs", "batches", "did not come back within 1 s: process on a batch of 3 rows"},
     {"exits", "batches", "ended the process (exit code 9) in process on a batch of 1 row"},
@@ -151,7 +154,8 @@ const Wrong kWrong[] = {
     {"ignores_offset", "row by row", "with MILL_PER_ROW a row's result must not depend"},
     {"reads_past_end", "batches", "went past the end of input column \"id\", in process on a batch of 64 rows"},
     {"emit_leaks", "emit that fails", "were not released by unload, after an emit fails"},
-    {"emit_ignored", "emit that fails", "process returns success although an emit fails: process returned without emitting anything"},
+    {"emit_ignored", "emit that fails",
+     "process returns success although an emit fails: process returned without emitting anything"},
     {"shares", "replicas", "replicas must not share what they change"},
     {"forgets", "load", "were not released by unload, after a load and no work"},
     {"sink_restart", "restart", "the files differ when it is opened again at the cursor that sync gave after 20 rows"},
@@ -179,9 +183,11 @@ TEST(Conform, WhatIsWrongIsFound)
         EXPECT_EQ(r.verdict, MILL_VERDICT_WRONG);
         bool found = false;
         /* a sanitizer's report ends the process where a plain build crashes, and gives leaks an exit code of their own */
-        if (mt::kSanitized && (strncmp(t.text, "crashed with", 12) == 0 || strncmp(t.text, "ended the", 9) == 0)) t.text = strstr(t.text, ") in ");
+        if (mt::kSanitized && (strncmp(t.text, "crashed with", 12) == 0 || strncmp(t.text, "ended the", 9) == 0))
+            t.text = strstr(t.text, ") in ");
         for (const std::string &f : findings(r.report))
-            found = found || (f.compare(0, strlen(t.check) + 2, std::string(t.check) + ": ") == 0 && f.find(t.text) != std::string::npos);
+            found = found ||
+                    (f.compare(0, strlen(t.check) + 2, std::string(t.check) + ": ") == 0 && f.find(t.text) != std::string::npos);
         EXPECT_TRUE(found) << r.report;
     }
 }
@@ -196,7 +202,8 @@ TEST(Conform, NoStepIsShownABatchOfNoRows)
 /* A defect that one check is for must not make the others cry: each of these is wrong in one place only. */
 TEST(Conform, WhatIsWrongInOnePlaceIsSaidOnce)
 {
-    for (const char *type : {"thread_bound", "last_input", "absent_crash", "emit_ignored", "no_cursor", "sink_restart", "sink_no_rows", "global_batches", "half_load", "silent"}) {
+    for (const char *type : {"thread_bound", "last_input", "absent_crash", "emit_ignored", "no_cursor", "sink_restart",
+                             "sink_no_rows", "global_batches", "half_load", "silent"}) {
         SCOPED_TRACE(type);
         const Result r = conform(WRONG, type);
         EXPECT_NE(r.report.find(" checks: 1 wrong, 0 not run\n"), std::string::npos) << r.report;
@@ -215,7 +222,8 @@ TEST(Conform, WhatNeedsValuesIsNamed)
 
     const Result out_of_range = conform(WRONG, "needs", {"needs.much=10", "needs.word=w"});
     EXPECT_EQ(out_of_range.verdict, MILL_VERDICT_NOT_RUN);
-    EXPECT_NE(out_of_range.report.find("parameter \"much\" is 10, expected an integer from 0 to 9"), std::string::npos) << out_of_range.report;
+    EXPECT_NE(out_of_range.report.find("parameter \"much\" is 10, expected an integer from 0 to 9"),
+              std::string::npos) << out_of_range.report;
 }
 
 TEST(Conform, OptionsThatMeanNothingAreRefused)
@@ -245,10 +253,14 @@ TEST(Conform, APluginThatCrashesWhenOpenedIsAnError)
 TEST(Conform, TheReportAsJson)
 {
     const Result r = conform(WRONG, "fewer_rows", {}, {}, 20, MILL_FORMAT_JSON);
-    EXPECT_NE(r.report.find("{\"type\":\"fewer_rows\",\"kind\":\"step\",\"checks\":[{\"check\":\"configure\",\"verdict\":\"right\",\"findings\":[],"),
-              std::string::npos) << r.report;
-    EXPECT_NE(r.report.find("{\"check\":\"batches\",\"verdict\":\"wrong\",\"findings\":[\"process on a batch of 64 rows: process emitted 63 rows for 64\""),
-              std::string::npos) << r.report;
+    EXPECT_NE(r.report.find("{\"type\":\"fewer_rows\",\"kind\":\"step\",\"checks\":[{\"check\":\"configure\",\"verdict\":\"right\","
+                            "\"findings\":[],"),
+              std::string::npos)
+        << r.report;
+    EXPECT_NE(r.report.find("{\"check\":\"batches\",\"verdict\":\"wrong\",\"findings\":[\"process on a batch of 64 rows: process "
+                            "emitted 63 rows for 64\""),
+              std::string::npos)
+        << r.report;
     EXPECT_NE(r.report.find("\"valid\":false,\"checks\":"), std::string::npos) << r.report;
 }
 

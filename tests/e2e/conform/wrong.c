@@ -1,4 +1,5 @@
-/* Step types that each break the contract in one way, and some that look odd but keep it: what the conformance kit must tell apart. */
+/* Step types that each break the contract in one way, and some that look odd but keep it: what the conformance kit must tell
+ * apart. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,8 @@ static mill_status ints(mill_replica *r, const mill_batch *in, int64_t rows, int
     return st;
 }
 
-static mill_status emit_ints(mill_replica *r, const mill_batch *in, int64_t rows, int32_t type, value_fn f, mill_emit *out, mill_error *err)
+static mill_status emit_ints(mill_replica *r, const mill_batch *in, int64_t rows, int32_t type, value_fn f, mill_emit *out,
+                             mill_error *err)
 {
     mill_batch *batch;
     mill_status st = ints(r, in, rows, type, f, &batch);
@@ -80,7 +82,10 @@ PROCESS(writes_input)
     return emit_ints(r, in[0], ROWS, MILL_INT64, plain, out, err);
 }
 
-static int64_t with_rows(mill_replica *r, const mill_batch *in, int64_t row) { return (void)r, id_of(in, row) + mill_batch_rows(in); }
+static int64_t with_rows(mill_replica *r, const mill_batch *in, int64_t row)
+{
+    return (void)r, id_of(in, row) + mill_batch_rows(in);
+}
 PROCESS(neighbours)
 {
     (void)n_in;
@@ -124,7 +129,8 @@ PROCESS(adds_inputs)
     mill_batch *batch = NULL;
     mill_status st = mill_builder_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), &b);
 
-    for (int64_t i = 0; i < ROWS && st == MILL_OK; i++) st = mill_builder_int(b, id_of(in[0], i) + (n_in > 1 ? 1000 * id_of(in[1], i) : 0));
+    for (int64_t i = 0; i < ROWS && st == MILL_OK; i++)
+        st = mill_builder_int(b, id_of(in[0], i) + (n_in > 1 ? 1000 * id_of(in[1], i) : 0));
     if (st == MILL_OK) st = mill_builder_finish(b, &col);
     if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), ROWS, 1, &batch);
     if (st == MILL_OK) st = mill_batch_set_column(batch, 0, &col);
@@ -208,7 +214,8 @@ static _Atomic(mill_column *) kept;
 PROCESS(keeps_column)
 {
     (void)n_in;
-    if (atomic_load(&kept) == NULL && mill_batch_column(in[0], 0) != NULL) atomic_store(&kept, mill_column_ref(mill_batch_column(in[0], 0)));
+    if (atomic_load(&kept) == NULL && mill_batch_column(in[0], 0) != NULL)
+        atomic_store(&kept, mill_column_ref(mill_batch_column(in[0], 0)));
     return emit_ints(r, in[0], ROWS, MILL_INT64, plain, out, err);
 }
 
@@ -344,9 +351,11 @@ static mill_status forgetful_configure(mill_step *s, const mill_config *c, mill_
 static const mill_column_decl inputs[] = {{"id", "int64", "a number"}, {"text", "utf8", "a text"}};
 static const mill_column_decl n_out[] = {{"n", "int64", "a number"}};
 static const mill_column_decl text_out[] = {{"t", "utf8", "a text"}};
-static const mill_param needed[] = {{"much", MILL_PARAM_INT, 0, NULL, 0, 9, NULL, "how much"}, {"word", MILL_PARAM_STRING, 0, NULL, 0, 0, NULL, "a word"}};
+static const mill_param needed[] = {{"much", MILL_PARAM_INT, 0, NULL, 0, 9, NULL, "how much"},
+                                    {"word", MILL_PARAM_STRING, 0, NULL, 0, 0, NULL, "a word"}};
 
-#define HEAD(kind_, name_) .struct_size = sizeof(mill_step_type), .abi = MILL_ABI_1, .kind = kind_, .name = name_, .summary = "breaks a rule"
+#define HEAD(kind_, name_) \
+    .struct_size = sizeof(mill_step_type), .abi = MILL_ABI_1, .kind = kind_, .name = name_, .summary = "breaks a rule"
 #define STEP(var, name_, flags_, process_, ...)                                                                                \
     static const mill_step_type var = {HEAD(MILL_STEP, name_), .flags = flags_, .inputs = inputs, .n_inputs = 2, .outputs = n_out, \
                                        .n_outputs = 1, .process = process_, __VA_ARGS__}
@@ -377,8 +386,10 @@ STEP(t_shares, "shares", 0, shares, .configure = scratch_configure);
 STEP(t_forgets, "forgets", 0, right, .load = takes_builder, .unload = forgets);
 STEP(t_half_load, "half_load", 0, right, .load = takes_block, .unload = unload_whole);
 STEP(t_silent, "silent", 0, right, .configure = silent_configure);
-static const mill_step_type t_forgetful = {HEAD(MILL_STEP, "forgetful"), .inputs = inputs, .n_inputs = 2, .process = right, .configure = forgetful_configure};
-static const mill_step_type t_bad_text = {HEAD(MILL_STEP, "bad_text"), .inputs = inputs, .n_inputs = 2, .outputs = text_out, .n_outputs = 1, .process = bad_text};
+static const mill_step_type t_forgetful = {HEAD(MILL_STEP, "forgetful"), .inputs = inputs, .n_inputs = 2, .process = right,
+                                           .configure = forgetful_configure};
+static const mill_step_type t_bad_text = {HEAD(MILL_STEP, "bad_text"), .inputs = inputs, .n_inputs = 2,
+                                          .outputs = text_out,         .n_outputs = 1,   .process = bad_text};
 
 /* ---- generators ----------------------------------------------------------------------------------------------------- */
 
@@ -464,8 +475,14 @@ static mill_status count_batches(mill_replica *r, size_t input, const mill_batch
     ++*(int64_t *)mill_replica_state(r);
     return MILL_OK;
 }
-static int64_t state_value(mill_replica *r, const mill_batch *in, int64_t row) { return (void)in, (void)row, *(int64_t *)mill_replica_state(r); }
-static mill_status say_state(mill_replica *r, mill_emit *out, mill_error *err) { return emit_ints(r, NULL, 1, MILL_INT64, state_value, out, err); }
+static int64_t state_value(mill_replica *r, const mill_batch *in, int64_t row)
+{
+    return (void)in, (void)row, *(int64_t *)mill_replica_state(r);
+}
+static mill_status say_state(mill_replica *r, mill_emit *out, mill_error *err)
+{
+    return emit_ints(r, NULL, 1, MILL_INT64, state_value, out, err);
+}
 static mill_status count_rows(mill_replica *r, size_t input, const mill_batch *in, mill_error *err)
 {
     (void)input, (void)err;
@@ -487,7 +504,10 @@ GLOBAL(t_global_no_rows, "global_no_rows", count_rows, average);
 
 /* ---- sinks ---------------------------------------------------------------------------------------------------------- */
 
-static mill_status sink_open(mill_replica *r, const mill_cursor *cursor, mill_error *err) { return (void)r, (void)cursor, (void)err, MILL_OK; }
+static mill_status sink_open(mill_replica *r, const mill_cursor *cursor, mill_error *err)
+{
+    return (void)r, (void)cursor, (void)err, MILL_OK;
+}
 static mill_status sink_write(mill_replica *r, const mill_batch *in, mill_error *err) { return count_rows(r, 0, in, err); }
 static mill_status needs_rows(mill_replica *r, mill_error *err)
 {
@@ -526,8 +546,14 @@ static mill_status append_rows(mill_replica *r, const mill_batch *in, mill_error
     for (int64_t i = 0; i < mill_batch_rows(in) && st == MILL_OK; i++) st = write_blocks(r, in, err);
     return st;
 }
-static const mill_step_type t_sink_restart = {HEAD(MILL_SINK, "sink_restart"), .inputs = inputs, .n_inputs = 2, .load = place_load,
-                                              .unload = place_unload, .open = sink_open, .write = append_rows, .finalize = sink_done,
+static const mill_step_type t_sink_restart = {HEAD(MILL_SINK, "sink_restart"),
+                                              .inputs = inputs,
+                                              .n_inputs = 2,
+                                              .load = place_load,
+                                              .unload = place_unload,
+                                              .open = sink_open,
+                                              .write = append_rows,
+                                              .finalize = sink_done,
                                               .sync = append_sync};
 SINK(t_sink_batches, "sink_batches", write_blocks, sink_done);
 
@@ -538,7 +564,10 @@ static mill_status route_none(mill_replica *r, const mill_batch *in, mill_route 
     (void)r;
     return mill_batch_rows(in) == 3 ? MILL_OK : mill_route_to(out, 0, err);
 }
-static mill_status route_third(mill_replica *r, const mill_batch *in, mill_route *out, mill_error *err) { return (void)r, (void)in, mill_route_to(out, 2, err); }
+static mill_status route_third(mill_replica *r, const mill_batch *in, mill_route *out, mill_error *err)
+{
+    return (void)r, (void)in, mill_route_to(out, 2, err);
+}
 #define ROUTER(var, name_, fn) \
     static const mill_step_type var = {HEAD(MILL_ROUTER, name_), .flags = MILL_ROUTES, .inputs = inputs, .n_inputs = 2, .route = fn}
 ROUTER(t_route_none, "route_none", route_none);
@@ -607,24 +636,31 @@ static void slots_cancel(mill_replica *r, uint64_t ticket)
     for (int i = 0; i < 4; i++)
         if (s[i].ticket == ticket) s[i].ticket = 0;
 }
-#define SUBMIT(var, name_, poll_)                                                                                                      \
-    static const mill_step_type var = {HEAD(MILL_STEP, name_), .flags = MILL_PER_ROW, .inputs = inputs, .n_inputs = 2, .outputs = n_out, \
-                                       .n_outputs = 1, .load = slots_load, .unload = place_unload, .submit = slots_submit,              \
-                                       .poll = poll_, .cancel = slots_cancel}
+#define SUBMIT(var, name_, poll_)                                                                     \
+    static const mill_step_type var = {                                                               \
+        HEAD(MILL_STEP, name_), .flags = MILL_PER_ROW, .inputs = inputs,      .n_inputs = 2,          \
+        .outputs = n_out,       .n_outputs = 1,        .load = slots_load,    .unload = place_unload, \
+        .submit = slots_submit, .poll = poll_,         .cancel = slots_cancel}
 SUBMIT(t_good_submit, "good_submit", slots_poll);
 SUBMIT(t_poll_loses, "poll_loses", poll_loses);
 
 /* ---- the plugin ----------------------------------------------------------------------------------------------------- */
 
 static const mill_step_type *const types[] = {
-    &t_right, &t_thread_bound, &t_last_input, &t_adds_inputs, &t_needs, &t_writes_input, &t_neighbours, &t_counts, &t_counts_said, &t_fewer_rows, &t_other_type, &t_empty_crash, &t_absent_crash,
-    &t_null_crash, &t_hangs, &t_exits, &t_keeps_pointer, &t_keeps_column, &t_ignores_offset, &t_reads_past_end, &t_emit_leaks, &t_emit_ignored,
-    &t_shares, &t_forgets, &t_half_load, &t_silent, &t_forgetful, &t_bad_text, &t_good_generator, &t_no_cursor, &t_too_many, &t_for_ever,
-    &t_good_global, &t_global_batches, &t_global_no_rows, &t_good_sink, &t_sink_no_rows, &t_sink_batches, &t_sink_restart, &t_route_none, &t_route_third,
-    &t_good_submit, &t_poll_loses,
+    &t_right,          &t_thread_bound, &t_last_input,    &t_adds_inputs,  &t_needs,          &t_writes_input,   &t_neighbours,
+    &t_counts,         &t_counts_said,  &t_fewer_rows,    &t_other_type,   &t_empty_crash,    &t_absent_crash,   &t_null_crash,
+    &t_hangs,          &t_exits,        &t_keeps_pointer, &t_keeps_column, &t_ignores_offset, &t_reads_past_end, &t_emit_leaks,
+    &t_emit_ignored,   &t_shares,       &t_forgets,       &t_half_load,    &t_silent,         &t_forgetful,      &t_bad_text,
+    &t_good_generator, &t_no_cursor,    &t_too_many,      &t_for_ever,     &t_good_global,    &t_global_batches, &t_global_no_rows,
+    &t_good_sink,      &t_sink_no_rows, &t_sink_batches,  &t_sink_restart, &t_route_none,     &t_route_third,    &t_good_submit,
+    &t_poll_loses,
 };
-static const mill_plugin plugin = {
-    .struct_size = sizeof(mill_plugin), .abi = MILL_ABI_1, .name = "wrong", .version = "1", .types = types, .n_types = sizeof types / sizeof types[0]};
+static const mill_plugin plugin = {.struct_size = sizeof(mill_plugin),
+                                   .abi = MILL_ABI_1,
+                                   .name = "wrong",
+                                   .version = "1",
+                                   .types = types,
+                                   .n_types = sizeof types / sizeof types[0]};
 
 MILL_PLUGIN_EXPORT const mill_plugin *mill_plugin_v1(void);
 #ifdef OPENING_CRASHES

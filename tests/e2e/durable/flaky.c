@@ -1,5 +1,5 @@
-/* flaky: value = 3 id + 1, but for the ids that a file lists when the step is loaded, each with the class of its failure. What the file says is no
- * part of the pipeline, so that a run and its retry are the same one. */
+/* flaky: value = 3 id + 1, but for the ids that a file lists when the step is loaded, each with the class of its failure. What the
+ * file says is no part of the pipeline, so that a run and its retry are the same one. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +9,9 @@
 #include "stepmill/step.h"
 
 static const mill_param params[] = {
-    {"list", MILL_PARAM_STRING, 0, NULL, 0, 0, NULL, "file of lines: id class; none of them fails where it is not there. As long as there is one of that name and .hold, nothing is loaded"},
+    {"list", MILL_PARAM_STRING, 0, NULL, 0, 0, NULL,
+     "file of lines: id class; none of them fails where it is not there. As long as there is one of that name and .hold, nothing "
+     "is loaded"},
     {"whole", MILL_PARAM_BOOL, 0, "false", 0, 0, NULL, "a row that fails takes its batch along"},
 };
 static const mill_column_decl reads[] = {{"id", "int64", "number"}};

@@ -1,4 +1,5 @@
-/* What the tests of the endpoint steps share: whole runs of a pipeline in a folder of their own, and that the key is nowhere in what they leave. */
+/* What the tests of the endpoint steps share: whole runs of a pipeline in a folder of their own, and that the key is nowhere in
+ * what they leave. */
 #ifndef STM_TESTS_ENDPOINT_RUN_H
 #define STM_TESTS_ENDPOINT_RUN_H
 

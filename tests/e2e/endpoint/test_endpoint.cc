@@ -66,12 +66,14 @@ protected:
     using EndpointRun::rows;
     void rows(const std::string &text) { std::ofstream(dir_ / "rows.jsonl", std::ios::trunc) << text; }
 
-    std::string pipeline(const std::string &url, const std::string &more, const std::string &type = "chat", const std::string &input = "prompt")
+    std::string pipeline(const std::string &url, const std::string &more, const std::string &type = "chat",
+                         const std::string &input = "prompt")
     {
         std::string y = "stepmill: 1\nname: p\nmax_errors: 1000000\nsteps:\n"
                         "  rows: {type: read_jsonl, path: rows.jsonl, columns: {id: int64, q: utf8}, batch_size: 8}\n"
-                        "  ask:\n    type: " + type + "\n    from: rows\n    url: " + url + "\n    model: m\n    inputs: {" + input + ": q}\n" +
-                        more + "  out: {type: write_jsonl, from: ask, path: out.jsonl, errors: true}\n";
+                        "  ask:\n    type: " +
+                        type + "\n    from: rows\n    url: " + url + "\n    model: m\n    inputs: {" + input + ": q}\n" + more +
+                        "  out: {type: write_jsonl, from: ask, path: out.jsonl, errors: true}\n";
         return y;
     }
 
@@ -133,12 +135,16 @@ TEST_F(Endpoint, TheRequestIsWhatWasAsked)
 {
     BadServer s(echo);
     rows("{\"id\":0,\"q\":\"a \\\"b\\\"\\n\\u00e9\\\\\"}\n");
-    run(pipeline(url(s), "    api_key_env: STEPMILL_TEST_KEY\n    system: be \"brief\"\n    temperature: 0.5\n    max_tokens: 9\n    seed: 7\n"
-                         "    response_format: {type: json_object}\n    extra_body: {min_p: 0.1, stop: [x]}\n"));
+    run(pipeline(
+        url(s),
+        "    api_key_env: STEPMILL_TEST_KEY\n    system: be \"brief\"\n    temperature: 0.5\n    max_tokens: 9\n    seed: 7\n"
+        "    response_format: {type: json_object}\n    extra_body: {min_p: 0.1, stop: [x]}\n"));
     ASSERT_EQ(s.seen().size(), 1u);
     const Request q = s.seen()[0];
-    EXPECT_EQ(q.body, "{\"model\":\"m\",\"temperature\":0.5,\"max_tokens\":9,\"seed\":7,\"response_format\":{\"type\": \"json_object\"},\"min_p\": 0.1, \"stop\": [\"x\"],"
-                      "\"messages\":[{\"role\":\"system\",\"content\":\"be \\\"brief\\\"\"},{\"role\":\"user\",\"content\":\"a \\\"b\\\"\\né\\\\\"}]}");
+    EXPECT_EQ(q.body, "{\"model\":\"m\",\"temperature\":0.5,\"max_tokens\":9,\"seed\":7,\"response_format\":{\"type\": "
+                      "\"json_object\"},\"min_p\": 0.1, \"stop\": [\"x\"],"
+                      "\"messages\":[{\"role\":\"system\",\"content\":\"be \\\"brief\\\"\"},{\"role\":\"user\",\"content\":\"a "
+                      "\\\"b\\\"\\né\\\\\"}]}");
     EXPECT_NE(q.head.find("POST /v1/chat/completions HTTP/1.1"), std::string::npos) << q.head;
     EXPECT_NE(q.head.find(std::string("Authorization: Bearer ") + kKey), std::string::npos);
     EXPECT_EQ(q.head.find("Expect"), std::string::npos);
@@ -149,9 +155,12 @@ TEST_F(Endpoint, NullsAskNothing)
     BadServer s(echo);
     rows("{\"id\":0,\"q\":null}\n{\"id\":1,\"q\":\"row 1\"}\n{\"id\":2,\"q\":null}\n");
     const Result r = run(pipeline(url(s), ""));
-    EXPECT_EQ(r.out, "{\"id\":0,\"q\":null,\"answer\":null,\"finish_reason\":null,\"prompt_tokens\":null,\"completion_tokens\":null,\"_error\":null}\n"
-                     "{\"id\":1,\"q\":\"row 1\",\"answer\":\"re: row 1\",\"finish_reason\":\"stop\",\"prompt_tokens\":5,\"completion_tokens\":2,\"_error\":null}\n"
-                     "{\"id\":2,\"q\":null,\"answer\":null,\"finish_reason\":null,\"prompt_tokens\":null,\"completion_tokens\":null,\"_error\":null}\n");
+    EXPECT_EQ(r.out, "{\"id\":0,\"q\":null,\"answer\":null,\"finish_reason\":null,\"prompt_tokens\":null,\"completion_tokens\":"
+                     "null,\"_error\":null}\n"
+                     "{\"id\":1,\"q\":\"row 1\",\"answer\":\"re: row "
+                     "1\",\"finish_reason\":\"stop\",\"prompt_tokens\":5,\"completion_tokens\":2,\"_error\":null}\n"
+                     "{\"id\":2,\"q\":null,\"answer\":null,\"finish_reason\":null,\"prompt_tokens\":null,\"completion_tokens\":"
+                     "null,\"_error\":null}\n");
     EXPECT_EQ(s.requests(), 1);
 }
 
@@ -164,12 +173,14 @@ TEST_F(Endpoint, MessagesOfAColumn)
     EXPECT_EQ(s.requests(), 1);
     EXPECT_EQ(r.errors.size(), 3u);
     EXPECT_NE(r.out.find("\"answer\":\"re: row 0\""), std::string::npos);
-    EXPECT_EQ(s.seen()[0].body, "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"row 0\"}]}");
+    EXPECT_EQ(s.seen()[0].body,
+              "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"row 0\"}]}");
 }
 
 TEST_F(Endpoint, RawAnswersHideAKeyThatTheServerRepeats)
 {
-    BadServer s([](const Request &r) { return BadServer::reply(200, choice(r.head.substr(r.head.find("Bearer ") + 7, sizeof kKey - 1))); });
+    BadServer s(
+        [](const Request &r) { return BadServer::reply(200, choice(r.head.substr(r.head.find("Bearer ") + 7, sizeof kKey - 1))); });
     rows(2);
     std::ofstream(dir_ / "key") << "  " << kKey << "\n";
     const Result r = run(pipeline(url(s), "    raw: true\n    api_key_file: key\n"));
@@ -186,7 +197,8 @@ TEST_F(Endpoint, Completions)
     });
     rows(1);
     const Result r = run(pipeline(url(s) + "/", "    max_tokens: 2\n", "complete"));
-    EXPECT_EQ(r.out, "{\"id\":0,\"q\":\"row 0\",\"answer\":\" there\",\"finish_reason\":\"length\",\"prompt_tokens\":null,\"completion_tokens\":null,\"_error\":null}\n");
+    EXPECT_EQ(r.out, "{\"id\":0,\"q\":\"row 0\",\"answer\":\" "
+                     "there\",\"finish_reason\":\"length\",\"prompt_tokens\":null,\"completion_tokens\":null,\"_error\":null}\n");
     EXPECT_EQ(s.seen()[0].body, "{\"model\":\"m\",\"max_tokens\":2,\"prompt\":\"row 0\"}");
 }
 
@@ -197,7 +209,8 @@ Reply vectors(const Request &r)
     int n = 0;
     if (r.body.find("row 13\"") != std::string::npos) return BadServer::reply(400, R"({"error":{"message":"row 13 is unlucky"}})");
     for (size_t at = 0; (at = r.body.find("\"row ", at)) != std::string::npos; at++, n++)
-        data = "{\"index\":" + std::to_string(n) + ",\"embedding\":[" + std::to_string(atoi(r.body.c_str() + at + 5)) + ",1e0]}" + (data.empty() ? "" : ",") + data;
+        data = "{\"index\":" + std::to_string(n) + ",\"embedding\":[" + std::to_string(atoi(r.body.c_str() + at + 5)) + ",1e0]}" +
+               (data.empty() ? "" : ",") + data;
     return BadServer::reply(200, "{\"data\":[" + data + "],\"usage\":{\"total_tokens\":3}}");
 }
 
@@ -261,7 +274,8 @@ std::vector<Wrong> wrongs()
     };
     auto wire = [](const std::string &bytes, bool close = true) { return [=](const Request &) { return raw(bytes, close); }; };
     return {
-        {"bad request", says(400, R"({"error":{"message":"context too long"}})"), "", kPerm, "HTTP status 400: context too long", 3},
+        {"bad request", says(400, R"({"error":{"message":"context too long"}})"), "", kPerm, "HTTP status 400: context too long",
+         3},
         {"unauthorised", says(401, R"({"error":"no key"})"), "", kPerm, "HTTP status 401: no key", 3},
         {"forbidden", says(403, R"({"message":"not you"})"), "", kPerm, "not you", 3},
         {"not found, in HTML", says(404, "<html>\n<b>no\tsuch</b></html>"), "", kPerm, "<html> <b>no such</b></html>", 3},
@@ -275,7 +289,8 @@ std::vector<Wrong> wrongs()
         {"429 without Retry-After", first(1, says(429, "")), "", -1, "", 4},
         {"429 with seconds", first(1, says(429, "", "Retry-After: 1\r\n")), "", -1, "", 4},
         {"429 with a date", first(1, says(429, "", "Retry-After: " + http_date(2) + "\r\n")), "", -1, "", 4},
-        {"429 for longer than a row may take", says(429, "slow down", "Retry-After: 1000\r\n"), "    row_timeout: 1s\n", kPass, "HTTP status 429: slow down", 3},
+        {"429 for longer than a row may take", says(429, "slow down", "Retry-After: 1000\r\n"), "    row_timeout: 1s\n", kPass,
+         "HTTP status 429: slow down", 3},
         {"503 with Retry-After", first(1, says(503, "", "Retry-After: 1\r\n")), "", -1, "", 4},
         {"redirect", says(302, "", "Location: http://127.0.0.1:1/steal\r\n"), "", kPerm, "HTTP status 302", 3},
         {"no JSON", says(200, "I am well"), "", kData, "not JSON", 3},
@@ -284,25 +299,31 @@ std::vector<Wrong> wrongs()
         {"deep JSON", says(200, std::string(100000, '[')), "", kData, "not JSON", 3},
         {"not UTF-8", says(200, choice("\xff\xfe")), "", kData, "not JSON", 3},
         {"no choices", says(200, R"({"choices":[]})"), "", kData, "0 choices", 3},
-        {"two choices", says(200, R"({"choices":[{"message":{"content":"a"}},{"message":{"content":"b"}}]})"), "", kData, "2 choices", 3},
+        {"two choices", says(200, R"({"choices":[{"message":{"content":"a"}},{"message":{"content":"b"}}]})"), "", kData,
+         "2 choices", 3},
         {"choices of another kind", says(200, R"({"choices":7})"), "", kData, "no list", 3},
         {"a list", says(200, "[1,2]"), "", kData, "no list", 3},
         {"no message", says(200, R"({"choices":[{}]})"), "", kData, "no \"message\"", 3},
         {"content of another kind", says(200, R"({"choices":[{"message":{"content":[1]}}]})"), "", kData, "is no text", 3},
-        {"huge answer", says(200, choice(std::string(100000, 'y'))), "    max_answer_bytes: 4096\n", kData, "longer than max_answer_bytes (4096)", 3},
-        {"huge error", says(400, std::string(100000, 'y')), "    max_answer_bytes: 4096\n", kData, "longer than max_answer_bytes", 3},
-        {"endless answer", wire("HTTP/1.1 200 OK\r\n\r\n" + std::string(3000000, ' '), false), "    max_answer_bytes: 64kB\n", kData, "longer than", 3},
+        {"huge answer", says(200, choice(std::string(100000, 'y'))), "    max_answer_bytes: 4096\n", kData,
+         "longer than max_answer_bytes (4096)", 3},
+        {"huge error", says(400, std::string(100000, 'y')), "    max_answer_bytes: 4096\n", kData, "longer than max_answer_bytes",
+         3},
+        {"endless answer", wire("HTTP/1.1 200 OK\r\n\r\n" + std::string(3000000, ' '), false), "    max_answer_bytes: 64kB\n",
+         kData, "longer than", 3},
         {"closes before it answers, once", first(1, wire("")), "", -1, "", 0},
         {"closes for ever", wire(""), "", kPass, "no answer", 0},
         {"closes in the headers", wire("HTTP/1.1 200 OK\r\nContent-Le"), "", kPass, "no answer", 0},
         {"closes in the body, once", first(1, wire("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"choi")), "", -1, "", 4},
         {"closes in the body", wire("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"choi"), "", kPass, "no answer", 5},
-        {"closes in a chunk", wire("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n{\"choi"), "", kPass, "no answer", 5},
+        {"closes in a chunk", wire("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n{\"choi"), "", kPass, "no answer",
+         5},
         {"broken chunks", wire("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"), "", kPass, "no answer", 5},
         {"another protocol", wire("SSH-2.0-OpenSSH_9.2\r\n"), "", kPerm, "no answer", 3},
         {"never answers", never, "    request_timeout: 200ms\n    attempts: 2\n", kPass, "timed out", 4},
         {"never answers, until the row's deadline", never, "    row_timeout: 400ms\n", kPass, "timed out", 3},
-        {"a byte now and then", [](const Request &r) { Reply a = echo(r); a.between_s = 0.05; return a; }, "    request_timeout: 300ms\n    attempts: 1\n", kPass, "timed out", 3},
+        {"a byte now and then", [](const Request &r) { Reply a = echo(r); a.between_s = 0.05; return a; },
+         "    request_timeout: 300ms\n    attempts: 1\n", kPass, "timed out", 3},
         {"slow, in time", [](const Request &r) { Reply a = echo(r); a.before_s = 0.3; return a; }, "", -1, "", 3},
         {"chunked", [](const Request &r) {
              const std::string body = choice("re: " + asked(r.body));
@@ -310,8 +331,10 @@ std::vector<Wrong> wrongs()
              for (char c : body) w += std::string("1\r\n") + c + "\r\n";
              return raw(w + "0\r\n\r\n", false);
          }, "", -1, "", 3},
-        {"HTTP/1.0", [](const Request &r) { return raw("HTTP/1.0 200 OK\r\n\r\n" + choice("re: " + asked(r.body)), true); }, "", -1, "", 3},
-        {"100 continue first", [](const Request &r) { Reply a = echo(r); a.bytes = "HTTP/1.1 100 Continue\r\n\r\n" + a.bytes; return a; }, "", -1, "", 3},
+        {"HTTP/1.0", [](const Request &r) { return raw("HTTP/1.0 200 OK\r\n\r\n" + choice("re: " + asked(r.body)), true); }, "", -1,
+         "", 3},
+        {"100 continue first",
+         [](const Request &r) { Reply a = echo(r); a.bytes = "HTTP/1.1 100 Continue\r\n\r\n" + a.bytes; return a; }, "", -1, "", 3},
     };
 }
 
@@ -323,7 +346,8 @@ TEST_P(WrongAnswer, HasItsClassAndFailsItsRowAlone)
     SCOPED_TRACE(w.name);
     BadServer s([&](const Request &r) { return asked(r.body) == "row 1" ? w.handler(r) : echo(r); });
     rows(3);
-    const Result r = run(pipeline(url(s), std::string(w.more) + (strstr(w.more, "attempts") ? "" : "    attempts: 3\n") + "    backoff: 10ms\n    api_key_env: STEPMILL_TEST_KEY\n"));
+    const Result r = run(pipeline(url(s), std::string(w.more) + (strstr(w.more, "attempts") ? "" : "    attempts: 3\n") +
+                                              "    backoff: 10ms\n    api_key_env: STEPMILL_TEST_KEY\n"));
     EXPECT_EQ(r.state, MILL_RUN_DONE) << r.error.msg;
     EXPECT_LT(r.seconds, 5);
     if (w.requests > 0) {
@@ -385,7 +409,8 @@ TEST_F(Endpoint, NobodyListensOrSpeaksTls)
     ASSERT_EQ(r.errors.size(), 2u);
     EXPECT_EQ(r.errors[0].error.error_class, MILL_CLASS_TRANSIENT);
     BadServer s(echo);
-    r = run(pipeline("https://127.0.0.1:" + std::to_string(s.port()), "    attempts: 2\n    backoff: 10ms\n    connect_timeout: 1s\n    request_timeout: 1s\n"));
+    r = run(pipeline("https://127.0.0.1:" + std::to_string(s.port()),
+                     "    attempts: 2\n    backoff: 10ms\n    connect_timeout: 1s\n    request_timeout: 1s\n"));
     ASSERT_EQ(r.errors.size(), 2u);
     EXPECT_NE(std::string(r.errors[0].error.msg).find("no answer"), std::string::npos) << r.errors[0].error.msg;
     r = run(pipeline("http://no-such-host.invalid", "    attempts: 1\n"));
@@ -450,8 +475,8 @@ TEST(Width, HalvesOncePerRoundAndGrowsByOne)
     EXPECT_EQ(w.least, 1);
 }
 
-/* Sixteen at once are turned away. From then on the server holds requests until as many are there as may be: eight, and one more after every round,
- * up to sixteen again; there are just enough rows for that. */
+/* Sixteen at once are turned away. From then on the server holds requests until as many are there as may be: eight, and one more
+ * after every round, up to sixteen again; there are just enough rows for that. */
 TEST_F(Endpoint, AServerThatRefusesGetsHalfAndThenOneMoreARound)
 {
     const struct {
@@ -501,7 +526,8 @@ TEST_F(Endpoint, RateLimits)
     EXPECT_GE(t.back() - t.front(), 1.3);
     EXPECT_LT(t.back() - t.front(), 4.0);
     BadServer tokens(echo);
-    r = run(pipeline(url(tokens), "    tokens_per_minute: 4200\n    max_tokens: 2\n    concurrency: 4\n")); /* 7 each, as told: a burst of 60, then ten a second */
+    /* 7 each, as told: a burst of 60, then ten a second */
+    r = run(pipeline(url(tokens), "    tokens_per_minute: 4200\n    max_tokens: 2\n    concurrency: 4\n"));
     EXPECT_EQ(r.out, right_rows(75));
     t = tokens.times();
     EXPECT_GE(t.back() - t.front(), 1.0);

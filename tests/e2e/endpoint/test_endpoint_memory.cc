@@ -1,6 +1,7 @@
 /*
- * chat, complete and embed_remote while memory runs out: every allocation that their module makes itself fails once, from the pipeline's configuration to
- * the last answer. Each run ends; it could not begin, and says that memory is out, or its rows are right, or null with an error; nothing leaks.
+ * chat, complete and embed_remote while memory runs out: every allocation that their module makes itself fails once, from the
+ * pipeline's configuration to the last answer. Each run ends; it could not begin, and says that memory is out, or its rows are
+ * right, or null with an error; nothing leaks.
  */
 #include <dlfcn.h>
 
@@ -18,7 +19,8 @@ using Request = BadServer::Request;
 BadServer::Reply answer(const Request &r)
 {
     static const char choice[] =
-        R"({"choices":[{"index":0,"message":{"content":"yes"},"text":"yes","finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2}})";
+        R"({"choices":[{"index":0,"message":{"content":"yes"},"text":"yes","finish_reason":"stop"}],)"
+        R"("usage":{"prompt_tokens":5,"completion_tokens":2}})";
     const bool embeds = r.head.find("/embeddings ") != std::string::npos;
     if (r.body.find("row 1\"") != std::string::npos || r.body.find("row 1\\\"") != std::string::npos)
         return BadServer::reply(400, R"({"error":{"message":"not this one"}})");

@@ -1,4 +1,5 @@
-/* Offline batches of chat, complete and embed_remote: runs that end while they wait, and a service that loses answers, mixes them up, and lets batches fail. */
+/* Offline batches of chat, complete and embed_remote: runs that end while they wait, and a service that loses answers, mixes them
+ * up, and lets batches fail. */
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -70,7 +71,8 @@ private:
     {
         std::lock_guard<std::mutex> g(lock);
         const std::string line = r.head.substr(0, r.head.find("\r\n"));
-        if (r.head.find(std::string("Bearer ") + kKey) == std::string::npos) return BadServer::reply(401, R"({"error":{"message":"no key"}})");
+        if (r.head.find(std::string("Bearer ") + kKey) == std::string::npos)
+            return BadServer::reply(401, R"({"error":{"message":"no key"}})");
         if (unavailable > 0) return unavailable--, BadServer::reply(503, "{}");
         if (line.find("POST /v1/files ") == 0) return upload(r);
         if (line.find("POST /v1/batches ") == 0) return create(r);
@@ -84,13 +86,15 @@ private:
         if (refuse != 0) return BadServer::reply(refuse, R"({"error":{"message":"this is not taken"}})");
         const size_t at = r.body.find("{\"custom_id\""), end = r.body.find("\r\n--", at);
         const std::string id = "file-" + std::to_string(files.size());
-        if (r.body.find("\r\nbatch\r\n") == std::string::npos || at == std::string::npos) return BadServer::reply(400, R"({"error":{"message":"no batch file"}})");
+        if (r.body.find("\r\nbatch\r\n") == std::string::npos || at == std::string::npos)
+            return BadServer::reply(400, R"({"error":{"message":"no batch file"}})");
         files[id] = r.body.substr(at, end - at);
         return BadServer::reply(200, "{\"id\":\"" + id + "\",\"object\":\"file\"}");
     }
     Reply create(const Request &r)
     {
-        if (r.head.find("application/json") == std::string::npos) return BadServer::reply(400, R"({"error":{"message":"no JSON"}})");
+        if (r.head.find("application/json") == std::string::npos)
+            return BadServer::reply(400, R"({"error":{"message":"no JSON"}})");
         const std::string id = "batch_" + std::to_string(batches.size());
         batches[id] = {member(r.body, "stepmill"), member(r.body, "input_file_id"), 0};
         if (!lose_create) return BadServer::reply(200, said(id, "validating"));
@@ -101,7 +105,8 @@ private:
     }
     std::string said(const std::string &id, const std::string &how, const std::string &more = "")
     {
-        return "{\"id\":\"" + id + "\",\"object\":\"batch\",\"status\":\"" + how + "\",\"metadata\":{\"stepmill\":\"" + batches[id].token + "\"}" + more + "}";
+        return "{\"id\":\"" + id + "\",\"object\":\"batch\",\"status\":\"" + how + "\",\"metadata\":{\"stepmill\":\"" +
+               batches[id].token + "\"}" + more + "}";
     }
     Reply list(const std::string &line)
     {
@@ -113,14 +118,17 @@ private:
         if (at != std::string::npos && knows_after) after = line.substr(at + 6, line.find(' ', at) - at - 6);
         auto b = after.empty() ? batches.begin() : ++batches.find(after);
         for (; b != batches.end() && n < page; b++, n++) all += (n > 0 ? "," : "") + said(b->first, "in_progress");
-        return BadServer::reply(200, "{\"object\":\"list\",\"data\":[" + all + "],\"has_more\":" + (b != batches.end() ? "true" : "false") + "}");
+        return BadServer::reply(200, "{\"object\":\"list\",\"data\":[" + all +
+                                         "],\"has_more\":" + (b != batches.end() ? "true" : "false") + "}");
     }
     Reply look(const std::string &id)
     {
         if (batches.count(id) == 0) return BadServer::reply(404, R"({"error":{"message":"no such batch"}})");
         if (batches[id].asked++ < ready_after) return BadServer::reply(200, said(id, "in_progress"));
-        return BadServer::reply(200, said(id, status, ",\"output_file_id\":\"out-" + id + "\",\"error_file_id\":\"err-" + id + "\"" +
-                                                          (status == "failed" ? R"(,"errors":{"data":[{"code":"x","message":"the file is wrong"}]})" : "")));
+        return BadServer::reply(
+            200, said(id, status,
+                      ",\"output_file_id\":\"out-" + id + "\",\"error_file_id\":\"err-" + id + "\"" +
+                          (status == "failed" ? R"(,"errors":{"data":[{"code":"x","message":"the file is wrong"}]})" : "")));
     }
     /* Last first; rows with "bad" were refused, those with "late" not asked. */
     Reply fetch(const std::string &id)
@@ -133,14 +141,19 @@ private:
         while (std::getline(in, line)) {
             const std::string name = member(line, "custom_id"), mark = "\"role\":\"user\",\"content\":\"";
             const size_t at = line.find(mark) + mark.size();
-            const std::string text = line.substr(at, line.find('"', at) - at), head = "{\"id\":\"x\",\"custom_id\":\"" + name + "\",";
+            const std::string text = line.substr(at, line.find('"', at) - at),
+                              head = "{\"id\":\"x\",\"custom_id\":\"" + name + "\",";
             if (text.find(only) == std::string::npos) continue;
             const bool bad = text.find("bad") != std::string::npos, late = text.find("late") != std::string::npos;
-            if (errors && bad) out.push_back(head + R"("response":{"status_code":400,"body":{"error":{"message":"not this"}}},"error":null})");
+            if (errors && bad)
+                out.push_back(head + R"("response":{"status_code":400,"body":{"error":{"message":"not this"}}},"error":null})");
             if (errors && late) out.push_back(head + R"("response":null,"error":{"code":"batch_expired","message":"too late"}})");
             if (!errors && !bad && !late)
-                out.push_back(head + R"("response":{"status_code":200,"request_id":"y","body":{"choices":[{"index":0,"message":{"role":"assistant","content":"re: )" + text +
-                              R"("},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2}}},"error":null})");
+                out.push_back(
+                    head +
+                    R"("response":{"status_code":200,"request_id":"y","body":{)"
+                    R"("choices":[{"index":0,"message":{"role":"assistant","content":"re: )" +
+                    text + R"("},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2}}},"error":null})");
         }
         std::reverse(out.begin(), out.end());
         std::string all = errors ? "" : "not JSON\n{\"custom_id\":\"r999999\",\"response\":null}\n{\"custom_id\":\"theirs\"}\n";
@@ -155,10 +168,14 @@ protected:
     {
         std::ostringstream yaml;
         yaml << "stepmill: 1\nname: p\nmax_errors: 1000000\nsteps:\n"
-               "  rows: {type: read_jsonl, path: rows.jsonl, columns: {id: int64, q: utf8}, extra: '', batch_size: 8}\n"
-               "  ask: {type: chat, from: rows, url: \"" << s.url() << "\", model: m, inputs: {prompt: q}, offline: true, input_batch_size: 10, api_key_env: STEPMILL_TEST_KEY,\n"
-               "    batch_poll: 20ms, backoff: 5ms, attempts: 3" << more << "}\n"
-               "  out: {type: write_jsonl, from: ask, path: out.jsonl, errors: true}\n";
+                "  rows: {type: read_jsonl, path: rows.jsonl, columns: {id: int64, q: utf8}, extra: '', batch_size: 8}\n"
+                "  ask: {type: chat, from: rows, url: \""
+             << s.url()
+             << "\", model: m, inputs: {prompt: q}, offline: true, input_batch_size: 10, api_key_env: STEPMILL_TEST_KEY,\n"
+                "    batch_poll: 20ms, backoff: 5ms, attempts: 3"
+             << more
+             << "}\n"
+                "  out: {type: write_jsonl, from: ask, path: out.jsonl, errors: true}\n";
         return run_yaml(yaml.str(), fresh, 60);
     }
     /* Runs until it does not end as stopped; at most @p most times. */
@@ -191,8 +208,8 @@ std::string right_rows(int n, const std::string &text = "row ")
 {
     std::string s;
     for (int i = 0; i < n; i++)
-        s += "{\"id\":" + std::to_string(i) + ",\"q\":\"" + text + std::to_string(i) + "\",\"answer\":\"re: " + text + std::to_string(i) +
-             "\",\"finish_reason\":\"stop\",\"prompt_tokens\":5,\"completion_tokens\":2,\"_error\":null}\n";
+        s += "{\"id\":" + std::to_string(i) + ",\"q\":\"" + text + std::to_string(i) + "\",\"answer\":\"re: " + text +
+             std::to_string(i) + "\",\"finish_reason\":\"stop\",\"prompt_tokens\":5,\"completion_tokens\":2,\"_error\":null}\n";
     return s;
 }
 
@@ -286,7 +303,9 @@ TEST_F(Offline, WithoutAListABatchIsNotCreatedTwice)
 TEST_F(Offline, RowsFailOneByOneForTheirOwnReasons)
 {
     Service s;
-    std::ofstream(dir_ / "rows.jsonl") << "{\"id\":0,\"q\":\"a\"}\n{\"id\":1,\"q\":\"bad b\"}\n{\"id\":2,\"q\":null}\n{\"id\":3,\"q\":\"late c\"}\n{\"id\":4,\"q\":\"d\"}\n{\"id\":5,\"q\":\"xd\"}\n";
+    std::ofstream(dir_ / "rows.jsonl")
+        << "{\"id\":0,\"q\":\"a\"}\n{\"id\":1,\"q\":\"bad b\"}\n{\"id\":2,\"q\":null}\n{\"id\":3,\"q\":\"late "
+           "c\"}\n{\"id\":4,\"q\":\"d\"}\n{\"id\":5,\"q\":\"xd\"}\n";
     s.only = "";
     Result r = run(s, ", batch_wait: 50s");
     EXPECT_EQ(r.state, MILL_RUN_DONE) << r.error.msg;
@@ -294,7 +313,10 @@ TEST_F(Offline, RowsFailOneByOneForTheirOwnReasons)
     EXPECT_NE(std::string(r.errors[0].error.msg).find("HTTP status 400: not this"), std::string::npos) << r.errors[0].error.msg;
     EXPECT_NE(std::string(r.errors[1].error.msg).find("too late"), std::string::npos) << r.errors[1].error.msg;
     EXPECT_EQ(r.keys[0], "rows:1");
-    EXPECT_NE(r.out.find("{\"id\":2,\"q\":null,\"answer\":null,\"finish_reason\":null,\"prompt_tokens\":null,\"completion_tokens\":null,\"_error\":null}"), std::string::npos) << r.out;
+    EXPECT_NE(r.out.find("{\"id\":2,\"q\":null,\"answer\":null,\"finish_reason\":null,\"prompt_tokens\":null,\"completion_tokens\":"
+                         "null,\"_error\":null}"),
+              std::string::npos)
+        << r.out;
     EXPECT_NE(r.out.find("{\"id\":4,\"q\":\"d\",\"answer\":\"re: d\""), std::string::npos) << r.out;
 }
 
@@ -303,7 +325,8 @@ struct Ending {
     bool transient;
 };
 const Ending kEndings[] = {{"expired", "expired before this row was answered", true}, {"cancelled", "was cancelled before", true},
-                           {"failed", "the file is wrong", false}, {"completed", "is completed without an answer for this row", true}};
+                           {"failed", "the file is wrong", false},
+                           {"completed", "is completed without an answer for this row", true}};
 
 TEST_F(Offline, WhatABatchLeavesOutIsNullAndSaysWhy)
 {
@@ -355,7 +378,8 @@ TEST_F(Offline, WhatIsRefusedFailsAtOnce)
     const Result r = run(s);
     EXPECT_EQ(r.state, MILL_RUN_DONE) << r.error.msg;
     ASSERT_EQ(r.errors.size(), 12u);
-    EXPECT_NE(std::string(r.errors[0].error.msg).find("HTTP status 413: this is not taken"), std::string::npos) << r.errors[0].error.msg;
+    EXPECT_NE(std::string(r.errors[0].error.msg).find("HTTP status 413: this is not taken"),
+              std::string::npos) << r.errors[0].error.msg;
     EXPECT_EQ(s.batches.size(), 0u);
 }
 
@@ -374,7 +398,8 @@ TEST_F(Offline, WhatCannotBeNotedIsNotSent)
     const Result r = run(s);
     EXPECT_EQ(r.state, MILL_RUN_DONE) << r.error.msg;
     ASSERT_EQ(r.errors.size(), 5u);
-    EXPECT_NE(std::string(r.errors[0].error.msg).find("cannot be written to `batches` of the run directory: Is a directory"), std::string::npos)
+    EXPECT_NE(std::string(r.errors[0].error.msg).find("cannot be written to `batches` of the run directory: Is a directory"),
+              std::string::npos)
         << r.errors[0].error.msg;
     EXPECT_EQ(s.batches.size(), 1u) << "that of the first run";
     EXPECT_EQ(notes(), 0u) << "an unfinished note was left";

@@ -61,6 +61,7 @@ protected:
     mill_pipeline *pipeline_ = nullptr;
 };
 
+/* clang-format off */
 const char kSentences[] =
     R"({"id":1,"text":"A mill grinds. It takes grain in, and gives flour out!","sentence":"A mill grinds.","words":2}
 {"id":1,"text":"A mill grinds. It takes grain in, and gives flour out!","sentence":"It takes grain in, and gives flour out!","words":7}
@@ -70,6 +71,7 @@ const char kSentences[] =
 {"id":5,"text":"Café au lait? Sí.","sentence":"Café au lait?","words":2}
 {"id":5,"text":"Café au lait? Sí.","sentence":"Sí.","words":1}
 )";
+/* clang-format on */
 const char kLongest[] = R"({"text":"It takes grain in, and gives flour out!","bytes":39}
 {"text":"One sentence without an end","bytes":27}
 )";

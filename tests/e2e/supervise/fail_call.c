@@ -1,9 +1,9 @@
 /*
  * In front of the C library of the command (LD_PRELOAD): one call of one kind that the supervisor makes fails, once.
  *
- * STEPMILL_FAIL="KIND NTH": the NTH call (from 0) of that kind; "worker:KIND NTH": of those that the workers make for it, counted over all of them.
- * STEPMILL_FAIL_SAYS: a file for what came of it: "fired" when it failed; and "left WHAT" for each socket, memory or signal descriptor that is open when
- * the supervisor ends.
+ * STEPMILL_FAIL="KIND NTH": the NTH call (from 0) of that kind; "worker:KIND NTH": of those that the workers make for it, counted
+ * over all of them. STEPMILL_FAIL_SAYS: a file for what came of it: "fired" when it failed; and "left WHAT" for each socket, memory
+ * or signal descriptor that is open when the supervisor ends.
  */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -95,7 +95,8 @@ static bool fires(const char *name)
 
 IN_FRONT(int, memfd_create, (const char *name, unsigned flags), (name, flags), EMFILE, -1)
 IN_FRONT(int, ftruncate, (int fd, off_t n), (fd, n), ENOSPC, -1)
-IN_FRONT(void *, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t from), (at, n, prot, flags, fd, from), ENOMEM, MAP_FAILED)
+IN_FRONT(void *, mmap, (void *at, size_t n, int prot, int flags, int fd, off_t from), (at, n, prot, flags, fd, from), ENOMEM,
+         MAP_FAILED)
 IN_FRONT(int, socketpair, (int domain, int type, int protocol, int ends[2]), (domain, type, protocol, ends), EMFILE, -1)
 IN_FRONT(pid_t, fork, (void), (), EAGAIN, -1)
 IN_FRONT(int, setpgid, (pid_t pid, pid_t group), (pid, group), EPERM, -1)

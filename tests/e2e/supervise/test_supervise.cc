@@ -14,7 +14,8 @@ using mt::Command;
 using mt::Folder;
 using mt::Result;
 
-std::string pipeline(const std::string &count, const std::string &work, const std::string &between = "", const std::string &type = "e2e_work")
+std::string pipeline(const std::string &count, const std::string &work, const std::string &between = "",
+                     const std::string &type = "e2e_work")
 {
     return "stepmill: 1\nname: t\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, " + count + "}\n" +
            (between.empty() ? "" : "  total: {type: e2e_total, from: count, " + between + "}\n") +
@@ -61,8 +62,8 @@ TEST(Supervise, ARowThatCrashesIsFoundAmongAHundredThousand)
 TEST(Supervise, OthersAndANeighbourThatMinds)
 {
     Folder f;
-    f.write("t.yaml",
-            pipeline("rows: 100000, batch_size: 64", "mode: crash, at: 54320, more: [54330, 98765], replicas: 8", "input_batch_size: 50"));
+    f.write("t.yaml", pipeline("rows: 100000, batch_size: 64", "mode: crash, at: 54320, more: [54330, 98765], replicas: 8",
+                               "input_batch_size: 50"));
     const Result r = mt::run(f, {"run", "t.yaml"});
     EXPECT_EQ(r.code, 3) << r.err;
     std::string want;
@@ -76,7 +77,8 @@ TEST(Supervise, OthersAndANeighbourThatMinds)
     EXPECT_LE(deaths(r), 3 * (2 + (int)std::ceil(std::log2(50)))) << r.err;
 }
 
-/* Restarts by the number of bad rows, the size of a batch and the kind of call: two deaths for a row (in company, alone) and one for each halving. */
+/* Restarts by the number of bad rows, the size of a batch and the kind of call: two deaths for a row (in company, alone) and one
+ * for each halving. */
 struct Many {
     const char *name, *type, *mode;
     int batch;
@@ -99,20 +101,25 @@ TEST_P(Restarts, GrowWithTheLogarithmOfTheBatchOnly)
     std::string more;
     for (int64_t row : m.bad)
         if (row != *m.bad.begin()) more += (more.empty() ? "" : ", ") + std::to_string(row);
-    f.write("t.yaml", pipeline("rows: 1000, batch_size: 64", std::string("mode: ") + m.mode + ", at: " + std::to_string(*m.bad.begin()) + ", more: [" + more + "], replicas: 4, input_batch_size: " + std::to_string(m.batch), "input_batch_size: 50", m.type));
+    f.write("t.yaml", pipeline("rows: 1000, batch_size: 64",
+                               std::string("mode: ") + m.mode + ", at: " + std::to_string(*m.bad.begin()) + ", more: [" + more +
+                                   "], replicas: 4, input_batch_size: " + std::to_string(m.batch),
+                               "input_batch_size: 50", m.type));
     const Result r = mt::run(f, {"run", "t.yaml"});
     EXPECT_EQ(r.code, 3) << r.err;
     std::string want;
     for (int64_t i = 0; i < 1000; i++)
-        want += "{\"id\":" + std::to_string(i) + ",\"total\":" + std::to_string(50 * (i / 50 * 50) + 49 * 50 / 2) + ",\"doubled\":" + (m.bad.count(i) ? "null" : std::to_string(2 * i)) + "}\n";
+        want += "{\"id\":" + std::to_string(i) + ",\"total\":" + std::to_string(50 * (i / 50 * 50) + 49 * 50 / 2) +
+                ",\"doubled\":" + (m.bad.count(i) ? "null" : std::to_string(2 * i)) + "}\n";
     EXPECT_EQ(f.read("runs/t/out.jsonl"), want) << "exactly those rows";
     const std::string errors = f.read("runs/t/errors.jsonl");
     EXPECT_EQ(times(errors, "\n"), (int)m.bad.size()) << errors;
     for (int64_t row : m.bad)
         EXPECT_NE(errors.find("\"rows\":1,\"first_key\":\"count:" + std::to_string(row) + "\""), std::string::npos) << errors;
-    /* A sink that is synced at that moment makes one alone look as if it were not. A thread of the step's own ends the process some time after
-     * the call that began it, so that whoever is in a call by then is looked at first. */
-    const int rounds = std::string(m.mode) == "thread" ? 2 : 1, most = rounds * (int)m.bad.size() * (2 + (int)std::log2(m.batch)) + 3;
+    /* A sink that is synced at that moment makes one alone look as if it were not. A thread of the step's own ends the process some
+     * time after the call that began it, so that whoever is in a call by then is looked at first. */
+    const int rounds = std::string(m.mode) == "thread" ? 2 : 1,
+              most = rounds * (int)m.bad.size() * (2 + (int)std::log2(m.batch)) + 3;
     printf("%s: %d deaths for %zu rows, at most %d\n", m.name, deaths(r), m.bad.size(), most);
     EXPECT_GE(deaths(r), (int)m.bad.size() + 1);
     EXPECT_LE(deaths(r), most) << r.err;
@@ -128,7 +135,8 @@ TEST(Supervise, APollThatNeverReturnsCostsItsRow)
     EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(16, {5}));
     const std::string errors = f.read("runs/t/errors.jsonl");
     EXPECT_EQ(times(errors, "\n"), 1) << errors;
-    EXPECT_NE(errors.find("this row, alone in the step, ends the process: a call that did not return by its deadline"), std::string::npos) << errors;
+    EXPECT_NE(errors.find("this row, alone in the step, ends the process: a call that did not return by its deadline"),
+              std::string::npos) << errors;
     EXPECT_LE(deaths(r), 2 + 1) << r.err;
 }
 
@@ -136,8 +144,10 @@ TEST(Supervise, APollThatNeverReturnsCostsItsRow)
 TEST(Supervise, ACrashInCancelCostsItsRow)
 {
     Folder f;
-    f.write("t.yaml", pipeline("rows: 400, batch_size: 2, pause: 1ms", "mode: cancel, at: 5, timeout: {batch: 0.2s}", "", "e2e_ask") +
-                          "  busy: {type: e2e_work, from: count, pause: 5ms, replicas: 2}\n  rest: {type: write_jsonl, from: busy, path: rest.jsonl}\n");
+    f.write("t.yaml",
+            pipeline("rows: 400, batch_size: 2, pause: 1ms", "mode: cancel, at: 5, timeout: {batch: 0.2s}", "", "e2e_ask") +
+                "  busy: {type: e2e_work, from: count, pause: 5ms, replicas: 2}\n  rest: {type: write_jsonl, from: busy, path: "
+                "rest.jsonl}\n");
     const Result r = mt::run(f, {"run", "t.yaml"});
     EXPECT_EQ(r.code, 3) << r.err;
     EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(400, {5}));
@@ -196,7 +206,8 @@ TEST_P(SuperviseEnds, AsItShould)
     } else if (e.code == 1) { /* it had not begun */
         EXPECT_EQ(f.list(), std::vector<std::string>{"t.yaml"});
     } else { /* what ended the run stands beside what rows failed of */
-        const std::string errors = f.read("runs/t/errors.jsonl"), step = std::string(e.says).substr(0, std::string(e.says).find('['));
+        const std::string errors = f.read("runs/t/errors.jsonl"),
+                          step = std::string(e.says).substr(0, std::string(e.says).find('['));
         EXPECT_EQ(times(errors, "\n"), 1) << errors;
         for (const std::string &part : {"\"step\":\"" + step + "\",\"replica\":0", std::string("\"phase\":\"process\""),
                                         std::string("\"message\":\"the process ended by signal 11 (SIGSEGV) in ")})
@@ -222,7 +233,8 @@ TEST(Supervise, WithoutItACrashIsACrash)
     EXPECT_EQ(json.out.find("{\"state\":\"failed\",\"exit_code\":2,\"error\":\"the process ended by "), 0u) << json.out;
 }
 
-/* A call that the run can do without, but not without a row of it: it counts as failed, and all that does not hang on it goes on to its end. */
+/* A call that the run can do without, but not without a row of it: it counts as failed, and all that does not hang on it goes on to
+ * its end. */
 struct Barred {
     const char *name, *branch; /* steps beside count -> work -> out, behind count */
     int code;
@@ -235,8 +247,10 @@ const Barred kBarred[] = {
      "other[0]: the process ended by signal 11 (SIGSEGV) in other[0], accept of rows count:48 to count:55", 2, "other.in=none"},
     {"finish", "  other: {type: e2e_gather, from: count, in: finish}\n  rest: {type: e2e_put, from: other}\n", 2,
      "other[0]: the process ended by signal 11 (SIGSEGV) in other[0], finish", 2, "other.in=none"},
-    {"finish_hangs", "  other: {type: e2e_gather, from: count, in: finish, hang: true, timeout: {batch: 0.3s}}\n  rest: {type: e2e_put, from: other}\n", 2,
-     "other[0]: the process ended by a call that did not return by its deadline in other[0], finish", 1, "other.in=none"},
+    {"finish_hangs",
+     "  other: {type: e2e_gather, from: count, in: finish, hang: true, timeout: {batch: 0.3s}}\n  rest: {type: e2e_put, from: "
+     "other}\n",
+     2, "other[0]: the process ended by a call that did not return by its deadline in other[0], finish", 1, "other.in=none"},
     {"write", "  rest: {type: e2e_put, from: count, in: write, at: 50}\n", 2,
      "rest[0]: the process ended by signal 11 (SIGSEGV) in rest[0], write of rows count:48 to count:55", 2, "rest.in=none"},
     {"sync", "  slow: {type: e2e_count, rows: 100, batch_size: 8, pause: 100ms}\n  rest: {type: e2e_put, from: slow, in: sync}\ncommit_interval: 0.05s\n", 2,
@@ -280,7 +294,8 @@ TEST_P(SuperviseGoesOn, WithoutACallThatEndsTheProcess)
     EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(100, {}));
     EXPECT_EQ(f.read("runs/t/errors.jsonl"), "");
 }
-INSTANTIATE_TEST_SUITE_P(Table, SuperviseGoesOn, testing::ValuesIn(kBarred), [](const auto &i) { return std::string(i.param.name); });
+INSTANTIATE_TEST_SUITE_P(Table, SuperviseGoesOn, testing::ValuesIn(kBarred),
+                         [](const auto &i) { return std::string(i.param.name); });
 
 /* Until rows flow and some are committed. */
 void until_rows(const Folder &f)
@@ -289,7 +304,8 @@ void until_rows(const Folder &f)
     usleep(150000);
 }
 
-/* What cannot be done without ends the attempt, by name; what had been committed before stays, and the next one that can goes on with it. */
+/* What cannot be done without ends the attempt, by name; what had been committed before stays, and the next one that can goes on
+ * with it. */
 struct Hurdle {
     const char *name, *set; /* of an attempt in between */
     int code;
@@ -307,9 +323,11 @@ TEST_P(SuperviseIsTakenUp, AfterAnAttemptThatDidNotGetThrough)
     Folder f;
     const Hurdle &h = GetParam();
     /* `first` costs what nobody wants to pay twice; `work`, behind what is kept of it, is what is tried in between */
-    f.write("t.yaml", "stepmill: 1\nname: t\ncommit_interval: 0.02s\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, rows: 200, batch_size: 4, pause: 10ms}\n"
+    f.write("t.yaml", "stepmill: 1\nname: t\ncommit_interval: 0.02s\nplugins: [" E2E_PLUGIN
+                      "]\nsteps:\n  count: {type: e2e_count, rows: 200, batch_size: 4, pause: 10ms}\n"
                       "  first: {type: e2e_work, from: count, outputs: {doubled: twice}, cache: true}\n"
-                      "  work: {type: e2e_work, from: first, timeout: {load: 0.5s, unload: 0.5s}}\n  out: {type: write_jsonl, from: work, path: out.jsonl}\n");
+                      "  work: {type: e2e_work, from: first, timeout: {load: 0.5s, unload: 0.5s}}\n  out: {type: write_jsonl, "
+                      "from: work, path: out.jsonl}\n");
     Command c(f, {"run", "t.yaml"});
     until_rows(f);
     c.signal(SIGTERM);
@@ -321,12 +339,15 @@ TEST_P(SuperviseIsTakenUp, AfterAnAttemptThatDidNotGetThrough)
     r = mt::run(f, {"run", "t.yaml", "--json"});
     EXPECT_EQ(r.code, 0) << r.err;
     std::string want;
-    for (int i = 0; i < 200; i++) want += "{\"id\":" + std::to_string(i) + ",\"twice\":" + std::to_string(2 * i) + ",\"doubled\":" + std::to_string(2 * i) + "}\n";
+    for (int i = 0; i < 200; i++)
+        want += "{\"id\":" + std::to_string(i) + ",\"twice\":" + std::to_string(2 * i) + ",\"doubled\":" + std::to_string(2 * i) +
+                "}\n";
     EXPECT_EQ(f.read("runs/t/out.jsonl"), want);
     EXPECT_EQ(f.read("runs/t/errors.jsonl"), "");
     EXPECT_EQ(r.out.find("\"rows_in\":200,"), std::string::npos) << "what was committed is not done again: " << r.out;
 }
-INSTANTIATE_TEST_SUITE_P(Table, SuperviseIsTakenUp, testing::ValuesIn(kHurdles), [](const auto &i) { return std::string(i.param.name); });
+INSTANTIATE_TEST_SUITE_P(Table, SuperviseIsTakenUp, testing::ValuesIn(kHurdles),
+                         [](const auto &i) { return std::string(i.param.name); });
 
 /* A process that nobody has waited for yet is gone, too. */
 bool is_gone(pid_t pid)
@@ -392,7 +413,8 @@ TEST(SuperviseKills, LackOfMemoryThatEndsARunIsWrittenDown)
     f.write("memory.events", "low 0\noom_kill 1\n");
     kill(c.worker(), SIGKILL);
     EXPECT_EQ(c.wait(60), 2) << c.err();
-    EXPECT_NE(f.read("runs/t/errors.jsonl").find("\"message\":\"the process ended by the out-of-memory killer"), std::string::npos) << f.read("runs/t/errors.jsonl");
+    EXPECT_NE(f.read("runs/t/errors.jsonl").find("\"message\":\"the process ended by the out-of-memory killer"),
+              std::string::npos) << f.read("runs/t/errors.jsonl");
     EXPECT_EQ(mt::run(f, {"resume", "runs/t"}).code, 0);
     EXPECT_EQ(f.read("runs/t/errors.jsonl"), "") << "the run went on after all";
     EXPECT_EQ(f.read("runs/t/out.jsonl"), rows(400, {}));

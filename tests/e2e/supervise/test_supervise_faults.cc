@@ -1,6 +1,6 @@
 /*
- * Every call into the system that supervision makes fails once, in a run with a row that ends processes: the output is right, or the run says why not
- * and the next one makes it right; it ends, and leaves neither processes nor descriptors.
+ * Every call into the system that supervision makes fails once, in a run with a row that ends processes: the output is right, or
+ * the run says why not and the next one makes it right; it ends, and leaves neither processes nor descriptors.
  */
 #include <gtest/gtest.h>
 #include <sys/prctl.h>
@@ -15,7 +15,8 @@ using mt::Command;
 using mt::Folder;
 using mt::Result;
 
-const char *const kKinds[] = {"memfd_create", "ftruncate", "mmap", "socketpair", "fork", "setpgid", "signalfd", "sigprocmask", "sigaction", "waitpid",
+const char *const kKinds[] = {"memfd_create", "ftruncate", "mmap", "socketpair", "fork", "setpgid", "signalfd", "sigprocmask",
+                              "sigaction", "waitpid",
                               "poll", "read", "kill", "fopen", "open", "openat", "write", "fsync", "renameat",
                               "worker:prctl", "worker:setpgid", "worker:signalfd", "worker:sigprocmask", "worker:poll"};
 const int kMost = 60; /* of one kind: those that go with time (poll) would never end */
@@ -23,7 +24,8 @@ const int kMost = 60; /* of one kind: those that go with time (poll) would never
 std::string wanted(int64_t nulled)
 {
     std::string s;
-    for (int64_t i = 0; i < 8; i++) s += "{\"id\":" + std::to_string(i) + ",\"doubled\":" + (i == nulled ? "null" : std::to_string(2 * i)) + "}\n";
+    for (int64_t i = 0; i < 8; i++)
+        s += "{\"id\":" + std::to_string(i) + ",\"doubled\":" + (i == nulled ? "null" : std::to_string(2 * i)) + "}\n";
     return s;
 }
 
@@ -50,9 +52,10 @@ TEST(SuperviseFaults, EveryCallOfEveryKind)
         for (; points < kMost; points++) {
             SCOPED_TRACE(std::string(kind) + " " + std::to_string(points));
             Folder f;
-            f.write("t.yaml", "stepmill: 1\nname: t\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, rows: 8, batch_size: 2}\n"
-                              "  work: {type: e2e_work, from: count, mode: crash, at: 5}\n"
-                              "  out: {type: write_jsonl, from: work, path: out.jsonl}\n");
+            f.write("t.yaml",
+                    "stepmill: 1\nname: t\nplugins: [" E2E_PLUGIN "]\nsteps:\n  count: {type: e2e_count, rows: 8, batch_size: 2}\n"
+                    "  work: {type: e2e_work, from: count, mode: crash, at: 5}\n"
+                    "  out: {type: write_jsonl, from: work, path: out.jsonl}\n");
             setenv("LD_PRELOAD", FAIL_CALL, 1);
             setenv("STEPMILL_FAIL", (std::string(kind) + " " + std::to_string(points)).c_str(), 1);
             setenv("STEPMILL_FAIL_SAYS", (f.path() + "/says").c_str(), 1);
@@ -69,7 +72,8 @@ TEST(SuperviseFaults, EveryCallOfEveryKind)
                 right += fired;
             } else { /* without a supervisor the row ends the command; else it says why it gave up */
                 EXPECT_TRUE(fired) << code << ": " << c.err();
-                EXPECT_TRUE(code == 2 || c.err().find("nobody supervises this run") != std::string::npos) << code << ": " << c.err();
+                EXPECT_TRUE(code == 2 || c.err().find("nobody supervises this run") != std::string::npos)
+                    << code << ": " << c.err();
                 EXPECT_NE(c.err(), "");
                 const Result again = mt::run(f, {"run", "t.yaml"});
                 EXPECT_EQ(again.code, want_code) << again.err << "before: " << c.err();

@@ -273,7 +273,8 @@ OURS ssize_t write(int fd, const void *from, size_t n)
                          struct stat s = {};
                          if (inode_of(fd) < 0) return;
                          const bool at_end = (fcntl(fd, F_GETFL) & O_APPEND) != 0 && fstat(fd, &s) == 0;
-                         noted.push_back({Disk::Op::Write, inode_of(fd), at_end ? s.st_size - put : at, std::string(static_cast<const char *>(from), static_cast<size_t>(put)), ""});
+                         noted.push_back({Disk::Op::Write, inode_of(fd), at_end ? s.st_size - put : at,
+                                          std::string(static_cast<const char *>(from), static_cast<size_t>(put)), ""});
                      });
 }
 
@@ -285,7 +286,9 @@ OURS ssize_t pwrite(int fd, const void *from, size_t n, off_t at)
     if (room_for < 0) return errno = ENOSPC, -1;
     return noting_it([=] { return real(fd, from, static_cast<size_t>(room_for), at); },
                      [=](ssize_t put) {
-                         if (inode_of(fd) >= 0) noted.push_back({Disk::Op::Write, inode_of(fd), at, std::string(static_cast<const char *>(from), static_cast<size_t>(put)), ""});
+                         if (inode_of(fd) >= 0)
+                             noted.push_back({Disk::Op::Write, inode_of(fd), at,
+                                              std::string(static_cast<const char *>(from), static_cast<size_t>(put)), ""});
                      });
 }
 

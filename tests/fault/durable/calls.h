@@ -21,8 +21,8 @@ bool calls_work_again();
 int64_t calls_made(Call which);
 int64_t bytes_written();
 
-/** From now on every change below the folder @p dir is noted: what is written, cut, synced, made, renamed, removed; files and folders by names from there.
- *  What was there before is not known. */
+/** From now on every change below the folder @p dir is noted: what is written, cut, synced, made, renamed, removed; files and
+ *  folders by names from there. What was there before is not known. */
 void note_changes(const std::string &dir);
 /** So far. */
 std::vector<Disk::Op> changes_noted();

@@ -33,7 +33,8 @@ inline Files outputs(const fs::path &dir)
     std::error_code ec;
     for (const auto &e : fs::recursive_directory_iterator(dir, ec)) {
         const std::string name = fs::relative(e.path(), dir).string();
-        if (!e.is_regular_file() || name.find("out") != name.find_last_of('/') + 1 || name.find(".tmp") != std::string::npos) continue;
+        if (!e.is_regular_file() || name.find("out") != name.find_last_of('/') + 1 || name.find(".tmp") != std::string::npos)
+            continue;
         files[name] = contents(e.path());
     }
     return files;
@@ -48,8 +49,8 @@ struct End {
     std::string message;
 };
 
-/** A run of @p pipeline, whose files are in @p base, in the directory @p run there. @p arm is called when the pipeline has been read: the library that reads
- *  YAML falls when memory runs out; from there on it is ours. */
+/** A run of @p pipeline, whose files are in @p base, in the directory @p run there. @p arm is called when the pipeline has been
+ *  read: the library that reads YAML falls when memory runs out; from there on it is ours. */
 inline End run_once(const char *pipeline, const fs::path &base, const std::string &run, const std::function<void()> &arm = nullptr)
 {
     End end;

@@ -1,6 +1,6 @@
 /*
- * What a commit writes, counted: a run of two hundred commits is made by hand, burst by burst, so that nothing hangs on how fast it is. The journal
- * grows by as many bytes with each, and the calls into the system are as many at the end as at the start.
+ * What a commit writes, counted: a run of two hundred commits is made by hand, burst by burst, so that nothing hangs on how fast it
+ * is. The journal grows by as many bytes with each, and the calls into the system are as many at the end as at the start.
  */
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -98,7 +98,8 @@ TEST_P(CommitCosts, StayTheSameOverTwoHundred)
         mill_error err = {};
         EXPECT_FALSE(mt_hand_failed(pipe.handle(), &err)) << err.msg;
         EXPECT_GT(pipe.stats("work").rows_failed, 0);
-        printf("%d commits of %lld bytes of journal; at most %lld syncs and %lld writes each\n", kCommits, static_cast<long long>(*sizes.begin()), static_cast<long long>(syncs), static_cast<long long>(writes));
+        printf("%d commits of %lld bytes of journal; at most %lld syncs and %lld writes each\n", kCommits,
+               static_cast<long long>(*sizes.begin()), static_cast<long long>(syncs), static_cast<long long>(writes));
         EXPECT_EQ(sizes.size(), 1u) << *sizes.begin() << " to " << *sizes.rbegin() << " bytes";
         EXPECT_GT(*sizes.begin(), 0);
         /* One for each stream that grew (rows at the sink, errors), the record, and the folder's when a segment is new. */
@@ -107,6 +108,7 @@ TEST_P(CommitCosts, StayTheSameOverTwoHundred)
         EXPECT_LE(late, early) << "a commit does not get dearer";
     }
 }
-INSTANTIATE_TEST_SUITE_P(Rows, CommitCosts, testing::Bool(), [](const auto &i) { return std::string(i.param ? "AreKept" : "AreNotKept"); });
+INSTANTIATE_TEST_SUITE_P(Rows, CommitCosts, testing::Bool(),
+                         [](const auto &i) { return std::string(i.param ? "AreKept" : "AreNotKept"); });
 
 } // namespace

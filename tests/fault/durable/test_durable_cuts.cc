@@ -1,7 +1,7 @@
 /*
- * The power goes after every single change that a run made on the disk: to its journal, its segments, its outputs, their folders. What was not synced
- * by then is dropped, or torn; of names, too, any may be lost. The same command then makes the output that an undisturbed run writes, byte for byte, and what had been
- * committed is not done again.
+ * The power goes after every single change that a run made on the disk: to its journal, its segments, its outputs, their folders.
+ * What was not synced by then is dropped, or torn; of names, too, any may be lost. The same command then makes the output that an
+ * undisturbed run writes, byte for byte, and what had been committed is not done again.
  */
 #include <gtest/gtest.h>
 #include <fcntl.h>
@@ -73,7 +73,8 @@ protected:
             if (got.count(f.first) == 0)
                 names += f.first + " is missing; ";
             else if (got.at(f.first) != f.second)
-                names += f.first + " has " + std::to_string(got.at(f.first).size()) + " bytes, not " + std::to_string(f.second.size()) + ", or others; ";
+                names += f.first + " has " + std::to_string(got.at(f.first).size()) + " bytes, not " +
+                         std::to_string(f.second.size()) + ", or others; ";
         for (const auto &f : got)
             if (want_.count(f.first) == 0) names += f.first + " is too much; ";
         return names;
@@ -144,14 +145,17 @@ TEST_F(Cuts, AfterEveryChangeOfAHundredBatches)
     mill_pipeline_destroy(&p);
     ASSERT_GE(commits, kRows / kBatch) << "a commit after every batch";
     ASSERT_GE(log.size(), 300u);
-    const bool both = getenv("STEPMILL_ALL_FAULTS") != nullptr; /* at each, which is twice the time; test_power_cut does, for the store */
+    /* at each, which is twice the time; test_power_cut does, for the store */
+    const bool both = getenv("STEPMILL_ALL_FAULTS") != nullptr;
     for (size_t i = 0; i <= (both ? 2 * log.size() + 1 : log.size()) && !HasFailure(); i++) {
         const size_t n = both ? i / 2 : i;
         const Cut how = i % 2 == 0 ? Cut::Dropped : Cut::Torn;
-        SCOPED_TRACE("cut after change " + std::to_string(n) + " of " + std::to_string(log.size()) + (how == Cut::Torn ? ", the rest torn" : ", the rest dropped"));
+        SCOPED_TRACE("cut after change " + std::to_string(n) + " of " + std::to_string(log.size()) +
+                     (how == Cut::Torn ? ", the rest torn" : ", the rest dropped"));
         judge(log, n, how, acked[n], kRows);
     }
-    printf("%d commits, %zu points, %d ways at each, %lld of them gone on with in the middle\n", commits, log.size() + 1, both ? 2 : 1, static_cast<long long>(partial_));
+    printf("%d commits, %zu points, %d ways at each, %lld of them gone on with in the middle\n", commits, log.size() + 1,
+           both ? 2 : 1, static_cast<long long>(partial_));
     EXPECT_GT(partial_, static_cast<int64_t>(log.size() / 2));
 }
 
@@ -167,7 +171,8 @@ TEST_F(Cuts, AfterEveryChangeOfAWholeRun)
     ASSERT_EQ(end.state, MILL_RUN_DONE) << end.message;
     for (size_t n = 0; n <= log.size() && !HasFailure(); n++)
         for (const Cut how : {n % 2 == 0 ? Cut::Dropped : Cut::Kept, Cut::Torn}) {
-            SCOPED_TRACE("cut after change " + std::to_string(n) + " of " + std::to_string(log.size()) + ", way " + std::to_string(static_cast<int>(how)));
+            SCOPED_TRACE("cut after change " + std::to_string(n) + " of " + std::to_string(log.size()) + ", way " +
+                         std::to_string(static_cast<int>(how)));
             judge(log, n, how, 0, rows);
         }
     printf("%zu points, %zu cuts\n", log.size() + 1, 2 * (log.size() + 1));

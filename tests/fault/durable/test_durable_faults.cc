@@ -1,7 +1,7 @@
 /*
- * A small run that lasts: read, a program, write in parts. Every call into the system that it makes fails once, and the disk gets full at every
- * byte of it. The run ends in bounded time with the right output or with an error that says what, and the next run of the directory
- * makes the output whole.
+ * A small run that lasts: read, a program, write in parts. Every call into the system that it makes fails once, and the disk gets
+ * full at every byte of it. The run ends in bounded time with the right output or with an error that says what, and the next run of
+ * the directory makes the output whole.
  */
 #include <gtest/gtest.h>
 #include <sys/stat.h>

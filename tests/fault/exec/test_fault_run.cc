@@ -1,7 +1,8 @@
 /*
- * Every passage through a fault point of a small run fails once: allocations, threads, loads, calls into steps, emits, calls of files. Whatever fails,
- * the run ends in bounded time, every load is unloaded once, nothing leaks, and every row and value at the sinks is what it has to be: that of the undisturbed
- * run, or null where an error record says that the row failed. A durable run that failed is gone on with, and then has all of its rows.
+ * Every passage through a fault point of a small run fails once: allocations, threads, loads, calls into steps, emits, calls of
+ * files. Whatever fails, the run ends in bounded time, every load is unloaded once, nothing leaks, and every row and value at the
+ * sinks is what it has to be: that of the undisturbed run, or null where an error record says that the row failed. A durable run
+ * that failed is gone on with, and then has all of its rows.
  */
 #include <gtest/gtest.h>
 
@@ -131,7 +132,9 @@ void routed(Pipe &p, Lives *l, Disk &d)
     c.mode = STM_INPUT_CONVERGE;
     Behaviour route;
     route.uses = {{"x", "int64"}};
-    route.route = [](mill_replica *, const mill_batch *in, mill_route *out, mill_error *e) { return mill_route_to(out, (size_t)(value(in, 0, 0) % 2), e); };
+    route.route = [](mill_replica *, const mill_batch *in, mill_route *out, mill_error *e) {
+        return mill_route_to(out, (size_t)(value(in, 0, 0) % 2), e);
+    };
     p.source("src", 20, 7);
     p.add("router", MILL_ROUTER, {{"src"}}, counted(route, l), r);
     p.add("even", MILL_STEP, {{"router", 0}}, counted(copies("x", "y"), l));
@@ -177,7 +180,9 @@ struct Failures {
     int64_t at(const char *step, int64_t row, int64_t child = -1) const
     {
         for (const stm_error_record &r : records)
-            if (strcmp(r.error.step, step) == 0 && r.first_key[0] != 0 && place(r.first_key) <= Place(row, child) && Place(row, child) <= place(r.last_key)) return r.id;
+            if (strcmp(r.error.step, step) == 0 && r.first_key[0] != 0 && place(r.first_key) <= Place(row, child) &&
+                Place(row, child) <= place(r.last_key))
+                return r.id;
         return 0;
     }
 };
@@ -185,7 +190,10 @@ struct Failures {
 using Rows = std::vector<Row>;
 using Want = std::map<std::string, Rows>;
 
-void put(Rows &rows, const std::string &key, std::map<std::string, int64_t> values, int64_t error) { rows.push_back(Row{key, values, error}); }
+void put(Rows &rows, const std::string &key, std::map<std::string, int64_t> values, int64_t error)
+{
+    rows.push_back(Row{key, values, error});
+}
 
 std::string key(int64_t row) { return std::to_string(row); }
 
@@ -201,7 +209,8 @@ Want linear_rows(const Failures &f)
         }
         for (int64_t k = 0; k < 2; k++) {
             const int64_t t = f.at("thin", x, k);
-            if (t != 0 || x % 2 == 0) put(out, key(x) + "." + std::to_string(k), {{"x", x}, {"a", x}, {"g", x}, {"t", t ? kNull : x}}, t);
+            if (t != 0 || x % 2 == 0)
+                put(out, key(x) + "." + std::to_string(k), {{"x", x}, {"a", x}, {"g", x}, {"t", t ? kNull : x}}, t);
         }
     }
     return w;
@@ -212,7 +221,10 @@ Want diamond_rows(const Failures &f)
     Want w;
     for (int64_t x = 0; x < 20; x++) {
         const int64_t a = f.at("a", x), b = f.at("b", x), both = f.at("both", x);
-        put(w["out"], key(x), {{"x", x}, {"a", a ? kNull : x}, {"b", b || x % 2 ? kNull : x}, {"c", a || both ? kNull : x}}, a ? a : b ? b : both);
+        put(w["out"], key(x), {{"x", x}, {"a", a ? kNull : x}, {"b", b || x % 2 ? kNull : x}, {"c", a || both ? kNull : x}},
+            a   ? a
+            : b ? b
+                : both);
     }
     return w;
 }
@@ -257,7 +269,8 @@ void expect_part(const Rows &got, const Rows &want, const std::string &name)
     size_t at = 0;
     for (const Row &r : got) {
         while (at < want.size() && text_of(want[at]) != text_of(r)) at++;
-        ASSERT_LT(at, want.size()) << name << " has a row that is wrong, doubled or out of order: " << text_of(r) << "among\n" << text_of(got);
+        ASSERT_LT(at, want.size()) << name << " has a row that is wrong, doubled or out of order: " << text_of(r) << "among\n"
+                                   << text_of(got);
         at++;
     }
 }
@@ -268,7 +281,10 @@ const struct {
     const char *name;
     void (*build)(Pipe &, Lives *, Disk &);
     Want (*rows)(const Failures &);
-} kPipes[] = {{"linear", linear, linear_rows}, {"diamond", diamond, diamond_rows}, {"routed", routed, routed_rows}, {"global and groups", global_and_groups, global_rows}};
+} kPipes[] = {{"linear", linear, linear_rows},
+              {"diamond", diamond, diamond_rows},
+              {"routed", routed, routed_rows},
+              {"global and groups", global_and_groups, global_rows}};
 
 const struct {
     const char *name;
@@ -299,12 +315,14 @@ protected:
             return false;
         }
         const int64_t imputed = st == MILL_OK ? stm_run_imputed_rows(p.handle()) : 0;
-        for (int32_t i = 0; end == STM_END_DONE && !went_on_ && i < stm_run_steps(p.handle()); i++) { /* rows are conserved at every step */
+        /* rows are conserved at every step */
+        for (int32_t i = 0; end == STM_END_DONE && !went_on_ && i < stm_run_steps(p.handle()); i++) {
             stm_step_stats s;
             stm_run_stats(p.handle(), i, &s);
             const int32_t kind = stm_run_step(p.handle(), i)->type->kind;
             if (kind == MILL_STEP || kind == MILL_ROUTER) {
-                EXPECT_EQ(s.rows_out, s.rows_in - s.rows_dropped - s.parents_expanded + s.children) << stm_run_step(p.handle(), i)->name;
+                EXPECT_EQ(s.rows_out, s.rows_in - s.rows_dropped - s.parents_expanded + s.children) << stm_run_step(p.handle(),
+                                                                                                                    i)->name;
             }
             if (kind == MILL_GENERATOR) { EXPECT_EQ(s.rows_out, 20); }
         }
@@ -332,7 +350,8 @@ protected:
             if (whole) EXPECT_EQ(text_of(got), text_of(want.second)) << want.first;
             else expect_part(got, want.second, want.first);
             if (whole && !went_on_) { EXPECT_EQ(disk.finalized.at(want.first), 1) << want.first; }
-            if (went_on_) { EXPECT_GE(disk.finalized.at(want.first), 1) << want.first; } /* once more where the run that failed could not write that down */
+            /* once more where the run that failed could not write that down */
+            if (went_on_) { EXPECT_GE(disk.finalized.at(want.first), 1) << want.first; }
         }
         for (auto &r : failures.records) { /* no more rows than the record counts, and none less */
             int64_t marked = 0;
@@ -381,7 +400,8 @@ TEST_P(FaultRun, EveryPointOfEveryPipeline)
             EXPECT_EQ(lives_.loads, lives_.unloads) << "every load is unloaded, also the ones that failed half-way";
             if (!fired || HasFailure()) break;
         }
-        printf("%-18s %-17s %4lld points: %lld ended the run, %lld cost rows\n", kPipes[GetParam()].name, fault.name, (long long)points, (long long)ended, (long long)imputed);
+        printf("%-18s %-17s %4lld points: %lld ended the run, %lld cost rows\n", kPipes[GetParam()].name, fault.name,
+               (long long)points, (long long)ended, (long long)imputed);
         EXPECT_GT(points, 2);
         if (HasFailure()) return;
     }

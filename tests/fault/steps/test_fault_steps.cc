@@ -1,7 +1,8 @@
 /*
- * Every built-in step type that works on the host while memory runs out: each allocation that steps and models make for themselves fails once, and each that the engine makes,
- * theirs through the public interface among them, from the check of the pipeline to the last row. The run ends. It could not begin, or failed, and says that memory is
- * out; or its rows are those of the undisturbed run, but for rows that an error record stands for. Nothing leaks.
+ * Every built-in step type that works on the host while memory runs out: each allocation that steps and models make for themselves
+ * fails once, and each that the engine makes, theirs through the public interface among them, from the check of the pipeline to the
+ * last row. The run ends. It could not begin, or failed, and says that memory is out; or its rows are those of the undisturbed run,
+ * but for rows that an error record stands for. Nothing leaks.
  */
 #include <gtest/gtest.h>
 #include <zlib.h>
@@ -40,7 +41,8 @@ struct Case {
 
 const Case kCases[] = {
     {"rows",
-     "  in: {type: read_jsonl, path: [in.jsonl, in.jsonl.gz], columns: {id: int64, text: utf8, list: 'list<int64>'}, extra: rest, batch_size: 4}\n"
+     "  in: {type: read_jsonl, path: [in.jsonl, in.jsonl.gz], columns: {id: int64, text: utf8, list: 'list<int64>'}, extra: rest, "
+     "batch_size: 4}\n"
      "  long: {type: filter, from: in, where: 'length(text) > 1 and id != 3'}\n"
      "  pick: {type: select, from: long, keep: [id, text, list], rename: {text: t}, cast: {id: utf8}}\n"
      "  line: {type: template, from: pick, template: '{id}: {t}', output: line}\n"
@@ -50,7 +52,8 @@ const Case kCases[] = {
      {"out.jsonl"}},
     {"guessed columns and branches",
      "  in: {type: read_jsonl, path: good.jsonl, batch_size: 4}\n"
-     "  route: {type: route_by, from: in, to: {low: a, high: b}, when: {low: id < 6, high: id >= 6}, mixed: most, input_batch_size: 3}\n"
+     "  route: {type: route_by, from: in, to: {low: a, high: b}, when: {low: id < 6, high: id >= 6}, mixed: most, "
+     "input_batch_size: 3}\n"
      "  a: {type: template, from: route, template: 'low {id}', output: what}\n"
      "  b: {type: template, from: route, template: 'high {id}', output: what}\n"
      "  few: {type: limit, from: {converge: [a, b]}, rows: 9, skip: 1}\n"
@@ -115,8 +118,9 @@ protected:
         stm_allocator_set(&kPlain); /* what the engine asks for is failed by its own fault points */
         std::string rows;
         for (int i = 0; i < 12; i++)
-            rows += "{\"id\": " + std::to_string(i) + ", \"text\": " + (i == 5 ? "null" : "\"w" + std::to_string(5 + i % 3) + " w9 w" + std::to_string(7 + i % 3) + "\"") + ", \"list\": [" +
-                    std::to_string(i) + ", 1], \"more\": 1.5}\n";
+            rows += "{\"id\": " + std::to_string(i) + ", \"text\": " +
+                    (i == 5 ? "null" : "\"w" + std::to_string(5 + i % 3) + " w9 w" + std::to_string(7 + i % 3) + "\"") +
+                    ", \"list\": [" + std::to_string(i) + ", 1], \"more\": 1.5}\n";
         mt::write_file(folder_.path() + "/good.jsonl", rows);
         mt::write_file(folder_.path() + "/in.jsonl", rows + "not JSON\n{\"id\": 99999999999999999999999999, \"text\": \"w5\"}\n");
         gzFile gz = gzopen((folder_.path() + "/in.jsonl.gz").c_str(), "wb");
@@ -124,8 +128,11 @@ protected:
         gzwrite(gz, rows.data(), static_cast<unsigned>(rows.size()));
         gzclose(gz);
         mt::Bert({"small", 1, 16, 2, 32, 40, 32, 2, false, false, true, 1e-12}).write(folder_.path() + "/model");
-        const Case rows_of_arrow = {"", "  in: {type: read_jsonl, path: in.jsonl, columns: {id: int64, text: utf8, list: 'list<int64>'}, extra: '', batch_size: 4}\n"
-                                        "  out: {type: write_arrow, from: in, path: ../in.arrow}\n", {}};
+        const Case rows_of_arrow = {"",
+                                    "  in: {type: read_jsonl, path: in.jsonl, columns: {id: int64, text: utf8, list: "
+                                    "'list<int64>'}, extra: '', batch_size: 4}\n"
+                                    "  out: {type: write_arrow, from: in, path: ../in.arrow}\n",
+                                    {}};
         ASSERT_TRUE(go(rows_of_arrow, nullptr, nullptr).done);
     }
     void TearDown() override { stm_allocator_set(nullptr); }
@@ -133,7 +140,8 @@ protected:
     End go(const Case &c, const std::function<void()> &arm, const std::function<bool()> &disarm)
     {
         End end;
-        const std::string text = std::string("stepmill: 1\nname: p\nmax_errors: 1000\nsteps:\n") + c.steps, dir = folder_.path() + "/run";
+        const std::string text = std::string("stepmill: 1\nname: p\nmax_errors: 1000\nsteps:\n") + c.steps,
+                          dir = folder_.path() + "/run";
         mill_pipeline *p = nullptr;
         stm_arena arena = {};
         stm_graph graph = {};
@@ -178,7 +186,8 @@ protected:
     }
 
     /* Each point once. @p stride: under a sanitizer not all of them. */
-    void every(const char *what, const Case &c, const End &whole, int64_t stride, const std::function<void(int64_t)> &arm, const std::function<bool()> &disarm)
+    void every(const char *what, const Case &c, const End &whole, int64_t stride, const std::function<void(int64_t)> &arm,
+               const std::function<bool()> &disarm)
     {
         int64_t points = 0, refused = 0, cost_rows = 0;
         for (;; points += stride) {
@@ -190,7 +199,8 @@ protected:
             EXPECT_EQ(mt::live(), engine) << "the engine leaks";
             if (!end.done) {
                 EXPECT_TRUE(end.fired);
-                EXPECT_TRUE(end.error.status == MILL_ERR_NOMEM || strstr(end.error.msg, "memory") != nullptr) << end.error.status << ": " << end.error.msg;
+                EXPECT_TRUE(end.error.status == MILL_ERR_NOMEM || strstr(end.error.msg, "memory") != nullptr)
+                    << end.error.status << ": " << end.error.msg;
                 refused++;
             } else {
                 for (size_t i = 0; i < end.lines.size(); i++) { /* what is not marked is right; what is missing has a record */
@@ -198,17 +208,20 @@ protected:
                     size_t at = 0;
                     for (const std::string &line : got) {
                         while (at < want.size() && want[at] != line) at++;
-                        EXPECT_LT(at++, want.size()) << c.outputs[i] << " has a row that is wrong, doubled or out of order: " << line;
+                        EXPECT_LT(at++,
+                                  want.size()) << c.outputs[i] << " has a row that is wrong, doubled or out of order: " << line;
                     }
-                    if (got.size() < want.size()) { EXPECT_GT(end.errors, whole.errors) << want.size() - got.size() << " rows are missing of " << c.outputs[i]; }
+                    if (got.size() < want.size()) {
+                        EXPECT_GT(end.errors, whole.errors) << want.size() - got.size() << " rows are missing of " << c.outputs[i];
+                    }
                     cost_rows += got.size() < want.size();
                 }
                 if (!end.fired) { EXPECT_EQ(end.marked, whole.marked); }
             }
             if (!end.fired || HasFailure()) break;
         }
-        printf("%-28s %-22s %5lld points: %lld ended the run, %lld cost rows\n", c.name, what, static_cast<long long>(points), static_cast<long long>(refused),
-               static_cast<long long>(cost_rows));
+        printf("%-28s %-22s %5lld points: %lld ended the run, %lld cost rows\n", c.name, what, static_cast<long long>(points),
+               static_cast<long long>(refused), static_cast<long long>(cost_rows));
         EXPECT_GT(refused + cost_rows, 3);
     }
 
@@ -226,7 +239,9 @@ TEST_P(FaultSteps, EveryAllocation)
     for (const Lines &l : whole.lines) ASSERT_GE(l.size(), 1u);
     if (!c.libraries) every("by steps and models", c, whole, mt::rounds<int64_t>(1, 3), mt_alloc_arm, mt_alloc_disarm);
     if (HasFailure()) return;
-    every("by the engine", c, whole, mt::rounds<int64_t>(1, 17), [](int64_t nth) { stm_fault_arm(STM_FAULT_ALLOC, nth); }, stm_fault_disarm);
+    every(
+        "by the engine", c, whole, mt::rounds<int64_t>(1, 17), [](int64_t nth) { stm_fault_arm(STM_FAULT_ALLOC, nth); },
+        stm_fault_disarm);
 }
 
 /* What nanoarrow and flatcc need for the head of a stream, which every run that lasts writes. */
@@ -234,7 +249,8 @@ TEST(FaultStreams, EveryAllocationOfTheHead)
 {
     mill_error err = {};
     const mill_type *schema = nullptr;
-    ASSERT_EQ(mill_type_parse("struct<a: int64, b: utf8, c: json, d: list<float32>, e: struct<x: bool, y: fixed_list<float32>[3]>>", &schema, &err), MILL_OK) << err.msg;
+    ASSERT_EQ(mill_type_parse("struct<a: int64, b: utf8, c: json, d: list<float32>, e: struct<x: bool, y: fixed_list<float32>[3]>>",
+                              &schema, &err), MILL_OK) << err.msg;
     const auto nowhere = [](void *, const void *, size_t, mill_error *) -> mill_status { return MILL_OK; };
     for (int64_t nth = 0;; nth++) {
         SCOPED_TRACE(nth);

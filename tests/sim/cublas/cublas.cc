@@ -22,7 +22,8 @@ static cublasStatus_t enter(const char *api, cublasHandle_t h, int usual = CUBLA
     return handles.known(h) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_INITIALIZED;
 }
 
-static Operand operand(const char *name, const void *p, cudaDataType t, int64_t rows, int64_t cols, int64_t ld, int64_t stride, bool across)
+static Operand operand(const char *name, const void *p, cudaDataType t, int64_t rows, int64_t cols, int64_t ld, int64_t stride,
+                       bool across)
 {
     Operand o;
     o.name = name;
@@ -43,9 +44,9 @@ struct Side {
     int64_t ld, stride;
 };
 
-static cublasStatus_t gemm(const char *api, const Site &site, cublasHandle_t h, int64_t m, int64_t n, int64_t k, const void *alpha, const Side &a,
-                           const Side &b, const void *beta, void *c, cudaDataType ct, int64_t ldc, int64_t strided, int batch,
-                           cublasComputeType_t compute)
+static cublasStatus_t gemm(const char *api, const Site &site, cublasHandle_t h, int64_t m, int64_t n, int64_t k, const void *alpha,
+                           const Side &a, const Side &b, const void *beta, void *c, cudaDataType ct, int64_t ldc, int64_t strided,
+                           int batch, cublasComputeType_t compute)
 {
     if (cublasStatus_t s = enter(api, h)) return s;
     Problem p;
@@ -178,32 +179,34 @@ const char *cublasGetStatusName(cublasStatus_t s) { return status_name(s); }
 const char *cublasGetStatusString(cublasStatus_t s) { return status_name(s); }
 
 cublasStatus_t cublasGemmEx(cublasHandle_t h, cublasOperation_t opa, cublasOperation_t opb, int m, int n, int k, const void *alpha,
-                            const void *a, cudaDataType ta, int lda, const void *b, cudaDataType tb, int ldb, const void *beta, void *c,
-                            cudaDataType tc, int ldc, cublasComputeType_t compute, cublasGemmAlgo_t)
+                            const void *a, cudaDataType ta, int lda, const void *b, cudaDataType tb, int ldb, const void *beta,
+                            void *c, cudaDataType tc, int ldc, cublasComputeType_t compute, cublasGemmAlgo_t)
 {
-    return gemm("cublasGemmEx", SIM_SITE("cublasGemmEx"), h, m, n, k, alpha, {opa, a, ta, lda, 0}, {opb, b, tb, ldb, 0}, beta, c, tc, ldc, 0, 1,
-                compute);
+    return gemm("cublasGemmEx", SIM_SITE("cublasGemmEx"), h, m, n, k, alpha, {opa, a, ta, lda, 0}, {opb, b, tb, ldb, 0}, beta, c,
+                tc, ldc, 0, 1, compute);
 }
-cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t h, cublasOperation_t opa, cublasOperation_t opb, int m, int n, int k, const void *alpha,
-                                          const void *a, cudaDataType ta, int lda, long long sa, const void *b, cudaDataType tb, int ldb,
-                                          long long sb, const void *beta, void *c, cudaDataType tc, int ldc, long long sc, int batch,
-                                          cublasComputeType_t compute, cublasGemmAlgo_t)
+cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t h, cublasOperation_t opa, cublasOperation_t opb, int m, int n, int k,
+                                          const void *alpha, const void *a, cudaDataType ta, int lda, long long sa, const void *b,
+                                          cudaDataType tb, int ldb, long long sb, const void *beta, void *c, cudaDataType tc,
+                                          int ldc, long long sc, int batch, cublasComputeType_t compute, cublasGemmAlgo_t)
 {
     return gemm("cublasGemmStridedBatchedEx", SIM_SITE("cublasGemmStridedBatchedEx"), h, m, n, k, alpha, {opa, a, ta, lda, sa},
                 {opb, b, tb, ldb, sb}, beta, c, tc, ldc, sc, batch, compute);
 }
-cublasStatus_t cublasSgemm_v2(cublasHandle_t h, cublasOperation_t opa, cublasOperation_t opb, int m, int n, int k, const float *alpha,
-                              const float *a, int lda, const float *b, int ldb, const float *beta, float *c, int ldc)
+cublasStatus_t cublasSgemm_v2(cublasHandle_t h, cublasOperation_t opa, cublasOperation_t opb, int m, int n, int k,
+                              const float *alpha, const float *a, int lda, const float *b, int ldb, const float *beta, float *c,
+                              int ldc)
 {
-    return gemm("cublasSgemm", SIM_SITE("cublasSgemm"), h, m, n, k, alpha, {opa, a, CUDA_R_32F, lda, 0}, {opb, b, CUDA_R_32F, ldb, 0}, beta, c,
-                CUDA_R_32F, ldc, 0, 1, CUBLAS_COMPUTE_32F);
+    return gemm("cublasSgemm", SIM_SITE("cublasSgemm"), h, m, n, k, alpha, {opa, a, CUDA_R_32F, lda, 0},
+                {opb, b, CUDA_R_32F, ldb, 0}, beta, c, CUDA_R_32F, ldc, 0, 1, CUBLAS_COMPUTE_32F);
 }
-cublasStatus_t cublasSgemmStridedBatched(cublasHandle_t h, cublasOperation_t opa, cublasOperation_t opb, int m, int n, int k, const float *alpha,
-                                         const float *a, int lda, long long sa, const float *b, int ldb, long long sb, const float *beta,
-                                         float *c, int ldc, long long sc, int batch)
+cublasStatus_t cublasSgemmStridedBatched(cublasHandle_t h, cublasOperation_t opa, cublasOperation_t opb, int m, int n, int k,
+                                         const float *alpha, const float *a, int lda, long long sa, const float *b, int ldb,
+                                         long long sb, const float *beta, float *c, int ldc, long long sc, int batch)
 {
-    return gemm("cublasSgemmStridedBatched", SIM_SITE("cublasSgemmStridedBatched"), h, m, n, k, alpha, {opa, a, CUDA_R_32F, lda, sa},
-                {opb, b, CUDA_R_32F, ldb, sb}, beta, c, CUDA_R_32F, ldc, sc, batch, CUBLAS_COMPUTE_32F);
+    return gemm("cublasSgemmStridedBatched", SIM_SITE("cublasSgemmStridedBatched"), h, m, n, k, alpha,
+                {opa, a, CUDA_R_32F, lda, sa}, {opb, b, CUDA_R_32F, ldb, sb}, beta, c, CUDA_R_32F, ldc, sc, batch,
+                CUBLAS_COMPUTE_32F);
 }
 
 } // extern "C"

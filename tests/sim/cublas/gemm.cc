@@ -51,13 +51,15 @@ static std::vector<float> pack(const Operand &o, int64_t at, int64_t rows, int64
 {
     std::vector<float> out(static_cast<size_t>(rows * cols));
     for (int64_t j = 0; j < cols; j++)
-        for (int64_t i = 0; i < rows; i++) out[static_cast<size_t>(j * rows + i)] = load(o.p, at + (o.across ? i * o.ld + j : i + j * o.ld), o.type);
+        for (int64_t i = 0; i < rows; i++)
+            out[static_cast<size_t>(j * rows + i)] = load(o.p, at + (o.across ? i * o.ld + j : i + j * o.ld), o.type);
     if (tf32)
         for (float &v : out) v = to_tf32(v);
     return out;
 }
 
-// sum[m x n] += a[m x k] b[k x n] over k in [k0, k1): four columns of the result at a time, so that a column of a is loaded once for them.
+// sum[m x n] += a[m x k] b[k x n] over k in [k0, k1): four columns of the result at a time, so that a column of a is loaded once
+// for them.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 __attribute__((target_clones("arch=haswell", "default")))
 #endif
@@ -140,7 +142,8 @@ static void ranges(const Operand &o, int batch, Touch how, std::vector<Access> *
     }
     for (int64_t i = 0; i < (o.stride ? batch : 1); i++)
         for (int64_t l = 0; l < (apart ? o.lines : 1); l++)
-            out->push_back({base + static_cast<size_t>(i * o.stride + l * o.ld) * size, static_cast<size_t>(apart ? o.line : whole) * size, how});
+            out->push_back({base + static_cast<size_t>(i * o.stride + l * o.ld) * size,
+                            static_cast<size_t>(apart ? o.line : whole) * size, how});
 }
 
 // Whether all of an operand lies in memory that the device can use; `why` says what not.
@@ -157,8 +160,9 @@ static bool in_bounds(const char *api, int batch, const Operand &o, int device, 
     }
     const size_t at = static_cast<size_t>(static_cast<const char *>(o.p) - m.base);
     if (at + bytes > m.bytes) {
-        snprintf(text, sizeof text, "%s: operand %s (%lld lines of %lld, ld %lld, %d in the batch) takes bytes %zu..%zu of an allocation of %zu",
-                 api, o.name, static_cast<long long>(o.lines), static_cast<long long>(o.line), static_cast<long long>(o.ld), batch, at,
+        snprintf(text, sizeof text,
+                 "%s: operand %s (%lld lines of %lld, ld %lld, %d in the batch) takes bytes %zu..%zu of an allocation of %zu", api,
+                 o.name, static_cast<long long>(o.lines), static_cast<long long>(o.line), static_cast<long long>(o.ld), batch, at,
                  at + bytes, m.bytes);
         *why = text;
         return false;
@@ -201,7 +205,8 @@ cublasStatus_t submit(const Problem &p, cudaStream_t stream, const Site &site)
     if (p.m == 0 || p.n == 0) return CUBLAS_STATUS_SUCCESS;
     std::string why;
     bool sane = in_bounds(p.api, p.batch, p.d, info.device, &why);
-    if (p.k > 0) sane = in_bounds(p.api, p.batch, p.a, info.device, &why) && in_bounds(p.api, p.batch, p.b, info.device, &why) && sane;
+    if (p.k > 0)
+        sane = in_bounds(p.api, p.batch, p.a, info.device, &why) && in_bounds(p.api, p.batch, p.b, info.device, &why) && sane;
     if (sane && p.beta != 0.0f) sane = in_bounds(p.api, p.batch, p.c, info.device, &why);
     const Operand bias{"bias", p.bias, p.d.type, p.m, 1, p.m, 0, false};
     if (sane && p.bias) sane = in_bounds(p.api, 1, bias, info.device, &why);

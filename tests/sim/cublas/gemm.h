@@ -5,7 +5,8 @@
 
 namespace sim {
 
-// A matrix in memory: `lines` of `line` elements each, `ld` elements from one to the next; a line is a column, or a row (row_major).
+// A matrix in memory: `lines` of `line` elements each, `ld` elements from one to the next; a line is a column, or a row
+// (row_major).
 struct Operand {
     const char *name = ""; // for findings: "A", "D"
     const void *p = nullptr;
@@ -34,8 +35,8 @@ struct Problem {
 };
 
 size_t element_bytes(cudaDataType t); // 0: a type that is not simulated
-// Looks at all operands (known memory, reachable, inside its allocation) and queues the product. What is wrong with them is a finding, and D
-// is poisoned; the real libraries would read or write elsewhere and say nothing.
+// Looks at all operands (known memory, reachable, inside its allocation) and queues the product. What is wrong with them is a
+// finding, and D is poisoned; the real libraries would read or write elsewhere and say nothing.
 cublasStatus_t submit(const Problem &p, cudaStream_t stream, const Site &site);
 // The status of a call: injected, or of a lost or absent device; 0 = go on.
 cublasStatus_t enter_blas(const char *api, int usual, Call kind = Call::Plain);

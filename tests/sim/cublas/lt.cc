@@ -36,8 +36,10 @@ struct Algo {
     uint32_t align[4];
     uint32_t problem; // a hash of types, orders, transpositions, epilogue
 };
-static_assert(sizeof(Layout) <= sizeof(cublasLtMatrixLayoutOpaque_t) && sizeof(Desc) <= sizeof(cublasLtMatmulDescOpaque_t), "opaque sizes");
-static_assert(sizeof(Preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t) && sizeof(Algo) <= sizeof(cublasLtMatmulAlgo_t), "opaque sizes");
+static_assert(sizeof(Layout) <= sizeof(cublasLtMatrixLayoutOpaque_t) && sizeof(Desc) <= sizeof(cublasLtMatmulDescOpaque_t),
+              "opaque sizes");
+static_assert(sizeof(Preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t) && sizeof(Algo) <= sizeof(cublasLtMatmulAlgo_t),
+              "opaque sizes");
 
 const uint32_t kMagic = 0x51a160u;
 
@@ -65,7 +67,8 @@ cublasStatus_t shapes(const Desc &d, const Layout &a, const Layout &b, const Lay
     s->k = static_cast<int64_t>(ta ? a.rows : a.cols);
     s->n = static_cast<int64_t>(tb ? b.rows : b.cols);
     const int64_t k = static_cast<int64_t>(tb ? b.cols : b.rows);
-    if (k != s->k || static_cast<int64_t>(out.rows) != s->m || static_cast<int64_t>(out.cols) != s->n) return CUBLAS_STATUS_INVALID_VALUE;
+    if (k != s->k || static_cast<int64_t>(out.rows) != s->m || static_cast<int64_t>(out.cols) != s->n)
+        return CUBLAS_STATUS_INVALID_VALUE;
     if (c.rows != out.rows || c.cols != out.cols || c.type != out.type || c.order != out.order) return CUBLAS_STATUS_INVALID_VALUE;
     for (const Layout *l : {&a, &b, &c, &out}) {
         if (l->batch != out.batch) return CUBLAS_STATUS_INVALID_VALUE;
@@ -73,13 +76,16 @@ cublasStatus_t shapes(const Desc &d, const Layout &a, const Layout &b, const Lay
         if (l->order != CUBLASLT_ORDER_COL && l->order != CUBLASLT_ORDER_ROW) return CUBLAS_STATUS_NOT_SUPPORTED;
     }
     bool tf32;
-    if (a.type != b.type || !types_known(a.type, out.type, d.compute, &tf32) || d.scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (a.type != b.type || !types_known(a.type, out.type, d.compute, &tf32) || d.scale != CUDA_R_32F)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     if (d.opc != CUBLAS_OP_N || d.pointers != CUBLASLT_POINTER_MODE_HOST) return CUBLAS_STATUS_NOT_SUPPORTED;
     const uint32_t act = d.epilogue & ~static_cast<uint32_t>(CUBLASLT_EPILOGUE_BIAS);
-    if (act != 0 && act != CUBLASLT_EPILOGUE_DEFAULT && act != CUBLASLT_EPILOGUE_RELU && act != CUBLASLT_EPILOGUE_GELU) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (act != 0 && act != CUBLASLT_EPILOGUE_DEFAULT && act != CUBLASLT_EPILOGUE_RELU && act != CUBLASLT_EPILOGUE_GELU)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     // Epilogues go down columns; the real library has few of them for row order, so code must not count on them.
     if (d.epilogue != CUBLASLT_EPILOGUE_DEFAULT && out.order != CUBLASLT_ORDER_COL) return CUBLAS_STATUS_NOT_SUPPORTED;
-    if ((d.epilogue & CUBLASLT_EPILOGUE_BIAS) && d.bias_type >= 0 && d.bias_type != static_cast<int>(out.type)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if ((d.epilogue & CUBLASLT_EPILOGUE_BIAS) && d.bias_type >= 0 && d.bias_type != static_cast<int>(out.type))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -87,8 +93,9 @@ uint32_t problem_hash(const Desc &d, const Layout &a, const Layout &b, const Lay
 {
     uint32_t h = 2166136261u;
     for (uint32_t x : {static_cast<uint32_t>(d.compute), d.epilogue, static_cast<uint32_t>(d.opa), static_cast<uint32_t>(d.opb),
-                       static_cast<uint32_t>(a.type), static_cast<uint32_t>(b.type), static_cast<uint32_t>(c.type), static_cast<uint32_t>(out.type),
-                       static_cast<uint32_t>(a.order), static_cast<uint32_t>(b.order), static_cast<uint32_t>(out.order)})
+                       static_cast<uint32_t>(a.type), static_cast<uint32_t>(b.type), static_cast<uint32_t>(c.type),
+                       static_cast<uint32_t>(out.type), static_cast<uint32_t>(a.order), static_cast<uint32_t>(b.order),
+                       static_cast<uint32_t>(out.order)})
         h = (h ^ x) * 16777619u;
     return h;
 }
@@ -163,7 +170,8 @@ const char *cublasLtGetStatusName(cublasStatus_t s) { return status_name(s); }
 const char *cublasLtGetStatusString(cublasStatus_t s) { return status_name(s); }
 
 // ---- layouts ----
-cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t l, size_t bytes, cudaDataType type, uint64_t rows, uint64_t cols, int64_t ld)
+cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t l, size_t bytes, cudaDataType type, uint64_t rows,
+                                                 uint64_t cols, int64_t ld)
 {
     if (bytes < sizeof(Layout)) return CUBLAS_STATUS_ALLOC_FAILED;
     *inside<Layout>(l) = {type, CUBLASLT_ORDER_COL, 1, rows, cols, ld, 0};
@@ -182,7 +190,8 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l)
     delete l;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l, cublasLtMatrixLayoutAttribute_t attr, const void *buf, size_t bytes)
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l, cublasLtMatrixLayoutAttribute_t attr, const void *buf,
+                                                size_t bytes)
 {
     if (cublasStatus_t s = enter_blas("cublasLtMatrixLayoutSetAttribute", CUBLAS_STATUS_INVALID_VALUE)) return s;
     Layout *x = inside<Layout>(l);
@@ -199,10 +208,12 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l, cublas
 }
 
 // ---- what to compute ----
-cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t d, size_t bytes, cublasComputeType_t compute, cudaDataType_t scale)
+cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t d, size_t bytes, cublasComputeType_t compute,
+                                               cudaDataType_t scale)
 {
     if (bytes < sizeof(Desc)) return CUBLAS_STATUS_ALLOC_FAILED;
-    *inside<Desc>(d) = {compute, scale, CUBLAS_OP_N, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_POINTER_MODE_HOST, CUBLASLT_EPILOGUE_DEFAULT, -1, nullptr};
+    *inside<Desc>(d) = {
+        compute, scale, CUBLAS_OP_N, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_POINTER_MODE_HOST, CUBLASLT_EPILOGUE_DEFAULT, -1, nullptr};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *out, cublasComputeType_t compute, cudaDataType_t scale)
@@ -218,7 +229,8 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d)
     delete d;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t attr, const void *buf, size_t bytes)
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t attr, const void *buf,
+                                              size_t bytes)
 {
     if (cublasStatus_t s = enter_blas("cublasLtMatmulDescSetAttribute", CUBLAS_STATUS_INVALID_VALUE)) return s;
     Desc *x = inside<Desc>(d);
@@ -256,8 +268,8 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t p)
     delete p;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t attr, const void *buf,
-                                                    size_t bytes)
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t attr,
+                                                    const void *buf, size_t bytes)
 {
     if (cublasStatus_t s = enter_blas("cublasLtMatmulPreferenceSetAttribute", CUBLAS_STATUS_INVALID_VALUE)) return s;
     Preference *x = inside<Preference>(p);
@@ -274,8 +286,9 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 }
 
 // Several algorithms where there is room for them. The best is not always the first kind: it turns with the shape.
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t h, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t la, cublasLtMatrixLayout_t lb,
-                                              cublasLtMatrixLayout_t lc, cublasLtMatrixLayout_t ld, cublasLtMatmulPreference_t pref, int wanted,
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t h, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t la,
+                                              cublasLtMatrixLayout_t lb, cublasLtMatrixLayout_t lc, cublasLtMatrixLayout_t ld,
+                                              cublasLtMatmulPreference_t pref, int wanted,
                                               cublasLtMatmulHeuristicResult_t results[], int *found)
 {
     if (cublasStatus_t s = enter_blas("cublasLtMatmulAlgoGetHeuristic", CUBLAS_STATUS_INTERNAL_ERROR)) return s;
@@ -303,10 +316,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t h, cublasLtMatmul
     return *found ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t desc, const void *alpha, const void *a, cublasLtMatrixLayout_t la,
-                              const void *b, cublasLtMatrixLayout_t lb, const void *beta, const void *c, cublasLtMatrixLayout_t lc, void *d,
-                              cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes,
-                              cudaStream_t stream)
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
+                              cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb, const void *beta, const void *c,
+                              cublasLtMatrixLayout_t lc, void *d, cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algo,
+                              void *workspace, size_t workspace_bytes, cudaStream_t stream)
 {
     if (cublasStatus_t s = enter_blas("cublasLtMatmul", CUBLAS_STATUS_EXECUTION_FAILED)) return s;
     if (!handles.known(h)) return CUBLAS_STATUS_NOT_INITIALIZED;
@@ -316,13 +329,16 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t desc, con
     Shapes s;
     Problem p;
     if (cublasStatus_t e = shapes(x, A, B, C, D, &s)) return e;
-    if (stream && stream_info(stream).device != h->device) return refuse("cublasLtMatmul: a stream of another device than the handle's");
+    if (stream && stream_info(stream).device != h->device)
+        return refuse("cublasLtMatmul: a stream of another device than the handle's");
     if (reinterpret_cast<uintptr_t>(workspace) % 256) return refuse("cublasLtMatmul: the workspace is not aligned to 256 bytes");
     Way way = kWays[0];
     if (algo) {
         const Algo *k = inside<Algo>(algo);
-        if (k->magic != kMagic || k->id >= sizeof kWays / sizeof *kWays) return refuse("cublasLtMatmul: an algorithm that no heuristic gave");
-        if (k->problem != problem_hash(x, A, B, C, D)) return refuse("cublasLtMatmul: the algorithm was chosen for another kind of product");
+        if (k->magic != kMagic || k->id >= sizeof kWays / sizeof *kWays)
+            return refuse("cublasLtMatmul: an algorithm that no heuristic gave");
+        if (k->problem != problem_hash(x, A, B, C, D))
+            return refuse("cublasLtMatmul: the algorithm was chosen for another kind of product");
         way = kWays[k->id];
         if (room(way, s, D.batch) > workspace_bytes || (room(way, s, D.batch) && !workspace))
             return refuse("cublasLtMatmul: the workspace is smaller than the algorithm needs");

@@ -173,7 +173,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out)
     if (!s->capture) return result(cudaErrorIllegalState);
     Capture *c = s->capture;
     if (c->origin != s) return result(cudaErrorStreamCaptureUnmatched);
-    if (c->mode != cudaStreamCaptureModeRelaxed && !pthread_equal(c->thread, pthread_self())) return result(cudaErrorStreamCaptureWrongThread);
+    if (c->mode != cudaStreamCaptureModeRelaxed && !pthread_equal(c->thread, pthread_self()))
+        return result(cudaErrorStreamCaptureWrongThread);
     cudaError_t e = injected ? static_cast<cudaError_t>(injected) : cudaSuccess;
     if (!e && c->broken) e = cudaErrorStreamCaptureInvalidated;
     if (!e && !all_joined(*c)) e = cudaErrorStreamCaptureUnjoined;
@@ -196,8 +197,8 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus *status, unsigned long long *id, cudaGraph_t *graph,
-                                     const cudaGraphNode_t **nodes, const cudaGraphEdgeData **, size_t *count)
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus *status, unsigned long long *id,
+                                     cudaGraph_t *graph, const cudaGraphNode_t **nodes, const cudaGraphEdgeData **, size_t *count)
 {
     cudaError_t e = cudaStreamIsCapturing(stream, status);
     if (e || *status != cudaStreamCaptureStatusActive) return e;

@@ -32,11 +32,12 @@ static bool over(const Mark &m, const Clock &clock) { return m.stream < 0 || clo
 
 static const char *verb(Touch how) { return how == Touch::Read ? "read" : how == Touch::Write ? "written" : "updated"; }
 
-static void report(const Allocation &a, uintptr_t lo, uintptr_t hi, const Mark &before, Touch how, const Site &site, const char *what)
+static void report(const Allocation &a, uintptr_t lo, uintptr_t hi, const Mark &before, Touch how, const Site &site,
+                   const char *what)
 {
     finding("%s: bytes %zu..%zu of %s memory (%zu bytes, %s) are %s by [%s] without waiting for [%s], which has them %s", what,
-            static_cast<size_t>(lo - a.at), static_cast<size_t>(hi - a.at), a.type == cudaMemoryTypeHost ? "pinned" : "device", a.bytes,
-            describe(a.made).c_str(), verb(how), describe(site).c_str(), describe(before.site).c_str(), verb(before.how));
+            static_cast<size_t>(lo - a.at), static_cast<size_t>(hi - a.at), a.type == cudaMemoryTypeHost ? "pinned" : "device",
+            a.bytes, describe(a.made).c_str(), verb(how), describe(site).c_str(), describe(before.site).c_str(), verb(before.how));
 }
 
 // Makes lo and hi borders of segments, and covers [lo, hi) with segments.
@@ -94,14 +95,15 @@ static void access(Allocation *a, uintptr_t lo, uintptr_t hi, Touch how, const C
     }
     for (auto it = a->segments.lower_bound(lo); it != a->segments.end() && it->first < hi; ++it) {
         auto &others = it->second.others;
-        auto same = std::find_if(others.begin(), others.end(), [&](const Mark &m) { return m.stream == mine->stream && m.how == how; });
+        auto same =
+            std::find_if(others.begin(), others.end(), [&](const Mark &m) { return m.stream == mine->stream && m.how == how; });
         if (same == others.end()) others.push_back(*mine);
         else *same = *mine;
     }
 }
 
-// An allocator of the program's own cuts an allocation in pieces. What is given back may go to anybody, so its users must be over, and
-// until it is handed out again nobody may touch it.
+// An allocator of the program's own cuts an allocation in pieces. What is given back may go to anybody, so its users must be over,
+// and until it is handed out again nobody may touch it.
 static std::map<uintptr_t, uintptr_t> &given_back() // [from, to), apart from each other
 {
     static auto *map = new std::map<uintptr_t, uintptr_t>;
@@ -134,14 +136,17 @@ void check_work(const Work &w, Stream *s, Clock *clock)
         Allocation *a = find_allocation(x.p);
         if (!a) continue;
         if (a->freed && w.kind != std::string("free"))
-            finding("use after free: [%s] comes after cudaFreeAsync of what it touches (%s)", describe(w.site).c_str(), describe(a->made).c_str());
+            finding("use after free: [%s] comes after cudaFreeAsync of what it touches (%s)", describe(w.site).c_str(),
+                    describe(a->made).c_str());
         const uintptr_t lo = reinterpret_cast<uintptr_t>(x.p), hi = std::min(lo + x.bytes, a->at + a->bytes);
         if (lo + x.bytes > a->at + a->bytes)
             finding("out of bounds: [%s] declares bytes %zu..%zu of an allocation of %zu (%s)", describe(w.site).c_str(),
-                    static_cast<size_t>(lo - a->at), static_cast<size_t>(lo - a->at + x.bytes), a->bytes, describe(a->made).c_str());
+                    static_cast<size_t>(lo - a->at), static_cast<size_t>(lo - a->at + x.bytes), a->bytes,
+                    describe(a->made).c_str());
         if (is_given_back(lo, hi))
-            finding("use after it was given back: bytes %zu..%zu of an allocation of %zu (%s) are %s by [%s]", static_cast<size_t>(lo - a->at),
-                    static_cast<size_t>(hi - a->at), a->bytes, describe(a->made).c_str(), verb(x.how), describe(w.site).c_str());
+            finding("use after it was given back: bytes %zu..%zu of an allocation of %zu (%s) are %s by [%s]",
+                    static_cast<size_t>(lo - a->at), static_cast<size_t>(hi - a->at), a->bytes, describe(a->made).c_str(),
+                    verb(x.how), describe(w.site).c_str());
         const Mark mine{s->index, clock->at(s->index), x.how, w.site};
         // Before its own tick: two accesses of one operation do not conflict.
         access(a, lo, hi, x.how, *clock, w.site, &mine, "missing wait");

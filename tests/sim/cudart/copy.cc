@@ -51,7 +51,8 @@ struct Rect {
     size_t src_span() const { return (height - 1) * src_pitch + width; }
 };
 
-static cudaError_t copy(void *dst, const void *src, const Rect &r, cudaMemcpyKind kind, cudaStream_t stream, bool sync, const Site &site)
+static cudaError_t copy(void *dst, const void *src, const Rect &r, cudaMemcpyKind kind, cudaStream_t stream, bool sync,
+                        const Site &site)
 {
     if (r.width == 0 || r.height == 0) return cudaSuccess;
     if (!dst || !src || r.dst_pitch < r.width || r.src_pitch < r.width) return cudaErrorInvalidValue;
@@ -142,7 +143,8 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpy
     cudaError_t e = enter("cudaMemcpyAsync");
     return e ? e : result(copy(dst, src, line(bytes), kind, stream, false, SIM_SITE("cudaMemcpyAsync")));
 }
-cudaError_t cudaMemcpy2D(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width, size_t height, cudaMemcpyKind kind)
+cudaError_t cudaMemcpy2D(void *dst, size_t dst_pitch, const void *src, size_t src_pitch, size_t width, size_t height,
+                         cudaMemcpyKind kind)
 {
     cudaError_t e = enter("cudaMemcpy2D");
     return e ? e : result(copy(dst, src, {dst_pitch, src_pitch, width, height}, kind, nullptr, true, SIM_SITE("cudaMemcpy2D")));
@@ -151,7 +153,8 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size
                               cudaMemcpyKind kind, cudaStream_t stream)
 {
     cudaError_t e = enter("cudaMemcpy2DAsync");
-    return e ? e : result(copy(dst, src, {dst_pitch, src_pitch, width, height}, kind, stream, false, SIM_SITE("cudaMemcpy2DAsync")));
+    return e ? e
+             : result(copy(dst, src, {dst_pitch, src_pitch, width, height}, kind, stream, false, SIM_SITE("cudaMemcpy2DAsync")));
 }
 
 static cudaError_t peer_copy(const char *api, void *dst, int dst_device, const void *src, int src_device, size_t bytes,
@@ -169,7 +172,8 @@ cudaError_t cudaMemcpyPeer(void *dst, int dst_device, const void *src, int src_d
 }
 cudaError_t cudaMemcpyPeerAsync(void *dst, int dst_device, const void *src, int src_device, size_t bytes, cudaStream_t stream)
 {
-    return peer_copy("cudaMemcpyPeerAsync", dst, dst_device, src, src_device, bytes, stream, false, SIM_SITE("cudaMemcpyPeerAsync"));
+    return peer_copy("cudaMemcpyPeerAsync", dst, dst_device, src, src_device, bytes, stream, false,
+                     SIM_SITE("cudaMemcpyPeerAsync"));
 }
 
 cudaError_t cudaMemset(void *p, int value, size_t bytes)

@@ -18,7 +18,8 @@ void in_host_function(bool yes) { host_function = yes; }
 // A made-up but fixed UUID per place in the machine.
 static void uuid_of(int machine_index, unsigned char out[16])
 {
-    static const unsigned char base[16] = {0x5e, 0xed, 0x00, 0x01, 0x51, 0x6d, 0x40, 0x00, 0x80, 0x00, 0x57, 0xe9, 0x31, 0x11, 0x00, 0x00};
+    static const unsigned char base[16] = {0x5e, 0xed, 0x00, 0x01, 0x51, 0x6d, 0x40, 0x00,
+                                           0x80, 0x00, 0x57, 0xe9, 0x31, 0x11, 0x00, 0x00};
     memcpy(out, base, 16);
     out[0] = static_cast<unsigned char>(0x50 + machine_index); // differs early: prefixes of UUIDs name devices, too
     out[15] = static_cast<unsigned char>(machine_index);

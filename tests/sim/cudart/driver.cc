@@ -14,7 +14,9 @@ static size_t element_bytes(CUtensorMapDataType type)
     case CU_TENSOR_MAP_DATA_TYPE_UINT16: case CU_TENSOR_MAP_DATA_TYPE_FLOAT16: case CU_TENSOR_MAP_DATA_TYPE_BFLOAT16: return 2;
     case CU_TENSOR_MAP_DATA_TYPE_UINT64: case CU_TENSOR_MAP_DATA_TYPE_INT64: case CU_TENSOR_MAP_DATA_TYPE_FLOAT64: return 8;
     case CU_TENSOR_MAP_DATA_TYPE_UINT32: case CU_TENSOR_MAP_DATA_TYPE_INT32: case CU_TENSOR_MAP_DATA_TYPE_FLOAT32:
-    case CU_TENSOR_MAP_DATA_TYPE_FLOAT32_FTZ: case CU_TENSOR_MAP_DATA_TYPE_TFLOAT32: case CU_TENSOR_MAP_DATA_TYPE_TFLOAT32_FTZ: return 4;
+    case CU_TENSOR_MAP_DATA_TYPE_FLOAT32_FTZ:
+    case CU_TENSOR_MAP_DATA_TYPE_TFLOAT32:
+    case CU_TENSOR_MAP_DATA_TYPE_TFLOAT32_FTZ: return 4;
     default: return 0;
     }
 }
@@ -23,10 +25,10 @@ static_assert(sizeof(stm_sim_tensor_map) <= sizeof(CUtensorMap), "fits into the 
 
 // Refuses what the real one documents to refuse, and what the simulated TMA does not do (interleave, element strides, 32 and
 // 64-byte swizzles are done; the atom variants are not).
-static CUresult CUDAAPI encode_tiled(CUtensorMap *out, CUtensorMapDataType type, cuuint32_t rank, void *address, const cuuint64_t *dim,
-                                     const cuuint64_t *stride, const cuuint32_t *box, const cuuint32_t *element_stride,
-                                     CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion,
-                                     CUtensorMapFloatOOBfill fill)
+static CUresult CUDAAPI encode_tiled(CUtensorMap *out, CUtensorMapDataType type, cuuint32_t rank, void *address,
+                                     const cuuint64_t *dim, const cuuint64_t *stride, const cuuint32_t *box,
+                                     const cuuint32_t *element_stride, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
+                                     CUtensorMapL2promotion, CUtensorMapFloatOOBfill fill)
 {
     if (!settings().driver) return CUDA_ERROR_NOT_INITIALIZED;
     if (fault("cuTensorMapEncodeTiled", CUDA_ERROR_INVALID_VALUE)) return CUDA_ERROR_INVALID_VALUE;
@@ -73,7 +75,8 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **out, uns
     return known || status ? cudaSuccess : result(cudaErrorSymbolNotFound);
 }
 #undef cudaGetDriverEntryPoint
-cudaError_t cudaGetDriverEntryPoint(const char *symbol, void **out, unsigned long long flags, cudaDriverEntryPointQueryResult *status)
+cudaError_t cudaGetDriverEntryPoint(const char *symbol, void **out, unsigned long long flags,
+                                    cudaDriverEntryPointQueryResult *status)
 {
     return cudaGetDriverEntryPointByVersion(symbol, out, CUDART_VERSION, flags, status);
 }

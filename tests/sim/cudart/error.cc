@@ -50,7 +50,8 @@ static const Text kTexts[] = {
     ERROR(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing blocking stream"),
     ERROR(cudaErrorCapturedEvent, "operation not permitted on an event last recorded in a capturing stream"),
     ERROR(cudaErrorStreamCaptureWrongThread, "attempt to terminate a thread-local capture sequence from another thread"),
-    ERROR(cudaErrorGraphExecUpdateFailure, "the graph update was not performed because it included changes which violated constraints"),
+    ERROR(cudaErrorGraphExecUpdateFailure,
+          "the graph update was not performed because it included changes which violated constraints"),
     ERROR(cudaErrorUnknown, "unknown error"),
 };
 #undef ERROR

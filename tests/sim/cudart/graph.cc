@@ -131,7 +131,8 @@ static bool memory_lives(const Exec &x)
         for (const auto &use : n.uses) {
             auto it = allocations().find(use.first);
             if (it != allocations().end() && it->second.id == use.second) continue;
-            finding("use after free: a graph is launched whose [%s] uses memory that was freed since its capture", describe(n.work.site).c_str());
+            finding("use after free: a graph is launched whose [%s] uses memory that was freed since its capture",
+                    describe(n.work.site).c_str());
             return false;
         }
     return true;
@@ -215,7 +216,8 @@ cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGra
     size_t where = 0;
     cudaGraphExecUpdateResultInfo r = {};
     r.result = compare(*x, *g, &where);
-    if (r.result != cudaGraphExecUpdateSuccess && where < g->nodes.size()) r.errorNode = reinterpret_cast<cudaGraphNode_t>(g->nodes[where].get());
+    if (r.result != cudaGraphExecUpdateSuccess && where < g->nodes.size())
+        r.errorNode = reinterpret_cast<cudaGraphNode_t>(g->nodes[where].get());
     if (info) *info = r;
     if (r.result != cudaGraphExecUpdateSuccess) return result(cudaErrorGraphExecUpdateFailure);
     copy_nodes(*g, x); // launches already queued hold their own copies
@@ -241,7 +243,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
     Lock l;
     Exec *x = reinterpret_cast<Exec *>(exec);
     if (!execs().erase(x)) {
-        finding("a graph instance is destroyed that does not exist (any more): %s", describe(SIM_SITE("cudaGraphExecDestroy")).c_str());
+        finding("a graph instance is destroyed that does not exist (any more): %s",
+                describe(SIM_SITE("cudaGraphExecDestroy")).c_str());
         return result(cudaErrorInvalidValue);
     }
     delete x;

@@ -27,7 +27,8 @@ void register_stub(const void *stub, const char *mangled)
     kernels().stub_names[stub] = mangled;
 }
 
-// The nvcc-built program knows its kernels by stubs; the bodies, compiled for the CPU, come from the libraries of STM_SIM_KERNELS (a:b).
+// The nvcc-built program knows its kernels by stubs; the bodies, compiled for the CPU, come from the libraries of STM_SIM_KERNELS
+// (a:b).
 static void load_bodies()
 {
     static const int loaded = [] {
@@ -92,7 +93,8 @@ static std::vector<Access> touches(const stm_sim_kernel &k, void **args)
             Lock l;
             if (!find_allocation(p) || covered(found, p)) continue;
             if (settings().declared)
-                finding("undeclared: kernel %s gets a pointer, argument %u byte %zu, that no STM_READS or STM_WRITES of its launch covers",
+                finding("undeclared: kernel %s gets a pointer, argument %u byte %zu, that no STM_READS or STM_WRITES of its launch "
+                        "covers",
                         k.name, i, at);
             if (explicit_all) continue;
             found.push_back({p, 1, arg.kind == STM_SIM_ARG_WRITE ? Touch::Write : Touch::Read});
@@ -110,8 +112,8 @@ static std::string reach(const char *name, const std::vector<Access> &accesses, 
     for (const Access &x : accesses) {
         const Allocation *a = find_allocation(x.p);
         if (a && a->type == cudaMemoryTypeDevice && a->device != device && !d.peers.count(a->device))
-            return std::string(name) + " on device " + std::to_string(device) + " touches memory of device " + std::to_string(a->device) +
-                   " without peer access";
+            return std::string(name) + " on device " + std::to_string(device) + " touches memory of device " +
+                   std::to_string(a->device) + " without peer access";
     }
     return "";
 }
@@ -125,7 +127,8 @@ static cudaError_t check_shape(const cudaLaunchConfig_t &c, const stm_sim_kernel
     if (c.dynamicSmemBytes > kDynamicDefault) {
         Lock l;
         auto limit = kernels().dynamic_limit.find({k.entry, current_device()});
-        if (limit == kernels().dynamic_limit.end() || static_cast<size_t>(limit->second) < c.dynamicSmemBytes) return cudaErrorInvalidValue;
+        if (limit == kernels().dynamic_limit.end() || static_cast<size_t>(limit->second) < c.dynamicSmemBytes)
+            return cudaErrorInvalidValue;
     }
     return cudaSuccess;
 }
@@ -161,7 +164,8 @@ static Arguments copy_arguments(const stm_sim_kernel &k, void **args)
     return a;
 }
 
-static Work kernel_work(const stm_sim_kernel &k, const cudaLaunchConfig_t &c, void **args, int device, bool cooperative, const Site &from)
+static Work kernel_work(const stm_sim_kernel &k, const cudaLaunchConfig_t &c, void **args, int device, bool cooperative,
+                        const Site &from)
 {
     Work w{"kernel", from, nullptr, touches(k, args)};
     w.site.what = k.name;
@@ -170,7 +174,8 @@ static Work kernel_work(const stm_sim_kernel &k, const cudaLaunchConfig_t &c, vo
     const size_t dynamic = c.dynamicSmemBytes;
     w.run = [=, kernel = &k, accesses = w.accesses] {
         const int injected = async_fault("kernel");
-        if (injected) return kill_device(device, static_cast<cudaError_t>(injected), std::string("injected fault of kernel ") + kernel->name);
+        if (injected)
+            return kill_device(device, static_cast<cudaError_t>(injected), std::string("injected fault of kernel ") + kernel->name);
         std::string why = reach(kernel->name, accesses, device);
         if (!why.empty()) return kill_device(device, cudaErrorIllegalAddress, why);
         std::vector<void *> pointers;
@@ -247,7 +252,8 @@ cudaError_t cudaLaunchKernel(const void *f, dim3 grid, dim3 block, void **args, 
     c.stream = stream;
     return cudaLaunchKernelExC(&c, f, args);
 }
-cudaError_t cudaLaunchCooperativeKernel(const void *f, dim3 grid, dim3 block, void **args, size_t dynamic_bytes, cudaStream_t stream)
+cudaError_t cudaLaunchCooperativeKernel(const void *f, dim3 grid, dim3 block, void **args, size_t dynamic_bytes,
+                                        cudaStream_t stream)
 {
     cudaLaunchAttribute attr = {};
     attr.id = cudaLaunchAttributeCooperative;
@@ -290,7 +296,8 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *out, const void *f)
     out->maxDynamicSharedSizeBytes = limit == kernels().dynamic_limit.end() ? static_cast<int>(kDynamicDefault) : limit->second;
     return cudaSuccess;
 }
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, const void *f, int threads, size_t dynamic, unsigned)
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, const void *f, int threads, size_t dynamic,
+                                                                   unsigned)
 {
     cudaError_t e = enter("cudaOccupancyMaxActiveBlocksPerMultiprocessor");
     if (e) return e;

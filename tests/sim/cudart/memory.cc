@@ -57,7 +57,8 @@ void explain_stale(const void *p, const Site &site)
     if (it == freed_lately().begin() || find_allocation(p)) return;
     --it;
     if (at < it->first + it->second.bytes)
-        finding("use after free: [%s] is given memory that was freed (%s)", describe(site).c_str(), describe(it->second.made).c_str());
+        finding("use after free: [%s] is given memory that was freed (%s)", describe(site).c_str(),
+                describe(it->second.made).c_str());
 }
 
 static size_t page_up(size_t n) { return (n + kPage - 1) / kPage * kPage; }
@@ -72,7 +73,8 @@ static bool make(size_t bytes, Allocation *a)
         p = static_cast<char *>(q);
     } else {
         const size_t body = page_up(bytes ? bytes : 1);
-        char *base = static_cast<char *>(mmap(nullptr, body + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+        char *base =
+            static_cast<char *>(mmap(nullptr, body + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
         if (base == MAP_FAILED) return false;
         mprotect(base + kPage, body, PROT_READ | PROT_WRITE);
         a->mapping = base;
@@ -81,7 +83,8 @@ static bool make(size_t bytes, Allocation *a)
         memset(base + kPage, kRed, static_cast<size_t>(p - base) - kPage);
         memset(p + bytes, kRed, static_cast<size_t>(base + kPage + body - (p + bytes)));
     }
-    memset(p, kFill, std::min(bytes, settings().fill_bytes)); // the far end of a huge slab stays untouched, so that it costs nothing
+    memset(p, kFill,
+           std::min(bytes, settings().fill_bytes)); // the far end of a huge slab stays untouched, so that it costs nothing
     a->at = reinterpret_cast<uintptr_t>(p);
     a->bytes = bytes;
     return true;
@@ -94,12 +97,14 @@ static void check_borders(const Allocation &a)
     const unsigned char *end = p + a.bytes, *high = reinterpret_cast<unsigned char *>(a.mapping) + a.mapping_bytes - kPage;
     for (const unsigned char *q = p - 1; q >= low; q--)
         if (*q != kRed) {
-            finding("out of bounds: byte %ld of an allocation of %zu was written (%s)", static_cast<long>(q - p), a.bytes, describe(a.made).c_str());
+            finding("out of bounds: byte %ld of an allocation of %zu was written (%s)", static_cast<long>(q - p), a.bytes,
+                    describe(a.made).c_str());
             return;
         }
     for (const unsigned char *q = end; q < high; q++)
         if (*q != kRed) {
-            finding("out of bounds: byte %ld of an allocation of %zu was written (%s)", static_cast<long>(q - p), a.bytes, describe(a.made).c_str());
+            finding("out of bounds: byte %ld of an allocation of %zu was written (%s)", static_cast<long>(q - p), a.bytes,
+                    describe(a.made).c_str());
             return;
         }
 }
@@ -257,7 +262,8 @@ cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned)
     Lock l;
     const uintptr_t at = reinterpret_cast<uintptr_t>(p);
     auto next = allocations().lower_bound(at);
-    if (find_allocation(p) || (next != allocations().end() && next->first < at + bytes)) return result(cudaErrorHostMemoryAlreadyRegistered);
+    if (find_allocation(p) || (next != allocations().end() && next->first < at + bytes))
+        return result(cudaErrorHostMemoryAlreadyRegistered);
     Allocation a;
     a.at = at;
     a.bytes = bytes;

@@ -186,7 +186,9 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attr, vo
     switch (attr) {
     case cudaMemPoolAttrReleaseThreshold: p->threshold = *static_cast<uint64_t *>(value); break;
     case cudaMemPoolAttrUsedMemHigh: case cudaMemPoolAttrReservedMemHigh: p->peak = p->used; break;
-    case cudaMemPoolReuseFollowEventDependencies: case cudaMemPoolReuseAllowOpportunistic: case cudaMemPoolReuseAllowInternalDependencies: break;
+    case cudaMemPoolReuseFollowEventDependencies:
+    case cudaMemPoolReuseAllowOpportunistic:
+    case cudaMemPoolReuseAllowInternalDependencies: break;
     default: return result(cudaErrorInvalidValue);
     }
     return cudaSuccess;

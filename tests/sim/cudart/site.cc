@@ -54,7 +54,8 @@ static std::vector<std::string> source_lines(const Dl_info &where, const std::ve
     std::string command = std::string("addr2line -sfCpe '") + where.dli_fname + "'";
     char text[1024];
     for (void *pc : pcs) {
-        snprintf(text, sizeof text, " %#zx", static_cast<size_t>(static_cast<char *>(pc) - static_cast<char *>(where.dli_fbase)) - 1);
+        snprintf(text, sizeof text, " %#zx",
+                 static_cast<size_t>(static_cast<char *>(pc) - static_cast<char *>(where.dli_fbase)) - 1);
         command += text;
     }
     std::vector<std::string> lines;

@@ -19,8 +19,8 @@ void describe_streams()
     for (Stream *s : live_streams()) fprintf(stderr, "sim: stream not destroyed: %s\n", describe(s->made).c_str());
 }
 
-// A free index may be used again once the host has seen the end of the stream that had it: ticks go on from there. Until then what the
-// stream did is still the device's work, for whoever waits for that.
+// A free index may be used again once the host has seen the end of the stream that had it: ticks go on from there. Until then what
+// the stream did is still the device's work, for whoever waits for that.
 struct Retired {
     int index;
     uint32_t last;

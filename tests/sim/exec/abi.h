@@ -50,8 +50,10 @@ extern __thread stm_sim_dim blockDim, gridDim;
 void stm_sim_barrier(int id, int threads /* 0 = the whole block */, const char *site);
 int stm_sim_barrier_reduce(int kind /* 0 count, 1 and, 2 or */, int value, const char *site);
 void stm_sim_syncwarp(unsigned mask, const char *site);
-uint64_t stm_sim_shuffle(unsigned mask, uint64_t value, int kind /* 0 idx, 1 up, 2 down, 3 xor */, int arg, int width, const char *site);
-uint32_t stm_sim_vote(unsigned mask, int kind /* 0 ballot, 1 all, 2 any, 3 match_any, 4 match_all */, uint64_t value, const char *site);
+uint64_t stm_sim_shuffle(unsigned mask, uint64_t value, int kind /* 0 idx, 1 up, 2 down, 3 xor */, int arg, int width,
+                         const char *site);
+uint32_t stm_sim_vote(unsigned mask, int kind /* 0 ballot, 1 all, 2 any, 3 match_any, 4 match_all */, uint64_t value,
+                      const char *site);
 // Every lane of the full warp gives a pointer and sees all 32, until its next collective.
 void stm_sim_exchange(const void *mine, const void **all, const char *site);
 uint32_t stm_sim_active(void); // lanes of the warp that have not exited

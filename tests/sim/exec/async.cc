@@ -34,9 +34,13 @@ void finish(Pending *p, unsigned newest)
 
 void async_exit(Fiber *f)
 {
-    const char *what = !f->copies.empty() ? "cp.async" : !f->stores.empty() ? "TMA store" : !f->products.empty() ? "wgmma" : nullptr;
+    const char *what = !f->copies.empty()     ? "cp.async"
+                       : !f->stores.empty()   ? "TMA store"
+                       : !f->products.empty() ? "wgmma"
+                                              : nullptr;
     if (!what) return;
-    fail(cudaErrorLaunchFailure, "%s: %s ends with a %s that it has not waited for", gang->kernel->name, thread_name(*f).c_str(), what);
+    fail(cudaErrorLaunchFailure, "%s: %s ends with a %s that it has not waited for", gang->kernel->name, thread_name(*f).c_str(),
+         what);
     to_scheduler();
 }
 
@@ -44,7 +48,8 @@ void async_block_end(Block *b)
 {
     for (const auto &m : b->mbarriers)
         if (!m.second.loads.empty())
-            fail(cudaErrorLaunchFailure, "%s: block ends with %zu TMA load(s) that nobody has waited for", gang->kernel->name, m.second.loads.size());
+            fail(cudaErrorLaunchFailure, "%s: block ends with %zu TMA load(s) that nobody has waited for", gang->kernel->name,
+                 m.second.loads.size());
 }
 
 static Mbarrier *mbarrier_at(void *bar, const char *site)
@@ -52,7 +57,8 @@ static Mbarrier *mbarrier_at(void *bar, const char *site)
     auto &all = fiber->block->mbarriers;
     auto it = all.find(bar);
     if (it != all.end()) return &it->second;
-    fail(cudaErrorLaunchFailure, "%s: mbarrier at %s was not initialised, %s", gang->kernel->name, site, thread_name(*fiber).c_str());
+    fail(cudaErrorLaunchFailure, "%s: mbarrier at %s was not initialised, %s", gang->kernel->name, site,
+         thread_name(*fiber).c_str());
     die();
 }
 
@@ -95,8 +101,8 @@ static size_t box_bytes(const stm_sim_tensor_map &m)
 }
 
 // Plain stores and cp.async write one view of shared memory; TMA stores and products read another, into which only TMA loads
-// write, and fence.proxy.async what has been written so far. (The device asks for the fence from each thread that wrote; here one thread's
-// is enough for all that was written before it.)
+// write, and fence.proxy.async what has been written so far. (The device asks for the fence from each thread that wrote; here one
+// thread's is enough for all that was written before it.)
 char *async_view(Block *b)
 {
     if (!b->viewed) {
@@ -154,8 +160,9 @@ static void check_tma(const stm_sim_tensor_map *map, const void *shared, const c
     const size_t align = map->swizzle_bytes == 128 ? 1024 : map->swizzle_bytes == 64 ? 512 : map->swizzle_bytes == 32 ? 256 : 128;
     const size_t offset = static_cast<size_t>(static_cast<const char *>(shared) - fiber->block->arena);
     if (map->rank == 0 || map->rank > 5 || offset % align != 0) {
-        fail(cudaErrorMisalignedAddress, "%s: TMA at %s: shared memory offset %zu must be a multiple of %zu, and the map a tensor map",
-             gang->kernel->name, site, offset, align);
+        fail(cudaErrorMisalignedAddress,
+             "%s: TMA at %s: shared memory offset %zu must be a multiple of %zu, and the map a tensor map", gang->kernel->name,
+             site, offset, align);
         die();
     }
 }
@@ -192,7 +199,8 @@ void stm_sim_cp_async_wait(unsigned newest, const char *)
 void stm_sim_mbarrier_init(void *bar, unsigned count, const char *site)
 {
     if (reinterpret_cast<uintptr_t>(bar) % 8 || count == 0 || count > (1u << 20) - 1) {
-        fail(cudaErrorMisalignedAddress, "%s: mbarrier init at %s: aligned to 8 bytes, count 1 .. 2^20 - 1", gang->kernel->name, site);
+        fail(cudaErrorMisalignedAddress, "%s: mbarrier init at %s: aligned to 8 bytes, count 1 .. 2^20 - 1", gang->kernel->name,
+             site);
         die();
     }
     memset(bar, 0x5a, 8); // it is memory of the kernel: TSan sees the write
@@ -206,8 +214,8 @@ void stm_sim_mbarrier_arrive(void *bar, unsigned expect_bytes, const char *site)
 {
     Mbarrier *m = mbarrier_at(bar, site);
     if (m->missing == 0) {
-        fail(cudaErrorLaunchFailure, "%s: more arrivals at an mbarrier than its count of %u, at %s, %s", gang->kernel->name, m->count, site,
-             thread_name(*fiber).c_str());
+        fail(cudaErrorLaunchFailure, "%s: more arrivals at an mbarrier than its count of %u, at %s, %s", gang->kernel->name,
+             m->count, site, thread_name(*fiber).c_str());
         die();
     }
     hb_release(&m->tag[m->phase]);
@@ -272,7 +280,8 @@ void stm_sim_fence_async(void)
 {
     stm_sim_fence();
     Quiet quiet;
-    const auto *from = reinterpret_cast<const volatile uint64_t *>(fiber->block->arena); // red zones, too: no memcpy, which ASan watches
+    const auto *from =
+        reinterpret_cast<const volatile uint64_t *>(fiber->block->arena); // red zones, too: no memcpy, which ASan watches
     auto *to = reinterpret_cast<volatile uint64_t *>(async_view(fiber->block));
     for (size_t i = 0; i < fiber->block->used / 8; i++) to[i] = from[i];
 }

@@ -45,8 +45,9 @@ static void meet(int id, int need, int value, const char *site)
     Block *b = me->block;
     gang->stats.barriers++;
     if (id < 0 || id >= kBarriers || need < 0 || need % kLanes != 0 || need > b->threads) {
-        fail(cudaErrorLaunchFailure, "%s: barrier %d of %d threads at %s: ids are 0..15, counts multiples of 32 up to the block's %d",
-             gang->kernel->name, id, need, site, b->threads);
+        fail(cudaErrorLaunchFailure,
+             "%s: barrier %d of %d threads at %s: ids are 0..15, counts multiples of 32 up to the block's %d", gang->kernel->name,
+             id, need, site, b->threads);
         to_scheduler();
     }
     Barrier &r = b->barriers[id];

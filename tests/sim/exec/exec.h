@@ -22,8 +22,8 @@ struct GridStats {
 };
 
 // Runs the whole grid. On an error says what and where in `*why`; what a real device calls sticky. Threads: any, several at once.
-cudaError_t run_grid(const stm_sim_kernel &kernel, dim3 grid, dim3 block, size_t dynamic_bytes, void **args, const GridOptions &opts,
-                     std::string *why, GridStats *stats = nullptr);
+cudaError_t run_grid(const stm_sim_kernel &kernel, dim3 grid, dim3 block, size_t dynamic_bytes, void **args,
+                     const GridOptions &opts, std::string *why, GridStats *stats = nullptr);
 
 // Happens-before edges for ThreadSanitizer; nothing in a process without it.
 void hb_release(void *tag);

@@ -64,8 +64,8 @@ size_t stack_bytes()
     return bytes;
 }
 
-// Stacks of threads that have ended, for those that come: a program that opens and closes streams by the hundred would map and unmap
-// little else. Not under TSan, to which the lock would order what the threads did.
+// Stacks of threads that have ended, for those that come: a program that opens and closes streams by the hundred would map and
+// unmap little else. Not under TSan, to which the lock would order what the threads did.
 struct Stock {
     std::mutex lock;
     std::vector<char *> free;
@@ -133,8 +133,8 @@ void fiber_prepare(Fiber *f, void (*main)())
     f->tsan = under_tsan() ? __tsan_create_fiber(0) : nullptr;
 }
 
-// TSan forgets what a thread did once some 60 others have ended, and says nothing of a race whose first half it forgot. So a block's
-// threads outlive it, up to a number that costs little memory.
+// TSan forgets what a thread did once some 60 others have ended, and says nothing of a race whose first half it forgot. So a
+// block's threads outlive it, up to a number that costs little memory.
 static const size_t kEndedMost = 1024;
 
 void fiber_release(Fiber *f)

@@ -80,7 +80,8 @@ struct Warp {
     std::vector<std::unique_ptr<Collective>> collectives;
 };
 
-// An mbarrier of shared memory: a phase ends when all arrivals and all announced bytes are in. Kept beside the 8 bytes it has there.
+// An mbarrier of shared memory: a phase ends when all arrivals and all announced bytes are in. Kept beside the 8 bytes it has
+// there.
 struct Mbarrier {
     unsigned count = 0, missing = 0;
     long bytes = 0;

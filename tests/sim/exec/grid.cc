@@ -163,8 +163,8 @@ static void run_gang()
     }
 }
 
-cudaError_t run_grid(const stm_sim_kernel &kernel, dim3 grid, dim3 block, size_t dynamic_bytes, void **args, const GridOptions &opts,
-                     std::string *why, GridStats *stats)
+cudaError_t run_grid(const stm_sim_kernel &kernel, dim3 grid, dim3 block, size_t dynamic_bytes, void **args,
+                     const GridOptions &opts, std::string *why, GridStats *stats)
 {
     static thread_local uint64_t random;
     if (!random) random = opts.order.seed * 2654435761u + 1;
@@ -209,7 +209,8 @@ cudaError_t run_grid(const stm_sim_kernel &kernel, dim3 grid, dim3 block, size_t
 
 extern "C" void stm_sim_trap(const char *why, const char *site)
 {
-    sim::fail(cudaErrorLaunchFailure, "%s: %s at %s, %s", sim::gang->kernel->name, why, site, sim::thread_name(*sim::fiber).c_str());
+    sim::fail(cudaErrorLaunchFailure, "%s: %s at %s, %s", sim::gang->kernel->name, why, site,
+              sim::thread_name(*sim::fiber).c_str());
     sim::to_scheduler();
     __builtin_trap();
 }

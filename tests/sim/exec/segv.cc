@@ -24,12 +24,15 @@ static void on_fault(int signal, siginfo_t *info, void *context)
     }
     const char *at = static_cast<char *>(info->si_addr), *low = fiber->stack;
     if (at < low && at >= low - 4096)
-        fail(cudaErrorLaunchFailure, "stack overflow in %s %s (STM_SIM_STACK_KIB)", gang->kernel->name, thread_name(*fiber).c_str());
+        fail(cudaErrorLaunchFailure, "stack overflow in %s %s (STM_SIM_STACK_KIB)", gang->kernel->name,
+             thread_name(*fiber).c_str());
     else
-        fail(cudaErrorIllegalAddress, "illegal address %p in %s %s", info->si_addr, gang->kernel->name, thread_name(*fiber).c_str());
+        fail(cudaErrorIllegalAddress, "illegal address %p in %s %s", info->si_addr, gang->kernel->name,
+             thread_name(*fiber).c_str());
     // Goes on at after_fault, on the fiber's own stack, from its top: the faulting frame may be the reason.
     auto *uc = static_cast<ucontext_t *>(context);
-    uc->uc_mcontext.gregs[REG_RSP] = static_cast<greg_t>(((reinterpret_cast<uintptr_t>(fiber->stack) + stack_bytes()) & ~uintptr_t(15)) - 264);
+    uc->uc_mcontext.gregs[REG_RSP] =
+        static_cast<greg_t>(((reinterpret_cast<uintptr_t>(fiber->stack) + stack_bytes()) & ~uintptr_t(15)) - 264);
     uc->uc_mcontext.gregs[REG_RIP] = reinterpret_cast<greg_t>(after_fault);
 }
 

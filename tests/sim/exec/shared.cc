@@ -68,8 +68,8 @@ void shared_check(Block *b)
         const char *end = v.at + v.bytes;
         for (size_t i = 0; i < kRed; i++)
             if (static_cast<unsigned char>(end[i]) != kRedFill) {
-                fail(cudaErrorIllegalAddress, "%s: write past the end of %s (%zu bytes), at byte %zu", gang->kernel->name, v.name, v.bytes,
-                     v.bytes + i);
+                fail(cudaErrorIllegalAddress, "%s: write past the end of %s (%zu bytes), at byte %zu", gang->kernel->name, v.name,
+                     v.bytes, v.bytes + i);
                 return;
             }
     }
@@ -97,8 +97,8 @@ extern "C" void *stm_sim_shared(const void *tag, size_t bytes, size_t align, con
     for (const SharedVariable &v : b->variables) total += v.bytes;
     char *p = total > kSharedLimit ? nullptr : place(b, tag, bytes, std::max<size_t>(align, 16), name);
     if (!p) {
-        fail(cudaErrorLaunchOutOfResources, "%s: shared memory of %zu bytes with %s; a block has %d at most", gang->kernel->name, total, name,
-             static_cast<int>(kSharedLimit));
+        fail(cudaErrorLaunchOutOfResources, "%s: shared memory of %zu bytes with %s; a block has %d at most", gang->kernel->name,
+             total, name, static_cast<int>(kSharedLimit));
         to_scheduler();
     }
     return p;

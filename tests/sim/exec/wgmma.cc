@@ -1,5 +1,6 @@
 // Hopper's warpgroup products: d[64][n] (+)= a[64][16] * b[n][16]^T, both operands in shared memory, K-major, described by 64-bit
-// descriptors. As on the device, the registers of d must not be touched before the wait; here they keep their old values until then.
+// descriptors. As on the device, the registers of d must not be touched before the wait; here they keep their old values until
+// then.
 #include "gang.h"
 #include <cstdio>
 #include <cstring>
@@ -88,20 +89,24 @@ static void next_product()
         if (later.d == p.d && later.n == p.n) memcpy(later.before.data(), p.d, bytes);
 }
 
-// What the device leaves undefined if it is wrong: a start within the first row of a repetition of the swizzle, nothing in the bits that
-// are not fields, no offset of the base, and all within shared memory.
+// What the device leaves undefined if it is wrong: a start within the first row of a repetition of the swizzle, nothing in the bits
+// that are not fields, no offset of the base, and all within shared memory.
 static void check_operand(uint64_t descriptor, int rows, const char *name, const char *site)
 {
     const unsigned mode = static_cast<unsigned>(descriptor >> 62);
     const size_t start = static_cast<size_t>(descriptor & 0x3fff) << 4, group = static_cast<size_t>(descriptor >> 32 & 0x3fff) << 4;
     const char *wrong = nullptr;
-    if (descriptor & ~(uint64_t(3) << 62 | uint64_t(0x3fff) << 32 | uint64_t(0x3fff) << 16 | 0x3fff)) wrong = "bits that are no field, or a base offset, are set";
-    else if (mode != 0 && start % (8 * kSpans[mode]) + 32 > kSpans[mode]) wrong = "starts behind the first row of a repetition of its swizzle";
+    if (descriptor & ~(uint64_t(3) << 62 | uint64_t(0x3fff) << 32 | uint64_t(0x3fff) << 16 | 0x3fff))
+        wrong = "bits that are no field, or a base offset, are set";
+    else if (mode != 0 && start % (8 * kSpans[mode]) + 32 > kSpans[mode])
+        wrong = "starts behind the first row of a repetition of its swizzle";
     else if (mode != 0 && group % (8 * kSpans[mode]) != 0) wrong = "groups of 8 rows do not lie as its swizzle repeats";
-    else if (start + static_cast<size_t>(rows / 8 - 1) * group + 8 * kSpans[mode] > fiber->block->used) wrong = "ends behind the block's shared memory";
+    else if (start + static_cast<size_t>(rows / 8 - 1) * group + 8 * kSpans[mode] > fiber->block->used)
+        wrong = "ends behind the block's shared memory";
     if (!wrong) return;
     char text[160];
-    snprintf(text, sizeof text, "operand %s of wgmma, descriptor %016llx, %s", name, static_cast<unsigned long long>(descriptor), wrong);
+    snprintf(text, sizeof text, "operand %s of wgmma, descriptor %016llx, %s", name, static_cast<unsigned long long>(descriptor),
+             wrong);
     mistake(text, site);
 }
 
@@ -115,8 +120,8 @@ static void meet(const char *site)
     if (b->threads < static_cast<int>(group + 1) * 128 || group >= 8) mistake("not in a full warpgroup of 128 threads", site);
     Barrier &r = b->warpgroups[group];
     if (r.site && r.site != site && strcmp(r.site, site) != 0) {
-        fail(cudaErrorLaunchFailure, "%s: divergent warpgroup: %s at %s, %d other(s) at %s", gang->kernel->name, thread_name(*me).c_str(), site,
-             r.count, r.site);
+        fail(cudaErrorLaunchFailure, "%s: divergent warpgroup: %s at %s, %d other(s) at %s", gang->kernel->name,
+             thread_name(*me).c_str(), site, r.count, r.site);
         to_scheduler();
     }
     if (r.count == 0) r.asked = me->asked;

@@ -28,7 +28,8 @@ struct LeakCheck {
     {
         Lock l;
         for (const auto &c : comms())
-            if (!c.second->gone) finding("leak: a communicator was not destroyed (rank %d, %s)", c.second->rank, place(c.second->made).c_str());
+            if (!c.second->gone)
+                finding("leak: a communicator was not destroyed (rank %d, %s)", c.second->rank, place(c.second->made).c_str());
     }
 };
 static LeakCheck leak_check;
@@ -98,7 +99,8 @@ static void join(Comm *c, World *w)
 {
     c->world = w;
     for (Comm *other : w->ranks)
-        if (other && other->device == c->device) fail_locked(other, ncclInvalidUsage, ncclInvalidUsage, "two ranks of a communicator on one device");
+        if (other && other->device == c->device)
+            fail_locked(other, ncclInvalidUsage, ncclInvalidUsage, "two ranks of a communicator on one device");
     if (w->ranks[static_cast<size_t>(c->rank)]) {
         finding("ncclCommInitRank: rank %d of a communicator is taken twice", c->rank);
         c->async = ncclInvalidUsage;
@@ -139,10 +141,13 @@ ncclResult_t settle(const std::vector<Comm *> &made)
     return result;
 }
 
-static ncclResult_t enter(const char *api, int usual = ncclSystemError, Call kind = Call::Plain) { return static_cast<ncclResult_t>(fault(api, usual, kind)); }
+static ncclResult_t enter(const char *api, int usual = ncclSystemError, Call kind = Call::Plain)
+{
+    return static_cast<ncclResult_t>(fault(api, usual, kind));
+}
 
-static ncclResult_t init_rank(const char *api, ncclComm_t *out, int n, const ncclUniqueId &id, int rank, int device, const ncclConfig_t *config,
-                              const Site &site)
+static ncclResult_t init_rank(const char *api, ncclComm_t *out, int n, const ncclUniqueId &id, int rank, int device,
+                              const ncclConfig_t *config, const Site &site)
 {
     if (!out || n < 1 || rank < 0 || rank >= n) return ncclInvalidArgument;
     if (config && (config->magic != 0xcafebeef || config->size > sizeof *config)) return ncclInvalidArgument;
@@ -178,7 +183,10 @@ static ncclResult_t init_rank(const char *api, ncclComm_t *out, int n, const ncc
 }
 
 // Blocking communicators wait for their work here; the others are polled.
-static bool quiet_locked(const Comm *c) { return (c->in_flight == 0 && (!c->late || c->late->queued)) || device_dead_locked(c->device); }
+static bool quiet_locked(const Comm *c)
+{
+    return (c->in_flight == 0 && (!c->late || c->late->queued)) || device_dead_locked(c->device);
+}
 
 static void end_locked(Comm *c, const char *how)
 {
@@ -372,7 +380,8 @@ ncclResult_t ncclCommDestroy(ncclComm_t handle)
     Lock l;
     Comm *c = comm_locked(handle, "ncclCommDestroy");
     if (!c) return ncclInvalidArgument;
-    if (c->async != ncclSuccess) finding("ncclCommDestroy of a communicator with an error (rank %d): it needs ncclCommAbort", c->rank);
+    if (c->async != ncclSuccess)
+        finding("ncclCommDestroy of a communicator with an error (rank %d): it needs ncclCommAbort", c->rank);
     int waited = 0;
     while (!quiet_locked(c) && waited < hang_ms())
         if (!wait(50)) waited += 50;

@@ -1,4 +1,5 @@
-// Calls, groups of calls, and how they get onto streams: one fused operation per communicator and stream, as NCCL launches one kernel.
+// Calls, groups of calls, and how they get onto streams: one fused operation per communicator and stream, as NCCL launches one
+// kernel.
 #include "state.h"
 #include <cstdio>
 #include <cstring>
@@ -71,8 +72,8 @@ static void check_grouped(const Deed &d)
         if (w->n == 1) w->issues.erase(d.seq);
     }
     if (other && other->rank != d.comm->rank && pthread_equal(other->thread, me) && other->group != group.serial)
-        finding("missing group: one thread queues rank %d [%s] and rank %d [%s] outside of a common group", other->rank, place(other->site).c_str(),
-                d.comm->rank, place(d.site).c_str());
+        finding("missing group: one thread queues rank %d [%s] and rank %d [%s] outside of a common group", other->rank,
+                place(other->site).c_str(), d.comm->rank, place(d.site).c_str());
 }
 
 // What the memory of one side has to be; false: told.
@@ -85,8 +86,12 @@ static bool good_memory(const Deed &d, const void *p, size_t bytes, const char *
     if (here && at + bytes <= m.bytes) return true;
     Lock l;
     if (!m.known) finding("bad operand: %s of rank %d: the %s buffer is in no memory of a device", d.api, d.comm->rank, side);
-    else if (!here) finding("bad operand: %s of rank %d: the %s buffer is on device %d, the rank on %d", d.api, d.comm->rank, side, m.device, d.comm->device);
-    else finding("bad operand: %s of rank %d: the %s buffer takes bytes %zu..%zu of an allocation of %zu", d.api, d.comm->rank, side, at, at + bytes, m.bytes);
+    else if (!here)
+        finding("bad operand: %s of rank %d: the %s buffer is on device %d, the rank on %d", d.api, d.comm->rank, side, m.device,
+                d.comm->device);
+    else
+        finding("bad operand: %s of rank %d: the %s buffer takes bytes %zu..%zu of an allocation of %zu", d.api, d.comm->rank, side,
+                at, at + bytes, m.bytes);
     return false;
 }
 
@@ -198,7 +203,8 @@ static ncclResult_t add(Deed d, ncclComm_t handle)
                     c->finalized ? "after ncclCommFinalize" : "before ncclCommGetAsyncError has said that the last call is over");
             return deed_refused(ncclInvalidArgument);
         }
-        if (type_bytes(d.type) == 0 || d.op < 0 || d.op > ncclMin + 1 || d.root < 0 || d.root >= c->world->n) return deed_refused(ncclInvalidArgument);
+        if (type_bytes(d.type) == 0 || d.op < 0 || d.op > ncclMin + 1 || d.root < 0 || d.root >= c->world->n)
+            return deed_refused(ncclInvalidArgument);
         if (!info.valid || info.device != c->device) {
             finding("%s: a stream of device %d for rank %d, which is on device %d", d.api, info.device, c->rank, c->device);
             return deed_refused(ncclInvalidUsage);
@@ -208,7 +214,8 @@ static ncclResult_t add(Deed d, ncclComm_t handle)
             return deed_refused(ncclInvalidUsage);
         }
     }
-    if (!good_memory(d, d.send, d.send_bytes(), "send") || !good_memory(d, d.recv, d.recv_bytes(), "receive")) return deed_refused(ncclInvalidArgument);
+    if (!good_memory(d, d.send, d.send_bytes(), "send") || !good_memory(d, d.recv, d.recv_bytes(), "receive"))
+        return deed_refused(ncclInvalidArgument);
     {
         Lock l;
         if (!group.depth) group.serial = next_serial++;
@@ -219,8 +226,8 @@ static ncclResult_t add(Deed d, ncclComm_t handle)
     return group.depth ? ncclSuccess : flush();
 }
 
-static Deed deed(Kind kind, const char *api, const void *send, void *recv, size_t count, ncclDataType_t type, ncclRedOp_t op, int root,
-                 cudaStream_t stream, const Site &site)
+static Deed deed(Kind kind, const char *api, const void *send, void *recv, size_t count, ncclDataType_t type, ncclRedOp_t op,
+                 int root, cudaStream_t stream, const Site &site)
 {
     Deed d;
     d.kind = kind;
@@ -265,13 +272,16 @@ ncclResult_t ncclGroupEnd()
     return --group.depth ? ncclSuccess : end_group();
 }
 
-ncclResult_t ncclAllReduce(const void *send, void *recv, size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream)
+ncclResult_t ncclAllReduce(const void *send, void *recv, size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t comm,
+                           cudaStream_t stream)
 {
     return add(deed(Kind::AllReduce, "ncclAllReduce", send, recv, count, type, op, 0, stream, SIM_SITE("ncclAllReduce")), comm);
 }
-ncclResult_t ncclBroadcast(const void *send, void *recv, size_t count, ncclDataType_t type, int root, ncclComm_t comm, cudaStream_t stream)
+ncclResult_t ncclBroadcast(const void *send, void *recv, size_t count, ncclDataType_t type, int root, ncclComm_t comm,
+                           cudaStream_t stream)
 {
-    return add(deed(Kind::Broadcast, "ncclBroadcast", send, recv, count, type, ncclSum, root, stream, SIM_SITE("ncclBroadcast")), comm);
+    return add(deed(Kind::Broadcast, "ncclBroadcast", send, recv, count, type, ncclSum, root, stream, SIM_SITE("ncclBroadcast")),
+               comm);
 }
 ncclResult_t ncclBcast(void *buffer, size_t count, ncclDataType_t type, int root, ncclComm_t comm, cudaStream_t stream)
 {
@@ -284,12 +294,15 @@ ncclResult_t ncclReduce(const void *send, void *recv, size_t count, ncclDataType
 }
 ncclResult_t ncclAllGather(const void *send, void *recv, size_t count, ncclDataType_t type, ncclComm_t comm, cudaStream_t stream)
 {
-    return add(deed(Kind::AllGather, "ncclAllGather", send, recv, count, type, ncclSum, 0, stream, SIM_SITE("ncclAllGather")), comm);
+    return add(deed(Kind::AllGather, "ncclAllGather", send, recv, count, type, ncclSum, 0, stream, SIM_SITE("ncclAllGather")),
+               comm);
 }
 ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t count, ncclDataType_t type, ncclRedOp_t op, ncclComm_t comm,
                                cudaStream_t stream)
 {
-    return add(deed(Kind::ReduceScatter, "ncclReduceScatter", send, recv, count, type, op, 0, stream, SIM_SITE("ncclReduceScatter")), comm);
+    return add(
+        deed(Kind::ReduceScatter, "ncclReduceScatter", send, recv, count, type, op, 0, stream, SIM_SITE("ncclReduceScatter")),
+        comm);
 }
 ncclResult_t ncclSend(const void *send, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream)
 {

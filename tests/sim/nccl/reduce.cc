@@ -45,9 +45,11 @@ static void all(T *out, const std::vector<const void *> &in, size_t at, size_t c
         out[i] = store(sum);
     }
 }
-template <class T, class A> static void plain(void *out, const std::vector<const void *> &in, size_t at, size_t count, ncclRedOp_t op)
+template <class T, class A>
+static void plain(void *out, const std::vector<const void *> &in, size_t at, size_t count, ncclRedOp_t op)
 {
-    all<T, A>(static_cast<T *>(out), in, at, count, op, [](T v) { return static_cast<A>(v); }, [](A v) { return static_cast<T>(v); });
+    all<T, A>(
+        static_cast<T *>(out), in, at, count, op, [](T v) { return static_cast<A>(v); }, [](A v) { return static_cast<T>(v); });
 }
 
 void reduce(void *out, const std::vector<const void *> &in, size_t at, size_t count, ncclDataType_t type, ncclRedOp_t op)
@@ -65,8 +67,9 @@ void reduce(void *out, const std::vector<const void *> &in, size_t at, size_t co
         return all<__half, float>(static_cast<__half *>(out), in, at, count, op, [](__half v) { return __half2float(v); },
                                   [](float v) { return __float2half(v); });
     case ncclBfloat16:
-        return all<__nv_bfloat16, float>(static_cast<__nv_bfloat16 *>(out), in, at, count, op, [](__nv_bfloat16 v) { return __bfloat162float(v); },
-                                         [](float v) { return __float2bfloat16(v); });
+        return all<__nv_bfloat16, float>(
+            static_cast<__nv_bfloat16 *>(out), in, at, count, op, [](__nv_bfloat16 v) { return __bfloat162float(v); },
+            [](float v) { return __float2bfloat16(v); });
     default: return;
     }
 }

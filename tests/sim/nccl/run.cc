@@ -45,7 +45,8 @@ static std::string whereabouts(const World *w, const std::vector<char> &here)
     for (int r = 0; r < w->n; r++) {
         const Comm *c = w->ranks[static_cast<size_t>(r)];
         if (here[static_cast<size_t>(r)]) continue;
-        text += "; rank " + std::to_string(r) + (c && c->gone ? std::string(" is gone after ") + c->gone : ", newest call [" + (c ? place(c->last) : "") + "]");
+        text += "; rank " + std::to_string(r) +
+                (c && c->gone ? std::string(" is gone after ") + c->gone : ", newest call [" + (c ? place(c->last) : "") + "]");
     }
     return text;
 }
@@ -79,8 +80,8 @@ static std::shared_ptr<Meeting> come(const Deed &d)
         slot->here.resize(static_cast<size_t>(w->n));
     } else if (!same_collective(slot->first, d) && !slot->bad) {
         const bool order = slot->first.kind != d.kind;
-        finding("%s: %s against %s", order ? "collectives in different order" : "collectives do not agree", describe_deed(slot->first).c_str(),
-                describe_deed(d).c_str());
+        finding("%s: %s against %s", order ? "collectives in different order" : "collectives do not agree",
+                describe_deed(slot->first).c_str(), describe_deed(d).c_str());
         slot->bad = true;
         fail_locked(d.comm, ncclInvalidUsage, ncclInvalidUsage, "collectives of the ranks do not agree");
     }
@@ -137,7 +138,9 @@ static void finish(const Deed &d, const std::shared_ptr<Meeting> &m)
     hb_release(&m->read_tag);
     m->have_read++;
     notify();
-    if (!wait_until(c, [&] { return m->have_read == w->n; }, [&] { finding("hang: %s: a rank has gone away in it", describe_deed(d).c_str()); }))
+    if (!wait_until(
+            c, [&] { return m->have_read == w->n; },
+            [&] { finding("hang: %s: a rank has gone away in it", describe_deed(d).c_str()); }))
         return leave(d, m.get());
     hb_acquire(&m->read_tag);
     if (!out.empty()) memcpy(d.recv, out.data(), out.size());
@@ -166,8 +169,8 @@ static void receive(const Deed &d)
         auto &waiting = c->world->sends[{d.root, c->rank}];
         const Comm *peer = c->world->ranks[static_cast<size_t>(d.root)];
         auto hang = [&] {
-            finding("hang: %s waits for a send of rank %d, %s [%s]", describe_deed(d).c_str(), d.root, peer->gone ? peer->gone : "newest call",
-                    place(peer->last).c_str());
+            finding("hang: %s waits for a send of rank %d, %s [%s]", describe_deed(d).c_str(), d.root,
+                    peer->gone ? peer->gone : "newest call", place(peer->last).c_str());
         };
         if (!wait_until(c, [&] { return !waiting.empty(); }, hang)) return poison(d);
         m = waiting.front();
@@ -200,8 +203,8 @@ static void wait_taken(const Deed &d, const std::shared_ptr<Message> &m)
     Lock l;
     const Comm *peer = c->world->ranks[static_cast<size_t>(d.root)];
     auto hang = [&] {
-        finding("hang: %s waits for a receive of rank %d, %s [%s]", describe_deed(d).c_str(), d.root, peer->gone ? peer->gone : "newest call",
-                place(peer->last).c_str());
+        finding("hang: %s waits for a receive of rank %d, %s [%s]", describe_deed(d).c_str(), d.root,
+                peer->gone ? peer->gone : "newest call", place(peer->last).c_str());
     };
     if (wait_until(c, [&] { return m->taken; }, hang)) return hb_acquire(&m->read_tag);
     m->left = true;

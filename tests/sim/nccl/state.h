@@ -92,7 +92,8 @@ struct Batch {
 };
 
 size_t type_bytes(ncclDataType_t t); // 0: unknown, or not simulated
-void reduce(void *out, const std::vector<const void *> &in, size_t at, size_t count, ncclDataType_t type, ncclRedOp_t op); // no lock
+void reduce(void *out, const std::vector<const void *> &in, size_t at, size_t count, ncclDataType_t type,
+            ncclRedOp_t op); // no lock
 
 int hang_ms();
 bool device_dead_locked(int device);

@@ -1,5 +1,5 @@
-/* What a test asks of the simulated NCCL, beside what stm_sim.h has: faults "ncclAllReduce", "nccl*" (calls), "nccl" with async = 1 (the k-th
- * operation as it runs: its rank has that asynchronous error, the others ncclRemoteError, and all wait for their abort).
+/* What a test asks of the simulated NCCL, beside what stm_sim.h has: faults "ncclAllReduce", "nccl*" (calls), "nccl" with async = 1
+ * (the k-th operation as it runs: its rank has that asynchronous error, the others ncclRemoteError, and all wait for their abort).
  *
  * Environment:
  *   STM_SIM_NCCL_HANG_MS=30000   an operation that waits that long for another rank is a finding, with the places of both calls */

@@ -1,5 +1,5 @@
-// sim_bad_libraries NAME: makes one mistake with cuBLAS or NCCL. Ends with 0 and "not found" if nobody noticed, with 2 and a text if
-// a call failed; else the simulator's report at the end of the process decides.
+// sim_bad_libraries NAME: makes one mistake with cuBLAS or NCCL. Ends with 0 and "not found" if nobody noticed, with 2 and a text
+// if a call failed; else the simulator's report at the end of the process decides.
 #include "stm_sim.h"
 #include <cstdio>
 #include <cstdlib>
@@ -71,10 +71,11 @@ struct Product {
         cuda(cudaStreamDestroy(first));
         cuda(cudaStreamDestroy(second));
     }
-    cublasStatus_t multiply(const void *x, int ldx, const void *y, void *z, cudaDataType type = CUDA_R_32F, cudaDataType out = CUDA_R_32F)
+    cublasStatus_t multiply(const void *x, int ldx, const void *y, void *z, cudaDataType type = CUDA_R_32F,
+                            cudaDataType out = CUDA_R_32F)
     {
-        return cublasGemmEx(h, CUBLAS_OP_N, CUBLAS_OP_N, 8, 8, 8, &kOne, x, type, ldx, y, type, 8, &kZero, z, out, 8, CUBLAS_COMPUTE_32F,
-                            CUBLAS_GEMM_DEFAULT);
+        return cublasGemmEx(h, CUBLAS_OP_N, CUBLAS_OP_N, 8, 8, 8, &kOne, x, type, ldx, y, type, 8, &kZero, z, out, 8,
+                            CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     }
 };
 static void stream_not_set()
@@ -107,8 +108,8 @@ static void operand_out_of_bounds()
 static void batch_out_of_bounds()
 {
     Product p;
-    blas(cublasGemmStridedBatchedEx(p.h, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &kOne, p.a, CUDA_R_32F, 4, 17, p.b, CUDA_R_32F, 4, 16, &kZero, p.c,
-                                    CUDA_R_32F, 4, 16, 4, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+    blas(cublasGemmStridedBatchedEx(p.h, CUBLAS_OP_N, CUBLAS_OP_N, 4, 4, 4, &kOne, p.a, CUDA_R_32F, 4, 17, p.b, CUDA_R_32F, 4, 16,
+                                    &kZero, p.c, CUDA_R_32F, 4, 16, 4, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
 }
 static void operand_of_the_host()
 {
@@ -281,7 +282,10 @@ struct Pair {
         for (int r : {0, 1}) nccl(call(r));
         nccl(ncclGroupEnd());
     }
-    ncclResult_t sum(int r, float *from = nullptr) { return ncclAllReduce(from ? from : a[r], b[r], 16, ncclFloat32, ncclSum, comm[r], s[r]); }
+    ncclResult_t sum(int r, float *from = nullptr)
+    {
+        return ncclAllReduce(from ? from : a[r], b[r], 16, ncclFloat32, ncclSum, comm[r], s[r]);
+    }
     // Waits for the asynchronous error that must come.
     void fails()
     {
@@ -527,14 +531,17 @@ int main(int argc, char **argv)
 #define BAD(f) {#f, f}
     const std::map<std::string, void (*)()> all = {
         BAD(stream_not_set), BAD(operand_not_there_yet), BAD(leading_dimension_too_small), BAD(leading_dimension_too_large),
-        BAD(operand_out_of_bounds), BAD(batch_out_of_bounds), BAD(operand_of_the_host), BAD(operand_of_another_device), BAD(result_over_operand),
+        BAD(operand_out_of_bounds), BAD(batch_out_of_bounds), BAD(operand_of_the_host), BAD(operand_of_another_device),
+        BAD(result_over_operand),
         BAD(types_that_do_not_go_together), BAD(workspace_of_two_streams), BAD(workspace_too_small), BAD(alignment_not_kept),
         BAD(algorithm_of_another_product), BAD(bias_without_pointer), BAD(bias_too_short), BAD(handle_of_another_device),
-        BAD(handle_after_destroy), BAD(leak_of_handle), BAD(leak_of_layout), BAD(counts_differ), BAD(types_differ), BAD(reductions_differ),
+        BAD(handle_after_destroy), BAD(leak_of_handle), BAD(leak_of_layout), BAD(counts_differ), BAD(types_differ),
+        BAD(reductions_differ),
         BAD(roots_differ), BAD(order_differs), BAD(group_missing), BAD(sizes_of_message_differ), BAD(sends_before_receives),
         BAD(rank_does_not_come), BAD(rank_does_not_connect), BAD(buffer_reused_before_the_end), BAD(result_read_by_another_stream),
         BAD(buffer_freed_before_the_end), BAD(receive_out_of_bounds), BAD(buffer_of_another_device), BAD(stream_of_another_rank),
-        BAD(use_after_abort), BAD(use_after_destroy), BAD(use_after_finalize), BAD(use_before_it_is_connected), BAD(group_not_waited_for),
+        BAD(use_after_abort), BAD(use_after_destroy), BAD(use_after_finalize), BAD(use_before_it_is_connected),
+        BAD(group_not_waited_for),
         BAD(group_never_polled), BAD(destroyed_with_an_error), BAD(leak_of_communicator), BAD(captured_collective),
         BAD(group_end_without_start),
     };

@@ -414,20 +414,25 @@ int main(int argc, char **argv)
     const std::string name = argc > 1 ? argv[1] : "";
 #define HOST(f) {#f, f}
     const std::map<std::string, void (*)()> hosts = {
-        HOST(missing_wait_for_cp_async), HOST(missing_fence_of_the_asynchronous_proxy), HOST(missing_wait_between_streams), HOST(event_recorded_too_early), HOST(buffer_reused_too_early),
+        HOST(missing_wait_for_cp_async), HOST(missing_fence_of_the_asynchronous_proxy), HOST(missing_wait_between_streams),
+        HOST(event_recorded_too_early), HOST(buffer_reused_too_early),
         HOST(two_writers), HOST(host_reads_result_in_flight), HOST(result_read_too_early), HOST(host_writes_buffer_in_flight),
-        HOST(piece_given_back_in_flight), HOST(work_on_a_piece_given_back), HOST(freed_in_flight), HOST(pinned_freed_in_flight), HOST(async_free_without_wait), HOST(use_after_async_free), HOST(use_after_free),
+        HOST(piece_given_back_in_flight), HOST(work_on_a_piece_given_back), HOST(freed_in_flight), HOST(pinned_freed_in_flight),
+        HOST(async_free_without_wait), HOST(use_after_async_free), HOST(use_after_free),
         HOST(double_free), HOST(free_of_the_middle), HOST(pinned_freed_as_device), HOST(leak_of_memory), HOST(leak_of_stream),
         HOST(leak_of_event), HOST(copy_out_of_bounds), HOST(copy_in_the_wrong_direction), HOST(event_used_after_destroy),
-        HOST(stream_used_after_destroy), HOST(stream_of_another_device), HOST(event_of_another_device), HOST(peer_memory_without_access),
+        HOST(stream_used_after_destroy), HOST(stream_of_another_device), HOST(event_of_another_device),
+        HOST(peer_memory_without_access),
         HOST(api_call_in_host_function), HOST(allocation_during_capture), HOST(synchronise_during_capture),
         HOST(capture_with_unjoined_stream), HOST(capture_waits_for_the_outside), HOST(capture_ended_by_another_thread),
         HOST(branches_of_a_graph_race), HOST(graph_launched_without_wait), HOST(graph_uses_freed_memory), HOST(leak_of_graph),
     };
 #undef HOST
-    const std::map<std::string, int> hopper = {{"missing_wait_for_tma", 1}, {"product_read_too_early", 2}, {"mbarrier_not_initialised", 3},
-        {"waits_for_the_other_phase", 4}, {"swizzle_of_another_tile", 5}, {"missing_wgmma_fence", 6}, {"registers_written_in_flight", 7},
-        {"warps_describe_other_rows", 8}, {"stage_filled_too_early", 9}, {"operand_off_its_swizzle", 10}};
+    const std::map<std::string, int> hopper = {{"missing_wait_for_tma", 1},        {"product_read_too_early", 2},
+                                               {"mbarrier_not_initialised", 3},    {"waits_for_the_other_phase", 4},
+                                               {"swizzle_of_another_tile", 5},     {"missing_wgmma_fence", 6},
+                                               {"registers_written_in_flight", 7}, {"warps_describe_other_rows", 8},
+                                               {"stage_filled_too_early", 9},      {"operand_off_its_swizzle", 10}};
     if (hosts.count(name)) hosts.at(name)();
     else if (hopper.count(name)) run_hopper(hopper.at(name));
     else run_kernel(name.c_str());

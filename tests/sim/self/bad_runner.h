@@ -1,5 +1,5 @@
-// Seeded mistakes: how a table of them is run. The including file has kMistakes, and instantiates SimBad with it; SIM_BAD is the program
-// that makes one mistake a run.
+// Seeded mistakes: how a table of them is run. The including file has kMistakes, and instantiates SimBad with it; SIM_BAD is the
+// program that makes one mistake a run.
 #pragma once
 #include <cstdio>
 #include <cstdlib>
@@ -24,7 +24,8 @@ struct Outcome {
 };
 inline Outcome run(const Mistake &m, const char *order, bool lazy)
 {
-    const std::string command = std::string("STM_SIM_SPIN_MS=100 STM_SIM_NCCL_HANG_MS=400 STM_SIM_ORDER=") + order + " STM_SIM_LAZY=" + (lazy ? "1 '" : "0 '") + SIM_BAD + "' " + m.name + " 2>&1";
+    const std::string command = std::string("STM_SIM_SPIN_MS=100 STM_SIM_NCCL_HANG_MS=400 STM_SIM_ORDER=") + order +
+                                " STM_SIM_LAZY=" + (lazy ? "1 '" : "0 '") + SIM_BAD + "' " + m.name + " 2>&1";
     Outcome o{-1, ""};
     FILE *f = popen(command.c_str(), "r");
     if (!f) return o;
@@ -44,7 +45,8 @@ inline bool names_both_sites(const std::string &text)
 }
 inline bool is_of_a_pair(const std::string &says)
 {
-    for (const char *kind : {"missing wait: ", "missing dependency in a graph", "host access in flight", "freed too early", "given back too early"})
+    for (const char *kind :
+         {"missing wait: ", "missing dependency in a graph", "host access in flight", "freed too early", "given back too early"})
         if (says.compare(0, std::string(kind).size(), kind) == 0) return true;
     return false;
 }
@@ -53,7 +55,8 @@ inline bool found(const Mistake &m, const Outcome &o)
     const bool reports = o.text.find("data race") != std::string::npos || o.text.find("heap-use-after-free") != std::string::npos;
     const bool sanitizer = reports && SIM_SANITIZER == std::string("thread");
     const char *says = SIM_SANITIZER == std::string("address") && m.asan ? m.asan : m.says;
-    return o.code != 0 && (sanitizer || (o.text.find(says) != std::string::npos && (!is_of_a_pair(says) || names_both_sites(o.text))));
+    return o.code != 0 &&
+           (sanitizer || (o.text.find(says) != std::string::npos && (!is_of_a_pair(says) || names_both_sites(o.text))));
 }
 
 class SimBad : public testing::TestWithParam<Mistake> {};
@@ -69,7 +72,8 @@ TEST_P(SimBad, IsFound)
         bool lazy;
     };
     std::vector<Mode> modes = {{"fwd", false}, {"fwd", true}};
-    if (sanitizer.empty() || m.by == Some || m.by == Tsan) modes.insert(modes.end(), {{"rev", false}, {"rand:1", false}, {"rand:2", false}});
+    if (sanitizer.empty() || m.by == Some || m.by == Tsan)
+        modes.insert(modes.end(), {{"rev", false}, {"rand:1", false}, {"rand:2", false}});
     int tried = 0, seen = 0;
     std::string last;
     for (const Mode &mode : modes) {

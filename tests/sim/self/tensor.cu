@@ -21,7 +21,8 @@ template <int TileM, int TileN> __global__ void wmma_kernel(const __half *a, con
     wmma::fill_fragment(sum, 0.0f);
     for (int k0 = 0; k0 < k; k0 += 16) {
         for (int i = threadIdx.x; i < TileM * 16; i += blockDim.x) sa[i / 16][i % 16] = a[(m0 + i / 16) * k + k0 + i % 16];
-        for (int i = threadIdx.x; i < 16 * TileN; i += blockDim.x) sb[i / TileN][i % TileN] = b[(k0 + i / TileN) * n + n0 + i % TileN];
+        for (int i = threadIdx.x; i < 16 * TileN; i += blockDim.x)
+            sb[i / TileN][i % TileN] = b[(k0 + i / TileN) * n + n0 + i % TileN];
         __syncthreads();
         wmma::fragment<wmma::matrix_a, 16, 16, 16, __half, wmma::row_major> fa;
         wmma::fragment<wmma::matrix_b, 16, 16, 16, __half, wmma::row_major> fb;
@@ -66,7 +67,8 @@ template <bool ForgetWait> __global__ void mma_kernel(const __nv_bfloat16 *a, co
 
 // One warpgroup, two stages. Mistakes as in tensor.h.
 template <int Mistake>
-__global__ void __launch_bounds__(128) hopper_kernel(const __grid_constant__ CUtensorMap ma, const __grid_constant__ CUtensorMap mb, float *c, int k)
+__global__ void __launch_bounds__(128)
+    hopper_kernel(const __grid_constant__ CUtensorMap ma, const __grid_constant__ CUtensorMap mb, float *c, int k)
 {
 #if defined(STM_SIM) || __CUDA_ARCH__ >= 900
     STM_DYN_SHARED(unsigned char, memory);
@@ -106,12 +108,14 @@ __global__ void __launch_bounds__(128) hopper_kernel(const __grid_constant__ CUt
     float early[8];
     for (int e = 0; e < 8; e++) early[e] = d[e];
     if (Mistake == 2) stm_wgmma_wait<0>();
-    for (int e = 0; e < 8; e++) c[(16 * (t / 32) + t % 32 / 4 + 8 * (e / 2 % 2)) * 16 + 8 * (e / 4) + 2 * (t % 4) + e % 2] = early[e];
+    for (int e = 0; e < 8; e++)
+        c[(16 * (t / 32) + t % 32 / 4 + 8 * (e / 2 % 2)) * 16 + 8 * (e / 4) + 2 * (t % 4) + e % 2] = early[e];
 #endif
 }
 
 // One warpgroup; operands by plain stores, rows of 64 bytes. k = 32.
-template <bool ForgetFence> __global__ void __launch_bounds__(128) stored_kernel(const __nv_bfloat16 *a, const __nv_bfloat16 *b, float *c)
+template <bool ForgetFence>
+__global__ void __launch_bounds__(128) stored_kernel(const __nv_bfloat16 *a, const __nv_bfloat16 *b, float *c)
 {
 #if defined(STM_SIM) || __CUDA_ARCH__ >= 900
     STM_DYN_SHARED(unsigned char, memory);
@@ -127,7 +131,8 @@ template <bool ForgetFence> __global__ void __launch_bounds__(128) stored_kernel
     float d[8];
     stm_wgmma_fence();
     for (int part = 0; part < 2; part++)
-        stm_wgmma_m64k16<16>(d, stm_wgmma_desc_64(memory) + part * 2, stm_wgmma_desc_64(memory + 4096) + part * 2, part, __nv_bfloat16());
+        stm_wgmma_m64k16<16>(d, stm_wgmma_desc_64(memory) + part * 2, stm_wgmma_desc_64(memory + 4096) + part * 2, part,
+                             __nv_bfloat16());
     stm_wgmma_commit();
     stm_wgmma_wait<0>();
     for (int e = 0; e < 8; e++) c[(16 * (t / 32) + t % 32 / 4 + 8 * (e / 2 % 2)) * 16 + 8 * (e / 4) + 2 * (t % 4) + e % 2] = d[e];
@@ -160,7 +165,8 @@ cudaError_t tensor_wmma(const __half *a, const __half *b, float *c, int m, int n
 {
     return STM_LAUNCH((wmma_kernel<32, 32>), dim3(n / 32, m / 32), dim3(128), 0, s, a, b, c, m, n, k);
 }
-cudaError_t tensor_mma(const __nv_bfloat16 *a, const __nv_bfloat16 *b, float *c, int m, int n, int k, bool forget_wait, cudaStream_t s)
+cudaError_t tensor_mma(const __nv_bfloat16 *a, const __nv_bfloat16 *b, float *c, int m, int n, int k, bool forget_wait,
+                       cudaStream_t s)
 {
     const dim3 grid(n / 16, m / 16);
     return forget_wait ? STM_LAUNCH((mma_kernel<true>), grid, dim3(32), 0, s, a, b, c, n, k)

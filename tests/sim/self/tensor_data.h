@@ -18,8 +18,9 @@ struct TensorData {
     }
 };
 
-using EncodeTiled = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
-                                 const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+using EncodeTiled = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
+                                 const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                                 CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 inline EncodeTiled encode_tiled()
 {
     void *f = nullptr;
@@ -30,8 +31,9 @@ inline EncodeTiled encode_tiled()
 // [rows][k] of bf16 in boxes of [rows][64], 128-byte swizzle.
 inline CUresult map_rows(CUtensorMap *out, void *p, int rows, int k)
 {
-    const cuuint64_t dim[2] = {static_cast<cuuint64_t>(k), static_cast<cuuint64_t>(rows)}, stride[1] = {static_cast<cuuint64_t>(k) * 2};
+    const cuuint64_t dim[2] = {static_cast<cuuint64_t>(k), static_cast<cuuint64_t>(rows)},
+                     stride[1] = {static_cast<cuuint64_t>(k) * 2};
     const cuuint32_t box[2] = {64, static_cast<cuuint32_t>(rows)}, step[2] = {1, 1};
-    return encode_tiled()(out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, p, dim, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                          CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return encode_tiled()(out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, p, dim, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                          CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 }

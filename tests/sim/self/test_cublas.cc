@@ -1,5 +1,5 @@
-// The simulated cuBLAS against sums in double: operations, types, leading dimensions, batches, orders, epilogues, each algorithm that the
-// heuristics offer; and what it refuses.
+// The simulated cuBLAS against sums in double: operations, types, leading dimensions, batches, orders, epilogues, each algorithm
+// that the heuristics offer; and what it refuses.
 #include "device_vec.h"
 #include "stm_sim.h"
 #include <cmath>
@@ -38,7 +38,8 @@ struct Stored {
     int64_t line, lines, ld, batch;
     std::vector<char> bytes;
     Stored(cudaDataType t, int64_t line_, int64_t lines_, int64_t gap, int64_t batch_, uint32_t seed)
-        : type(t), line(line_), lines(lines_), ld(line_ + gap), batch(batch_), bytes(static_cast<size_t>(ld * lines_ * batch_) * bytes_of(t), '\xff')
+        : type(t), line(line_), lines(lines_), ld(line_ + gap), batch(batch_),
+          bytes(static_cast<size_t>(ld * lines_ * batch_) * bytes_of(t), '\xff')
     {
         uint32_t x = seed * 2654435761u + 1;
         for (int64_t b = 0; b < batch && seed; b++)
@@ -81,7 +82,8 @@ double reference(const Case &c, const Stored &a, const Stored &b, const Stored &
 {
     double sum = 0;
     for (int64_t l = 0; l < c.k; l++)
-        sum += static_cast<double>(c.ta ? a.get(z, l, i) : a.get(z, i, l)) * static_cast<double>(c.tb ? b.get(z, j, l) : b.get(z, l, j));
+        sum += static_cast<double>(c.ta ? a.get(z, l, i) : a.get(z, i, l)) *
+               static_cast<double>(c.tb ? b.get(z, j, l) : b.get(z, l, j));
     sum *= static_cast<double>(c.alpha);
     return c.beta != 0.0f ? sum + static_cast<double>(c.beta * d.get(z, i, j)) : sum;
 }
@@ -93,7 +95,8 @@ class SimGemm : public testing::TestWithParam<Case> {};
 TEST_P(SimGemm, EqualsTheSum)
 {
     const Case &c = GetParam();
-    const Stored a(c.in, c.ta ? c.k : c.m, c.ta ? c.m : c.k, c.gap, c.batch, 1), b(c.in, c.tb ? c.n : c.k, c.tb ? c.k : c.n, c.gap, c.batch, 2);
+    const Stored a(c.in, c.ta ? c.k : c.m, c.ta ? c.m : c.k, c.gap, c.batch, 1),
+        b(c.in, c.tb ? c.n : c.k, c.tb ? c.k : c.n, c.gap, c.batch, 2);
     Stored d(c.out, c.m, c.n, c.gap, c.batch, c.beta != 0.0f ? 3 : 0);
     const Stored before = d;
     cublasHandle_t h;
@@ -104,12 +107,13 @@ TEST_P(SimGemm, EqualsTheSum)
     const cublasOperation_t oa = c.ta ? CUBLAS_OP_T : CUBLAS_OP_N, ob = c.tb ? CUBLAS_OP_T : CUBLAS_OP_N;
     const int m = static_cast<int>(c.m), n = static_cast<int>(c.n), k = static_cast<int>(c.k);
     if (c.batch == 1)
-        BLAS_OK(cublasGemmEx(h, oa, ob, m, n, k, &c.alpha, da, c.in, static_cast<int>(a.ld), db, c.in, static_cast<int>(b.ld), &c.beta, dd, c.out,
+        BLAS_OK(cublasGemmEx(h, oa, ob, m, n, k, &c.alpha, da, c.in, static_cast<int>(a.ld), db, c.in, static_cast<int>(b.ld),
+                             &c.beta, dd, c.out,
                              static_cast<int>(d.ld), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
     else
         BLAS_OK(cublasGemmStridedBatchedEx(h, oa, ob, m, n, k, &c.alpha, da, c.in, static_cast<int>(a.ld), a.stride(), db, c.in,
-                                           static_cast<int>(b.ld), b.stride(), &c.beta, dd, c.out, static_cast<int>(d.ld), d.stride(), c.batch,
-                                           CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+                                           static_cast<int>(b.ld), b.stride(), &c.beta, dd, c.out, static_cast<int>(d.ld),
+                                           d.stride(), c.batch, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
     s.wait();
     d.bytes = dd.download();
     for (int64_t z = 0; z < c.batch; z++)
@@ -117,7 +121,8 @@ TEST_P(SimGemm, EqualsTheSum)
             for (int64_t i = 0; i < c.m; i++) {
                 const double want = reference(c, a, b, before, z, i, j);
                 // |a|, |b| <= 1: k float additions, then one rounding to the result's type
-                ASSERT_NEAR(d.get(z, i, j), want, static_cast<double>(c.k) * 0x1p-23 + (std::abs(want) + 1) * ulp(c.out)) << z << " " << i << " " << j;
+                ASSERT_NEAR(d.get(z, i, j), want,
+                            static_cast<double>(c.k) * 0x1p-23 + (std::abs(want) + 1) * ulp(c.out)) << z << " " << i << " " << j;
             }
             for (int64_t i = c.m; i < d.ld; i++) ASSERT_TRUE(std::isnan(d.get(z, i, j))) << "between the lines";
         }
@@ -157,7 +162,8 @@ struct Lt {
         EXPECT_EQ(cublasLtMatrixLayoutCreate(&b, in, uk, un, k), CUBLAS_STATUS_SUCCESS);
         EXPECT_EQ(cublasLtMatrixLayoutCreate(&d, out, um, un, m), CUBLAS_STATUS_SUCCESS);
         EXPECT_EQ(cublasLtMatmulPreferenceCreate(&pref), CUBLAS_STATUS_SUCCESS);
-        EXPECT_EQ(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room, sizeof room), CUBLAS_STATUS_SUCCESS);
+        EXPECT_EQ(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room, sizeof room),
+                  CUBLAS_STATUS_SUCCESS);
     }
     ~Lt()
     {
@@ -169,7 +175,8 @@ struct Lt {
     void epilogue(cublasLtEpilogue_t e, const void *bias)
     {
         EXPECT_EQ(cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &e, sizeof e), CUBLAS_STATUS_SUCCESS);
-        EXPECT_EQ(cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias), CUBLAS_STATUS_SUCCESS);
+        EXPECT_EQ(cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias),
+                  CUBLAS_STATUS_SUCCESS);
     }
     std::vector<cublasLtMatmulHeuristicResult_t> choose(cublasStatus_t want = CUBLAS_STATUS_SUCCESS)
     {

@@ -61,16 +61,20 @@ TEST(SimMachine, VisibleDevices)
 
 TEST(SimMachine, NoDeviceAndNoDriver)
 {
-    EXPECT_EQ(in_child({{"STM_SIM_DEVICES", "0"}}, [] { int n; return static_cast<int>(cudaGetDeviceCount(&n)); }), cudaErrorNoDevice);
-    EXPECT_EQ(in_child({{"STM_SIM_DRIVER", "none"}}, [] { int n; return static_cast<int>(cudaGetDeviceCount(&n)); }), cudaErrorInsufficientDriver);
-    EXPECT_EQ(in_child({{"STM_SIM_DRIVER", "none"}}, [] { void *p; return static_cast<int>(cudaMalloc(&p, 8)); }), cudaErrorInsufficientDriver);
+    EXPECT_EQ(in_child({{"STM_SIM_DEVICES", "0"}}, [] { int n; return static_cast<int>(cudaGetDeviceCount(&n)); }),
+              cudaErrorNoDevice);
+    EXPECT_EQ(in_child({{"STM_SIM_DRIVER", "none"}}, [] { int n; return static_cast<int>(cudaGetDeviceCount(&n)); }),
+              cudaErrorInsufficientDriver);
+    EXPECT_EQ(in_child({{"STM_SIM_DRIVER", "none"}}, [] { void *p; return static_cast<int>(cudaMalloc(&p, 8)); }),
+              cudaErrorInsufficientDriver);
 }
 
 TEST(SimMachine, AForkOfAProcessThatUsedTheDriver)
 {
     const auto first_call = [] { int n; return static_cast<int>(cudaGetDeviceCount(&n)); };
     EXPECT_EQ(in_child({}, [&] { return in_child({}, first_call); }), cudaSuccess) << "nobody had called anything";
-    EXPECT_EQ(in_child({}, [&] { return first_call() != cudaSuccess ? 255 : in_child({}, first_call); }), cudaErrorInitializationError);
+    EXPECT_EQ(in_child({}, [&] { return first_call() != cudaSuccess ? 255 : in_child({}, first_call); }),
+              cudaErrorInitializationError);
 }
 
 TEST(SimMachine, MemoryPeersAndCapability)

@@ -1,5 +1,5 @@
-// The simulated NCCL: each collective on 1, 2 and 4 ranks against sums made here, from one thread in groups, from a thread a rank, blocking
-// and not; then what happens when something fails.
+// The simulated NCCL: each collective on 1, 2 and 4 ranks against sums made here, from one thread in groups, from a thread a rank,
+// blocking and not; then what happens when something fails.
 #include "device_vec.h"
 #include "nccl/stm_sim_nccl.h"
 #include "stm_sim.h"
@@ -106,10 +106,14 @@ TEST_P(SimNccl, AllReduceInAndOutOfPlace)
     Ranks ranks(n);
     Buffers in(n, count, true), out(n, count, false);
     NCCL_OK(ncclGroupStart());
-    for (int r = 0; r < n; r++) NCCL_OK(ncclAllReduce(in[r], out[r], count, ncclFloat32, ncclSum, ranks.comms[static_cast<size_t>(r)], *ranks.streams[static_cast<size_t>(r)]));
+    for (int r = 0; r < n; r++)
+        NCCL_OK(ncclAllReduce(in[r], out[r], count, ncclFloat32, ncclSum, ranks.comms[static_cast<size_t>(r)],
+                              *ranks.streams[static_cast<size_t>(r)]));
     NCCL_OK(ncclGroupEnd());
     NCCL_OK(ncclGroupStart());
-    for (int r = 0; r < n; r++) NCCL_OK(ncclAllReduce(in[r], in[r], count, ncclFloat32, ncclMax, ranks.comms[static_cast<size_t>(r)], *ranks.streams[static_cast<size_t>(r)]));
+    for (int r = 0; r < n; r++)
+        NCCL_OK(ncclAllReduce(in[r], in[r], count, ncclFloat32, ncclMax, ranks.comms[static_cast<size_t>(r)],
+                              *ranks.streams[static_cast<size_t>(r)]));
     NCCL_OK(ncclGroupEnd());
     ranks.wait();
     for (int r = 0; r < n; r++) {
@@ -162,8 +166,10 @@ TEST_P(SimNccl, RingOfSendsAndReceives)
     for (int turn = 0; turn < 3; turn++) {
         NCCL_OK(ncclGroupStart());
         for (int r = 0; r < n; r++) {
-            NCCL_OK(ncclSend(in[r], count, ncclFloat32, (r + 1) % n, ranks.comms[static_cast<size_t>(r)], *ranks.streams[static_cast<size_t>(r)]));
-            NCCL_OK(ncclRecv(out[r], count, ncclFloat32, (r + n - 1) % n, ranks.comms[static_cast<size_t>(r)], *ranks.streams[static_cast<size_t>(r)]));
+            NCCL_OK(ncclSend(in[r], count, ncclFloat32, (r + 1) % n, ranks.comms[static_cast<size_t>(r)],
+                             *ranks.streams[static_cast<size_t>(r)]));
+            NCCL_OK(ncclRecv(out[r], count, ncclFloat32, (r + n - 1) % n, ranks.comms[static_cast<size_t>(r)],
+                             *ranks.streams[static_cast<size_t>(r)]));
         }
         NCCL_OK(ncclGroupEnd());
     }
@@ -192,7 +198,8 @@ TEST_P(SimNccl, AThreadARank)
             EXPECT_EQ(ncclCommInitRank(&c, n, id, r), ncclSuccess);
             {
                 Stream s;
-                for (int turn = 0; turn < 3; turn++) EXPECT_EQ(ncclAllReduce(in[r], in[r], count, ncclFloat32, ncclAvg, c, s), ncclSuccess);
+                for (int turn = 0; turn < 3; turn++)
+                    EXPECT_EQ(ncclAllReduce(in[r], in[r], count, ncclFloat32, ncclAvg, c, s), ncclSuccess);
                 s.wait();
             }
             EXPECT_EQ(ncclCommDestroy(c), ncclSuccess);
@@ -213,7 +220,9 @@ TEST_P(SimNccl, NothingBlocksWhereThatIsAsked)
         Ranks ranks(comms);
         Buffers in(n, count, true);
         NCCL_OK(ncclGroupStart());
-        for (int r = 0; r < n; r++) NCCL_OK(ncclAllReduce(in[r], in[r], count, ncclFloat32, ncclSum, comms[static_cast<size_t>(r)], *ranks.streams[static_cast<size_t>(r)]));
+        for (int r = 0; r < n; r++)
+            NCCL_OK(ncclAllReduce(in[r], in[r], count, ncclFloat32, ncclSum, comms[static_cast<size_t>(r)],
+                                  *ranks.streams[static_cast<size_t>(r)]));
         EXPECT_EQ(ncclGroupEnd(), ncclInProgress);
         for (ncclComm_t c : comms) EXPECT_EQ(poll(c), ncclSuccess);
         ranks.wait();
@@ -230,7 +239,8 @@ TEST(SimNcclSplit, ByColourAndKey)
     Ranks all(4);
     std::vector<ncclComm_t> parts(4);
     NCCL_OK(ncclGroupStart());
-    for (int r = 0; r < 4; r++) NCCL_OK(ncclCommSplit(all.comms[static_cast<size_t>(r)], r % 2, -r, &parts[static_cast<size_t>(r)], nullptr));
+    for (int r = 0; r < 4; r++)
+        NCCL_OK(ncclCommSplit(all.comms[static_cast<size_t>(r)], r % 2, -r, &parts[static_cast<size_t>(r)], nullptr));
     NCCL_OK(ncclGroupEnd());
     for (int r = 0; r < 4; r++) {
         int rank = -1, n = 0;
@@ -263,7 +273,9 @@ TEST(SimNcclFaults, AnAsynchronousErrorIsToldToAllAndEndedByAbort)
     Buffers in(2, 8, true);
     stm_sim_fault("nccl", 1, ncclSystemError, 1);
     NCCL_OK(ncclGroupStart());
-    for (int r = 0; r < 2; r++) NCCL_OK(ncclAllReduce(in[r], in[r], 8, ncclFloat32, ncclSum, ranks.comms[static_cast<size_t>(r)], *ranks.streams[static_cast<size_t>(r)]));
+    for (int r = 0; r < 2; r++)
+        NCCL_OK(ncclAllReduce(in[r], in[r], 8, ncclFloat32, ncclSum, ranks.comms[static_cast<size_t>(r)],
+                              *ranks.streams[static_cast<size_t>(r)]));
     NCCL_OK(ncclGroupEnd());
     int remote = 0, own = 0;
     for (int r = 0; r < 2; r++) {

@@ -74,7 +74,8 @@ TEST(SimStreams, TheDeviceIncludesStreamsThatHaveEnded)
     DeviceVec<char> a(64);
     CUDA_OK(cudaMemcpyAsync(a, h, 64, cudaMemcpyHostToDevice, s));
     CUDA_OK(cudaStreamDestroy(s));
-    std::this_thread::sleep_for(std::chrono::milliseconds(50)); /* its thread is gone by then, or it is still at work: no difference */
+    /* its thread is gone by then, or it is still at work: no difference */
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
     CUDA_OK(cudaDeviceSynchronize());
     h[0] = 1;
     stm_sim_host_write(h, 64);

@@ -19,7 +19,10 @@ class grid_group {
     static void sync() { stm_sim_grid_sync("grid_group::sync"); }
     static bool is_valid() { return true; }
     static unsigned long long num_blocks() { return static_cast<unsigned long long>(gridDim.x) * gridDim.y * gridDim.z; }
-    static unsigned long long block_rank() { return (static_cast<unsigned long long>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x; }
+    static unsigned long long block_rank()
+    {
+        return (static_cast<unsigned long long>(blockIdx.z) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    }
     static unsigned long long size() { return num_blocks() * thread_block::size(); }
     static unsigned long long num_threads() { return size(); }
     static unsigned long long thread_rank() { return block_rank() * thread_block::size() + stm_sim_self->rank; }
@@ -28,7 +31,10 @@ inline grid_group this_grid() { return grid_group(); }
 
 template <unsigned Size, class Parent = void> class thread_block_tile {
     static_assert(Size >= 1 && Size <= 32 && (Size & (Size - 1)) == 0, "tiles of a warp: 1, 2, 4, 8, 16, 32 threads");
-    static unsigned mask() { return (Size == 32 ? ~0u : (1u << Size) - 1) << (static_cast<unsigned>(stm_sim_self->lane) / Size * Size); }
+    static unsigned mask()
+    {
+        return (Size == 32 ? ~0u : (1u << Size) - 1) << (static_cast<unsigned>(stm_sim_self->lane) / Size * Size);
+    }
     static constexpr const char *kSite = "thread_block_tile";
 
   public:
@@ -44,7 +50,10 @@ template <unsigned Size, class Parent = void> class thread_block_tile {
     template <class T> static T shfl_xor(T v, int by) { return ::stm_sim::shuffle<3>(kSite, mask(), v, by, Size); }
     static int any(int p) { return static_cast<int>(stm_sim_vote(mask(), 2, p != 0, kSite)); }
     static int all(int p) { return static_cast<int>(stm_sim_vote(mask(), 1, p != 0, kSite)); }
-    static unsigned ballot(int p) { return stm_sim_vote(mask(), 0, p != 0, kSite) >> (static_cast<unsigned>(stm_sim_self->lane) / Size * Size); }
+    static unsigned ballot(int p)
+    {
+        return stm_sim_vote(mask(), 0, p != 0, kSite) >> (static_cast<unsigned>(stm_sim_self->lane) / Size * Size);
+    }
 };
 template <unsigned Size, class Parent> inline thread_block_tile<Size, Parent> tiled_partition(const Parent &) { return {}; }
 

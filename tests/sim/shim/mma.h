@@ -31,7 +31,8 @@ template <class Use, int M, int N, int K, class T, class Layout = void> struct f
     static int col(int i) { return (stm_sim_self->lane * num_elements + i) % Shape<Use, M, N, K>::cols; }
 };
 
-template <class U, int M, int N, int K, class T, class L, class V> inline void fill_fragment(fragment<U, M, N, K, T, L> &f, const V &v)
+template <class U, int M, int N, int K, class T, class L, class V>
+inline void fill_fragment(fragment<U, M, N, K, T, L> &f, const V &v)
 {
     for (T &e : f.x) e = static_cast<T>(v);
 }
@@ -47,21 +48,24 @@ inline void load_matrix_sync(fragment<U, M, N, K, T, L> &f, const T *p, unsigned
 {
     check_pointer(p, ld * sizeof(T), "wmma::load_matrix_sync");
     stm_sim_syncwarp(~0u, "wmma::load_matrix_sync");
-    for (int i = 0; i < f.num_elements; i++) f.x[i] = std::is_same_v<L, row_major> ? p[f.row(i) * ld + f.col(i)] : p[f.col(i) * ld + f.row(i)];
+    for (int i = 0; i < f.num_elements; i++)
+        f.x[i] = std::is_same_v<L, row_major> ? p[f.row(i) * ld + f.col(i)] : p[f.col(i) * ld + f.row(i)];
 }
 template <int M, int N, int K, class T>
 inline void load_matrix_sync(fragment<accumulator, M, N, K, T> &f, const T *p, unsigned ld, layout_t layout)
 {
     check_pointer(p, ld * sizeof(T), "wmma::load_matrix_sync");
     stm_sim_syncwarp(~0u, "wmma::load_matrix_sync");
-    for (int i = 0; i < f.num_elements; i++) f.x[i] = layout == mem_row_major ? p[f.row(i) * ld + f.col(i)] : p[f.col(i) * ld + f.row(i)];
+    for (int i = 0; i < f.num_elements; i++)
+        f.x[i] = layout == mem_row_major ? p[f.row(i) * ld + f.col(i)] : p[f.col(i) * ld + f.row(i)];
 }
 template <int M, int N, int K, class T>
 inline void store_matrix_sync(T *p, const fragment<accumulator, M, N, K, T> &f, unsigned ld, layout_t layout)
 {
     check_pointer(p, ld * sizeof(T), "wmma::store_matrix_sync");
     stm_sim_syncwarp(~0u, "wmma::store_matrix_sync");
-    for (int i = 0; i < f.num_elements; i++) (layout == mem_row_major ? p[f.row(i) * ld + f.col(i)] : p[f.col(i) * ld + f.row(i)]) = f.x[i];
+    for (int i = 0; i < f.num_elements; i++)
+        (layout == mem_row_major ? p[f.row(i) * ld + f.col(i)] : p[f.col(i) * ld + f.row(i)]) = f.x[i];
 }
 
 template <int M, int N, int K, class TA, class LA, class TB, class LB, class TC, class TD>

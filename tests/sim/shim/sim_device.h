@@ -49,7 +49,10 @@ template <class A> constexpr stm_sim_arg arg_of()
 }
 template <class... A> struct Signature {
     static inline const stm_sim_arg args[sizeof...(A) + 1] = {arg_of<A>()..., {0, 1, STM_SIM_ARG_VALUE}};
-    template <size_t... I> static void call(void (*kernel)(A...), void **a, std::index_sequence<I...>) { kernel(*static_cast<A *>(a[I])...); }
+    template <size_t... I> static void call(void (*kernel)(A...), void **a, std::index_sequence<I...>)
+    {
+        kernel(*static_cast<A *>(a[I])...);
+    }
     static void invoke(const void *entry, void **a)
     {
         call(reinterpret_cast<void (*)(A...)>(const_cast<void *>(entry)), a, std::index_sequence_for<A...>{});
@@ -60,7 +63,8 @@ template <auto K> struct Registered;
 template <class... A, void (*K)(A...)> struct Registered<K> {
     static int make()
     {
-        const stm_sim_kernel kernel = {reinterpret_cast<const void *>(K), &Signature<A...>::invoke, Signature<A...>::args, sizeof...(A), "kernel"};
+        const stm_sim_kernel kernel = {reinterpret_cast<const void *>(K), &Signature<A...>::invoke, Signature<A...>::args,
+                                       sizeof...(A), "kernel"};
         stm_sim_register(&kernel);
         return 1;
     }
@@ -84,8 +88,8 @@ template <auto K> const void *entry_of()
 } // namespace stm_sim
 
 // ---- kernels/stm_cuda.h, simulated ----
-#define STM_SHARED(T, name, ...)                                                                                                                     \
-    static const char name##_tag_ = 0;                                                                                                               \
+#define STM_SHARED(T, name, ...)       \
+    static const char name##_tag_ = 0; \
     auto &name = *static_cast<T(*) __VA_ARGS__>(stm_sim_shared(&name##_tag_, sizeof(T __VA_ARGS__), alignof(T), #name))
 #define STM_DYN_SHARED(T, name) T *name = static_cast<T *>(stm_sim_self->dynamic)
 #define STM_SPIN() stm_sim_spin(STM_SIM_SITE)

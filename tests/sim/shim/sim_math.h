@@ -45,8 +45,14 @@ inline unsigned __byte_perm(unsigned a, unsigned b, unsigned s)
     for (int i = 0; i < 4; i++) r |= static_cast<unsigned>(both >> (s >> (4 * i) & 7) * 8 & 0xff) << (8 * i);
     return r;
 }
-inline unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned s) { return static_cast<unsigned>((uint64_t(hi) << 32 | lo) << (s & 31) >> 32); }
-inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned s) { return static_cast<unsigned>((uint64_t(hi) << 32 | lo) >> (s & 31)); }
+inline unsigned __funnelshift_l(unsigned lo, unsigned hi, unsigned s)
+{
+    return static_cast<unsigned>((uint64_t(hi) << 32 | lo) << (s & 31) >> 32);
+}
+inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned s)
+{
+    return static_cast<unsigned>((uint64_t(hi) << 32 | lo) >> (s & 31));
+}
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t(a) * b >> 32); }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 {

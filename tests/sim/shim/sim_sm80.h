@@ -66,9 +66,16 @@ template <class T> inline void mma_m16n8k16(float *d, const uint32_t *a, const u
 
 inline void stm_ldmatrix_x4(uint32_t (&r)[4], const void *row) { ::stm_sim::ldmatrix<4>(r, row, false, "stm_ldmatrix_x4"); }
 inline void stm_ldmatrix_x2(uint32_t (&r)[2], const void *row) { ::stm_sim::ldmatrix<2>(r, row, false, "stm_ldmatrix_x2"); }
-inline void stm_ldmatrix_x4_trans(uint32_t (&r)[4], const void *row) { ::stm_sim::ldmatrix<4>(r, row, true, "stm_ldmatrix_x4_trans"); }
-inline void stm_ldmatrix_x2_trans(uint32_t (&r)[2], const void *row) { ::stm_sim::ldmatrix<2>(r, row, true, "stm_ldmatrix_x2_trans"); }
-template <class T> inline void stm_mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4], T)
+inline void stm_ldmatrix_x4_trans(uint32_t (&r)[4], const void *row)
+{
+    ::stm_sim::ldmatrix<4>(r, row, true, "stm_ldmatrix_x4_trans");
+}
+inline void stm_ldmatrix_x2_trans(uint32_t (&r)[2], const void *row)
+{
+    ::stm_sim::ldmatrix<2>(r, row, true, "stm_ldmatrix_x2_trans");
+}
+template <class T>
+inline void stm_mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4], T)
 {
     ::stm_sim::mma_m16n8k16<T>(d, a, b, c, "stm_mma_m16n8k16");
 }

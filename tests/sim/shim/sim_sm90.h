@@ -1,10 +1,16 @@
 // kernels/stm_sm90.h, simulated.
 #pragma once
 
-inline void stm_mbarrier_init(uint64_t *bar, int count) { stm_sim_mbarrier_init(bar, static_cast<unsigned>(count), "stm_mbarrier_init"); }
+inline void stm_mbarrier_init(uint64_t *bar, int count)
+{
+    stm_sim_mbarrier_init(bar, static_cast<unsigned>(count), "stm_mbarrier_init");
+}
 inline void stm_mbarrier_expect(uint64_t *bar, uint32_t bytes) { stm_sim_mbarrier_arrive(bar, bytes, "stm_mbarrier_expect"); }
 inline void stm_mbarrier_arrive(uint64_t *bar) { stm_sim_mbarrier_arrive(bar, 0, "stm_mbarrier_arrive"); }
-inline void stm_mbarrier_wait(uint64_t *bar, int parity) { stm_sim_mbarrier_wait(bar, static_cast<unsigned>(parity), "stm_mbarrier_wait"); }
+inline void stm_mbarrier_wait(uint64_t *bar, int parity)
+{
+    stm_sim_mbarrier_wait(bar, static_cast<unsigned>(parity), "stm_mbarrier_wait");
+}
 
 inline void stm_tma_load_2d(void *dst, const CUtensorMap *map, uint64_t *bar, int x, int y)
 {

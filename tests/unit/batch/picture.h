@@ -17,9 +17,10 @@ struct Picture {
     Rows marks;
     bool operator==(const Picture &o) const
     {
-        return rows == o.rows && seq == o.seq && borders == o.borders && skipped == o.skipped && end == o.end && failed == o.failed && first == o.first &&
-               frontier[0] == o.frontier[0] && frontier[1] == o.frontier[1] && covered == o.covered && keys == o.keys && there == o.there &&
-               imputed_there == o.imputed_there && marked == o.marked && columns == o.columns && imputed == o.imputed && marks == o.marks;
+        return rows == o.rows && seq == o.seq && borders == o.borders && skipped == o.skipped && end == o.end &&
+               failed == o.failed && first == o.first && frontier[0] == o.frontier[0] && frontier[1] == o.frontier[1] &&
+               covered == o.covered && keys == o.keys && there == o.there && imputed_there == o.imputed_there &&
+               marked == o.marked && columns == o.columns && imputed == o.imputed && marks == o.marks;
     }
 };
 inline Rows values(const mill_column *c)
@@ -69,7 +70,8 @@ inline Picture look(const mill_batch *b)
 inline Batch random_batch(Rng &rng, mill_pool *pool, int32_t n_columns, int64_t rows)
 {
     Batch b, cut;
-    const int64_t before = rng() % 2 ? (int64_t)(rng() % 20) : 0, behind = rng() % 2 ? (int64_t)(rng() % 20) : 0, all = before + rows + behind;
+    const int64_t before = rng() % 2 ? (int64_t)(rng() % 20) : 0, behind = rng() % 2 ? (int64_t)(rng() % 20) : 0,
+                  all = before + rows + behind;
     EXPECT_EQ(stm_batch_create(pool, all, n_columns, (int32_t)(rng() % 4), &b.p), MILL_OK);
     for (int32_t i = 0; i < n_columns; i++) {
         if (rng() % 5 == 0) continue;

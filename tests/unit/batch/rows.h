@@ -226,7 +226,8 @@ inline ::testing::AssertionResult same(const mill_column *c, const Rows &want)
     for (size_t r = 0; r < want.size(); r++) {
         const Value got = read(c, (int64_t)r);
         nulls += got.null;
-        if (!(got == want[r])) return ::testing::AssertionFailure() << "row " << r << ": " << got.show() << ", want " << want[r].show();
+        if (!(got == want[r]))
+            return ::testing::AssertionFailure() << "row " << r << ": " << got.show() << ", want " << want[r].show();
     }
     if (mill_column_view(c).null_count != nulls)
         return ::testing::AssertionFailure() << "null_count " << mill_column_view(c).null_count << ", want " << nulls;
@@ -238,7 +239,8 @@ inline const std::vector<std::string> &all_types()
 {
     static const std::vector<std::string> t = {
         "bool", "int32", "int64", "float16", "float32", "float64", "utf8", "binary", "json", "list<int32>", "list<utf8>",
-        "list<bool>", "fixed_list<float32>[3]", "fixed_list<bool>[5]", "fixed_list<utf8>[2]", "struct<>", "struct<a: utf8, b: list<int64>>",
+        "list<bool>", "fixed_list<float32>[3]", "fixed_list<bool>[5]", "fixed_list<utf8>[2]", "struct<>",
+        "struct<a: utf8, b: list<int64>>",
         "list<list<json>>", "list<struct<a: bool, b: fixed_list<int32>[2]>>", "fixed_list<fixed_list<float16>[2]>[3]",
         "struct<s: struct<t: struct<u: binary>>>", "list<struct<>>",
     };

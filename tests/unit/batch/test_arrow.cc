@@ -192,7 +192,8 @@ TEST(ArrowArray, EveryTypeRoundTripsWithoutCopies)
             for (int nulls : {0, 1, 2})
                 for (int64_t first : {0, 1, 8}) {
                     if (first > rows) continue;
-                    SCOPED_TRACE(text + " rows " + std::to_string(rows) + " nulls " + std::to_string(nulls) + " from " + std::to_string(first));
+                    SCOPED_TRACE(text + " rows " + std::to_string(rows) + " nulls " + std::to_string(nulls) + " from " +
+                                 std::to_string(first));
                     Rng rng((uint64_t)rows);
                     Pool pool;
                     const mill_type *schema = schema_of({type_of(text)});
@@ -307,7 +308,8 @@ TEST(ArrowArray, ForeignFormsAreWidened)
         auto buffers = f.buffers;
         cs.format = f.format, cs.name = "c", cs.release = [](ArrowSchema *) {};
         s.format = "+s", s.n_children = 1, s.children = &csp, s.release = [](ArrowSchema *) {};
-        ca.length = f.length, ca.offset = f.offset, ca.null_count = -1, ca.n_buffers = (int64_t)buffers.size(), ca.buffers = buffers.data();
+        ca.length = f.length, ca.offset = f.offset, ca.null_count = -1, ca.n_buffers = (int64_t)buffers.size(),
+        ca.buffers = buffers.data();
         ca.release = [](ArrowArray *x) { x->release = nullptr; };
         a.length = f.length, a.n_buffers = 1, a.buffers = none, a.n_children = 1, a.children = &cap;
         a.release = [](ArrowArray *x) { released++, x->release = nullptr; };
@@ -389,7 +391,8 @@ TEST(ArrowArray, FailsCleanlyAtEveryAllocation)
         EXPECT_EQ(a.release != nullptr, st == MILL_OK);
         if (st == MILL_OK) st = mill_arrow_import_batch(pool, &s, &a, &back, nullptr);
         const bool fired = fail.fired();
-        EXPECT_TRUE(st == MILL_OK || (fired && st == MILL_ERR_NOMEM)) << st; /* the pool also allocates ahead, which may fail unseen */
+        EXPECT_TRUE(st == MILL_OK || (fired && st == MILL_ERR_NOMEM)) << st; /* the pool also allocates ahead,
+        which may fail unseen */
         EXPECT_EQ(back != nullptr, st == MILL_OK);
         failures += st != MILL_OK;
         EXPECT_TRUE(!back || same_table(back, t.columns));

@@ -45,7 +45,8 @@ std::vector<int64_t> key_of(const mill_batch *b, int64_t r)
             const mill_column *c = mill_batch_column(b, i);
             const Value got = c != nullptr ? read(c, (int64_t)r) : Value();
             if (!(got == w.values[(size_t)i]))
-                return ::testing::AssertionFailure() << "row " << r << " column " << i << ": " << got.show() << ", want " << w.values[(size_t)i].show();
+                return ::testing::AssertionFailure()
+                       << "row " << r << " column " << i << ": " << got.show() << ", want " << w.values[(size_t)i].show();
             if (stm_batch_is_imputed(b, i, (int64_t)r) != w.imputed[(size_t)i])
                 return ::testing::AssertionFailure() << "imputed of row " << r << " column " << i;
         }
@@ -89,7 +90,8 @@ Batch random_batch(Rng &rng, mill_pool *pool, const Types &types, int64_t rows, 
 
 void impute(Rng &rng, mill_batch *b, Model *m)
 {
-    const int64_t n = mill_batch_rows(b), first = (int64_t)(rng() % (uint64_t)(n + 1)), rows = (int64_t)(rng() % (uint64_t)(n - first + 1));
+    const int64_t n = mill_batch_rows(b), first = (int64_t)(rng() % (uint64_t)(n + 1)),
+                  rows = (int64_t)(rng() % (uint64_t)(n - first + 1));
     const int32_t column = (int32_t)(rng() % (uint64_t)(b->n_columns + 1)) - 1;
     const int64_t error = 1 + (int64_t)(rng() % 9);
     ASSERT_EQ(stm_batch_impute(b, column, first, rows, error), MILL_OK);
@@ -146,7 +148,8 @@ TEST(BatchModel, RandomOperationsMatch)
                     }
                     runs.push_back(run);
                 }
-                ASSERT_EQ(stm_batch_concat(pool, runs.data(), runs.size(), types.data(), (int32_t)types.size(), 2, &out.p), MILL_OK);
+                ASSERT_EQ(stm_batch_concat(pool, runs.data(), runs.size(), types.data(), (int32_t)types.size(), 2, &out.p),
+                          MILL_OK);
                 ASSERT_EQ(out.p->seq, 0u) << "envelope zeroed";
                 ASSERT_EQ(out.p->covered[1], 0);
                 break;
@@ -354,7 +357,8 @@ TEST(BatchOps, FailCleanlyAtEveryAllocation)
             Model m;
             Batch a = random_batch(rng, pool, types, 40, &m);
             ASSERT_EQ(stm_batch_impute(a.p, 0, 3, 4, 1), MILL_OK);
-            for (int r = 3; r < 7; r++) m.rows[(size_t)r].mark = 1, m.rows[(size_t)r].values[0] = Value(), m.rows[(size_t)r].imputed[0] = true;
+            for (int r = 3; r < 7; r++)
+                m.rows[(size_t)r].mark = 1, m.rows[(size_t)r].values[0] = Value(), m.rows[(size_t)r].imputed[0] = true;
             Batch b;
             ASSERT_EQ(stm_batch_clone(a.p, &b.p), MILL_OK);
             stm_pool_trim(pool);

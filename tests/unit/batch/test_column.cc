@@ -71,7 +71,8 @@ TEST(Column, BuildAndSliceEveryType)
 {
     const int64_t many = mt::rounds(1000, 200);
     for (const auto &text : all_types())
-        for (int64_t rows : {(int64_t)0, (int64_t)1, (int64_t)7, (int64_t)8, (int64_t)9, (int64_t)63, (int64_t)64, (int64_t)65, many})
+        for (int64_t rows :
+             {(int64_t)0, (int64_t)1, (int64_t)7, (int64_t)8, (int64_t)9, (int64_t)63, (int64_t)64, (int64_t)65, many})
             for (int nulls : {0, 1, 2}) {
                 SCOPED_TRACE(text + " rows " + std::to_string(rows) + " nulls " + std::to_string(nulls));
                 Rng rng((uint64_t)(rows * 3 + nulls));
@@ -155,7 +156,8 @@ TEST(Column, SliceRefusesWhatIsOutside)
     Pool pool;
     const Column c = build(pool, type_of("int32"), Rows(10));
     mill_column *out = nullptr;
-    static const struct { int64_t first, rows; } kBad[] = {{-1, 1}, {0, 11}, {10, 1}, {11, 0}, {0, -1}, {INT64_MAX, 1}, {1, INT64_MAX}};
+    static const struct { int64_t first, rows; } kBad[] = {{-1, 1}, {0, 11}, {10, 1}, {11, 0}, {0, -1}, {INT64_MAX, 1},
+                                                           {1, INT64_MAX}};
     for (auto &k : kBad) EXPECT_EQ(stm_column_slice(c.p, k.first, k.rows, &out), MILL_ERR_INVALID) << k.first << " " << k.rows;
     EXPECT_EQ(out, nullptr);
 }
@@ -291,7 +293,8 @@ TEST(Builder, RefusesWrongTypesAndShapes)
         {"bool", ok, ty, ty, ty, ty},      {"int32", ty, ok, ty, ty, ty},       {"int64", ty, ok, ty, ty, ty},
         {"float16", ty, ty, ok, ty, ty},   {"float32", ty, ty, ok, ty, ty},     {"float64", ty, ty, ok, ty, ty},
         {"utf8", ty, ty, ty, ok, ty},      {"binary", ty, ty, ty, ok, ty},      {"json", ty, ty, ty, ok, ty},
-        {"list<int32>", ty, ty, ty, ty, ok}, {"fixed_list<int32>[2]", ty, ty, ty, ty, inv}, {"struct<a: bool>", ty, ty, ty, ty, inv},
+        {"list<int32>", ty, ty, ty, ty, ok}, {"fixed_list<int32>[2]", ty, ty, ty, ty, inv},
+        {"struct<a: bool>", ty, ty, ty, ty, inv},
         {"struct<>", ty, ty, ty, ty, ok},
     };
     for (auto &c : kCases) {
@@ -486,7 +489,8 @@ TEST(Column, CreateChecksItsParts)
         {"list of another type", "list<bool>", 2, -1, 24, -1, 5, "int32", MILL_ERR_INVALID},
         {"fixed list", "fixed_list<bool>[3]", 2, -1, -1, -1, 6, "bool", MILL_OK},
         {"fixed list, child too short", "fixed_list<bool>[3]", 2, -1, -1, -1, 5, "bool", MILL_ERR_INVALID},
-        {"fixed list, product overflows", "fixed_list<struct<>>[2147483647]", (int64_t)1 << 46, -1, -1, -1, 5, "struct<>", MILL_ERR_INVALID},
+        {"fixed list, product overflows", "fixed_list<struct<>>[2147483647]", (int64_t)1 << 46, -1, -1, -1, 5, "struct<>",
+         MILL_ERR_INVALID},
         {"struct", "struct<a: bool>", 5, 1, -1, -1, 6, "bool", MILL_OK},
         {"struct, child too short", "struct<a: bool>", 5, 1, -1, -1, 4, "bool", MILL_ERR_INVALID},
         {"nothing", "struct<>", 1000, -1, -1, -1, -1, nullptr, MILL_OK},
@@ -557,7 +561,8 @@ TEST(Column, ValidateFindsEveryLie)
         memcpy(data->data, c.bytes.data(), c.bytes.size());
         ASSERT_EQ(mill_column_nulls(pool, type_of("bool"), 8, &child), MILL_OK);
         mill_error err = {};
-        ASSERT_EQ(mill_column_create(pool, type_of(c.type), (int64_t)c.offsets.size() - 1, nullptr, &off, &data, &child, &col.p, &err), MILL_OK);
+        ASSERT_EQ(mill_column_create(pool, type_of(c.type), (int64_t)c.offsets.size() - 1, nullptr, &off, &data, &child, &col.p,
+                                     &err), MILL_OK);
         EXPECT_EQ(stm_column_validate(col.p, &err), c.says ? MILL_ERR_DATA : MILL_OK);
         EXPECT_NE(std::string(err.msg).find(c.says ? c.says : ""), std::string::npos) << err.msg;
         mill_buffer_unref(&off);
@@ -603,7 +608,8 @@ TEST(LargeColumn, FixedListProductsPast32Bits)
     Column a, b, cut, joined, some;
     mill_error err = {};
     mill_column *child = nullptr;
-    ASSERT_EQ(mill_column_create(pool, t->fields[0].type, 7 * (int64_t)2000000000, nullptr, nullptr, nullptr, nullptr, &child, &err), MILL_OK);
+    ASSERT_EQ(mill_column_create(pool, t->fields[0].type, 7 * (int64_t)2000000000, nullptr, nullptr, nullptr, nullptr, &child,
+                                 &err), MILL_OK);
     ASSERT_EQ(mill_column_create(pool, t, 7, nullptr, nullptr, nullptr, &child, &a.p, &err), MILL_OK);
     ASSERT_EQ(stm_column_slice(a.p, 3, 4, &cut.p), MILL_OK);
     mill_column *both[] = {a.p, cut.p};

@@ -173,7 +173,8 @@ TEST(Spill, ADirectoryThatIsNotThereIsNamed)
 /* The n-th allocation, open, write or read fails: an error with its cause, and the rows are where they were. */
 TEST(Spill, FailuresLoseNothing)
 {
-    for (uint32_t kind : {(uint32_t)STM_FAULT_ALLOC, (uint32_t)STM_FAULT_OPEN, (uint32_t)STM_FAULT_WRITE, (uint32_t)STM_FAULT_READ}) {
+    for (uint32_t kind :
+         {(uint32_t)STM_FAULT_ALLOC, (uint32_t)STM_FAULT_OPEN, (uint32_t)STM_FAULT_WRITE, (uint32_t)STM_FAULT_READ}) {
         int64_t nth = 0, failures = 0;
         for (bool fired = true; fired; nth += mt::rounds(1, 3)) { /* each third under a sanitizer */
             SCOPED_TRACE("kind " + std::to_string(kind) + ", passage " + std::to_string(nth));

@@ -51,10 +51,12 @@ TEST(Type, BadTextSaysWhatWasExpected)
     static const struct { const char *text, *expected; } kBad[] = {
         {"", "expected bool"}, {"int", "expected bool"}, {"int32x", "expected bool"}, {"int32 int32", "expected the end"},
         {"list", "expected '<'"}, {"list<int32", "expected '>'"}, {"list<>", "expected bool"},
-        {"fixed_list<int32>", "expected '['"}, {"fixed_list<int32>[0]", "a length from 1"}, {"fixed_list<int32>[]", "a length from 1"},
+        {"fixed_list<int32>", "expected '['"}, {"fixed_list<int32>[0]", "a length from 1"},
+        {"fixed_list<int32>[]", "a length from 1"},
         {"fixed_list<int32>[99999999999999999999]", "a length from 1"}, {"fixed_list<int32>[-1]", "a length"},
         {"fixed_list<int32>[3", "expected ']'"}, {"struct<a>", "expected ':'"}, {"struct<a: int32", "expected ',' or '>'"},
-        {"struct<a: int32,>", "a field name"}, {"struct<a: int32, a: utf8>", "stands twice"}, {"struct<\"a: int32>", "closing quote"},
+        {"struct<a: int32,>", "a field name"}, {"struct<a: int32, a: utf8>", "stands twice"},
+        {"struct<\"a: int32>", "closing quote"},
         {"struct<\"a\\", "closing quote"},
     };
     for (auto &c : kBad) {

@@ -38,7 +38,8 @@ struct Noted {
         int64_t sum = 0;
         for (int64_t x : rows) {
             const int64_t c = std::max<int64_t>(1, cost(x));
-            const bool full = !want.empty() && (sum >= budget || sum + c > budget || (most_rows > 0 && (int64_t)want.back().size() == most_rows));
+            const bool full =
+                !want.empty() && (sum >= budget || sum + c > budget || (most_rows > 0 && (int64_t)want.back().size() == most_rows));
             if (want.empty() || full) want.emplace_back(), sum = 0;
             want.back().push_back(x);
             sum += c;
@@ -65,13 +66,18 @@ TEST(Budget, BytesAndTokensWhateverTheBatchesBefore)
         const char *name;
         int64_t tokens, bytes, rows;
         std::function<int64_t(int64_t)> cost;
-    } cases[] = {{"bytes", 0, 64, 0, eight},         {"bytes, not a multiple", 0, 63, 0, eight}, {"bytes below a row", 0, 3, 0, eight},
-                 {"bytes and rows", 0, 64, 5, eight}, {"tokens", 30, 0, 0, by_number},           {"tokens and rows", 30, 0, 3, by_number},
+    } cases[] = {{"bytes", 0, 64, 0, eight},
+                 {"bytes, not a multiple", 0, 63, 0, eight},
+                 {"bytes below a row", 0, 3, 0, eight},
+                 {"bytes and rows", 0, 64, 5, eight},
+                 {"tokens", 30, 0, 0, by_number},
+                 {"tokens and rows", 30, 0, 3, by_number},
                  {"tokens below a row", 5, 0, 0, by_number}};
     for (const auto &k : cases)
         for (int64_t arriving : {1, 7, 64, 500})
             for (int32_t replicas : {1, 3}) {
-                SCOPED_TRACE(std::string(k.name) + ", batches of " + std::to_string(arriving) + ", replicas " + std::to_string(replicas));
+                SCOPED_TRACE(std::string(k.name) + ", batches of " + std::to_string(arriving) + ", replicas " +
+                             std::to_string(replicas));
                 Pipe p;
                 Noted n;
                 Pipe::Opts o;
@@ -156,7 +162,10 @@ TEST(Budget, UnionsAndConvergences)
     r = rows_per_batch(8);
     r.branches = {"left", "right"};
     p.source("src", 64, 10);
-    p.add("router", MILL_ROUTER, {{"src"}}, routes([](int64_t x) { return x / 8 % 2 ? std::vector<size_t>{0, 1} : std::vector<size_t>{1}; }), r);
+    p.add("router", MILL_ROUTER, {{"src"}}, routes([](int64_t x) {
+              return x / 8 % 2 ? std::vector<size_t>{0, 1} : std::vector<size_t>{1};
+          }),
+          r);
     p.add("left", MILL_STEP, {{"router", 0}}, keeps([](int64_t x) { return x % 2 == 0; }));
     p.add("right", MILL_STEP, {{"router", 1}}, maps([](int64_t x) { return x; }));
     m.mode = STM_INPUT_CONVERGE;

@@ -169,8 +169,12 @@ TEST(Defects, R8_WhatABranchFilteredIsMissing)
         stm_on_missing missing;
         int32_t stage;
         int64_t batch_rows;
-    } cases[] = {{"null", STM_MISSING_NULL, 0, 0},       {"drop", STM_MISSING_DROP, 0, 0},  {"drop, larger batches", STM_MISSING_DROP, 0, 7},
-                 {"drop, stored", STM_MISSING_DROP, 1, 0}, {"error", STM_MISSING_ERROR, 0, 0}, {"error, stored", STM_MISSING_ERROR, 1, 3}};
+    } cases[] = {{"null", STM_MISSING_NULL, 0, 0},
+                 {"drop", STM_MISSING_DROP, 0, 0},
+                 {"drop, larger batches", STM_MISSING_DROP, 0, 7},
+                 {"drop, stored", STM_MISSING_DROP, 1, 0},
+                 {"error", STM_MISSING_ERROR, 0, 0},
+                 {"error, stored", STM_MISSING_ERROR, 1, 3}};
     for (const auto &k : cases) {
         SCOPED_TRACE(k.name);
         Pipe p;
@@ -185,7 +189,8 @@ TEST(Defects, R8_WhatABranchFilteredIsMissing)
         p.add("all", MILL_STEP, {{"router", 0}}, maps([](int64_t x) { return -x; }), f);
         f.map_out = {};
         f.batch_rows = 3;
-        p.add("some", MILL_STEP, {{"router", 1}}, keeps([](int64_t x) { return x / 4 % 3 == 1; }), f); /* all of a batch, or nothing */
+        /* all of a batch, or nothing */
+        p.add("some", MILL_STEP, {{"router", 1}}, keeps([](int64_t x) { return x / 4 % 3 == 1; }), f);
         p.add("never", MILL_STEP, {{"router", 2}}, maps([](int64_t x) { return x; }));
         c.mode = STM_INPUT_CONVERGE;
         c.on_missing = k.missing;
@@ -198,7 +203,8 @@ TEST(Defects, R8_WhatABranchFilteredIsMissing)
         const stm_run_end end = p.run();
         if (k.missing == STM_MISSING_ERROR) {
             EXPECT_EQ(end, STM_END_FAILED);
-            EXPECT_NE(std::string(p.error.msg).find("row src:8 is in 'all' but not in 'some'"), std::string::npos) << std::string(p.error.msg);
+            EXPECT_NE(std::string(p.error.msg).find("row src:8 is in 'all' but not in 'some'"),
+                      std::string::npos) << std::string(p.error.msg);
             continue;
         }
         ASSERT_EQ(end, STM_END_DONE);

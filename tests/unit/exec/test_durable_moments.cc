@@ -1,9 +1,10 @@
 /*
- * Kills at every moment. A small run is made by hand, burst by burst; at some moments it commits, at one it is gone: what is in the run
- * directory and in the sinks' files then is all that the next process finds. Moments lie between bursts and inside of steps' functions
- * (a global between two batches of its output, a sink in the middle of a write or a sync), while others go on working. Then a second process, which is
- * killed, too, and a third. Each row has to be in each sink once, and everywhere the same. So it has to be when one of the steps has changed in between: what
- * does not hang on that goes on from where it was, all else begins over.
+ * Kills at every moment. A small run is made by hand, burst by burst; at some moments it commits, at one it is gone: what is in the
+ * run directory and in the sinks' files then is all that the next process finds. Moments lie between bursts and inside of steps'
+ * functions (a global between two batches of its output, a sink in the middle of a write or a sync), while others go on working.
+ * Then a second process, which is killed, too, and a third. Each row has to be in each sink once, and everywhere the same. So it
+ * has to be when one of the steps has changed in between: what does not hang on that goes on from where it was, all else begins
+ * over.
  */
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -139,7 +140,8 @@ public:
             for (int64_t i = 0; i < in->rows; i++) {
                 Row row;
                 row.key = key_text(in, i);
-                for (int32_t c = 0; c < in->n_columns; c++) row.values[mill_replica_step(r)->inputs[0].used[c].name] = value(in, c, i);
+                for (int32_t c = 0; c < in->n_columns; c++)
+                    row.values[mill_replica_step(r)->inputs[0].used[c].name] = value(in, c, i);
                 file->push_back(row);
                 const mill_status st = inside(err);
                 if (st != MILL_OK) return st;
@@ -155,8 +157,10 @@ public:
         b.finalize = [this](mill_replica *, mill_error *err) { return inside(err); };
         pipe.add(name, MILL_SINK, {{from}}, b, o);
     }
-    /* A step that gives `y`: the row's number, and one that no other call gives, or (@p same) that says whether the step has changed. */
-    void step(const std::string &name, const std::string &from, bool same, Pipe::Opts o = Pipe::Opts(), const std::string &column = "y")
+    /* A step that gives `y`: the row's number, and one that no other call gives, or (@p same) that says whether the step has
+     * changed. */
+    void step(const std::string &name, const std::string &from, bool same, Pipe::Opts o = Pipe::Opts(),
+              const std::string &column = "y")
     {
         Behaviour b;
         b.flags = same ? MILL_PER_ROW : MILL_NONDETERMINISTIC;
@@ -166,7 +170,8 @@ public:
             static int64_t calls;
             std::vector<int64_t> v;
             calls++;
-            for (int64_t i = 0; i < in[0]->rows; i++) v.push_back(value(in[0], 0, i) * 1000 + (same ? 7 + (changed == name) : calls % 1000));
+            for (int64_t i = 0; i < in[0]->rows; i++)
+                v.push_back(value(in[0], 0, i) * 1000 + (same ? 7 + (changed == name) : calls % 1000));
             const mill_status st = inside(err);
             return st == MILL_OK ? emit_int64(r, out, v, err) : st;
         };
@@ -205,7 +210,8 @@ public:
             p->keep_sink_rows = sinks;
             for (int i : cached) p->steps[i].cache = true;
             for (int i = 0; i < p->n_steps; i++) {
-                const std::string field = std::string("step ") + p->steps[i].step->name + ": version" + '\0' + (changed == p->steps[i].step->name ? "2" : "1") + '\0';
+                const std::string field = std::string("step ") + p->steps[i].step->name + ": version" + '\0' +
+                                          (changed == p->steps[i].step->name ? "2" : "1") + '\0';
                 stm_text_add(&p->steps[i].signature, field.data(), field.size());
             }
         };
@@ -379,7 +385,8 @@ protected:
     {
         for (auto &f : p.disk.files) {
             std::set<std::string> keys;
-            for (const Row &r : f.second) EXPECT_TRUE(keys.insert(r.key).second) << f.first << " has row " << r.key << " twice: " << how;
+            for (const Row &r : f.second)
+                EXPECT_TRUE(keys.insert(r.key).second) << f.first << " has row " << r.key << " twice: " << how;
             EXPECT_EQ(f.second.size(), want.at(f.first).size()) << f.first << ": " << how;
             if (the().same) {
                 EXPECT_EQ(text_of(f.second), text_of(want.at(f.first))) << f.first << ": " << how;
@@ -410,7 +417,8 @@ TEST_P(Moments, EveryRowOnce)
             for (int kill = commit; kill <= commit + 3 && kill <= moments; kill += later) { /* at once, or when more was written */
                 auto first = process({}, seed);
                 ASSERT_FALSE(first->run({commit}, kill));
-                const std::string how = "commit at " + std::to_string(commit) + ", killed at " + std::to_string(kill) + ", seed " + std::to_string(seed);
+                const std::string how = "commit at " + std::to_string(commit) + ", killed at " + std::to_string(kill) + ", seed " +
+                                        std::to_string(seed);
                 auto second = process(*first->killed, seed + 10);
                 ASSERT_TRUE(second->run({}, 0)) << how;
                 judge(*second, how);
@@ -468,6 +476,7 @@ TEST(GlobalsOutput, HasItsEndInItsLastBatch)
 }
 
 INSTANTIATE_TEST_SUITE_P(Pipelines, Moments,
-                         testing::Combine(testing::Range(0, (int)(sizeof kCases / sizeof kCases[0])), testing::Range(0, 3)), name_of);
+                         testing::Combine(testing::Range(0, (int)(sizeof kCases / sizeof kCases[0])), testing::Range(0, 3)),
+                         name_of);
 
 } // namespace

@@ -57,7 +57,8 @@ TEST(FailureTable, PerRowStepsLoseOnlyTheRowsThatFail)
         bad += i % 17 == 5;
     }
     EXPECT_EQ(p.errors.size(), bad);
-    for (auto &rec : p.errors) EXPECT_EQ(std::string("src:") + std::string(rec.error.msg).substr(4, strcspn(rec.error.msg + 4, " ")), rec.first_key);
+    for (auto &rec : p.errors)
+        EXPECT_EQ(std::string("src:") + std::string(rec.error.msg).substr(4, strcspn(rec.error.msg + 4, " ")), rec.first_key);
 }
 
 /* A plugin may say any number: it is the nearest level that there is. */
@@ -76,7 +77,9 @@ TEST(FailureTable, LevelsThatAreNoneAreTheNearest)
     p.source("src", 5, 5);
     p.add("talks", MILL_STEP, {{"src"}}, b);
     p.sink("out", "talks");
-    stm_log_set([](stm_level level, const char *who, const char *line, void *) { said.emplace_back(level, std::string(who) + ": " + line); }, nullptr, STM_INFO);
+    stm_log_set([](stm_level level, const char *who, const char *line,
+                   void *) { said.emplace_back(level, std::string(who) + ": " + line); },
+                nullptr, STM_INFO);
     EXPECT_EQ(p.run(), STM_END_DONE);
     stm_log_set(nullptr, nullptr, STM_INFO);
     p.destroy();
@@ -114,7 +117,9 @@ TEST(FailureTable, FailedGlobalEndsItsDescendantsOnly)
     Pipe p;
     Behaviour g;
     g.adds = {{"n", "int64"}};
-    g.finish = [](mill_replica *, mill_emit *, mill_error *e) -> mill_status { return mill_fail(e, MILL_ERR_STEP, "cannot finish"); };
+    g.finish = [](mill_replica *, mill_emit *, mill_error *e) -> mill_status {
+        return mill_fail(e, MILL_ERR_STEP, "cannot finish");
+    };
     p.source("src", 1000, 5);
     p.add("all", MILL_GLOBAL, {{"src"}}, g);
     p.sink("lost", "all");
@@ -136,7 +141,9 @@ TEST(FailureTable, FailureSpreadsThroughGlobalsAndLoadGroups)
     later.stage = 1;
     Behaviour g;
     g.adds = {{"x", "int64"}};
-    g.finish = [](mill_replica *, mill_emit *, mill_error *e) -> mill_status { return mill_fail(e, MILL_ERR_STEP, "cannot finish"); };
+    g.finish = [](mill_replica *, mill_emit *, mill_error *e) -> mill_status {
+        return mill_fail(e, MILL_ERR_STEP, "cannot finish");
+    };
     Behaviour g2;
     g2.adds = {{"n", "int64"}};
     g2.finish = [](mill_replica *, mill_emit *, mill_error *e) -> mill_status {
@@ -355,7 +362,9 @@ TEST(FailureTable, CallsOfEveryKindPastTheirDeadlineAreNamed)
         if (what == "generate") {
             Behaviour g;
             g.adds = {{"x", "int64"}};
-            g.generate = [&](mill_replica *r, int64_t, mill_cursor *, bool *, mill_emit *, mill_error *e) -> mill_status { return waits(r, e); };
+            g.generate = [&](mill_replica *r, int64_t, mill_cursor *, bool *, mill_emit *, mill_error *e) -> mill_status {
+                return waits(r, e);
+            };
             p.add("late", MILL_GENERATOR, {}, g, late);
             p.sink("out", "late");
         } else {
@@ -371,13 +380,17 @@ TEST(FailureTable, CallsOfEveryKindPastTheirDeadlineAreNamed)
         }
         if (what == "accept" || what == "finish") {
             all.adds = {{"n", "int64"}};
-            if (what == "accept") all.accept = [&](mill_replica *r, size_t, const mill_batch *, mill_error *e) -> mill_status { return waits(r, e); };
-            all.finish = [&](mill_replica *r, mill_emit *, mill_error *e) -> mill_status { return what == "finish" ? waits(r, e) : (mill_status)MILL_OK; };
+            if (what == "accept")
+                all.accept = [&](mill_replica *r, size_t, const mill_batch *, mill_error *e) -> mill_status { return waits(r, e); };
+            all.finish = [&](mill_replica *r, mill_emit *, mill_error *e) -> mill_status {
+                return what == "finish" ? waits(r, e) : (mill_status)MILL_OK;
+            };
             p.add("late", MILL_GLOBAL, {{"src"}}, all, late);
             p.sink("out", "late");
         }
         if (what == "write" || what == "finalize") {
-            if (what == "write") sink.write = [&](mill_replica *r, const mill_batch *, mill_error *e) -> mill_status { return waits(r, e); };
+            if (what == "write")
+                sink.write = [&](mill_replica *r, const mill_batch *, mill_error *e) -> mill_status { return waits(r, e); };
             else sink.finalize = [&](mill_replica *r, mill_error *e) -> mill_status { return waits(r, e); };
             p.add("late", MILL_SINK, {{"src"}}, sink, late);
         }
@@ -426,7 +439,8 @@ TEST(FailureTable, AGeneratorWhosePlaceDoesNotFitIsNamed)
     p.add("src", MILL_GENERATOR, {}, g, rows_per_batch(1));
     p.sink("out", "src");
     EXPECT_EQ(p.run(), STM_END_FAILED);
-    EXPECT_EQ(p.error.msg, "generate gave a cursor of " + std::to_string(sizeof(mill_cursor::bytes) + 1) + " bytes; " + std::to_string(sizeof(mill_cursor::bytes)) + " are the most");
+    EXPECT_EQ(p.error.msg, "generate gave a cursor of " + std::to_string(sizeof(mill_cursor::bytes) + 1) + " bytes; " +
+                               std::to_string(sizeof(mill_cursor::bytes)) + " are the most");
     EXPECT_STREQ(p.error.step, "src");
     EXPECT_TRUE(p.rows("out").empty());
 }

@@ -89,8 +89,8 @@ struct Seen {
     int64_t wrong = 0;
     bool finalized = false;
 };
-void wide_sink(Pipe &p, const std::string &name, const std::vector<Pipe::From> &from, Seen *seen, Pipe::Opts o = {}, int64_t sleep_us = 0,
-               const std::string &text = "text")
+void wide_sink(Pipe &p, const std::string &name, const std::vector<Pipe::From> &from, Seen *seen, Pipe::Opts o = {},
+               int64_t sleep_us = 0, const std::string &text = "text")
 {
     Behaviour b;
     if (sleep_us > 0) b.flags = MILL_BLOCKS;
@@ -216,8 +216,8 @@ std::ostream &operator<<(std::ostream &to, const Shape &shape) { return to << sh
 
 void tell(const stm_memory_stats &m)
 {
-    printf("           peak %.1f MiB of %.1f, %.1f MiB in %lld batches to disk, %lld stalls\n", (double)m.peak / (1 << 20), (double)m.limit / (1 << 20),
-           (double)m.spilled_bytes / (1 << 20), (long long)m.spilled_batches, (long long)m.stalls);
+    printf("           peak %.1f MiB of %.1f, %.1f MiB in %lld batches to disk, %lld stalls\n", (double)m.peak / (1 << 20),
+           (double)m.limit / (1 << 20), (double)m.spilled_bytes / (1 << 20), (long long)m.spilled_batches, (long long)m.stalls);
 }
 
 class Spills : public testing::TestWithParam<Shape> {};
@@ -253,8 +253,8 @@ TEST_P(Spills, NothingWhenThereIsRoom)
     EXPECT_EQ(p.memory().spilled_batches, 0);
 }
 
-/* The disk is full, or gives nothing back, from the n-th time on or once: the run fails, names a step and the cause, and no sink calls
- * what it has got complete. */
+/* The disk is full, or gives nothing back, from the n-th time on or once: the run fails, names a step and the cause, and no sink
+ * calls what it has got complete. */
 TEST_P(Spills, DiskFails)
 {
     for (uint32_t kind : {(uint32_t)STM_FAULT_OPEN, (uint32_t)STM_FAULT_WRITE, (uint32_t)STM_FAULT_READ})
@@ -292,7 +292,8 @@ TEST_P(Spills, StoppedInTheMiddle)
     EXPECT_TRUE(end == STM_END_STOPPED || end == STM_END_DONE) << end << " " << p.error.msg;
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, Spills, testing::ValuesIn(kShapes), [](const auto &shape) { return std::string(shape.param.name); });
+INSTANTIATE_TEST_SUITE_P(Shapes, Spills, testing::ValuesIn(kShapes),
+                         [](const auto &shape) { return std::string(shape.param.name); });
 
 /* What can be held back at the roots is: a slow sink alone never needs the disk. */
 TEST(MemoryLimit, RootsWaitForASlowSink)
@@ -319,7 +320,8 @@ TEST(MemoryLimit, RowsThatGrowAreHeldBack)
     grow.adds = {{"grown", "utf8"}};
     grow.flags = MILL_BLOCKS;
     grow.process = [](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *err) {
-        if (in[0]->rows > 0 && value(in[0], 0, 0) < 2 * kBatch) std::this_thread::sleep_for(std::chrono::milliseconds(100)); /* many small rows come */
+        /* many small rows come */
+        if (in[0]->rows > 0 && value(in[0], 0, 0) < 2 * kBatch) std::this_thread::sleep_for(std::chrono::milliseconds(100));
         return emit_wide(r, out, in[0]->rows > 0 ? value(in[0], 0, 0) : 0, in[0]->rows, kRowBytes, err, false);
     };
     Pipe::Opts many, large;
@@ -337,8 +339,8 @@ TEST(MemoryLimit, RowsThatGrowAreHeldBack)
     EXPECT_LE(p.memory().peak, (1 << 20) + (1 << 20) / 8 + 3 * (768 << 10) + 12 * 96 * 1024);
 }
 
-/* One replica has a batch in its hands while all else goes on: what the others make waits for it, and only some of it. Then it comes to its
- * end, and so does the run. */
+/* One replica has a batch in its hands while all else goes on: what the others make waits for it, and only some of it. Then it
+ * comes to its end, and so does the run. */
 TEST(MemoryLimit, ReplicasDoNotRunAheadOfADelayedOne)
 {
     constexpr int64_t kBatches = 60, kBytes = 64 << 10, kTight = 4 * kBatch * kBytes;
@@ -385,7 +387,8 @@ TEST(MemoryLimit, ReplicasDoNotRunAheadOfADelayedOne)
         EXPECT_TRUE(mt_hand_done(p.handle()));
         EXPECT_TRUE(seen.x == sequence(kBatches * kBatch));
         EXPECT_GE(ahead, 4);
-        EXPECT_LE(ahead, 10) << "batches of a mebibyte with a limit of four"; /* those, two for each replica, and what brought it above */
+        EXPECT_LE(ahead, 10) << "batches of a mebibyte with a limit of four"; /* those, two for each replica,
+        and what brought it above */
     }
 }
 

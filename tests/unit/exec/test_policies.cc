@@ -12,7 +12,8 @@ Behaviour marking_source(int64_t rows, std::function<bool(int64_t)> bad)
 {
     Behaviour b;
     b.adds = {{"x", "int64"}};
-    b.generate = [=](mill_replica *r, int64_t max, mill_cursor *cursor, bool *last, mill_emit *out, mill_error *err) -> mill_status {
+    b.generate = [=](mill_replica *r, int64_t max, mill_cursor *cursor, bool *last, mill_emit *out,
+                     mill_error *err) -> mill_status {
         int64_t at = 0;
         if (cursor->size) memcpy(&at, cursor->bytes, sizeof at);
         std::vector<int64_t> v;
@@ -62,7 +63,8 @@ TEST(OnErrorStop, ActsOnARowThatTheStepMarks)
             Pipe p;
             Pipe::Opts o;
             o.policy = policy_stop;
-            p.add("src", MILL_GENERATOR, {}, marking_source(500, [=](int64_t x) { return hidden && x % 10 == 3; }), rows_per_batch(10));
+            p.add("src", MILL_GENERATOR, {}, marking_source(500, [=](int64_t x) { return hidden && x % 10 == 3; }),
+                  rows_per_batch(10));
             p.add("asks", MILL_STEP, {{"src"}}, marking_step([](int64_t x) { return x == 52; }, twice), o);
             p.sink("out", "asks");
             EXPECT_EQ(p.run(), STM_END_FAILED);
@@ -96,8 +98,10 @@ TEST(OnErrorStop, WhatDoesNotFitIsHalvedFirst)
         o.policy = [](stm_policy *pol) { pol->on_error = STM_ON_ERROR_STOP; };
         Behaviour b = maps([](int64_t x) { return 10 * x; });
         const auto plain = b.process;
-        b.process = [plain, ever_fits](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
-            return mill_batch_rows(in[0]) > (ever_fits ? 4 : 0) ? mill_fail(e, MILL_ERR_DEVICE_MEM, "too much") : plain(r, in, n, out, e);
+        b.process = [plain, ever_fits](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out,
+                                       mill_error *e) -> mill_status {
+            return mill_batch_rows(in[0]) > (ever_fits ? 4 : 0) ? mill_fail(e, MILL_ERR_DEVICE_MEM, "too much")
+                                                                : plain(r, in, n, out, e);
         };
         p.source("src", 20, 20);
         p.add("tight", MILL_STEP, {{"src"}}, b, o);
@@ -113,7 +117,9 @@ TEST(OnErrorStop, AMessageThatLooksLikeStopIfStopsNothing)
 {
     Pipe p;
     Behaviour k;
-    k.write = [](mill_replica *, const mill_batch *, mill_error *e) -> mill_status { return mill_fail(e, MILL_ERR_IO, "stop_if: not the engine's words"); };
+    k.write = [](mill_replica *, const mill_batch *, mill_error *e) -> mill_status {
+        return mill_fail(e, MILL_ERR_IO, "stop_if: not the engine's words");
+    };
     p.source("src", 200, 5);
     p.add("lost", MILL_SINK, {{"src"}}, k);
     p.sink("out", "src");
@@ -150,7 +156,8 @@ TEST(StopIf, ActsWhereverRowsFail)
              Pipe::Opts r = o;
              r.branches = {"a"};
              p.source("src", 4000, 1);
-             p.add("at", MILL_ROUTER, {{"src"}}, routes([=](int64_t x) { return bad(x) ? std::vector<size_t>{} : std::vector<size_t>{0}; }), r);
+             p.add("at", MILL_ROUTER, {{"src"}},
+                   routes([=](int64_t x) { return bad(x) ? std::vector<size_t>{} : std::vector<size_t>{0}; }), r);
          }},
     };
     for (auto &place : places)
@@ -178,7 +185,8 @@ TEST(StopIf, ActsWhereverRowsFail)
         }
 }
 
-/* A row whose input an earlier failure nulled is shown to a step that says so, and hidden from all others; it is counted once in both cases. */
+/* A row whose input an earlier failure nulled is shown to a step that says so, and hidden from all others; it is counted once in
+ * both cases. */
 TEST(Nulls, OfImputationAreHiddenUnlessTheStepWantsThem)
 {
     for (bool pass : {false, true}) {
@@ -232,7 +240,8 @@ TEST(Nulls, OfImputationAreHiddenUnlessTheStepWantsThem)
     }
 }
 
-/* Nulls that came otherwise hide nothing, also where other nulls of the same column do: of a branch that was not taken, of a join that lacks a row. */
+/* Nulls that came otherwise hide nothing, also where other nulls of the same column do: of a branch that was not taken, of a join
+ * that lacks a row. */
 TEST(Nulls, OfRoutesAndJoinsAreShown)
 {
     Pipe p;
@@ -273,7 +282,8 @@ TEST(Nulls, OfRoutesAndJoinsAreShown)
     expect_rows(p, "out", 40);
     for (int64_t i = 0; i < 40; i++) {
         const bool failed = i >= 10 && i < 15;
-        EXPECT_EQ(p.rows("out")[(size_t)i].values.at("nulls"), failed ? INT64_MIN : (i / 5 % 2 == 0 ? 2 : 1) | (i % 4 == 0 ? 0 : 4)) << i;
+        EXPECT_EQ(p.rows("out")[(size_t)i].values.at("nulls"),
+                  failed ? INT64_MIN : (i / 5 % 2 == 0 ? 2 : 1) | (i % 4 == 0 ? 0 : 4)) << i;
         EXPECT_EQ(p.rows("out")[(size_t)i].error != 0, failed);
     }
     EXPECT_EQ(seen, 35);

@@ -268,8 +268,8 @@ TEST(Run, ExpandAppendsChildIndex)
     EXPECT_EQ(s.rows_out, s.rows_in - s.parents_expanded - s.rows_dropped + s.children);
 }
 
-/* Rows and children of the same rows in one stream (a join of an expansion with its source), expanded again: keys stay in order, the
- * children of row 5 are not those of its child 5.0, and a join by key behind it pairs what belongs together. */
+/* Rows and children of the same rows in one stream (a join of an expansion with its source), expanded again: keys stay in order,
+ * the children of row 5 are not those of its child 5.0, and a join by key behind it pairs what belongs together. */
 TEST(Run, RowsAndTheirChildrenExpandTogether)
 {
     Pipe p;
@@ -484,9 +484,15 @@ TEST(Run, LoadGroupsRunOneAfterTheOther)
     auto order = std::make_shared<std::vector<std::string>>();
     later.stage = 1;
     Behaviour first = doubles(), second = keeps([](int64_t x) { return x % 5 == 0; });
-    first.load = [order](mill_replica *, mill_error *) -> mill_status { order->push_back("load first"); return (mill_status)MILL_OK; };
+    first.load = [order](mill_replica *, mill_error *) -> mill_status {
+        order->push_back("load first");
+        return (mill_status)MILL_OK;
+    };
     first.unload = [order](mill_replica *) { order->push_back("unload first"); };
-    second.load = [order](mill_replica *, mill_error *) -> mill_status { order->push_back("load second"); return (mill_status)MILL_OK; };
+    second.load = [order](mill_replica *, mill_error *) -> mill_status {
+        order->push_back("load second");
+        return (mill_status)MILL_OK;
+    };
     second.unload = [order](mill_replica *) { order->push_back("unload second"); };
     p.source("src", 1000, 7);
     p.add("first", MILL_STEP, {{"src"}}, first);
@@ -580,7 +586,8 @@ TEST(Run, NoStepIsShownABatchOfNoRows)
         p.add("always", MILL_STEP, {{"router", 1}}, sees_rows(copies));
         p.add("all", MILL_GLOBAL, {{"filter"}}, all);
         p.add("rest", MILL_STEP, {{"all"}}, [] { Behaviour b; b.uses = {{"n", "int64"}}; return b; }());
-        for (const char *from : {"after", "fives", "both", "never", "always", "rest"}) p.add(std::string("out_") + from, MILL_SINK, {{from}}, sink);
+        for (const char *from : {"after", "fives", "both", "never", "always", "rest"})
+            p.add(std::string("out_") + from, MILL_SINK, {{from}}, sink);
         ASSERT_EQ(p.run(), STM_END_DONE) << p.error.msg;
         EXPECT_TRUE(finished && finalized);
         EXPECT_GE(calls, 30) << "the filter's own";

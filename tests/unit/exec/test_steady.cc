@@ -1,4 +1,5 @@
-/* What a batch must not cost once a run is warm: no call of the allocator, no context switch; and what an idle run costs: nothing. */
+/* What a batch must not cost once a run is warm: no call of the allocator, no context switch; and what an idle run costs:
+ * nothing. */
 #include <gtest/gtest.h>
 
 #include <sys/resource.h>
@@ -136,8 +137,8 @@ void steady_run(Cost *cost)
     for (size_t i = 2; i <= windows; i++) quiet += points[i].mallocs == points[i - 1].mallocs;
     const long mallocs = points[windows].mallocs - points[1].mallocs, switches = points[windows].switches - points[1].switches;
     const double batches = (double)(windows - 1) * kWindow;
-    printf("%ld mallocs, %ld voluntary switches over %.0f batches; %zu of %zu windows without a malloc\n", mallocs, switches, batches, quiet,
-           windows - 1);
+    printf("%ld mallocs, %ld voluntary switches over %.0f batches; %zu of %zu windows without a malloc\n", mallocs, switches,
+           batches, quiet, windows - 1);
     *cost = {(double)mallocs / batches, (double)switches / batches, (double)quiet / (double)(windows - 1)};
 }
 

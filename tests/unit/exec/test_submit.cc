@@ -113,7 +113,8 @@ Behaviour asks(Service *s, std::function<bool(int64_t)> fails)
             mill_status st = mill_buffer_create(mill_replica_pool(r), 8, &data);
             if (st == MILL_OK) {
                 *static_cast<int64_t *>(mill_buffer_data(data)) = 3 * row.x;
-                st = mill_column_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), 1, nullptr, nullptr, &data, nullptr, &col, e);
+                st = mill_column_create(mill_replica_pool(r), mill_type_plain(MILL_INT64), 1, nullptr, nullptr, &data, nullptr,
+                                        &col, e);
             }
             if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), 1, 1, &one);
             if (st == MILL_OK) st = mill_batch_set_column(one, 0, &col);

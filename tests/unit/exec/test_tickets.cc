@@ -1,5 +1,6 @@
-/* Tickets of steps with submit and poll that do not come back as they should: late, lost, failing, refused. What the pipeline says about
- * failures acts on them as it does on calls of process, and every ticket that the step took is answered or cancelled, once. */
+/* Tickets of steps with submit and poll that do not come back as they should: late, lost, failing, refused. What the pipeline says
+ * about failures acts on them as it does on calls of process, and every ticket that the step took is answered or cancelled,
+ * once. */
 #include "behaviours.h"
 
 #include "support/fail_nth.h"
@@ -10,7 +11,8 @@ namespace {
 
 enum Verdict { kAnswer, kRefuse, kLose };
 
-/* A service in the plugin's hands: answers when it is polled, as `judge` says of a row (its x and how often it was sent, from 1). */
+/* A service in the plugin's hands: answers when it is polled, as `judge` says of a row (its x and how often it was sent, from
+ * 1). */
 struct Desk {
     struct Ticket {
         std::vector<int64_t> x;
@@ -64,7 +66,8 @@ struct Desk {
                 if (mill_status st = on_poll(e)) return st;
             for (auto it = open.begin(); it != open.end();)
                 if (mill_status st = answer(r, out, it->first, it->second, e)) return st;
-                else if (std::count(it->second.settled.begin(), it->second.settled.end(), false) == 0) it = open.erase(it), answered++;
+                else if (std::count(it->second.settled.begin(), it->second.settled.end(), false) == 0)
+                    it = open.erase(it), answered++;
                 else ++it;
             if (restless && !open.empty()) mill_replica_wake(r);
             return MILL_OK;
@@ -251,7 +254,8 @@ TEST(Tickets, FailuresAreTriedAgainAsOftenAsAllowed)
             for (int times : {0, 1, 3})
                 for (double backoff : {0.0, 0.02}) {
                     if (backoff > 0.0 && (failures != 2 || times != 3)) continue;
-                    SCOPED_TRACE(std::string(way.name) + " " + std::to_string(failures) + " times of " + std::to_string(times) + " + 1");
+                    SCOPED_TRACE(std::string(way.name) + " " + std::to_string(failures) + " times of " + std::to_string(times) +
+                                 " + 1");
                     Desk d;
                     Pipe p;
                     way.set(d, failures);
@@ -401,10 +405,16 @@ TEST(Tickets, OnErrorStopEndsTheRunAndCancelsTheRest)
         const char *name, *context;
         std::function<void(Desk &)> set;
     } ways[] = {
-        {"a row", "on_error: stop, row src:33", [](Desk &d) { d.judge = [](const Desk::Ticket &, int64_t x, int) { return x == 33 ? kRefuse : x < 30 ? kAnswer : kLose; }; }},
-        {"a ticket", "on_error: stop, rows src:30 to src:34", [](Desk &d) {
+        {"a row", "on_error: stop, row src:33",
+         [](Desk &d) {
+             d.judge = [](const Desk::Ticket &, int64_t x, int) { return x == 33 ? kRefuse : x < 30 ? kAnswer : kLose; };
+         }},
+        {"a ticket", "on_error: stop, rows src:30 to src:34",
+         [](Desk &d) {
              d.judge = [](const Desk::Ticket &, int64_t x, int) { return x < 30 ? kAnswer : kLose; };
-             d.on_submit = [](const Desk::Ticket &t, mill_error *e) -> mill_status { return t.x[0] == 30 ? mill_fail(e, MILL_ERR_IO, "refused 33") : (mill_status)MILL_OK; };
+             d.on_submit = [](const Desk::Ticket &t, mill_error *e) -> mill_status {
+                 return t.x[0] == 30 ? mill_fail(e, MILL_ERR_IO, "refused 33") : (mill_status)MILL_OK;
+             };
          }},
     };
     for (auto &way : ways) {

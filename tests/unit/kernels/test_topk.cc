@@ -151,7 +151,8 @@ Found Search(const Given &given, int metric, bool exclude_self, int threads, con
     for (int64_t g = 0; g < kGuard; g++) {
         EXPECT_EQ(f.rows[(size_t)g], -77);
         EXPECT_EQ(f.rows[f.rows.size() - 1 - (size_t)g], -77);
-        EXPECT_TRUE(std::isnan(f.scores[(size_t)g]) && std::isnan(f.scores[f.scores.size() - 1 - (size_t)g])) << "guard overwritten";
+        EXPECT_TRUE(std::isnan(f.scores[(size_t)g]) && std::isnan(f.scores[f.scores.size() - 1 - (size_t)g]))
+            << "guard overwritten";
     }
     f.rows = std::vector<int64_t>(f.rows.begin() + kGuard, f.rows.end() - kGuard);
     f.scores = std::vector<float>(f.scores.begin() + kGuard, f.scores.end() - kGuard);
@@ -161,8 +162,8 @@ Found Search(const Given &given, int metric, bool exclude_self, int threads, con
 class TopK : public testing::TestWithParam<Case> {};
 class TopKReference : public testing::TestWithParam<Case> {};
 
-/* Every way of cutting the work, every instruction set, every type of product: the reference's bits. Under a sanitizer each metric is searched
- * in one of both ways, with the rows themselves or without. */
+/* Every way of cutting the work, every instruction set, every type of product: the reference's bits. Under a sanitizer each metric
+ * is searched in one of both ways, with the rows themselves or without. */
 TEST_P(TopK, EveryFormHasTheBitsOfTheReference)
 {
     const Case &c = GetParam();
@@ -245,7 +246,8 @@ std::vector<Case> Smaller()
         if ((c.n_queries < 0 ? c.n_corpus : c.n_queries) * c.n_corpus * c.dim < mt::rounds(3000000, 300000)) v.push_back(c);
     return v;
 }
-INSTANTIATE_TEST_SUITE_P(Cases, TopKReference, testing::ValuesIn(Smaller()), [](const auto &i) { return std::string(i.param.name); });
+INSTANTIATE_TEST_SUITE_P(Cases, TopKReference, testing::ValuesIn(Smaller()),
+                         [](const auto &i) { return std::string(i.param.name); });
 INSTANTIATE_TEST_SUITE_P(Cases, TopK, testing::ValuesIn(kCases), [](const auto &i) { return std::string(i.param.name); });
 
 /* ---- pairs ---- */
@@ -286,7 +288,8 @@ struct PairCase {
 void PrintTo(const PairCase &c, std::ostream *os) { *os << c.name; }
 constexpr PairCase kPairCases[] = {
     {"none", 0, 3, Fill::Normal, 0.5f},       {"one", 1, 3, Fill::Normal, -1.0f},     {"two", 2, 3, Fill::Copies, -1.0f},
-    {"odd", 131, 33, Fill::Normal, 0.2f},     {"tile_edge", 384, 20, Fill::Ties, 0.5f}, {"clustered", 700, 64, Fill::Clustered, 0.999f},
+    {"odd", 131, 33, Fill::Normal, 0.2f},     {"tile_edge", 384, 20, Fill::Ties, 0.5f},
+    {"clustered", 700, 64, Fill::Clustered, 0.999f},
     {"copies", 400, 24, Fill::Copies, 1.0f},  {"zeros", 200, 8, Fill::Zeros, 0.0f},   {"nans", 300, 24, Fill::Nans, 0.1f},
     {"tiny", 150, 12, Fill::Tiny, 0.0f},      {"huge", 150, 12, Fill::Huge, 0.5f},    {"mixed", 400, 40, Fill::Mixed, 0.3f},
     {"everything", 200, 5, Fill::Normal, -kInf}, {"nothing", 200, 5, Fill::Normal, 2e38f},
@@ -304,7 +307,8 @@ TEST_P(Pairs, EveryFormFindsThoseOfTheReference)
         std::sort(want.pairs.begin(), want.pairs.end());
         PairList without_scores = want.pairs;
         for (auto &pair : without_scores) std::get<2>(pair) = 0.0f;
-        const stm_screen_opts forms[] = {{STM_GEMM_F32, 384, 512}, {STM_GEMM_F32, 7, 64}, {STM_GEMM_BF16, 768, 128}, {STM_GEMM_BF16, 65, 64}};
+        const stm_screen_opts forms[] = {{STM_GEMM_F32, 384, 512}, {STM_GEMM_F32, 7, 64}, {STM_GEMM_BF16, 768, 128},
+                                         {STM_GEMM_BF16, 65, 64}};
         for (const auto &f : forms)
             for (int threads : {1, 3})
                 for (bool scores : {true, false}) {
@@ -314,7 +318,8 @@ TEST_P(Pairs, EveryFormFindsThoseOfTheReference)
                     ASSERT_EQ(stm_pairs_cpu(&a, &f, nullptr), MILL_OK);
                     std::sort(got.pairs.begin(), got.pairs.end());
                     ASSERT_EQ(got.pairs.size(), want.pairs.size()) << "type " << f.type << ", tile " << f.tile_rows;
-                    ASSERT_TRUE(got.pairs == (scores ? want.pairs : without_scores)) << "type " << f.type << ", tile " << f.tile_rows;
+                    ASSERT_TRUE(got.pairs == (scores ? want.pairs : without_scores))
+                        << "type " << f.type << ", tile " << f.tile_rows;
                 }
     }
 }
@@ -350,7 +355,8 @@ TEST(TopKCall, StopsWhenCancelled)
     std::vector<float> scores(4000 * 2);
     std::atomic<int> calls{0};
     mill_topk_args a = {};
-    a.struct_size = sizeof a, a.threads = 2, a.queries = a.corpus = v.rows.data(), a.n_queries = a.n_corpus = v.n, a.dim = 32, a.k = 2;
+    a.struct_size = sizeof a, a.threads = 2, a.queries = a.corpus = v.rows.data(), a.n_queries = a.n_corpus = v.n, a.dim = 32,
+    a.k = 2;
     a.threshold = -kInf, a.rows = rows.data(), a.scores = scores.data(), a.cancelled = Always, a.user = &calls;
     mill_error err = {};
     EXPECT_EQ(mill_topk(&a, &err), MILL_ERR_STOPPED);
@@ -378,7 +384,8 @@ TEST(TopKCall, OneQueryKeepsEveryThreadBusy)
     float scores[4];
     mill_topk_args a = {};
     a.struct_size = sizeof a, a.threshold = -kInf;
-    a.threads = 3, a.queries = query.rows.data(), a.n_queries = 1, a.corpus = corpus.rows.data(), a.n_corpus = corpus.n, a.dim = 16, a.k = 4;
+    a.threads = 3, a.queries = query.rows.data(), a.n_queries = 1, a.corpus = corpus.rows.data(), a.n_corpus = corpus.n, a.dim = 16,
+    a.k = 4;
     a.rows = rows, a.scores = scores, a.cancelled = CountThreads;
     g_askers = 0;
     mill_error err = {};
@@ -396,7 +403,8 @@ TEST(TopKCall, ManyEqualVectorsAreNotScoredOneByOne)
     std::vector<float> scores(kRows * 2);
     mill_topk_args a = {};
     a.struct_size = sizeof a, a.threshold = -kInf;
-    a.threads = 2, a.queries = a.corpus = all.data(), a.n_queries = a.n_corpus = kRows, a.dim = kDim, a.k = 2, a.exclude_self = true;
+    a.threads = 2, a.queries = a.corpus = all.data(), a.n_queries = a.n_corpus = kRows, a.dim = kDim, a.k = 2,
+    a.exclude_self = true;
     a.rows = rows.data(), a.scores = scores.data();
     struct timespec from, to;
     mill_error err = {};
@@ -417,7 +425,8 @@ TEST(TopKCall, RefusesArgumentsOutOfRange)
     int64_t rows[4];
     float scores[4];
     mill_topk_args good = {};
-    good.struct_size = sizeof good, good.queries = good.corpus = v.rows.data(), good.n_queries = good.n_corpus = 2, good.dim = 2, good.k = 2;
+    good.struct_size = sizeof good, good.queries = good.corpus = v.rows.data(), good.n_queries = good.n_corpus = 2, good.dim = 2,
+    good.k = 2;
     good.threshold = -kInf, good.rows = rows, good.scores = scores;
     ASSERT_EQ(mill_topk(&good, nullptr), MILL_OK);
     const struct { const char *name; void (*spoil)(mill_topk_args *); } cases[] = {

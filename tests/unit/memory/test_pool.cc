@@ -39,8 +39,9 @@ TEST(Pool, SizesAndAlignment)
 {
     Pool pool;
     size_t last = 0;
-    for (size_t n : {0u, 1u, 15u, 16u, 17u, 32u, 33u, 48u, 49u, 63u, 64u, 65u, 128u, 129u, 192u, 255u, 256u, 257u, 320u, 321u, 511u, 513u,
-                     640u, 1000u, 1025u, 4096u, 4097u, 65535u, 65537u, 1000000u, (1u << 22) + 1}) {
+    for (size_t n :
+         {0u,   1u,   15u,  16u,  17u,  32u,  33u,  48u,   49u,   63u,   64u,   65u,    128u,   129u,     192u,          255u,
+          256u, 257u, 320u, 321u, 511u, 513u, 640u, 1000u, 1025u, 4096u, 4097u, 65535u, 65537u, 1000000u, (1u << 22) + 1}) {
         SCOPED_TRACE(n);
         const size_t block = stm_pool_block_bytes(n);
         EXPECT_GE(block, n);
@@ -122,7 +123,8 @@ TEST(Pool, FailsCleanlyAtEveryAllocation)
         if (stm_pool_create(0, &p) == MILL_OK) {
             a = stm_pool_take(p, 50);
             b = stm_pool_take(p, 50000);
-            EXPECT_EQ(stm_pool_counts(p).live_bytes, (int64_t)((a ? stm_pool_block_bytes(50) : 0) + (b ? stm_pool_block_bytes(50000) : 0)));
+            EXPECT_EQ(stm_pool_counts(p).live_bytes,
+                      (int64_t)((a ? stm_pool_block_bytes(50) : 0) + (b ? stm_pool_block_bytes(50000) : 0)));
             const bool fired = fail.fired();
             EXPECT_EQ(a && b, !fired);
             if (a) stm_pool_give(p, a, 50);

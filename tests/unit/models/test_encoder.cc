@@ -102,7 +102,8 @@ TEST_P(Generated, AgreesWithADoubleReference)
     ASSERT_EQ(stm_wordpiece_open(dir.path().c_str(), &tok, nullptr), MILL_OK);
     std::vector<std::vector<double>> wants;
     for (size_t d = 0; d < c.ids.size(); d++) {
-        const std::string text = c.texts.data.substr(size_t(c.texts.offsets[d]), size_t(c.texts.offsets[d + 1] - c.texts.offsets[d]));
+        const std::string text =
+            c.texts.data.substr(size_t(c.texts.offsets[d]), size_t(c.texts.offsets[d + 1] - c.texts.offsets[d]));
         std::vector<int32_t> ids(size_t(s.positions));
         ids.resize(size_t(stm_wordpiece_encode(tok, text.data(), int64_t(text.size()), s.positions, ids.data())));
         EXPECT_EQ(ids, c.ids[d]) << text;
@@ -125,13 +126,14 @@ TEST_P(Generated, AgreesWithADoubleReference)
             }
             least = std::min(least, cosine(&bf16[d * want.size()], want.data(), want.size()));
         }
-        printf("%-26s %-8s f32 off by %.1e at most, bf16 by a cosine of 1 - %.1e\n", s.name, stm_cpu_name(stm_cpu_level(level)), off, 1 - least);
-        /* Six products a layer, each of sums whose roundings add up as the root of their length, between norms that bring values back to one size; the
-         * errors of products are independent of each other. */
+        printf("%-26s %-8s f32 off by %.1e at most, bf16 by a cosine of 1 - %.1e\n", s.name, stm_cpu_name(stm_cpu_level(level)),
+               off, 1 - least);
+        /* Six products a layer, each of sums whose roundings add up as the root of their length, between norms that bring values
+         * back to one size; the errors of products are independent of each other. */
         const double products = 6.0 * s.layers, terms = std::max({s.hidden, s.wide, s.positions});
         EXPECT_LE(off, 0x1p-24 * std::sqrt(products * terms) * largest);
-        /* The operands of a product are rounded to 8 bits: by 2^-9 / sqrt(3) in the mean, both of them. A cosine falls short by half of the square of the
-         * error; it may be twice of what is to be expected. */
+        /* The operands of a product are rounded to 8 bits: by 2^-9 / sqrt(3) in the mean, both of them. A cosine falls short by
+         * half of the square of the error; it may be twice of what is to be expected. */
         EXPECT_LE(1 - least, 4 * products * 2 * 0x1p-18 / 3 / 2);
     }
     stm_cpu_limit(STM_CPU_AMX);
@@ -235,7 +237,8 @@ TEST(Encoder, OptionsOverrideTheFiles)
 {
     const BertShape s = kShapes[0];
     Model model(s);
-    const Bert cls(BertShape{"", s.layers, s.hidden, s.heads, s.wide, s.vocabulary, s.positions, s.types, false, true, false, s.eps});
+    const Bert cls(
+        BertShape{"", s.layers, s.hidden, s.heads, s.wide, s.vocabulary, s.positions, s.types, false, true, false, s.eps});
     mt::TempDir dir;
     model.write(dir.path());
     mt::write_file(dir.path() + "/sentence_bert_config.json", "{\"max_seq_length\": 10}");

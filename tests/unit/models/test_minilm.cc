@@ -75,7 +75,8 @@ void expect_vectors(const std::string &model, const std::vector<Row> &rows, int 
     mill_encoder *holder = nullptr; /* the others share its weights */
     ASSERT_EQ(mill_encoder_open(model.c_str(), &holder_options, &holder, nullptr), MILL_OK);
     for (const Row &r : rows) {
-        if (r.ids.size() > mt::rounds<size_t>(512, 60)) continue; /* under a sanitizer the long ones take long and show nothing more */
+        /* under a sanitizer the long ones take long and show nothing more */
+        if (r.ids.size() > mt::rounds<size_t>(512, 60)) continue;
         mill_encoder_options o = MILL_ENCODER_INIT;
         o.precision = precision, o.max_tokens = r.max_tokens;
         mill_encoder *enc = nullptr;
@@ -149,7 +150,8 @@ TEST_P(MiniLM, SameBitsInAnyCompany)
             std::vector<float> last_first(size_t(n) * 384), turned;
             const mill_texts in = {backwards.data.data(), backwards.offsets.data(), nullptr, 0, n};
             ASSERT_EQ(mill_encoder_run(enc, &in, last_first.data(), nullptr), MILL_OK);
-            for (int64_t i = n - 1; i >= 0; i--) turned.insert(turned.end(), last_first.begin() + i * 384, last_first.begin() + (i + 1) * 384);
+            for (int64_t i = n - 1; i >= 0; i--)
+                turned.insert(turned.end(), last_first.begin() + i * 384, last_first.begin() + (i + 1) * 384);
             got.push_back(turned);
             mill_encoder_close(&enc);
         }

@@ -104,7 +104,8 @@ TEST(Safetensors, FindNeedRead)
     const uint16_t halves[] = {0x3e00, 0xc000, 0x0001, 0x83ff, 0x7c00, 0x0400, 0x8000}; /* 1.5 -2 2^-24 -1023*2^-24 inf 2^-14 -0 */
     const uint16_t bf[] = {0x3fc0, 0xc000};
     std::string bytes =
-        R"({"b":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},"f":{"dtype":"F32","shape":[1,2],"data_offsets":[4,12]},"h":{"dtype":"F16","shape":[7],"data_offsets":[12,26]},"i":{"dtype":"I64","shape":[0],"data_offsets":[26,26]}})";
+        R"({"b":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},"f":{"dtype":"F32","shape":[1,2],"data_offsets":[4,12]},)"
+        R"("h":{"dtype":"F16","shape":[7],"data_offsets":[12,26]},"i":{"dtype":"I64","shape":[0],"data_offsets":[26,26]}})";
     if (bytes.size() % 2 == 0) bytes += ' '; /* odd addresses */
     bytes = file(bytes, 0);
     bytes.append(reinterpret_cast<const char *>(bf), 4)

@@ -53,8 +53,8 @@ TEST(Unicode, EveryCodePointAsTheReference)
     }
 }
 
-/* The combining class of every character that is not taken apart, as "code point class;" where it has one, both read off from how the
- * reference orders each beside marks of known class. */
+/* The combining class of every character that is not taken apart, as "code point class;" where it has one, both read off from how
+ * the reference orders each beside marks of known class. */
 TEST(Unicode, EveryMarkHasItsPlaceAsInTheReference)
 {
     uint64_t h = 0xcbf29ce484222325;
@@ -174,8 +174,9 @@ TEST(WordPiece, LongestPiecesFirst)
     }
 }
 
-/* Marks that are not taken away stand in canonical order: behind those of a smaller class, but never past a character without a class, also one that
- * is taken away, and of classes newer than the reference's where they were. Ids are lines of the vocabulary. */
+/* Marks that are not taken away stand in canonical order: behind those of a smaller class, but never past a character without a
+ * class, also one that is taken away, and of classes newer than the reference's where they were. Ids are lines of the
+ * vocabulary. */
 TEST(WordPiece, MarksInTheOrderOfTheReference)
 {
     std::string vocab = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
@@ -362,7 +363,8 @@ TEST(WordPiece, CutsAtTheEndOnly)
     }
 }
 
-/* sentence-transformers makes letters small where its own file asks for it, which leaves accents alone, and puts the default prompt in front. */
+/* sentence-transformers makes letters small where its own file asks for it, which leaves accents alone, and puts the default prompt
+ * in front. */
 TEST(WordPiece, WhatTheModelFolderAddsToTheTokenizer)
 {
     mt::TempDir dir;

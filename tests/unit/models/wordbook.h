@@ -1,9 +1,11 @@
 /*
- * Vocabularies with tokens of every kind, and texts whose ids are known by how the texts were put together: nothing here looks for tokens in a text.
+ * Vocabularies with tokens of every kind, and texts whose ids are known by how the texts were put together: nothing here looks for
+ * tokens in a text.
  *
- * A token is a letter that says its kind and the number of its line, so that none begins like another and goes on like a third: w5 a word, x6 a piece
- * (##x6), 一 an ideograph, é8 a word and ü9 a piece with an accent (kept where the vocabulary is cased, e8 and u9 where it is not), W10 a word of its own in a
- * cased vocabulary, and punctuation. [PAD], [UNK], [CLS], [SEP] and [MASK] stand on lines drawn by chance.
+ * A token is a letter that says its kind and the number of its line, so that none begins like another and goes on like a third: w5
+ * a word, x6 a piece (##x6), 一 an ideograph, é8 a word and ü9 a piece with an accent (kept where the vocabulary is cased, e8 and u9
+ * where it is not), W10 a word of its own in a cased vocabulary, and punctuation. [PAD], [UNK], [CLS], [SEP] and [MASK] stand on
+ * lines drawn by chance.
  */
 #pragma once
 #include <algorithm>

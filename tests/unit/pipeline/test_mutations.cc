@@ -1,4 +1,5 @@
-/* Valid pipelines with lines taken out, doubled and moved, and with values put in place of others: valid still, or one error at a place in the file. */
+/* Valid pipelines with lines taken out, doubled and moved, and with values put in place of others: valid still, or one error at a
+ * place in the file. */
 #include <gtest/gtest.h>
 
 #include <random>
@@ -70,8 +71,11 @@ std::pair<size_t, size_t> word_of(const std::string &line, std::mt19937 &random)
 
 std::string mutated(const std::string &text, std::mt19937 &random)
 {
-    static const char *const values[] = {"0", "-1", "''", "null", "~", "[]", "{}", "[a]", "{a: b}", "99999999999999999999", ".nan", ".inf", "1e999", "true", "src", "out", "none", "x: y", "*a", "&a b", "!!int 1",
-                                         "\"", "'", "#", "\t", "- ", "? ", "<<: {}", "\xef\xbb\xbf", "\r", "\xff", "\xc3", "ä", "|", ">", "%TAG", "---", "...", "{", "]", ",", ":", "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["};
+    static const char *const values[] = {"0", "-1", "''", "null", "~", "[]", "{}", "[a]", "{a: b}", "99999999999999999999", ".nan",
+                                         ".inf", "1e999", "true", "src", "out", "none", "x: y", "*a", "&a b", "!!int 1",
+                                         "\"", "'", "#", "\t", "- ", "? ", "<<: {}", "\xef\xbb\xbf", "\r", "\xff", "\xc3", "ä", "|",
+                                         ">", "%TAG", "---", "...", "{", "]", ",", ":",
+                                         "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["};
     std::vector<std::string> lines = lines_of(text);
     for (uint32_t n = 1 + random() % 3; n > 0; n--) {
         const size_t i = random() % lines.size(), k = random() % lines.size();
@@ -120,7 +124,8 @@ TEST(Mutations, AreValidOrHaveOneErrorAtAPlace)
         EXPECT_GE(err.line, 1) << err.msg;
         EXPECT_LE((size_t)err.line, lines.size() + 1) << err.msg;
         EXPECT_GE(err.column, 1) << err.msg;
-        EXPECT_TRUE(err.line < 1 || (size_t)err.line > lines.size() || (size_t)err.column <= lines[(size_t)err.line - 1].size() + 1) << err.line << ":" << err.column << ": " << err.msg;
+        EXPECT_TRUE(err.line < 1 || (size_t)err.line > lines.size() || (size_t)err.column <= lines[(size_t)err.line - 1].size() + 1)
+            << err.line << ":" << err.column << ": " << err.msg;
     }
     EXPECT_GT(valid, 20);
     EXPECT_GT(wrong, 300);

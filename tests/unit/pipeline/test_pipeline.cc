@@ -115,17 +115,20 @@ TEST(Plan, NumericsAreWhatTheFileSaysElseWhatTheDeviceIs)
     };
     for (auto &c : cases) {
         SCOPED_TRACE(std::string(c.head) + c.map);
-        Pipeline p(std::string("stepmill: 1\n") + c.head + "steps:\n  src: {type: t_source}\n  map: {type: t_map, from: src" + c.map + "}\n");
+        Pipeline p(std::string("stepmill: 1\n") + c.head + "steps:\n  src: {type: t_source}\n  map: {type: t_map, from: src" +
+                   c.map + "}\n");
         const Plan plan(p);
         EXPECT_EQ(mill_step_numerics(plan.step.at("map")->step), c.expected);
-        EXPECT_EQ(mill_step_numerics(plan.step.at("src")->step), !strcmp(c.head, "numerics: fast\n") ? MILL_NUMERICS_FAST : MILL_NUMERICS_INVARIANT);
+        EXPECT_EQ(mill_step_numerics(plan.step.at("src")->step),
+                  !strcmp(c.head, "numerics: fast\n") ? MILL_NUMERICS_FAST : MILL_NUMERICS_INVARIANT);
     }
 }
 
 TEST(Plan, CreditIsWholeBatches)
 {
     for (const auto &[asked, rows] : std::map<int, int>{{16, 16}, {40, 32}, {5, 16}, {64, 64}}) {
-        Pipeline p("stepmill: 1\nsteps:\n  src: {type: t_source, batch_size: 16, credit: " + std::to_string(asked) + "}\n  map: {type: t_map, from: src}\n");
+        Pipeline p("stepmill: 1\nsteps:\n  src: {type: t_source, batch_size: 16, credit: " + std::to_string(asked) +
+                   "}\n  map: {type: t_map, from: src}\n");
         EXPECT_EQ(Plan(p).step.at("src")->credit_rows, rows) << asked;
     }
 }
@@ -279,7 +282,9 @@ const Setting kSettings[] = {
      "--set map.replica=2: map: step type t_map has no parameter \"replica\". Did you mean \"replicas\"?"},
     {"unknown_file_key", "sed", "2", "--set sed=2: no key of the file \"sed\". Did you mean \"seed\"?"},
     {"broken_list", "map.words", "[a", "--set map.words=[a, character 1 of the value: a list without closing ']'"},
-    {"in_a_map", "src.columns", "{id: int64, text: utf9}", "--set src.columns={id: int64, text: utf9}, character 19 of the value: src: type \"utf9\": expected bool, int32, int64, float16, float32, float64, utf8, binary, json, "
+    {"in_a_map", "src.columns", "{id: int64, text: utf9}",
+     "--set src.columns={id: int64, text: utf9}, character 19 of the value: src: type \"utf9\": expected bool, int32, int64, "
+     "float16, float32, float64, utf8, binary, json, "
      "list<...>, fixed_list<...>[n] or struct<...> at character 1 (column \"text\" of parameter \"columns\")"},
 };
 class PipelineSet : public testing::TestWithParam<Setting> {};

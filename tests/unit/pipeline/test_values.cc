@@ -1,5 +1,5 @@
-/* Every key of the pipeline file and every parameter of every built-in step type, from the tables that the engine itself reads: each kind of wrong value gives one
- * error at its place, also when it is set by a call. */
+/* Every key of the pipeline file and every parameter of every built-in step type, from the tables that the engine itself reads:
+ * each kind of wrong value gives one error at its place, also when it is set by a call. */
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -81,16 +81,19 @@ std::vector<Bad> bad_of_key(const stm_key &k)
         add_shapes(&all, false, false);
         break;
     case STM_SHAPE_TEXTS:
-        all.push_back({"''", 0, false}), all.push_back({"['']", 1}), all.push_back({"[abcdef, [b]]", 9}), all.push_back({"[abcdef, abcdef]", 9});
+        all.push_back({"''", 0, false}), all.push_back({"['']", 1}), all.push_back({"[abcdef, [b]]", 9}),
+            all.push_back({"[abcdef, abcdef]", 9});
         add_shapes(&all, true, false);
         break;
     case STM_SHAPE_MAP:
-        all.push_back({"x"}), all.push_back({"{a: [b]}", 4}), all.push_back({"{a: {b: c}}", 4}), all.push_back({"{a: ''}", 4}), all.push_back({"{a: b, a: c}", 7, false});
+        all.push_back({"x"}), all.push_back({"{a: [b]}", 4}), all.push_back({"{a: {b: c}}", 4}), all.push_back({"{a: ''}", 4}),
+            all.push_back({"{a: b, a: c}", 7, false});
         all.push_back({"{a: }", 1, false});
         add_shapes(&all, false, true);
         break;
     case STM_SHAPE_FLAGS:
-        all.push_back({"zz"}), all.push_back({"[zz]", 1}), all.push_back({"[[data]]", 1}), all.push_back({"[data, data]", 7}), all.push_back({"[]"});
+        all.push_back({"zz"}), all.push_back({"[zz]", 1}), all.push_back({"[[data]]", 1}), all.push_back({"[data, data]", 7}),
+            all.push_back({"[]"});
         add_shapes(&all, true, false);
         break;
     case STM_SHAPE_OBJECT:
@@ -104,12 +107,15 @@ std::vector<Bad> bad_of_key(const stm_key &k)
         break;
     case STM_SHAPE_FROM:
         for (const char *t : {"zz", "''"}) all.push_back({t, 0, t[0] != '\''});
-        all.push_back({"[]"}), all.push_back({"[zz]", 1}), all.push_back({"[src, src]", 6}), all.push_back({"[[src]]", 1}), all.push_back({"{}"}), all.push_back({"{zz: src}", 1});
-        all.push_back({"{join: src}", 7}), all.push_back({"{join: []}", 7}), all.push_back({"{join: [src, src]}", 13}), all.push_back({"{union: [src], on_missing: null}", 15});
+        all.push_back({"[]"}), all.push_back({"[zz]", 1}), all.push_back({"[src, src]", 6}), all.push_back({"[[src]]", 1}),
+            all.push_back({"{}"}), all.push_back({"{zz: src}", 1});
+        all.push_back({"{join: src}", 7}), all.push_back({"{join: []}", 7}), all.push_back({"{join: [src, src]}", 13}),
+            all.push_back({"{union: [src], on_missing: null}", 15});
         all.push_back({"{join: [src, map1], on_missing: zz}", 32}), all.push_back({"x", 0});
         break;
     case STM_SHAPE_GROUPS:
-        all.push_back({"zz"}), all.push_back({"[zz]", 1}), all.push_back({"[[zz]]", 2}), all.push_back({"[[]]", 1}), all.push_back({"[[src], [src]]", 9}), all.push_back({"{}"});
+        all.push_back({"zz"}), all.push_back({"[zz]", 1}), all.push_back({"[[zz]]", 2}), all.push_back({"[[]]", 1}),
+            all.push_back({"[[src], [src]]", 9}), all.push_back({"{}"});
         break;
     case STM_SHAPE_STEPS: break; /* the whole file: test_mistakes.cc */
     }
@@ -121,8 +127,12 @@ std::vector<Bad> bad_of_param(const mill_param &p)
     std::vector<Bad> all;
     const bool bounded = p.min != 0 || p.max != 0;
     switch (p.type) {
-    case MILL_PARAM_INT: add_number(&all, bounded ? p.min : -1e18, bounded ? p.max : 1e18, true), add_shapes(&all, false, false); break;
-    case MILL_PARAM_FLOAT: add_number(&all, bounded ? p.min : -1e18, bounded ? p.max : 1e18, false), add_shapes(&all, false, false); break;
+    case MILL_PARAM_INT:
+        add_number(&all, bounded ? p.min : -1e18, bounded ? p.max : 1e18, true), add_shapes(&all, false, false);
+        break;
+    case MILL_PARAM_FLOAT:
+        add_number(&all, bounded ? p.min : -1e18, bounded ? p.max : 1e18, false), add_shapes(&all, false, false);
+        break;
     case MILL_PARAM_BOOL:
         for (const char *t : {"yes", "1", "'true'"}) all.push_back({t, 0, t[0] != '\''});
         add_shapes(&all, false, false);
@@ -139,7 +149,8 @@ std::vector<Bad> bad_of_param(const mill_param &p)
         add_shapes(&all, false, false);
         break;
     case MILL_PARAM_PATHS:
-        all.push_back({"''", 0, false}), all.push_back({"['']", 1}), all.push_back({"[]"}), all.push_back({"[[a]]", 1}), all.push_back({"/no/such/file"});
+        all.push_back({"''", 0, false}), all.push_back({"['']", 1}), all.push_back({"[]"}), all.push_back({"[[a]]", 1}),
+            all.push_back({"/no/such/file"});
         all.push_back({"[/no/such/*.file]", 1});
         add_shapes(&all, true, false);
         break;
@@ -162,7 +173,8 @@ std::vector<Bad> bad_of_param(const mill_param &p)
     case MILL_PARAM_MAP:
     case MILL_PARAM_COLUMNS:
         all.push_back({"x"}), all.push_back({"{a: [b]}", 4}), all.push_back({"{a: utf8, a: utf8}", 10, false});
-        if (p.type == MILL_PARAM_COLUMNS) all.push_back({"{a: utf9}", 4}), all.push_back({"{a: ''}", 4}), all.push_back({"{a: 'fixed_list<float32>[0]'}", 4});
+        if (p.type == MILL_PARAM_COLUMNS)
+            all.push_back({"{a: utf9}", 4}), all.push_back({"{a: ''}", 4}), all.push_back({"{a: 'fixed_list<float32>[0]'}", 4});
         add_shapes(&all, false, true);
         break;
     case MILL_PARAM_JSON: all.push_back({"{a: .inf}", 4}); break;
@@ -174,7 +186,9 @@ std::vector<Bad> bad_of_param(const mill_param &p)
 /* One error with its place; and by calls, the same one without a place. */
 class Values {
 public:
-    Values(std::string head, std::string key, std::string set) : head_(std::move(head)), key_(std::move(key)), set_(std::move(set)) {}
+    Values(std::string head, std::string key, std::string set) : head_(std::move(head)), key_(std::move(key)), set_(std::move(set))
+    {
+    }
     void check(const Bad &b, int line, int indent, const std::string &rest)
     {
         const std::string text = head_ + std::string((size_t)indent, ' ') + key_ + ": " + b.text + "\n" + rest;
@@ -233,7 +247,11 @@ const char *type_of(const stm_key &k)
     static const struct {
         mill_kind kind;
         const char *type;
-    } types[] = {{MILL_STEP, "t_map"}, {MILL_GENERATOR, "t_source"}, {MILL_SINK, "t_sink"}, {MILL_ROUTER, "t_route"}, {MILL_GLOBAL, "t_group"}};
+    } types[] = {{MILL_STEP, "t_map"},
+                 {MILL_GENERATOR, "t_source"},
+                 {MILL_SINK, "t_sink"},
+                 {MILL_ROUTER, "t_route"},
+                 {MILL_GLOBAL, "t_group"}};
     for (const auto &t : types)
         if (k.kinds == 0 || (k.kinds & 1u << t.kind) != 0) return t.type;
     return "";

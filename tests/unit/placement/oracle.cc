@@ -187,7 +187,8 @@ std::vector<std::vector<int32_t>> options_of(const stm_place_problem &p, const R
 /* No part of the cost can be below 0, so what costs as much as the best does is not gone on from. */
 class Trial {
 public:
-    explicit Trial(const stm_place_problem &p) : p_(p), replicas_(replicas_of(p)), totals_(p), sites_(replicas_.size()), chosen_(replicas_.size())
+    explicit Trial(const stm_place_problem &p)
+        : p_(p), replicas_(replicas_of(p)), totals_(p), sites_(replicas_.size()), chosen_(replicas_.size())
     {
         for (const Replica &r : replicas_) {
             first_.push_back(own_.size());

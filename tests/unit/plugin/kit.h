@@ -55,8 +55,8 @@ inline std::string show(const mill_error &e)
     return buf;
 }
 
-/** Everything stm_step_create needs. Places: parameter i stands in line 10 + i, key in column 5, value in column 10, its entry k in column
- *  20 + k; mapping i of inputs in line 30 + i, of outputs in line 40 + i; the step in line 5. */
+/** Everything stm_step_create needs. Places: parameter i stands in line 10 + i, key in column 5, value in column 10, its entry k in
+ *  column 20 + k; mapping i of inputs in line 30 + i, of outputs in line 40 + i; the step in line 5. */
 class Spec {
 public:
     explicit Spec(const mill_step_type *type, const char *params = nullptr)

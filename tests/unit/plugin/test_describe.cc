@@ -92,7 +92,8 @@ TEST(Describe, Json)
 TEST(Describe, Schema)
 {
     const std::string s = run([](auto *t, auto *o) { stm_describe_schema_properties(t, o); });
-    EXPECT_NE(s.find("\"k\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 9.2233720368547758e+18, \"description\": \"neighbours\", \"default\": 10}"),
+    EXPECT_NE(s.find("\"k\": {\"type\": \"integer\", \"minimum\": 1, \"maximum\": 9.2233720368547758e+18, \"description\": "
+                     "\"neighbours\", \"default\": 10}"),
               std::string::npos)
         << s;
     EXPECT_NE(s.find("\"mode\": {\"enum\": [\"fast\", \"exact\"], \"description\": \"how\", \"default\": \"fast\"}"),

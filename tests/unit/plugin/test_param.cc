@@ -348,9 +348,11 @@ TEST_F(Paths, PatternsAreExpandedAndSortedPerEntry)
     EXPECT_EQ(read("ins", "{ins: 'data/*.jsonl'}"), "i0 f0 [=D/data/B.jsonl] [=D/data/a.jsonl] [=D/data/b.jsonl]");
     EXPECT_EQ(read("ins", "{ins: [corpus.jsonl, './data/[ab].jsonl']}"),
               "i0 f0 [=D/corpus.jsonl] [=D/data/a.jsonl] [=D/data/b.jsonl]");
-    EXPECT_EQ(read("ins", "{ins: './/data/.///[ab].jsonl'}"), "i0 f0 [=D/data/.///a.jsonl] [=D/data/.///b.jsonl]") << "below the pipeline file, not the root";
+    EXPECT_EQ(read("ins", "{ins: './/data/.///[ab].jsonl'}"),
+              "i0 f0 [=D/data/.///a.jsonl] [=D/data/.///b.jsonl]") << "below the pipeline file, not the root";
     ASSERT_EQ(symlink("nowhere", (dir_ + "/data/z.link").c_str()), 0);
-    EXPECT_EQ(read("ins", "{ins: 'data/*.link'}"), "p.yaml:10:10: s1: D/data/z.link is a link that leads nowhere (parameter \"ins\")");
+    EXPECT_EQ(read("ins", "{ins: 'data/*.link'}"),
+              "p.yaml:10:10: s1: D/data/z.link is a link that leads nowhere (parameter \"ins\")");
     EXPECT_EQ(read("in", "{in: data/z.link}"), "p.yaml:10:10: s1: D/data/z.link is a link that leads nowhere (parameter \"in\")");
     EXPECT_EQ(read("ins", "{ins: 'a[1].txt'}"), "i0 f0 [=D/a[1].txt]"); /* a file of that very name comes first */
     EXPECT_EQ(read("ins", "{ins: [data/c.txt, 'data/*.parquet']}"),
@@ -364,7 +366,8 @@ TEST_F(Paths, InputsCanBeReadAgain)
     ASSERT_EQ(mkfifo((dir_ + "/data/fifo").c_str(), 0644), 0);
     ASSERT_EQ(symlink("fifo", (dir_ + "/data/link").c_str()), 0);
     ASSERT_EQ(symlink("../corpus.jsonl", (dir_ + "/data/good").c_str()), 0);
-    const std::string why = ", which cannot be read again (parameter \"in", what = "\"). Write what it gives to a file first, and name that";
+    const std::string why = ", which cannot be read again (parameter \"in",
+                      what = "\"). Write what it gives to a file first, and name that";
     EXPECT_EQ(read("in", "{in: /dev/null}"), "p.yaml:10:10: s1: /dev/null is a device" + why + what);
     EXPECT_EQ(read("in", "{in: data/fifo}"), "p.yaml:10:10: s1: D/data/fifo is a pipe" + why + what);
     EXPECT_EQ(read("ins", "{ins: [corpus.jsonl, data/link]}"), "p.yaml:10:21: s1: D/data/link is a pipe" + why + "s" + what);

@@ -1,4 +1,5 @@
-/* Columns of a step: what it reads, what passes, what leaves, in which order (semantics A2.7, A2.8), and the words for what is wrong. */
+/* Columns of a step: what it reads, what passes, what leaves, in which order (semantics A2.7, A2.8), and the words for what is
+ * wrong. */
 #include "kit.h"
 
 #include <cstring>

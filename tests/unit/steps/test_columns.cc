@@ -16,7 +16,8 @@ std::string fault(const Chain &c)
     return "error: " + (m.compare(0, 11, "parameter \"") == 0 ? m.substr(m.find("\": ") + 3) : m);
 }
 
-std::string through(const std::string &in, const std::string &type, const Params &params, const Value &columns = Value(""), int64_t batch_rows = 0)
+std::string through(const std::string &in, const std::string &type, const Params &params, const Value &columns = Value(""),
+                    int64_t batch_rows = 0)
 {
     Folder f;
     Chain c;
@@ -54,7 +55,8 @@ TEST(Select, Columns)
         {"swap", {{"rename", Value::map({{"a", "b"}, {"b", "a"}})}}, "{\"c\":2.5,\"b\":1,\"a\":\"x\"}\n"},
         {"take a dropped one's name", {{"drop", "b"}, {"rename", Value::map({{"a", "b"}})}}, "{\"c\":2.5,\"b\":1}\n"},
         {"cast", {{"cast", Value::map({{"a", "utf8"}, {"c", "float32"}})}}, "{\"a\":\"1\",\"b\":\"x\",\"c\":2.5}\n"},
-        {"cast and rename", {{"cast", Value::map({{"a", "float64"}})}, {"rename", Value::map({{"a", "z"}})}}, "{\"b\":\"x\",\"c\":2.5,\"z\":1.0}\n"},
+        {"cast and rename", {{"cast", Value::map({{"a", "float64"}})}, {"rename", Value::map({{"a", "z"}})}},
+         "{\"b\":\"x\",\"c\":2.5,\"z\":1.0}\n"},
         {"unknown name", {{"drop", "q"}}, "error: "},
         {"name taken", {{"rename", Value::map({{"a", "b"}})}}, "error: there is a column b already; drop or rename it"},
         {"no such cast", {{"cast", Value::map({{"a", "list<int64>"}})}}, "error: column a of type int64 cannot be cast to that"},
@@ -75,7 +77,8 @@ TEST(Select, CastsAreExactOrErrorsOfTheirRows)
         {"utf8", "float64", "\"1e999\"", nullptr}, {"utf8", "bool", "\"true\"", "true"}, {"utf8", "bool", "\"yes\"", nullptr},
         {"float64", "int64", "3.0", "3"},         {"float64", "int64", "3.5", nullptr},  {"float64", "int64", "1e19", nullptr},
         {"int64", "int32", "2147483648", nullptr}, {"int64", "bool", "1", "true"},       {"int64", "bool", "2", nullptr},
-        {"bool", "int64", "true", "1"},           {"float64", "utf8", "0.1", "\"0.1\""}, {"json", "utf8", "{\"k\":1}", "\"{\\\"k\\\":1}\""},
+        {"bool", "int64", "true", "1"},           {"float64", "utf8", "0.1", "\"0.1\""},
+        {"json", "utf8", "{\"k\":1}", "\"{\\\"k\\\":1}\""},
         {"json", "int64", "5", "5"},              {"list<int64>", "utf8", "[1,2]", "\"[1,2]\""}, {"int64", "utf8", "null", "null"},
     };
     for (const auto &k : cases) {
@@ -90,18 +93,22 @@ TEST(Select, CastsAreExactOrErrorsOfTheirRows)
 
 TEST(Explode, Items)
 {
-    const std::string in = "{\"k\":1,\"l\":[\"a\",null,\"c\"]}\n{\"k\":2,\"l\":[]}\n{\"k\":3,\"l\":null}\n{\"k\":4,\"l\":[\"d\"]}\n";
+    const std::string in =
+        "{\"k\":1,\"l\":[\"a\",null,\"c\"]}\n{\"k\":2,\"l\":[]}\n{\"k\":3,\"l\":null}\n{\"k\":4,\"l\":[\"d\"]}\n";
     const Value columns = Value::map({{"k", "int64"}, {"l", "list<utf8>"}});
     for (int64_t rows : {1, 3, 64}) {
-        EXPECT_EQ(through(in, "explode", {{"column", "l"}}, columns, rows), "{\"k\":1,\"l\":\"a\"}\n{\"k\":1,\"l\":null}\n{\"k\":1,\"l\":\"c\"}\n{\"k\":4,\"l\":\"d\"}\n");
+        EXPECT_EQ(through(in, "explode", {{"column", "l"}}, columns, rows),
+                  "{\"k\":1,\"l\":\"a\"}\n{\"k\":1,\"l\":null}\n{\"k\":1,\"l\":\"c\"}\n{\"k\":4,\"l\":\"d\"}\n");
         EXPECT_EQ(through(in, "explode", {{"column", "l"}, {"output", "i"}, {"index", "n"}, {"keep_empty", "true"}}, columns, rows),
                   "{\"k\":1,\"l\":[\"a\",null,\"c\"],\"i\":\"a\",\"n\":0}\n{\"k\":1,\"l\":[\"a\",null,\"c\"],\"i\":null,\"n\":1}\n"
                   "{\"k\":1,\"l\":[\"a\",null,\"c\"],\"i\":\"c\",\"n\":2}\n{\"k\":2,\"l\":[],\"i\":null,\"n\":null}\n"
                   "{\"k\":3,\"l\":null,\"i\":null,\"n\":null}\n{\"k\":4,\"l\":[\"d\"],\"i\":\"d\",\"n\":0}\n");
     }
-    EXPECT_EQ(through("{\"s\":[{\"x\":[1,2]},null]}\n", "explode", {{"column", "s"}}, Value::map({{"s", "list<struct<x: list<int64>>>"}})),
+    EXPECT_EQ(through("{\"s\":[{\"x\":[1,2]},null]}\n", "explode", {{"column", "s"}},
+                      Value::map({{"s", "list<struct<x: list<int64>>>"}})),
               "{\"s\":{\"x\":[1,2]}}\n{\"s\":null}\n");
-    EXPECT_EQ(through("{\"e\":[1,2]}\n", "explode", {{"column", "e"}}, Value::map({{"e", "fixed_list<float32>[2]"}})), "{\"e\":1.0}\n{\"e\":2.0}\n");
+    EXPECT_EQ(through("{\"e\":[1,2]}\n", "explode", {{"column", "e"}}, Value::map({{"e", "fixed_list<float32>[2]"}})),
+              "{\"e\":1.0}\n{\"e\":2.0}\n");
     EXPECT_EQ(through("{\"k\":1}\n", "explode", {{"column", "k"}}), "error: column k is no list but int64");
 }
 
@@ -148,8 +155,10 @@ TEST(RouteBy, Branches)
     EXPECT_EQ(routed(in, "route_by", {{"when", Value::map({{"x", "n % 2 == 1"}, {"y", "true"}})}}, 1), split);
     EXPECT_EQ(routed(in, "route_by", {{"column", "to"}, {"mixed", "most"}}, 3), "x: " + in + "y: ");
     EXPECT_EQ(routed(in, "round_robin", {}, 1), split);
-    EXPECT_NE(routed(in, "route_by", {{"column", "to"}}, 3).find("rows of one batch go different ways: row 0 to x, row 1 to y"), std::string::npos);
-    EXPECT_NE(routed("{\"to\":\"z\"}\n", "route_by", {{"column", "to"}}, 1).find("there is no branch \"z\" in `to`"), std::string::npos);
+    EXPECT_NE(routed(in, "route_by", {{"column", "to"}}, 3).find("rows of one batch go different ways: row 0 to x, row 1 to y"),
+              std::string::npos);
+    EXPECT_NE(routed("{\"to\":\"z\"}\n", "route_by", {{"column", "to"}}, 1).find("there is no branch \"z\" in `to`"),
+              std::string::npos);
     EXPECT_EQ(routed(in, "route_by", {}, 1).substr(0, 50), "error: exactly one of column, when, random is to b");
     EXPECT_EQ(routed(in, "route_by", {{"when", Value::map({{"q", "true"}})}}, 1), "error: there is no branch q in `to`");
     EXPECT_EQ(routed(in, "route_by", {{"when", Value::map({{"x", "n +"}})}}, 1).substr(0, 20), "error: character 4: ");

@@ -31,8 +31,8 @@ struct Result {
     double seconds;
 };
 
-Result run(const std::string &in, Params params, const Chain::Opts &step = Chain::Opts(), int64_t batch_rows = 4, double timeout_s = 20,
-           const char *type = "command")
+Result run(const std::string &in, Params params, const Chain::Opts &step = Chain::Opts(), int64_t batch_rows = 4,
+           double timeout_s = 20, const char *type = "command")
 {
     Folder f;
     Chain c;
@@ -109,7 +109,8 @@ TEST(Command, WithoutColumnsAnswersAreCounted)
 TEST(Command, SendsTheColumnsAsked)
 {
     const Result r = run("{\"a\":1,\"t\":\"x\",\"u\":null}\n", {{"argv", sh("while read -r l; do echo \"{\\\"got\\\":$l}\"; done")},
-                                                            {"send", Value::list({"t", "u"})}, {"columns", Value::map({{"got", "json"}})}});
+                                                            {"send", Value::list({"t", "u"})},
+                                                            {"columns", Value::map({{"got", "json"}})}});
     ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
     EXPECT_EQ(r.rows, "{\"a\":1,\"t\":\"x\",\"u\":null,\"got\":{\"t\":\"x\",\"u\":null}}\n");
 }
@@ -126,13 +127,18 @@ TEST(Command, HugeRowsBothWays)
 
 TEST(Command, EnvironmentFolderAndDescriptors)
 {
-    Result r = run("{\"x\":1}\n{\"x\":1}\n", {{"argv", sh("cat >/dev/null; for i in 1 2; do echo \"{\\\"w\\\":\\\"$WHO in $PWD\\\"}\"; done")},
-                                {"columns", Value::map({{"w", "utf8"}})}, {"process", "per_batch"}, {"cwd", "/usr"},
-                                {"send", Value::list({"x"})}, {"env", Value::map({{"WHO", "me"}})}});
+    Result r = run("{\"x\":1}\n{\"x\":1}\n",
+                   {{"argv", sh("cat >/dev/null; for i in 1 2; do echo \"{\\\"w\\\":\\\"$WHO in $PWD\\\"}\"; done")},
+                    {"columns", Value::map({{"w", "utf8"}})},
+                    {"process", "per_batch"},
+                    {"cwd", "/usr"},
+                    {"send", Value::list({"x"})},
+                    {"env", Value::map({{"WHO", "me"}})}});
     ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
     EXPECT_EQ(r.rows, "{\"x\":1,\"w\":\"me in /usr\"}\n{\"x\":1,\"w\":\"me in /usr\"}\n");
-    r = run("{\"x\":1}\n", {{"argv", sh("cat >/dev/null; echo \"{\\\"n\\\":$(ls /proc/self/fd | wc -l)}\"")}, {"columns", Value::map({{"n", "int64"}})},
-                     {"process", "per_batch"}});
+    r = run("{\"x\":1}\n", {{"argv", sh("cat >/dev/null; echo \"{\\\"n\\\":$(ls /proc/self/fd | wc -l)}\"")},
+                            {"columns", Value::map({{"n", "int64"}})},
+                            {"process", "per_batch"}});
     EXPECT_EQ(r.rows, "{\"x\":1,\"n\":4}\n") << "0, 1, 2 and the folder that ls reads";
 }
 
@@ -147,12 +153,14 @@ TEST(Command, ItsFaultsAreErrorsOfTheBatch)
         {"too few", "head -n 2", "sh exited with code 0 before it had answered", false},
         {"too few, per batch", "head -n 2", "sh exited with code 0 before it had answered", true},
         {"too many, per batch", "cat; echo '{}'", "sh answered with more lines than there were rows", true},
-        {"too many and gone", "read a; read a; read a; read a; for i in 1 2 3 4 5 6; do echo '{\"b\":1}'; done", "sh answered with more lines than there were rows", false},
+        {"too many and gone", "read a; read a; read a; read a; for i in 1 2 3 4 5 6; do echo '{\"b\":1}'; done",
+         "sh answered with more lines than there were rows", false},
         {"bad end, per batch", "cat; exit 7", "sh exited with code 7 after its last answer", true},
         {"closes its input", "exec 0<&-; sleep 0.1; exit 5", "sh exited with code 5 before it had answered", false},
         {"closes its output", "exec 1>&-; sleep 0.1; exit 6", "sh exited with code 6 before it had answered", false},
         {"leaves a child with its pipes", "sleep 60 & exit 4", "sh exited with code 4 before it had answered", false},
-        {"floods standard error and dies", "yes error | head -c 1000000 >&2; echo last >&2; exit 9", "sh exited with code 9", false},
+        {"floods standard error and dies", "yes error | head -c 1000000 >&2; echo last >&2; exit 9", "sh exited with code 9",
+         false},
     };
     for (const auto &k : cases) {
         SCOPED_TRACE(k.name);
@@ -171,7 +179,8 @@ TEST(Command, ItsFaultsAreErrorsOfTheBatch)
 TEST(Command, ANewProcessForTheNextBatch)
 {
     /* Dies on the row 5; batches of 4: rows 4..7 fail, the others do not. */
-    const Result r = run(numbers(0, 12), {{"argv", sh("while read -r l; do case $l in *5*) exit 1;; esac; echo \"$l\" | sed 's/a/b/'; done")}, kB});
+    const Result r = run(numbers(0, 12),
+                         {{"argv", sh("while read -r l; do case $l in *5*) exit 1;; esac; echo \"$l\" | sed 's/a/b/'; done")}, kB});
     ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
     std::string expected = both(0, 4);
     for (int i = 4; i < 8; i++) expected += "{\"a\":" + std::to_string(i) + ",\"b\":null}\n";
@@ -184,8 +193,8 @@ TEST(Command, RowsOfOneThatWasSentAwayGoToAnother)
 {
     for (const char *how : {"kill -TERM $$", "exit 130"}) {
         Folder f;
-        const std::string once = "read -r l; if [ ! -e " + f.path + "/gone ]; then touch " + f.path + "/gone; printf '{\"b'; " + how +
-                                 "; fi; { echo \"$l\"; cat; } | sed -u s/a/b/";
+        const std::string once = "read -r l; if [ ! -e " + f.path + "/gone ]; then touch " + f.path + "/gone; printf '{\"b'; " +
+                                 how + "; fi; { echo \"$l\"; cat; } | sed -u s/a/b/";
         const Result r = run(numbers(0, 12), {{"argv", sh(once)}, kB});
         ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
         EXPECT_EQ(r.rows, both(0, 12)) << how;
@@ -195,7 +204,9 @@ TEST(Command, RowsOfOneThatWasSentAwayGoToAnother)
 
 TEST(Command, AnAnswerThatDoesNotFitIsAnErrorOfItsRow)
 {
-    const Result r = run(numbers(0, 4), {{"argv", sh("while read -r l; do case $l in *2*) echo '{\"b\":\"x\"}';; *) echo '{\"b\":7}';; esac; done")}, kB});
+    const Result r =
+        run(numbers(0, 4),
+            {{"argv", sh("while read -r l; do case $l in *2*) echo '{\"b\":\"x\"}';; *) echo '{\"b\":7}';; esac; done")}, kB});
     ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
     EXPECT_EQ(r.rows, "{\"a\":0,\"b\":7}\n{\"a\":1,\"b\":7}\n{\"a\":2,\"b\":null}\n{\"a\":3,\"b\":7}\n");
     EXPECT_EQ(r.first, "the command's answer, column b: expected int64, found \"x\"");
@@ -205,7 +216,8 @@ TEST(Command, AnAnswerThatDoesNotFitIsAnErrorOfItsRow)
 /* Slow enough that the first batch has all its answers before the first of too many comes. */
 TEST(Command, AlwaysTwoAnswersFailEveryBatch)
 {
-    const Result r = run(numbers(0, 24), {{"argv", sh("while read -r l; do echo \"$l\"; sleep 0.01; echo \"$l\"; done")}, kB}, Chain::Opts(), 8);
+    const Result r =
+        run(numbers(0, 24), {{"argv", sh("while read -r l; do echo \"$l\"; sleep 0.01; echo \"$l\"; done")}, kB}, Chain::Opts(), 8);
     ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
     EXPECT_EQ(r.failed, 24) << r.rows << r.errors;
     EXPECT_NE(r.first.find("more lines than there were rows"), std::string::npos) << r.errors;
@@ -304,7 +316,9 @@ TEST(Command, TooManyAnswers)
     EXPECT_EQ(r.first, "answer 1 lacks the key _row");
     /* An answer of nothing says no number, whatever columns there are; one that does not fit has said so itself. */
     for (const char *column : {"b", "a"}) {
-        r = run(numbers(0, 4), {{"argv", sh("while read -r l; do echo '{}'; done")}, {"row_key", "_row"}, {"columns", Value::map({{column, "int64"}})}});
+        r = run(numbers(0, 4), {{"argv", sh("while read -r l; do echo '{}'; done")},
+                                {"row_key", "_row"},
+                                {"columns", Value::map({{column, "int64"}})}});
         EXPECT_NE(r.errors.find("answer 1 lacks the key _row"), std::string::npos) << r.errors;
     }
     r = run(numbers(0, 4), {{"argv", sh("sed -u 's/\"a\":2/\"b\":\"x\"/;s/\"a\"/\"b\"/'")}, {"row_key", "_row"}, kB});
@@ -333,11 +347,14 @@ TEST(Command, SaysWhatHelpsWhereOutputIsNotFlushed)
     };
     tap.user = &seen;
     stm_log_tap_add(&tap);
-    const Result r = run(numbers(0, 2), {{"argv", sh("read -r l; echo '{\"b\":1}'; while read -r l; do :; done")}, kB, {"deadline", std::to_string(STM_CHILD_QUIET_S + 1) + "s"}});
+    const Result r = run(numbers(0, 2), {{"argv", sh("read -r l; echo '{\"b\":1}'; while read -r l; do :; done")},
+                                         kB,
+                                         {"deadline", std::to_string(STM_CHILD_QUIET_S + 1) + "s"}});
     stm_log_tap_remove(&tap);
     ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
     EXPECT_EQ(r.failed, 2);
-    EXPECT_NE(r.remedy.find("It waits for more input; if it has answered, it has to flush its output"), std::string::npos) << r.remedy;
+    EXPECT_NE(r.remedy.find("It waits for more input; if it has answered, it has to flush its output"),
+              std::string::npos) << r.remedy;
     EXPECT_NE(seen.warning.find("sh was given 2 rows, has answered 1 and waits for more input"), std::string::npos) << seen.warning;
     EXPECT_EQ(seen.warning.find("was given"), seen.warning.rfind("was given")) << "once: " << seen.warning;
 }
@@ -345,7 +362,9 @@ TEST(Command, SaysWhatHelpsWhereOutputIsNotFlushed)
 /* Neither reads nor ends, and ignores being told to: 2 s of grace and it is killed. */
 TEST(Command, UnloadEndsWhatDoesNotWantToEnd)
 {
-    const Result r = run(numbers(0, 2), {{"argv", sh("trap '' TERM; read l; echo '{\"b\":1}'; read l; echo '{\"b\":2}'; while :; do sleep 0.1; done")}, kB});
+    const Result r =
+        run(numbers(0, 2),
+            {{"argv", sh("trap '' TERM; read l; echo '{\"b\":1}'; read l; echo '{\"b\":2}'; while :; do sleep 0.1; done")}, kB});
     ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
     EXPECT_EQ(r.rows, "{\"a\":0,\"b\":1}\n{\"a\":1,\"b\":2}\n");
     EXPECT_LT(r.seconds, 8.0);
@@ -354,7 +373,8 @@ TEST(Command, UnloadEndsWhatDoesNotWantToEnd)
 TEST(Command, LeavesNoProcessBehind)
 {
     Folder f;
-    const Result r = run(numbers(0, 2), {{"argv", sh("sleep 300 & echo $! > " + f.path + "/pid; exec cat")}, {"columns", Value::map({{"b", "int64"}})}});
+    const Result r = run(numbers(0, 2), {{"argv", sh("sleep 300 & echo $! > " + f.path + "/pid; exec cat")},
+                                         {"columns", Value::map({{"b", "int64"}})}});
     ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
     const pid_t pid = atoi(f.get("pid").c_str());
     ASSERT_GT(pid, 1);
@@ -397,7 +417,8 @@ TEST(CommandRows, AnyNumberOfAnswersPerRow)
     std::string expected;
     for (int a = 0; a < 50; a++)
         for (int k = 0; k < a % 7 % 3; k++) expected += "{\"a\":" + std::to_string(a) + ",\"b\":" + std::to_string(k) + "}\n";
-    const Value script = sh("while read -r l; do r=${l##*:}; r=${r%\\}}; k=0; while [ $k -lt $((r % 3)) ]; do echo \"{\\\"_row\\\":$r,\\\"b\\\":$k}\"; k=$((k+1)); done; done");
+    const Value script = sh("while read -r l; do r=${l##*:}; r=${r%\\}}; k=0; while [ $k -lt $((r % 3)) ]; do echo "
+                            "\"{\\\"_row\\\":$r,\\\"b\\\":$k}\"; k=$((k+1)); done; done");
     for (int32_t replicas : {1, 3}) {
         const Result r = run_rows(numbers(0, 50), {{"argv", script}, kB}, 7, replicas);
         ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
@@ -408,7 +429,10 @@ TEST(CommandRows, AnyNumberOfAnswersPerRow)
 
 TEST(CommandRows, ThousandsPerRowAndNoneAtAll)
 {
-    Result r = run_rows(numbers(0, 8), {{"argv", sh("while read -r l; do r=${l##*:}; r=${r%\\}}; yes \"{\\\"_row\\\":$r,\\\"b\\\":1}\" | head -n 3000; done")}, kB});
+    Result r = run_rows(
+        numbers(0, 8),
+        {{"argv", sh("while read -r l; do r=${l##*:}; r=${r%\\}}; yes \"{\\\"_row\\\":$r,\\\"b\\\":1}\" | head -n 3000; done")},
+         kB});
     ASSERT_EQ(r.end, STM_END_DONE) << r.errors;
     EXPECT_EQ(std::count(r.rows.begin(), r.rows.end(), '\n'), 24000) << r.errors;
     EXPECT_EQ(r.rows.substr(0, 14), "{\"a\":0,\"b\":1}\n");
@@ -424,7 +448,8 @@ TEST(CommandRows, ThousandsPerRowAndNoneAtAll)
 TEST(CommandRows, ItsFaultsAreErrorsOfTheBatch)
 {
     const struct { const char *name, *script, *message; } cases[] = {
-        {"goes back", "cat >/dev/null; echo '{\"_row\":2,\"b\":1}'; echo '{\"_row\":1,\"b\":1}'", "answer 2 is for row 1, after one for row 2"},
+        {"goes back", "cat >/dev/null; echo '{\"_row\":2,\"b\":1}'; echo '{\"_row\":1,\"b\":1}'",
+         "answer 2 is for row 1, after one for row 2"},
         {"of no row", "cat >/dev/null; echo '{\"_row\":4,\"b\":1}'", "answer 1 is for row 4 of 4"},
         {"without a number", "cat >/dev/null; echo '{\"b\":1}'", "answer 1 lacks the key _row"},
         {"does not fit", "cat >/dev/null; echo '{\"_row\":0,\"b\":\"x\"}'", "answer 1, column b: expected int64, found \"x\""},

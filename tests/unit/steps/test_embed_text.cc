@@ -188,7 +188,9 @@ TEST(EmbedText, NumericsReachTheEncoder)
         c.add("embed", "embed_text", {{"model", dir.path()}}, step);
         ASSERT_EQ(c.error.status, MILL_OK) << c.error.msg;
         int32_t found = -1;
-        c.with_replica("embed", [&](stm_wrapper *w) { found = mill_encoder_info_of(static_cast<mill_encoder *>(mt_wrapper_state(w))).numerics; });
+        c.with_replica("embed", [&](stm_wrapper *w) {
+            found = mill_encoder_info_of(static_cast<mill_encoder *>(mt_wrapper_state(w))).numerics;
+        });
         EXPECT_EQ(found, asked);
     }
 }

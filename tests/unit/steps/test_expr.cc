@@ -50,7 +50,8 @@ TEST(Expr, Values)
     mt::Pool pool;
     mill_batch *batch = mt::from_json(
         pool, columns(),
-        {R"({"t":"hello world","u":"h\u00e9llo","i":3,"k":-1,"f":1.5,"g":0.5,"b":true,"j":{"a":1},"l":[1,2],"e":[1,2],"odd name":1})",
+        {R"({"t":"hello world","u":"h\u00e9llo","i":3,"k":-1,"f":1.5,"g":0.5,"b":true,"j":{"a":1},"l":[1,2],"e":[1,2],)"
+         R"("odd name":1})",
          R"({"t":"","u":"z","i":-9223372036854775808,"k":0,"f":0,"g":2,"b":false,"j":"s","l":[],"e":[3,4],"odd name":0})",
          R"({})"});
     const struct { const char *text, *expected; } cases[] = {
@@ -59,13 +60,17 @@ TEST(Expr, Values)
         {"b", "10n"}, {"not b", "01n"}, {"b == true", "10n"}, {"b != false", "10n"},
         {"t == \"hello world\"", "10n"}, {"t < 'i'", "11n"}, {"t == u", "00n"}, {"t is null", "001"}, {"t is not null", "110"},
         {"l is null", "001"}, {"t contains 'o w'", "10n"}, {"t contains ''", "11n"}, {"t starts_with 'hell'", "10n"},
-        {"t ends_with 'world'", "10n"}, {"t not contains 'world'", "01n"}, {"t matches '^h.*d$'", "10n"}, {"u matches 'h.llo'", "10n"},
+        {"t ends_with 'world'", "10n"}, {"t not contains 'world'", "01n"}, {"t matches '^h.*d$'", "10n"},
+        {"u matches 'h.llo'", "10n"},
         {"t matches '\\bworld'", "10n"}, {"t not matches 'h'", "01n"},
-        {"length(t) == 11", "10n"}, {"length(u) == 5", "10n"}, {"bytes(u) == 6", "10n"}, {"length(l) == 2", "10n"}, {"length(e) == 2", "11n"},
+        {"length(t) == 11", "10n"}, {"length(u) == 5", "10n"}, {"bytes(u) == 6", "10n"}, {"length(l) == 2", "10n"},
+        {"length(e) == 2", "11n"},
         {"i in (1, 2, 3)", "10n"}, {"i not in (1, 2, 3)", "01n"}, {"t in ('', 'x')", "01n"}, {"i in (3, null)", "1nn"},
-        {"b or t is null", "101"}, {"b and i == 3", "10n"}, {"b and null", "n0n"}, {"b or null", "1nn"}, {"not (b and null)", "n1n"},
+        {"b or t is null", "101"}, {"b and i == 3", "10n"}, {"b and null", "n0n"}, {"b or null", "1nn"},
+        {"not (b and null)", "n1n"},
         {"true or i == 1", "111"}, {"false and i == 1", "000"}, {"null", "nnn"}, {"null is null", "111"}, {"i == null", "nnn"},
-        {"i + 1 == 4", "10n"}, {"i - 1 < 0", "0nn"}, {"-i == -3", "1nn"}, {"i * 2 == 6", "1nn"}, {"i / 2 == 1.5", "10n"}, {"i % 2 == 1", "10n"},
+        {"i + 1 == 4", "10n"}, {"i - 1 < 0", "0nn"}, {"-i == -3", "1nn"}, {"i * 2 == 6", "1nn"}, {"i / 2 == 1.5", "10n"},
+        {"i % 2 == 1", "10n"},
         {"1 / k == -1", "1nn"}, {"1 % k == 0", "1nn"}, {"1 / f > 0", "1nn"}, {"1 + 2 * 3 == 7", "111"}, {"(1 + 2) * 3 == 9", "111"},
         {"10 - 3 - 2 == 5", "111"}, {"i % -1 == 0", "11n"}, {"1 == 1.0", "111"},
         {"`odd name` == 1", "10n"}, {"not not b", "10n"}, {"not i == 3", "01n"}, {"j contains 'a'", "10n"},
@@ -134,7 +139,8 @@ TEST(Expr, MissingColumnsAndGrowingBatches)
     stm_expr *e = nullptr;
     stm_expr_run *run = nullptr;
     mill_error err = {};
-    ASSERT_EQ(stm_expr_compile("length(l) > 0 or i == 1 or l is null and t is null", lookup, nullptr, &e, &err), MILL_OK) << err.msg;
+    ASSERT_EQ(stm_expr_compile("length(l) > 0 or i == 1 or l is null and t is null", lookup, nullptr, &e, &err),
+              MILL_OK) << err.msg;
     ASSERT_EQ(stm_expr_run_create(e, &run), MILL_OK);
     for (int64_t rows : {1, 64, 65, 1000, 3}) {
         mill_batch *batch = nullptr;

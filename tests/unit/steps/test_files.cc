@@ -299,7 +299,8 @@ TEST_F(Files, OutputResumesBehindASync)
     EXPECT_EQ(o, nullptr);
 }
 
-/* Who syncs need not keep the place, and may die again before another one counts: any place since the one that was gone on from can be gone on from. */
+/* Who syncs need not keep the place, and may die again before another one counts: any place since the one that was gone on from can
+ * be gone on from. */
 TEST_F(Files, OutputGoesOnFromAnyPlaceSinceTheLast)
 {
     struct Known {

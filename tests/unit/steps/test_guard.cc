@@ -1,4 +1,5 @@
-/* A program goes with the process that started it, in whatever moment of the start that is killed: each moment is made to last here. */
+/* A program goes with the process that started it, in whatever moment of the start that is killed: each moment is made to last
+ * here. */
 #include <gtest/gtest.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -39,7 +40,8 @@ int hold_there(posix_spawn_file_actions_t *a, Moment at)
 } // namespace
 
 extern "C" {
-int __real_posix_spawnp(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const *, char *const *);
+int __real_posix_spawnp(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const *,
+                        char *const *);
 int __real_posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *, int);
 
 int __wrap_posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *a, int from)
@@ -50,7 +52,8 @@ int __wrap_posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *
     return e != 0 ? e : hold_there(a, BEFORE_IT_BEGINS);
 }
 
-int __wrap_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *a, const posix_spawnattr_t *attr, char *const *argv, char *const *envp)
+int __wrap_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *a, const posix_spawnattr_t *attr,
+                        char *const *argv, char *const *envp)
 {
     const int e = __real_posix_spawnp(pid, file, a, attr, argv, envp);
 

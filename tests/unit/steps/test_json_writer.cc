@@ -30,7 +30,8 @@ template <typename F> std::string column_json(const char *type_text, int64_t row
 
 std::string text_json(const std::string &s, const char *type = "utf8")
 {
-    std::string out = column_json(type, 1, [&](mill_builder *b, int64_t) { mill_builder_text(b, s.data(), static_cast<int64_t>(s.size())); });
+    std::string out =
+        column_json(type, 1, [&](mill_builder *b, int64_t) { mill_builder_text(b, s.data(), static_cast<int64_t>(s.size())); });
     return out.substr(5, out.size() - 7); /* {"a": ... }\n */
 }
 
@@ -86,7 +87,8 @@ TEST(JsonWriter, EveryByteAtEveryPlace)
             in[at] = static_cast<char>(c);
             ASSERT_NO_FATAL_FAILURE(expect_plain_rule(in)) << c << " at " << at;
         }
-    for (const char *what : {"", "\"", "\\", "\x1f", " ", "\x7f", "\xc3\xa9", "\xf0\x9f\x98\x80"}) /* blocks of 64 bytes, and less */
+    for (const char *what :
+         {"", "\"", "\\", "\x1f", " ", "\x7f", "\xc3\xa9", "\xf0\x9f\x98\x80"}) /* blocks of 64 bytes, and less */
         for (size_t at = 0; at < 133; at++) {
             std::string in(133, 'x');
             ASSERT_NO_FATAL_FAILURE(expect_plain_rule(in.replace(at, strlen(what), what))) << what << " at " << at;
@@ -146,13 +148,15 @@ TEST(JsonWriter, OtherTypes)
 TEST(JsonWriter, Slices)
 {
     mt::Pool pool;
-    mt::Columns c({"b: bool", "i: int32", "t: utf8", "l: list<int64>", "e: fixed_list<float32>[2]", "s: struct<x: bool, y: list<utf8>>"});
+    mt::Columns c(
+        {"b: bool", "i: int32", "t: utf8", "l: list<int64>", "e: fixed_list<float32>[2]", "s: struct<x: bool, y: list<utf8>>"});
     std::vector<std::string> lines;
     for (int i = 0; i < 30; i++) {
         const std::string n = std::to_string(i);
         lines.push_back(i % 5 == 4 ? R"({"b":null,"i":null,"t":null,"l":null,"e":null,"s":null})"
-                                   : "{\"b\":" + std::string(i % 3 ? "true" : "false") + ",\"i\":" + n + ",\"t\":\"t" + n + "\",\"l\":[" + n +
-                                         ",null],\"e\":[" + n + ".5,0.0],\"s\":{\"x\":" + (i % 2 ? "true" : "false") + ",\"y\":[\"" + n + "\"]}}");
+                                   : "{\"b\":" + std::string(i % 3 ? "true" : "false") + ",\"i\":" + n + ",\"t\":\"t" + n +
+                                         "\",\"l\":[" + n + ",null],\"e\":[" + n +
+                                         ".5,0.0],\"s\":{\"x\":" + (i % 2 ? "true" : "false") + ",\"y\":[\"" + n + "\"]}}");
     }
     mill_batch *all = mt::from_json(pool, c, lines), *cut = nullptr;
     ASSERT_EQ(stm_batch_slice(all, 9, 13, &cut), MILL_OK);

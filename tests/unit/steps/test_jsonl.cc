@@ -47,7 +47,10 @@ struct Case {
     std::string line, expected;
 };
 
-std::string deep(int n) { return "{\"a\":" + std::string(static_cast<size_t>(n), '[') + std::string(static_cast<size_t>(n), ']') + "}"; }
+std::string deep(int n)
+{
+    return "{\"a\":" + std::string(static_cast<size_t>(n), '[') + std::string(static_cast<size_t>(n), ']') + "}";
+}
 
 } // namespace
 
@@ -56,29 +59,56 @@ TEST(Jsonl, GoodLines)
     const Case cases[] = {
         {"utf8", {"a: utf8"}, R"({"a":"x y"})", R"({"a":"x y","extra":null})"},
         {"space everywhere", {"a: int64"}, " \t{ \"a\" : 1 , \"b\" : 2 } \r", R"({"a":1,"extra":{"b":2}})"},
-        {"escapes", {"a: utf8"}, R"({"a":"q\"b\\s\/n\nt\tr\rb\bf\fu\u0041\u00e9\u20ac\ud83d\ude00"})",
+        {"escapes",
+         {"a: utf8"},
+         R"({"a":"q\"b\\s\/n\nt\tr\rb\bf\fu\u0041\u00e9\u20ac\ud83d\ude00"})",
          "{\"a\":\"q\\\"b\\\\s/n\\nt\\tr\\rb\\bf\\fuA\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\",\"extra\":null}"},
         {"NUL by escape", {"a: utf8"}, R"({"a":"x\u0000y"})", R"({"a":"x\u0000y","extra":null})"},
-        {"16 and 17 bytes, then an escape", {"a: utf8", "b: utf8"}, R"({"a":"0123456789abcdef","b":"0123456789abcdefg\"h"})",
+        {"16 and 17 bytes, then an escape",
+         {"a: utf8", "b: utf8"},
+         R"({"a":"0123456789abcdef","b":"0123456789abcdefg\"h"})",
          R"({"a":"0123456789abcdef","b":"0123456789abcdefg\"h","extra":null})"},
-        {"int64 limits", {"a: int64", "b: int64"}, R"({"a":9223372036854775807,"b":-9223372036854775808})",
+        {"int64 limits",
+         {"a: int64", "b: int64"},
+         R"({"a":9223372036854775807,"b":-9223372036854775808})",
          R"({"a":9223372036854775807,"b":-9223372036854775808,"extra":null})"},
-        {"int32 limits", {"a: int32", "b: int32"}, R"({"a":2147483647,"b":-2147483648})", R"({"a":2147483647,"b":-2147483648,"extra":null})"},
-        {"floats", {"a: float64", "b: float64", "c: float32"}, R"({"a":1,"b":-1.5e-3,"c":0.1})", R"({"a":1.0,"b":-0.0015,"c":0.1,"extra":null})"},
-        {"exponents with zeros in front", {"a: float64", "b: float32", "c: list<float64>", "d: json"},
-         R"({"a":34E000000000000000000001,"b":2e+0000000000000000000003 ,"c":[15e-00000000000000000000001,2],"d":1e0000000000000000000001})",
+        {"int32 limits",
+         {"a: int32", "b: int32"},
+         R"({"a":2147483647,"b":-2147483648})",
+         R"({"a":2147483647,"b":-2147483648,"extra":null})"},
+        {"floats",
+         {"a: float64", "b: float64", "c: float32"},
+         R"({"a":1,"b":-1.5e-3,"c":0.1})",
+         R"({"a":1.0,"b":-0.0015,"c":0.1,"extra":null})"},
+        {"exponents with zeros in front",
+         {"a: float64", "b: float32", "c: list<float64>", "d: json"},
+         R"({"a":34E000000000000000000001,"b":2e+0000000000000000000003 ,)"
+         R"("c":[15e-00000000000000000000001,2],"d":1e0000000000000000000001})",
          R"({"a":340.0,"b":2000.0,"c":[1.5,2.0],"d":1e0000000000000000000001,"extra":null})"},
         {"float16", {"a: float16"}, R"({"a":0.5})", R"({"a":0.5,"extra":null})"},
         {"bools", {"a: bool", "b: bool"}, R"({"a":true,"b":false})", R"({"a":true,"b":false,"extra":null})"},
-        {"nulls", {"a: bool", "b: int64", "c: utf8", "d: list<int64>", "e: json"}, R"({"a":null,"b":null,"c":null,"d":null,"e":null})",
+        {"nulls",
+         {"a: bool", "b: int64", "c: utf8", "d: list<int64>", "e: json"},
+         R"({"a":null,"b":null,"c":null,"d":null,"e":null})",
          R"({"a":null,"b":null,"c":null,"d":null,"e":null,"extra":null})"},
-        {"missing keys", {"a: bool", "b: int64", "c: utf8", "d: list<int64>", "e: json"}, R"({})",
+        {"missing keys",
+         {"a: bool", "b: int64", "c: utf8", "d: list<int64>", "e: json"},
+         R"({})",
          R"({"a":null,"b":null,"c":null,"d":null,"e":null,"extra":null})"},
         {"another order", {"a: int64", "b: int64", "c: int64"}, R"({"c":3,"a":1,"b":2})", R"({"a":1,"b":2,"c":3,"extra":null})"},
         {"json as read", {"a: json"}, R"({"a": [1, {"b" : null}, "x"] })", R"({"a":[1, {"b" : null}, "x"],"extra":null})"},
-        {"json scalars", {"a: json", "b: json", "c: json"}, R"({"a":"s","b":1.50,"c":true})", R"({"a":"s","b":1.50,"c":true,"extra":null})"},
-        {"json whole number beyond 64 bits", {"a: json"}, R"({"a":123456789012345678901234567890})", R"({"a":123456789012345678901234567890,"extra":null})"},
-        {"extra keys", {"b: int64"}, R"({"a":[1],"b":2,"c":"x\u0041","d":null})", R"({"b":2,"extra":{"a":[1],"c":"x\u0041","d":null}})"},
+        {"json scalars",
+         {"a: json", "b: json", "c: json"},
+         R"({"a":"s","b":1.50,"c":true})",
+         R"({"a":"s","b":1.50,"c":true,"extra":null})"},
+        {"json whole number beyond 64 bits",
+         {"a: json"},
+         R"({"a":123456789012345678901234567890})",
+         R"({"a":123456789012345678901234567890,"extra":null})"},
+        {"extra keys",
+         {"b: int64"},
+         R"({"a":[1],"b":2,"c":"x\u0041","d":null})",
+         R"({"b":2,"extra":{"a":[1],"c":"x\u0041","d":null}})"},
         {"escaped key", {"ab: int64"}, R"({"\u0061b":1,"q\"":2})", R"({"ab":1,"extra":{"q\"":2}})"},
         {"key with a quote", {"q\": int64"}, R"({"q\"":2})", R"({"q\"":2,"extra":null})"},
         {"key that is another's beginning", {"a: int64", "ab: int64"}, R"({"ab":1,"a":2})", R"({"a":2,"ab":1,"extra":null})"},
@@ -89,7 +119,10 @@ TEST(Jsonl, GoodLines)
         {"embedding", {"a: fixed_list<float32>[3]"}, R"({"a":[1,2.5,-3e2]})", R"({"a":[1.0,2.5,-300.0],"extra":null})"},
         {"struct", {"a: struct<x: int64, y: utf8>"}, R"({"a":{"y":"t"}})", R"({"a":{"x":null,"y":"t"},"extra":null})"},
         {"list of lists", {"a: list<list<int64>>"}, R"({"a":[[1],[],[2,3]]})", R"({"a":[[1],[],[2,3]],"extra":null})"},
-        {"deep, but not too deep", {"a: json"}, deep(500), "{\"a\":" + std::string(500, '[') + std::string(500, ']') + ",\"extra\":null}"},
+        {"deep, but not too deep",
+         {"a: json"},
+         deep(500),
+         "{\"a\":" + std::string(500, '[') + std::string(500, ']') + ",\"extra\":null}"},
     };
     for (const Case &c : cases) {
         SCOPED_TRACE(c.name);
@@ -229,7 +262,8 @@ TEST(Jsonl, TheQuickWayReadsAsTheOther)
         R"({"a":0,"text":"","score":-0.0})",
         R"({"a":9223372036854775807,"text":"0123456789abcdef"})",
         R"({"a":1,"text":"t","score":3456E0000000000000000000000123})",
-        "{\"a\":1,\"text\":\"" + std::string(70, 'x') + "gr\xc3\xbc\xc3\x9f\x65 \\n\\u20ac\\\\ and some more words than fit into a block or two\",\"score\":1}",
+        "{\"a\":1,\"text\":\"" + std::string(70, 'x') +
+            "gr\xc3\xbc\xc3\x9f\x65 \\n\\u20ac\\\\ and some more words than fit into a block or two\",\"score\":1}",
     };
     const std::string alphabet = "\"\\{}[]:, \t\n\x01\x7f\x80\xc3\xff-+.eE0123456789nulltruefalse";
     mt::Pool pool;
@@ -318,7 +352,8 @@ TEST(Jsonl, PoolLimitIsAnError)
 TEST(JsonlGuess, TypesFromValues)
 {
     const struct { const char *name; std::vector<std::string> lines; const char *expected; } cases[] = {
-        {"one of each", {R"({"b":true,"i":1,"f":1.5,"t":"x","l":[1],"o":{"a":1},"n":null})"}, "b bool, i int64, f float64, t utf8, l json, o json, n json"},
+        {"one of each", {R"({"b":true,"i":1,"f":1.5,"t":"x","l":[1],"o":{"a":1},"n":null})"},
+         "b bool, i int64, f float64, t utf8, l json, o json, n json"},
         {"whole then real", {R"({"a":1})", R"({"a":1.5})"}, "a float64"},
         {"number then text", {R"({"a":1})", R"({"a":"x"})"}, "a json"},
         {"null then text", {R"({"a":null})", R"({"a":"x"})"}, "a utf8"},

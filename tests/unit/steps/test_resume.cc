@@ -18,7 +18,8 @@ void expect_same_rest(Chain &c, const std::string &step)
         ASSERT_GT(marks.size(), 1u);
         EXPECT_EQ(marks.back().bytes, all.size());
         for (const Chain::Mark &m : marks)
-            for (int64_t other : {rows, rows + 3}) ASSERT_TRUE(c.generate(step, other, &m.cursor) == all.substr(m.bytes)) << "after " << m.bytes << " bytes";
+            for (int64_t other : {rows, rows + 3})
+                ASSERT_TRUE(c.generate(step, other, &m.cursor) == all.substr(m.bytes)) << "after " << m.bytes << " bytes";
     }
 }
 
@@ -26,7 +27,8 @@ std::string rows(int from, int to)
 {
     std::string s;
     for (int i = from; i < to; i++) {
-        s += i % 11 == 3 ? "broken " + std::to_string(i) + "\n" : "{\"a\":" + std::to_string(i) + ",\"t\":\"" + std::string(static_cast<size_t>(i % 13), 'x') + "\"}\n";
+        s += i % 11 == 3 ? "broken " + std::to_string(i) + "\n"
+                         : "{\"a\":" + std::to_string(i) + ",\"t\":\"" + std::string(static_cast<size_t>(i % 13), 'x') + "\"}\n";
         if (i % 7 == 0) s += "\r\n\n";
     }
     return s;
@@ -92,14 +94,27 @@ TEST(Parquet, RowsComeThrough)
     w.dir = r.dir = f.path;
     std::string in;
     for (int i = 0; i < 1000; i++)
-        in += i % 9 == 4 ? "{\"b\":null,\"i\":null,\"k\":null,\"f\":null,\"g\":null,\"t\":null,\"j\":null,\"l\":null,\"e\":null,\"s\":null}\n"
-                         : "{\"b\":" + std::string(i % 2 ? "true" : "false") + ",\"i\":" + std::to_string(i * 1000003LL) + ",\"k\":" + std::to_string(-i) + ",\"f\":" +
-                               std::to_string(i) + ".25,\"g\":0.5,\"t\":\"text \xc3\xa9 " + std::string(static_cast<size_t>(i % 40), 'x') + "\",\"j\":{\"k\":[" +
-                               std::to_string(i) + "]},\"l\":[\"a\",null,\"" + std::to_string(i) + "\"],\"e\":[1.0,2.5,3.0],\"s\":{\"x\":" + std::to_string(i) +
-                               ",\"y\":[true]}}\n";
+        in += i % 9 == 4 ? "{\"b\":null,\"i\":null,\"k\":null,\"f\":null,\"g\":null,\"t\":null,\"j\":null,\"l\":null,\"e\":null,"
+                           "\"s\":null}\n"
+                         : "{\"b\":" + std::string(i % 2 ? "true" : "false") + ",\"i\":" + std::to_string(i * 1000003LL) +
+                               ",\"k\":" + std::to_string(-i) + ",\"f\":" + std::to_string(i) +
+                               ".25,\"g\":0.5,\"t\":\"text \xc3\xa9 " + std::string(static_cast<size_t>(i % 40), 'x') +
+                               "\",\"j\":{\"k\":[" + std::to_string(i) + "]},\"l\":[\"a\",null,\"" + std::to_string(i) +
+                               "\"],\"e\":[1.0,2.5,3.0],\"s\":{\"x\":" + std::to_string(i) + ",\"y\":[true]}}\n";
     f.put("in.jsonl", in);
-    w.add("in", "read_jsonl", {{"path", "in.jsonl"}, {"extra", ""}, {"columns", Value::map({{"b", "bool"}, {"i", "int64"}, {"k", "int32"}, {"f", "float64"}, {"g", "float32"},
-                              {"t", "utf8"}, {"j", "json"}, {"l", "list<utf8>"}, {"e", "fixed_list<float32>[3]"}, {"s", "struct<x: int64, y: list<bool>>"}})}})
+    w.add("in", "read_jsonl",
+          {{"path", "in.jsonl"},
+           {"extra", ""},
+           {"columns", Value::map({{"b", "bool"},
+                                   {"i", "int64"},
+                                   {"k", "int32"},
+                                   {"f", "float64"},
+                                   {"g", "float32"},
+                                   {"t", "utf8"},
+                                   {"j", "json"},
+                                   {"l", "list<utf8>"},
+                                   {"e", "fixed_list<float32>[3]"},
+                                   {"s", "struct<x: int64, y: list<bool>>"}})}})
         .add("out", "write_parquet", {{"path", "sub/x.parquet"}, {"row_group_rows", "300"}});
     ASSERT_EQ(w.run(), STM_END_DONE) << w.error.msg;
     EXPECT_EQ(f.get("sub/x.parquet.tmp"), "<none>");
@@ -107,13 +122,16 @@ TEST(Parquet, RowsComeThrough)
     o.batch_rows = 77;
     r.add("in", "read_parquet", {{"path", "sub/x.parquet"}}, o).add("out", "write_jsonl", {{"path", "out.jsonl"}});
     ASSERT_EQ(r.error.status, MILL_OK) << r.error.msg;
-    EXPECT_EQ(r.columns("in"), "b bool, i int64, k int32, f float64, g float32, t utf8, j json, l list<utf8>, e fixed_list<float32>[3], s struct<x: int64, y: list<bool>>");
+    EXPECT_EQ(r.columns("in"), "b bool, i int64, k int32, f float64, g float32, t utf8, j json, l list<utf8>, e "
+                               "fixed_list<float32>[3], s struct<x: int64, y: list<bool>>");
     ASSERT_EQ(r.run(), STM_END_DONE) << r.error.msg;
     EXPECT_TRUE(f.get("out.jsonl") == in);
 
     Chain some;
     some.dir = f.path;
-    some.add("in", "read_parquet", {{"path", "sub/x.parquet"}, {"columns", Value::list({"s", "i"})}}).add("l", "limit", {{"rows", "1"}}).add("out", "write_jsonl", {{"path", "some.jsonl"}});
+    some.add("in", "read_parquet", {{"path", "sub/x.parquet"}, {"columns", Value::list({"s", "i"})}})
+        .add("l", "limit", {{"rows", "1"}})
+        .add("out", "write_jsonl", {{"path", "some.jsonl"}});
     ASSERT_EQ(some.run(), STM_END_DONE) << some.error.msg;
     EXPECT_EQ(f.get("some.jsonl"), "{\"s\":{\"x\":0,\"y\":[true]},\"i\":0}\n");
 }
@@ -128,9 +146,11 @@ TEST(Parquet, DatesTimesAndDecimalsAreTextDictionariesTheirValues)
         .add("out", "write_jsonl", {{"path", "out.jsonl"}});
     ASSERT_EQ(r.run(), STM_END_DONE) << r.error.msg;
     EXPECT_EQ(f.get("out.jsonl"),
-              "{\"c\":\"b\",\"d\":\"2020-02-29\",\"t\":\"2020-01-02 03:04:05.678900\",\"z\":\"01:02:03.000000\",\"m\":\"1.50\",\"u\":\"18446744073709551615\",\"n\":null}\n"
+              "{\"c\":\"b\",\"d\":\"2020-02-29\",\"t\":\"2020-01-02 "
+              "03:04:05.678900\",\"z\":\"01:02:03.000000\",\"m\":\"1.50\",\"u\":\"18446744073709551615\",\"n\":null}\n"
               "{\"c\":null,\"d\":null,\"t\":null,\"z\":null,\"m\":null,\"u\":null,\"n\":null}\n"
-              "{\"c\":\"a\",\"d\":\"1969-12-31\",\"t\":\"1969-12-31 00:00:00.000000\",\"z\":\"00:00:00.000000\",\"m\":\"-12345678.25\",\"u\":\"0\",\"n\":null}\n");
+              "{\"c\":\"a\",\"d\":\"1969-12-31\",\"t\":\"1969-12-31 "
+              "00:00:00.000000\",\"z\":\"00:00:00.000000\",\"m\":\"-12345678.25\",\"u\":\"0\",\"n\":null}\n");
 
     all.add("in", "read_parquet", {{"path", PARQUET_TYPES}}); /* a map is nothing that can be text */
     EXPECT_NE(std::string(all.error.msg).find("column \"mp\""), std::string::npos) << all.error.msg;
@@ -145,7 +165,8 @@ TEST(Parquet, Parts)
     std::string in;
     for (int i = 0; i < 250; i++) in += "{\"a\":" + std::to_string(i) + "}\n";
     f.put("in.jsonl", in);
-    w.add("in", "read_jsonl", {{"path", "in.jsonl"}, {"extra", ""}}).add("out", "write_parquet", {{"path", "x.parquet"}, {"part_rows", "100"}, {"row_group_rows", "30"}});
+    w.add("in", "read_jsonl", {{"path", "in.jsonl"}, {"extra", ""}})
+        .add("out", "write_parquet", {{"path", "x.parquet"}, {"part_rows", "100"}, {"row_group_rows", "30"}});
     ASSERT_EQ(w.run(), STM_END_DONE) << w.error.msg;
     r.add("in", "read_parquet", {{"path", "x-*.parquet"}}).add("out", "write_jsonl", {{"path", "out.jsonl"}});
     ASSERT_EQ(r.run(), STM_END_DONE) << r.error.msg;

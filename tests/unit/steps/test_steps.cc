@@ -29,7 +29,8 @@ std::string fault(const Chain &c)
 }
 
 /* One step between reader and writer: what is written. */
-std::string through(const std::string &in, const std::string &type, const Params &params, const Params &read = {}, int64_t batch_rows = 0)
+std::string through(const std::string &in, const std::string &type, const Params &params, const Params &read = {},
+                    int64_t batch_rows = 0)
 {
     Folder f;
     Chain c;
@@ -53,8 +54,8 @@ TEST(ReadWrite, BytesComeThrough)
     Folder f;
     std::string in;
     for (int i = 0; i < 5000; i++)
-        in += "{\"i\":" + std::to_string(i) + ",\"t\":\"text " + std::string(static_cast<size_t>(i % 50), 'x') + "\",\"f\":" + std::to_string(i) +
-              ".5,\"b\":" + (i % 2 ? "true" : "false") + ",\"n\":null,\"j\":{\"k\":[1,2]}}\n";
+        in += "{\"i\":" + std::to_string(i) + ",\"t\":\"text " + std::string(static_cast<size_t>(i % 50), 'x') +
+              "\",\"f\":" + std::to_string(i) + ".5,\"b\":" + (i % 2 ? "true" : "false") + ",\"n\":null,\"j\":{\"k\":[1,2]}}\n";
     for (const char *out : {"out.jsonl", "sub/out.jsonl.gz", "out.jsonl.zst"})
         for (int64_t rows : {1, 7, 64, 10000}) {
             SCOPED_TRACE(out);
@@ -103,7 +104,8 @@ TEST(ReadWrite, BadLinesAreMarkedRows)
 
 TEST(ReadWrite, Parts)
 {
-    const struct { int rows; std::vector<int> parts; } cases[] = {{0, {0}}, {1, {1}}, {100, {100}}, {101, {100, 1}}, {250, {100, 100, 50}}};
+    const struct { int rows; std::vector<int> parts; } cases[] = {{0, {0}}, {1, {1}}, {100, {100}}, {101, {100, 1}},
+                                                                  {250, {100, 100, 50}}};
     for (const auto &k : cases) {
         Folder f;
         Chain c;
@@ -131,7 +133,8 @@ TEST(ReadWrite, Columns)
         {"another name for extra", "{\"a\":1}\n", {{"extra", "rest"}}, "a int64, rest json"},
         {"none", "{\"a\":1}\n", {{"extra", ""}}, "a int64"},
         {"nothing to learn from", "", {}, "extra json"},
-        {"declared", "", {{"columns", Value::map({{"a", "list<utf8>"}, {"e", "fixed_list<float32>[3]"}})}}, "a list<utf8>, e fixed_list<float32>[3], extra json"},
+        {"declared", "", {{"columns", Value::map({{"a", "list<utf8>"}, {"e", "fixed_list<float32>[3]"}})}},
+         "a list<utf8>, e fixed_list<float32>[3], extra json"},
         {"clash", "", {{"columns", Value::map({{"extra", "utf8"}})}}, "error: column extra is also"},
         {"binary", "", {{"columns", Value::map({{"b", "binary"}})}}, "error: column b: binary values"},
     };
@@ -159,7 +162,8 @@ TEST(ReadWrite, CutOffGzipEndsTheRunAndSaysSo)
     ASSERT_EQ(w.run(), STM_END_DONE);
     const std::string gz = f.get("x.jsonl.gz");
     f.put("x.jsonl.gz", gz.substr(0, gz.size() - 100));
-    c.add("in", "read_jsonl", {{"path", "x.jsonl.gz"}, {"columns", Value::map({{"a", "int64"}})}}).add("out", "write_jsonl", {{"path", "out.jsonl"}});
+    c.add("in", "read_jsonl", {{"path", "x.jsonl.gz"}, {"columns", Value::map({{"a", "int64"}})}})
+        .add("out", "write_jsonl", {{"path", "out.jsonl"}});
     EXPECT_EQ(c.run(), STM_END_FAILED);
     EXPECT_NE(std::string(c.error.msg).find("cut off"), std::string::npos) << c.error.msg;
 }
@@ -180,7 +184,10 @@ TEST(ReadWrite, FullDiskEndsTheRun)
 TEST(Template, Texts)
 {
     const std::string in = R"({"n":"a\"b","i":-5,"f":1.5,"b":true,"j":{"k":[1]},"x y":"s","z":null})" "\n";
-    const Params cols = {{"columns", Value::map({{"n", "utf8"}, {"i", "int64"}, {"f", "float64"}, {"b", "bool"}, {"j", "json"}, {"x y", "utf8"}, {"z", "utf8"}})}};
+    const Params cols = {
+        {"columns",
+         Value::map(
+             {{"n", "utf8"}, {"i", "int64"}, {"f", "float64"}, {"b", "bool"}, {"j", "json"}, {"x y", "utf8"}, {"z", "utf8"}})}};
     const struct { const char *text, *expected; } cases[] = {
         {"{n}: {i} {f} {b} {j} {x y}{z}.", "a\\\"b: -5 1.5 true {\\\"k\\\":[1]} s."},
         {"no columns", "no columns"}, {"", ""}, {"{{{n}}}", "{a\\\"b}"}, {"{{n}}", "{n}"}, {"{n}{n}", "a\\\"ba\\\"b"},
@@ -192,7 +199,8 @@ TEST(Template, Texts)
         ASSERT_GE(got.size(), tail.size()) << got;
         EXPECT_EQ(got.substr(got.size() - tail.size()), tail);
     }
-    EXPECT_EQ(through(in, "template", {{"template", "{n}{z}"}, {"on_null", "propagate"}, {"output", "n"}}, {{"columns", Value::map({{"n", "utf8"}, {"z", "utf8"}})}}),
+    EXPECT_EQ(through(in, "template", {{"template", "{n}{z}"}, {"on_null", "propagate"}, {"output", "n"}},
+                      {{"columns", Value::map({{"n", "utf8"}, {"z", "utf8"}})}}),
               "{\"n\":null,\"z\":null}\n");
 }
 
@@ -216,7 +224,8 @@ TEST(Filter, KeepsRows)
 {
     std::string in, odd;
     for (int i = 0; i < 300; i++) {
-        const std::string row = "{\"i\":" + std::to_string(i) + ",\"t\":\"" + std::string(static_cast<size_t>(i % 7), 'x') + "\"}\n";
+        const std::string row =
+            "{\"i\":" + std::to_string(i) + ",\"t\":\"" + std::string(static_cast<size_t>(i % 7), 'x') + "\"}\n";
         in += row;
         if (i % 2 == 1 && i % 7 > 2) odd += row;
     }

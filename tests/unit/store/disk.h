@@ -29,7 +29,8 @@ public:
         enum Kind { Write, Shorten, Sync, Create, Rename, Remove, SyncNames } kind;
         int inode = -1;
         int64_t at = 0;       /* Shorten: to so many bytes */
-        std::string data, to; /* bytes; names (Create: to = "/" makes a folder); of SyncNames the folder, "" = that of names without one */
+        /* bytes; names (Create: to = "/" makes a folder); of SyncNames the folder, "" = that of names without one */
+        std::string data, to;
     };
     std::vector<Op> log;
     int64_t ops = 0;          /* calls that could fail, so far */
@@ -120,7 +121,8 @@ public:
                 const size_t size = w->data.size();
                 if (how == Cut::Kept) apply(*w, 0, size);
                 if (how != Cut::Torn) continue;
-                switch (rng() % 5) { /* all, nothing, a beginning, an end with a hole before it, sectors of 512 bytes here and there */
+                /* all, nothing, a beginning, an end with a hole before it, sectors of 512 bytes here and there */
+                switch (rng() % 5) {
                 case 0: apply(*w, 0, size); break;
                 case 1: break;
                 case 2: apply(*w, 0, rng() % (size + 1)); break;
@@ -133,7 +135,10 @@ public:
         return d;
     }
 
-    static std::string folder_of(const std::string &name) { return name.find('/') == std::string::npos ? "" : name.substr(0, name.find_last_of('/')); }
+    static std::string folder_of(const std::string &name)
+    {
+        return name.find('/') == std::string::npos ? "" : name.substr(0, name.find_last_of('/'));
+    }
 
 private:
     std::vector<std::string> inodes_;

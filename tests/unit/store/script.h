@@ -89,7 +89,8 @@ inline mill_status read_back(stm_vault *v, int c, mill_error *err)
             }
             EXPECT_LE(at, c) << "stream " << s << " holds more than was committed";
             if (at > c) break;
-            EXPECT_EQ(std::string(static_cast<const char *>(f.data), f.bytes), frames_of(s, at)[k]) << "stream " << s << " commit " << at;
+            EXPECT_EQ(std::string(static_cast<const char *>(f.data), f.bytes),
+                      frames_of(s, at)[k]) << "stream " << s << " commit " << at;
             EXPECT_EQ(f.label, static_cast<uint64_t>(at));
             k++;
         }

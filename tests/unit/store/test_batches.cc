@@ -27,7 +27,8 @@ const mill_type *schema_of(const mill_batch *b)
     std::vector<std::string> names;
     for (int32_t i = 0; i < b->n_columns; i++) names.push_back("c" + std::to_string(i));
     for (int32_t i = 0; i < b->n_columns; i++)
-        fields.push_back({names[static_cast<size_t>(i)].c_str(), b->columns[i] != nullptr ? mill_column_type(b->columns[i]) : mill_type_plain(MILL_INT64)});
+        fields.push_back({names[static_cast<size_t>(i)].c_str(),
+                          b->columns[i] != nullptr ? mill_column_type(b->columns[i]) : mill_type_plain(MILL_INT64)});
     return mill_type_struct(fields.data(), b->n_columns);
 }
 

@@ -30,7 +30,9 @@ protected:
             struct stat s = {};
             stat(e.path().c_str(), &s);
             std::ifstream in(e.path());
-            found[e.path()] = e.is_directory() ? "" : std::string(std::istreambuf_iterator<char>(in), {}) + std::to_string(s.st_mtim.tv_nsec) + ", " + std::to_string(s.st_mode);
+            found[e.path()] = e.is_directory() ? ""
+                                               : std::string(std::istreambuf_iterator<char>(in), {}) +
+                                                     std::to_string(s.st_mtim.tv_nsec) + ", " + std::to_string(s.st_mode);
         }
         return found;
     }
@@ -56,8 +58,9 @@ protected:
             fs::rename(top + "/run/." + name + ".tmp", top + "/run/" + name);
         }
         std::ofstream(top + "/run/log.jsonl", std::ios::app) << "more\n";
-        for (const std::string &name : {"run/journal." + epoch, "run/owner." + epoch, "run/errors." + epoch + ".seg", std::string("a/b/far.jsonl.r0123.1.tmp"),
-                                        std::string("near-00000.jsonl.1.tmp"), "run/out.jsonl." + epoch + ".tmp"})
+        for (const std::string &name :
+             {"run/journal." + epoch, "run/owner." + epoch, "run/errors." + epoch + ".seg",
+              std::string("a/b/far.jsonl.r0123.1.tmp"), std::string("near-00000.jsonl.1.tmp"), "run/out.jsonl." + epoch + ".tmp"})
             write(name, "new");
     }
     mt::TempDir dir;
@@ -80,7 +83,9 @@ TEST_F(Footprint, OfAFirstRunIsGone)
 
 TEST_F(Footprint, OfALaterRunLeavesTheEarlierOne)
 {
-    for (const char *name : {"run.json", "progress.json", "log.jsonl", "manifest.json", "journal.3", "rows.2.seg", "out.jsonl.3.tmp", "mine.txt"}) write(std::string("run/") + name, "old");
+    for (const char *name :
+         {"run.json", "progress.json", "log.jsonl", "manifest.json", "journal.3", "rows.2.seg", "out.jsonl.3.tmp", "mine.txt"})
+        write(std::string("run/") + name, "old");
     fs::permissions(top + "/run/manifest.json", fs::perms(0666)); /* more than the process gives a file that it makes */
     const auto before = all();
     stm_footprint *f = create();

@@ -41,7 +41,8 @@ TEST(Names, Journals)
         const char *name;
         uint64_t epoch;
     } kNames[] = {{"journal.1", 1},    {"journal.204", 204},  {"journal.0", 0},   {"journal.", 0},      {"journal.1x", 0},
-                  {"journal.01", 0},   {"xjournal.1", 0},     {"journal.-1", 0},  {"journal.1.seg", 0}, {"journal.99999999999999999999", 0}};
+                  {"journal.01", 0},   {"xjournal.1", 0},     {"journal.-1", 0},  {"journal.1.seg", 0},
+                  {"journal.99999999999999999999", 0}};
     for (const auto &n : kNames) EXPECT_EQ(stm_journal_epoch_of(n.name), n.epoch) << n.name;
 }
 

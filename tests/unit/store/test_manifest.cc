@@ -1,4 +1,5 @@
-/* manifest.json: what a file of an output costs, that readers see all of them at any time, and what is found after a power cut or a failure. */
+/* manifest.json: what a file of an output costs, that readers see all of them at any time, and what is found after a power cut or a
+ * failure. */
 #include <gtest/gtest.h>
 
 #include <set>
@@ -41,7 +42,8 @@ struct Manifest {
     mill_status tell(int i, mill_error *err)
     {
         const std::string path = "/nowhere/run/" + name_of(i);
-        const mill_part part = {sizeof part, path.c_str(), i, static_cast<uint64_t>(i) * 10 + 1, static_cast<uint32_t>(i) * 2654435761u};
+        const mill_part part = {sizeof part, path.c_str(), i, static_cast<uint64_t>(i) * 10 + 1,
+                                static_cast<uint32_t>(i) * 2654435761u};
         return stm_manifest_part(p, kSteps[i % 2], &part, err);
     }
     mill_status complete(mill_error *err)
@@ -59,7 +61,8 @@ void add_paths(const std::string &text, std::set<std::string> *to)
     for (size_t at = 0, end; (end = text.find('\n', at)) != std::string::npos; at = end + 1) {
         const std::string line = text.substr(at, end - at);
         const size_t path = line.find("\"path\":\"");
-        if (path != std::string::npos && line.find("\"crc32\":\"") != std::string::npos) to->insert(line.substr(path + 8, line.find('"', path + 8) - path - 8));
+        if (path != std::string::npos && line.find("\"crc32\":\"") != std::string::npos)
+            to->insert(line.substr(path + 8, line.find('"', path + 8) - path - 8));
     }
 }
 
@@ -108,8 +111,8 @@ TEST(Manifest, APartCostsTheSameHoweverManyThereAre)
         }
     }
     const Cost all = cost_of(disk, at[0]), half = cost_of(disk, at[2]);
-    printf("4,096 parts, 64 commits: %.0f bytes and %.3f syncs a part; of the second half %.0f and %.3f\n", all.bytes / 4096.0, all.syncs / 4096.0, half.bytes / 2048.0,
-           half.syncs / 2048.0);
+    printf("4,096 parts, 64 commits: %.0f bytes and %.3f syncs a part; of the second half %.0f and %.3f\n", all.bytes / 4096.0,
+           all.syncs / 4096.0, half.bytes / 2048.0, half.syncs / 2048.0);
     EXPECT_LE(all.bytes, 4096 * 400) << "a line, and twice that for all the lists"; /* lines of 100 bytes */
     EXPECT_LE(all.syncs, 64 * 2 + 13 * 3) << "one or two a commit, and three for each doubling";
     EXPECT_LE(half.syncs, 32 * 2 + 2 * 3);
@@ -132,14 +135,16 @@ TEST(Manifest, ReadersSeeEveryPartAtOnceAlsoOfARunThatWasKilled)
             ASSERT_EQ(listed(disk).size(), static_cast<size_t>(n));
         }
         if (epoch % 2 == 0) continue; /* closed */
-        const auto now = Disk::cut(disk.log, disk.log.size(), Cut::Kept, 1); /* killed: what was written is there, nothing else is */
+        /* killed: what was written is there, nothing else is */
+        const auto now = Disk::cut(disk.log, disk.log.size(), Cut::Kept, 1);
         m.reset();
         disk = *now;
         EXPECT_EQ(listed(disk).size(), static_cast<size_t>(n));
     }
     {
         Manifest m(disk, 9);
-        ASSERT_GE(m.files.open(m.files.user, "manifest.log.9.0", STM_OPEN_NEW), 0); /* somebody's who was here before and left nothing else */
+        ASSERT_GE(m.files.open(m.files.user, "manifest.log.9.0", STM_OPEN_NEW),
+                  0); /* somebody's who was here before and left nothing else */
         ASSERT_EQ(m.begin(false, &err), MILL_OK);
         for (int i = 0; i < 2; i++) ASSERT_EQ(m.tell(n++, &err), MILL_OK) << err.msg;
         ASSERT_EQ(listed(disk).size(), static_cast<size_t>(n));
@@ -198,7 +203,8 @@ Played play()
     return p;
 }
 
-/* From @p first on all parts come again, as after a commit that stood there; what is listed in the end is what an undisturbed run lists. */
+/* From @p first on all parts come again, as after a commit that stood there; what is listed in the end is what an undisturbed run
+ * lists. */
 void finish(Disk &disk, int first)
 {
     mill_error err = {};
@@ -222,7 +228,11 @@ TEST(Manifest, WhatACommitCountsOnOutlastsAPowerCut)
     int cuts = 0;
     for (size_t n = 0; n <= p.log.size(); n += rounds<size_t>(1, 3))
         for (uint32_t way = 0; way < 4; way++) {
-            const auto disk = Disk::cut(p.log, n, way == 0 ? Cut::Dropped : way == 1 ? Cut::Kept : Cut::Torn, static_cast<uint32_t>(n) * 4 + way);
+            const auto disk = Disk::cut(p.log, n,
+                                        way == 0   ? Cut::Dropped
+                                        : way == 1 ? Cut::Kept
+                                                   : Cut::Torn,
+                                        static_cast<uint32_t>(n) * 4 + way);
             SCOPED_TRACE("cut after change " + std::to_string(n) + ", way " + std::to_string(way));
             const std::set<std::string> found = listed(*disk);
             for (int i = 0; i < p.synced[n]; i++) ASSERT_EQ(found.count(name_of(i)), 1u) << "part " << i << " is lost";
@@ -257,7 +267,8 @@ TEST(Manifest, FailuresOfTheDiskAreToldAndNothingIsLost)
                 if (failed) {
                     EXPECT_STRNE(err.msg, "");
                 }
-                for (int i = failed && on == 0 ? done : kParts; i < kParts; i++) ASSERT_EQ(m.tell(i, &err), MILL_OK) << "others may come all the same: " << err.msg;
+                for (int i = failed && on == 0 ? done : kParts; i < kParts; i++)
+                    ASSERT_EQ(m.tell(i, &err), MILL_OK) << "others may come all the same: " << err.msg;
             }
             const bool reached = disk.ops > k;
             disk.fail_at = -1;

@@ -54,7 +54,8 @@ Played play(int commits, const std::vector<int> &reopen)
 TEST(PowerCut, EveryPointOfAHundredCommits)
 {
     const Played p = play(100, {20, 50, 51, 90});
-    const std::pair<Cut, const char *> ways[] = {{Cut::Dropped, "dropped"}, {Cut::Kept, "kept"}, {Cut::Torn, "torn"}, {Cut::Torn, "torn again"}};
+    const std::pair<Cut,
+    const char *> ways[] = {{Cut::Dropped, "dropped"}, {Cut::Kept, "kept"}, {Cut::Torn, "torn"}, {Cut::Torn, "torn again"}};
     int64_t cuts = 0, partial = 0;
     ASSERT_GE(p.log.size(), 300u);
     for (size_t n = 0; n <= p.log.size(); n += mt::rounds<size_t>(1, 5)) /* each fifth under a sanitizer */
@@ -81,7 +82,8 @@ TEST(PowerCut, EveryPointOfAHundredCommits)
             ASSERT_EQ(read_back(again, c + 1, &err), MILL_OK) << err.msg;
             if (testing::Test::HasFailure()) return;
         }
-    printf("%zu points, %lld cuts recovered, %lld of them in the middle\n", p.log.size(), static_cast<long long>(cuts), static_cast<long long>(partial));
+    printf("%zu points, %lld cuts recovered, %lld of them in the middle\n", p.log.size(), static_cast<long long>(cuts),
+           static_cast<long long>(partial));
 }
 
 TEST(PowerCut, CutsWhileRecoveringFromACut)

@@ -34,7 +34,11 @@ struct Case {
     bool holds;
 };
 
-const Fields kOfB = {{"seed", "7"}, {STM_CONNECTIONS " up to b", "file:2"}, {"step src: path", "in.jsonl"}, {"step src: extra", ""}, {"step b: mode", "fine"}};
+const Fields kOfB = {{"seed", "7"},
+                     {STM_CONNECTIONS " up to b", "file:2"},
+                     {"step src: path", "in.jsonl"},
+                     {"step src: extra", ""},
+                     {"step b: mode", "fine"}};
 
 /* kOfB with the value of a field changed, a field added (@p name is new), or taken away (@p value is NULL). */
 Fields of_b(const char *name, const char *value)
@@ -71,13 +75,17 @@ TEST_P(Signature, Holds)
     const std::string was = bytes(kWas), now = bytes(GetParam().now);
     EXPECT_EQ(stm_signature_holds(was.data(), was.size(), now.data(), now.size()), GetParam().holds);
     EXPECT_FALSE(stm_signature_holds(nullptr, 0, now.data(), now.size())) << "of nothing nothing is known";
-    for (size_t cut = 0; cut < was.size(); cut++) (void)stm_signature_holds(was.data(), cut, now.data(), now.size()); /* bytes of a file */
+    /* bytes of a file */
+    for (size_t cut = 0; cut < was.size(); cut++) (void)stm_signature_holds(was.data(), cut, now.data(), now.size());
 }
 INSTANTIATE_TEST_SUITE_P(Table, Signature, testing::ValuesIn(kCases), [](const auto &i) { return std::string(i.param.name); });
 
 TEST(SignatureConnections, AreComparedBothWays)
 {
-    const std::string was = bytes(kWas), same = bytes({{STM_CONNECTIONS " up to b", "file:2"}, {STM_CONNECTIONS " up to a", "file:1"}, {"step b: mode", "hang"}}),
+    const std::string was = bytes(kWas),
+                      same = bytes({{STM_CONNECTIONS " up to b", "file:2"},
+                                    {STM_CONNECTIONS " up to a", "file:1"},
+                                    {"step b: mode", "hang"}}),
                       fewer = bytes({{STM_CONNECTIONS " up to a", "file:1"}});
     EXPECT_TRUE(stm_signature_same_connections(was.data(), was.size(), same.data(), same.size()));
     EXPECT_FALSE(stm_signature_same_connections(was.data(), was.size(), fewer.data(), fewer.size()));

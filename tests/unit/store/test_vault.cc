@@ -48,7 +48,8 @@ TEST(Vault, WhatIsNotMarkedOrNotCommittedIsNotThere)
         ASSERT_EQ(stm_vault_commit(v, &err), MILL_OK);
         ASSERT_EQ(append(v, 2, &err), MILL_OK); /* no commit */
         ASSERT_EQ(stm_vault_mark(v, 1, true, &err), MILL_OK);
-        for (int part = 0; part < kParts; part++) ASSERT_EQ(stm_vault_set_state(v, (size_t)part, state_of(part, 1).data(), state_of(part, 1).size(), &err), MILL_OK);
+        for (int part = 0; part < kParts; part++)
+            ASSERT_EQ(stm_vault_set_state(v, (size_t)part, state_of(part, 1).data(), state_of(part, 1).size(), &err), MILL_OK);
         for (size_t s = 0; s < kStreams; s++) stm_vault_unmark(v, s); /* a commit that takes nothing of it */
         ASSERT_EQ(stm_vault_commit(v, &err), MILL_OK);
         EXPECT_FALSE(stm_vault_stream_at(v, 1).complete);
@@ -472,8 +473,8 @@ TEST(Costs, RecoveryOfTenMillionRows)
     stm_segment_reader_destroy(&r);
     EXPECT_EQ(rows, 10000000);
     const double all = seconds(start);
-    printf("%d commits, %lld bytes of journal: opened in %.4f s, with every head of %d frames read in %.3f s\n", kBatches / kEvery + 1,
-           static_cast<long long>(stm_vault_journal_bytes(v)), opened, kBatches, all);
+    printf("%d commits, %lld bytes of journal: opened in %.4f s, with every head of %d frames read in %.3f s\n",
+           kBatches / kEvery + 1, static_cast<long long>(stm_vault_journal_bytes(v)), opened, kBatches, all);
     EXPECT_LT(all, 20.0) << "the goal is 2 s; sanitizers and a busy machine may take longer";
     stm_files_close(&f);
 }

@@ -69,7 +69,8 @@ TEST_F(Suspects, AloneMeansThatNobodyElseWasAtWork)
     EXPECT_EQ(verdict(1), SUSPECTED);
 }
 
-/* No row can be left out of these: the call counts as failed; so it does in the process that follows, and after the supervisor's death. */
+/* No row can be left out of these: the call counts as failed; so it does in the process that follows, and after the supervisor's
+ * death. */
 TEST_F(Suspects, ACallThatIsNotForRowsToBeLeftOutIsBarred)
 {
     for (int d : {GENERATE, ROUTE, ACCEPT, WRITE, FINISH, UNLOAD}) {
@@ -125,7 +126,8 @@ TEST_F(Suspects, WhatIsHeldIsSuspectedBatchByBatch)
         ASSERT_EQ(peek_table(r), 2) << "not what another replica holds, which was in no call";
         EXPECT_EQ(peek_high(r, 0), 3);
         EXPECT_EQ(peek_high(r, 1), 11);
-        peek_hold(r, at_work("a", POLL, 8, 4, true), 8, 4); /* alone from its submit to its last answer: the calls are for its rows */
+        /* alone from its submit to its last answer: the calls are for its rows */
+        peek_hold(r, at_work("a", POLL, 8, 4, true), 8, 4);
         EXPECT_EQ(die(), LESSON_NARROW);
         ASSERT_EQ(peek_table(r), 2);
         EXPECT_EQ(verdict(1), GUILTY);

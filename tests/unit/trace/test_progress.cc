@@ -70,12 +70,14 @@ TEST(Progress, LineSaysWhereTheWorkIsOnceAllRowsAreMade)
     x.step(1).rate = 250;
     x.step(1).eta_s = 34;
     const std::string name = x.step(1).name;
-    EXPECT_EQ(line(x.p), "2 s: 10,000 of 10,000 rows in, 1,500 out, " + name + " at 1,500, 250 rows/s, 3 rows failed, at least 34 s left\n");
+    EXPECT_EQ(line(x.p),
+              "2 s: 10,000 of 10,000 rows in, 1,500 out, " + name + " at 1,500, 250 rows/s, 3 rows failed, at least 34 s left\n");
     x.step(1).eta_s = 0; /* before it has a rate: nothing is known */
     EXPECT_EQ(line(x.p), "2 s: 10,000 of 10,000 rows in, 1,500 out, " + name + " at 1,500, 250 rows/s, 3 rows failed\n");
     x.step(1).phase = STM_PHASE_DONE;
     x.step(2).rate = 900;
-    EXPECT_EQ(line(x.p), "2 s: 10,000 of 10,000 rows in, 1,500 out, " + std::string(x.step(2).name) + " at 1,500, 900 rows/s, 3 rows failed\n");
+    EXPECT_EQ(line(x.p), "2 s: 10,000 of 10,000 rows in, 1,500 out, " + std::string(x.step(2).name) +
+                             " at 1,500, 900 rows/s, 3 rows failed\n");
 }
 
 TEST(Progress, UnknownTotalHasNoEnd)

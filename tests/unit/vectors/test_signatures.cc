@@ -75,7 +75,8 @@ std::vector<Numbers> sign(const std::vector<std::string> &texts, int32_t width, 
     EXPECT_EQ(mill_minhash(&a, &err), MILL_OK) << err.msg;
     std::vector<Numbers> out;
     for (size_t i = 0; i < texts.size(); i++)
-        out.emplace_back(flat.begin() + static_cast<long>(i * MILL_MINHASHES), flat.begin() + static_cast<long>((i + 1) * MILL_MINHASHES));
+        out.emplace_back(flat.begin() + static_cast<long>(i * MILL_MINHASHES),
+                         flat.begin() + static_cast<long>((i + 1) * MILL_MINHASHES));
     return out;
 }
 
@@ -112,13 +113,16 @@ std::vector<int64_t> groups_of(const std::vector<std::vector<int32_t>> &rows, fl
     return group;
 }
 
-mill_status link(const std::vector<std::vector<int32_t>> &rows, float threshold, bool (*cancelled)(void *), std::vector<int64_t> *out)
+mill_status link(const std::vector<std::vector<int32_t>> &rows, float threshold, bool (*cancelled)(void *),
+                 std::vector<int64_t> *out)
 {
     std::vector<const int32_t *> at;
     for (const auto &r : rows) at.push_back(r.data());
     stm_forest f = {};
     mill_error err = {};
-    const stm_signatures s = {at.data(), static_cast<int64_t>(rows.size()), rows.empty() ? 1 : static_cast<int64_t>(rows[0].size()), threshold, cancelled, nullptr};
+    const stm_signatures s = {
+        at.data(), static_cast<int64_t>(rows.size()), rows.empty() ? 1 : static_cast<int64_t>(rows[0].size()), threshold, cancelled,
+        nullptr};
     mill_status st = stm_forest_init(&f, s.n, &err);
     if (st == MILL_OK) st = stm_signatures_link(&s, &f, &err);
     if (st == MILL_OK) st = stm_forest_settle(&f, &err);
@@ -135,14 +139,16 @@ std::string run_lines(const std::string &lines, int batch)
     mill_run *r = nullptr;
     mill_run_options o = MILL_RUN_OPTIONS_INIT;
     mill_error err = {};
-    const std::string dir = here.path + "/run", yaml = "stepmill: 1\nname: near-texts\nsteps:\n"
-                                                       "  docs: {type: read_jsonl, path: docs.jsonl, columns: {text: utf8}, batch_size: " +
-                                                       std::to_string(batch) +
-                                                       "}\n"
-                                                       "  sign: {type: minhash_text, from: docs, seed: 5, replicas: 2}\n"
-                                                       "  groups: {type: deduplicate, from: sign, inputs: {embedding: signature}, threshold: 0.8, columns: []}\n"
-                                                       "  slim: {type: select, from: groups, drop: [scores]}\n"
-                                                       "  out: {type: write_jsonl, from: slim, path: groups.jsonl}\n";
+    const std::string dir = here.path + "/run",
+                      yaml =
+                          "stepmill: 1\nname: near-texts\nsteps:\n"
+                          "  docs: {type: read_jsonl, path: docs.jsonl, columns: {text: utf8}, batch_size: " +
+                          std::to_string(batch) +
+                          "}\n"
+                          "  sign: {type: minhash_text, from: docs, seed: 5, replicas: 2}\n"
+                          "  groups: {type: deduplicate, from: sign, inputs: {embedding: signature}, threshold: 0.8, columns: []}\n"
+                          "  slim: {type: select, from: groups, drop: [scores]}\n"
+                          "  out: {type: write_jsonl, from: slim, path: groups.jsonl}\n";
     here.put("docs.jsonl", lines);
     o.dir = dir.c_str();
     if (mill_pipeline_parse(yaml.data(), yaml.size(), "p.yaml", here.path.c_str(), &p, &err) != MILL_OK) return err.msg;
@@ -217,7 +223,8 @@ TEST(Signatures, AreGroupedAsByEveryPair)
                 for (int32_t &x : k) x = static_cast<int32_t>(rng() % 50); /* some are equal by chance */
             for (int i = 0; i < 300; i++) {
                 rows.push_back(kinds[rng() % kinds.size()]);
-                const double changed = (1.0 - static_cast<double>(threshold)) * static_cast<double>(length) * 0.8 * static_cast<double>(rng() % 100) / 100;
+                const double changed = (1.0 - static_cast<double>(threshold)) * static_cast<double>(length) * 0.8 *
+                                       static_cast<double>(rng() % 100) / 100;
                 for (int c = 0; c < static_cast<int>(changed); c++) rows.back()[rng() % length] = static_cast<int32_t>(rng());
             }
             std::vector<int64_t> got;
@@ -236,7 +243,8 @@ TEST(Signatures, AtTheEdges)
     EXPECT_EQ(link({{1, 2}, {3, 4}, {5, 6}}, 0.0f, nullptr, &got), MILL_OK);
     EXPECT_EQ(got, std::vector<int64_t>({0, 0, 0})) << "no number in common is asked for";
     EXPECT_EQ(link({{1, 2}, {3, 4}}, 0.5f, [](void *) { return true; }, &got), MILL_ERR_STOPPED);
-    EXPECT_FLOAT_EQ(stm_signatures_score(std::vector<int32_t>({1, 2, 3, 4}).data(), std::vector<int32_t>({1, 0, 3, 5}).data(), 4), 0.5f);
+    EXPECT_FLOAT_EQ(stm_signatures_score(std::vector<int32_t>({1, 2, 3, 4}).data(), std::vector<int32_t>({1, 0, 3, 5}).data(), 4),
+                    0.5f);
 }
 
 /* A group of many that are a little different from each other costs a comparison or so each, not one a pair. */
@@ -257,7 +265,8 @@ TEST(MinHashText, GroupsOfNearTexts)
     std::mt19937 rng(5);
     std::vector<std::string> texts;
     std::string lines, want;
-    for (int i = 0; i < 60; i++) texts.push_back(i >= 20 && i % 2 == 0 ? texts[static_cast<size_t>(i - 20)] + " and more" : random_text(rng, 300));
+    for (int i = 0; i < 60; i++)
+        texts.push_back(i >= 20 && i % 2 == 0 ? texts[static_cast<size_t>(i - 20)] + " and more" : random_text(rng, 300));
     texts[10].clear(), texts[30].clear(); /* no shingles: alike to nothing */
     for (size_t i = 0; i < texts.size(); i++) lines += "{\"text\":" + (i == 40 ? "null" : "\"" + texts[i] + "\"") + "}\n";
     std::vector<std::vector<int32_t>> rows;
@@ -274,7 +283,8 @@ TEST(MinHashText, GroupsOfNearTexts)
         int size = 0;
         for (size_t k = 0; k < rows.size(); k++)
             if (group[k] == static_cast<int64_t>(i)) members += (size++ > 0 ? "," : "") + std::to_string(row_of[k]);
-        if (size > 1) want += "{\"group\":" + std::to_string(n++) + ",\"size\":" + std::to_string(size) + ",\"rows\":[" + members + "]}\n";
+        if (size > 1)
+            want += "{\"group\":" + std::to_string(n++) + ",\"size\":" + std::to_string(size) + ",\"rows\":[" + members + "]}\n";
     }
     ASSERT_GT(std::count(want.begin(), want.end(), '\n'), 7);
     std::string got = run_lines(lines, 7);

@@ -68,7 +68,10 @@ struct Flow {
     std::string vector_column = "embedding";
     Pipe::Opts opts;
 
-    explicit Flow(std::vector<Doc> d, int dim = 2) : docs(std::move(d)), vector_type("fixed_list<float32>[" + std::to_string(dim) + "]") {}
+    explicit Flow(std::vector<Doc> d, int dim = 2)
+        : docs(std::move(d)), vector_type("fixed_list<float32>[" + std::to_string(dim) + "]")
+    {
+    }
 
     mill_status emit_docs(mill_replica *r, size_t first, size_t n, mill_emit *out, mill_error *err)
     {
@@ -81,7 +84,9 @@ struct Flow {
         for (int c = 0; st == MILL_OK && c < 3; c++) st = mill_builder_create(pool, types[c], &b[c]);
         for (size_t i = first; st == MILL_OK && i < first + n; i++) {
             st = mill_builder_int(b[0], 100 + (int64_t)i);
-            if (st == MILL_OK) st = docs[i].name.empty() ? mill_builder_null(b[1]) : mill_builder_text(b[1], docs[i].name.data(), (int64_t)docs[i].name.size());
+            if (st == MILL_OK)
+                st = docs[i].name.empty() ? mill_builder_null(b[1])
+                                          : mill_builder_text(b[1], docs[i].name.data(), (int64_t)docs[i].name.size());
             if (st == MILL_OK && docs[i].vector.empty()) {
                 st = mill_builder_null(b[2]);
                 continue;
@@ -145,7 +150,8 @@ struct Flow {
 };
 
 const std::vector<Doc> kDocs = {
-    {"a", {1, 0}}, {"b", {0, 1}}, {"a again", {2, 0}}, {"no vector", {}}, {"near b", {0.1f, 1}}, {"not a number", {kNan, 1}}, {"", {1, 1}}, {"a third", {3, 0.01f}},
+    {"a", {1, 0}}, {"b", {0, 1}}, {"a again", {2, 0}}, {"no vector", {}}, {"near b", {0.1f, 1}}, {"not a number", {kNan, 1}},
+    {"", {1, 1}}, {"a third", {3, 0.01f}},
 };
 
 TEST(NearestNeighbours, ListsRowsScoresAndIdentifiers)
@@ -160,13 +166,15 @@ TEST(NearestNeighbours, ListsRowsScoresAndIdentifiers)
         "id=106, name=null, embedding=[1 1], neighbours=[4 7], scores=[0.774 0.709], neighbour_ids=[near b a third]",
         "id=107, name=a third, embedding=[3 0.01], neighbours=[0 2], scores=[1 1], neighbour_ids=[a a again]",
     };
-    for (int64_t batch : {1, 3, 100}) EXPECT_EQ(Flow(kDocs).run(&stm_step_nearest_neighbours, {{"k", {"2"}}, {"id", {"name"}}}, batch), want);
+    for (int64_t batch : {1, 3, 100})
+        EXPECT_EQ(Flow(kDocs).run(&stm_step_nearest_neighbours, {{"k", {"2"}}, {"id", {"name"}}}, batch), want);
 }
 
 TEST(NearestNeighbours, ThresholdMetricAndSelf)
 {
     const Lines lines = Flow(kDocs).run(&stm_step_nearest_neighbours,
-                                        {{"k", {"3"}}, {"metric", {"dot"}}, {"threshold", {"2"}}, {"exclude_self", {"false"}}, {"id", {"id"}}});
+                                        {{"k", {"3"}}, {"metric", {"dot"}}, {"threshold", {"2"}}, {"exclude_self", {"false"}},
+                                         {"id", {"id"}}});
     ASSERT_EQ(lines.size(), 8u);
     EXPECT_EQ(lines[0], "id=100, name=a, embedding=[1 0], neighbours=[7 2], scores=[3 2], neighbour_ids=[107 102]");
     EXPECT_EQ(lines[1], "id=101, name=b, embedding=[0 1], neighbours=[], scores=[], neighbour_ids=[]");
@@ -207,16 +215,20 @@ TEST(Deduplicate, ListsTheColumnsAskedFor)
     EXPECT_EQ(lines[0], "group=0, size=2, rows=[0 2], scores=[1 1], name=[a a again]");
     const Lines linked = Flow(kDocs).run(&stm_step_deduplicate, {{"columns", {"name"}}, {"threshold", {"0.7"}}});
     ASSERT_EQ(linked.size(), 1u); /* b ~ the nameless ~ a: linked through it */
-    EXPECT_EQ(linked[0], "group=0, size=6, rows=[0 1 2 4 6 7], scores=[1 0 1 0.0995 0.707 1], name=[a b a again near b null a third]");
+    EXPECT_EQ(linked[0],
+              "group=0, size=6, rows=[0 1 2 4 6 7], scores=[1 0 1 0.0995 0.707 1], name=[a b a again near b null a third]");
 }
 
 TEST(Deduplicate, EveryRowWithItsGroup)
 {
     const Lines want = {
         "id=100, name=a, embedding=[1 0], group=0, keep=true",          "id=101, name=b, embedding=[0 1], group=1, keep=true",
-        "id=102, name=a again, embedding=[2 0], group=0, keep=false",   "id=103, name=no vector, embedding=null, group=null, keep=true",
-        "id=104, name=near b, embedding=[0.1 1], group=1, keep=false",  "id=105, name=not a number, embedding=[nan 1], group=null, keep=true",
-        "id=106, name=null, embedding=[1 1], group=null, keep=true",    "id=107, name=a third, embedding=[3 0.01], group=0, keep=false",
+        "id=102, name=a again, embedding=[2 0], group=0, keep=false",
+        "id=103, name=no vector, embedding=null, group=null, keep=true",
+        "id=104, name=near b, embedding=[0.1 1], group=1, keep=false",
+        "id=105, name=not a number, embedding=[nan 1], group=null, keep=true",
+        "id=106, name=null, embedding=[1 1], group=null, keep=true",
+        "id=107, name=a third, embedding=[3 0.01], group=0, keep=false",
     };
     for (int64_t batch : {1, 3, 100}) EXPECT_EQ(Flow(kDocs).run(&stm_step_deduplicate, {{"output", {"rows"}}}, batch), want);
     EXPECT_TRUE(Flow({}).run(&stm_step_deduplicate, {{"output", {"rows"}}}).empty());
@@ -257,13 +269,20 @@ TEST(Vectors, RefuseWhatTheyCannotRead)
         Pipe::Params params;
         std::string vector_column, vector_type, message;
     } cases[] = {
-        {"no vectors", &stm_step_deduplicate, {}, "vector", "fixed_list<float32>[2]", "reads column \"embedding\", which does not arrive"},
-        {"doubles", &stm_step_deduplicate, {}, "embedding", "fixed_list<float64>[2]", "is fixed_list<float64>[2], expected fixed_list<float32>[n]"},
-        {"lists", &stm_step_nearest_neighbours, {}, "embedding", "list<float32>", "is list<float32>, expected fixed_list<float32>[n]"},
-        {"unknown id", &stm_step_nearest_neighbours, {{"id", {"nam"}}}, "embedding", "fixed_list<float32>[2]", "no column \"nam\" arrives"},
-        {"nested id", &stm_step_nearest_neighbours, {{"id", {"embedding"}}}, "embedding", "fixed_list<float32>[2]", "identifiers cannot be nested"},
-        {"unknown column", &stm_step_deduplicate, {{"columns", {"nam"}}}, "embedding", "fixed_list<float32>[2]", "no column \"nam\" arrives"},
-        {"nested column", &stm_step_deduplicate, {{"columns", {"embedding"}}}, "embedding", "fixed_list<float32>[2]", "is nested and cannot be listed"},
+        {"no vectors", &stm_step_deduplicate, {}, "vector", "fixed_list<float32>[2]",
+         "reads column \"embedding\", which does not arrive"},
+        {"doubles", &stm_step_deduplicate, {}, "embedding", "fixed_list<float64>[2]",
+         "is fixed_list<float64>[2], expected fixed_list<float32>[n]"},
+        {"lists", &stm_step_nearest_neighbours, {}, "embedding", "list<float32>",
+         "is list<float32>, expected fixed_list<float32>[n]"},
+        {"unknown id", &stm_step_nearest_neighbours, {{"id", {"nam"}}}, "embedding", "fixed_list<float32>[2]",
+         "no column \"nam\" arrives"},
+        {"nested id", &stm_step_nearest_neighbours, {{"id", {"embedding"}}}, "embedding", "fixed_list<float32>[2]",
+         "identifiers cannot be nested"},
+        {"unknown column", &stm_step_deduplicate, {{"columns", {"nam"}}}, "embedding", "fixed_list<float32>[2]",
+         "no column \"nam\" arrives"},
+        {"nested column", &stm_step_deduplicate, {{"columns", {"embedding"}}}, "embedding", "fixed_list<float32>[2]",
+         "is nested and cannot be listed"},
         {"threshold", &stm_step_deduplicate, {{"threshold", {"1.5"}}}, "embedding", "fixed_list<float32>[2]", "1.5"},
         {"k", &stm_step_nearest_neighbours, {{"k", {"0"}}}, "embedding", "fixed_list<float32>[2]", "0"},
     };

@@ -14,7 +14,8 @@ extern "C" {
 
 namespace {
 
-/* Texts end at their NUL, and behind it there is nothing: neither of what the caller's error held before nor of what the heap did. */
+/* Texts end at their NUL, and behind it there is nothing: neither of what the caller's error held before nor of what the heap
+ * did. */
 TEST(Errors, RecordsHoldNothingBehindTheirTexts)
 {
     const std::string secret = "sk-of-somebody-else";
@@ -23,7 +24,8 @@ TEST(Errors, RecordsHoldNothingBehindTheirTexts)
     ASSERT_EQ(stm_errors_create(nullptr, nullptr, &log), MILL_OK);
     void *const used = malloc(sizeof(stm_error_record));
     ASSERT_NE(used, nullptr);
-    for (size_t at = 0; at + secret.size() < sizeof(stm_error_record); at += secret.size()) memcpy(static_cast<char *>(used) + at, secret.data(), secret.size());
+    for (size_t at = 0; at + secret.size() < sizeof(stm_error_record); at += secret.size())
+        memcpy(static_cast<char *>(used) + at, secret.data(), secret.size());
     free(used);
     memset(&e, 0, sizeof e);
     for (char *text : {e.msg, e.context, e.remedy, e.file, e.field, e.step, e.origin}) strcpy(text + 2, secret.c_str());
@@ -77,7 +79,8 @@ TEST(Errors, WithoutMemoryTheFirstFailureHasItsRecordAndNoneHasNone)
     EXPECT_EQ(mt::live(), before);
 }
 
-/* A failure that comes again after a resume keeps the number of its record, the newest one if there are several; what is void is not it. */
+/* A failure that comes again after a resume keeps the number of its record, the newest one if there are several; what is void is
+ * not it. */
 TEST(Errors, TheSameFailureOfTheSameRowsKeepsItsNumber)
 {
     constexpr int64_t n = STM_ERRORS_KEPT - 10;
