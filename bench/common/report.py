@@ -23,8 +23,8 @@ COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator
 
 
 def interleave(subjects, rounds, warm_up=1, until=None):
-    """Call each of {name: function} in turn, rounds times; {name: [result]}. What disturbs one round disturbs all alike. From three rounds on none
-    begins that would not be over at until, a time.monotonic(), were it as long as those before."""
+    """Call each of {name: function} in turn, rounds times; {name: [result]}. What disturbs one round disturbs all alike. From three
+    rounds on none begins that would not be over at until, a time.monotonic(), were it as long as those before."""
     results = {name: [] for name in subjects}
     began = time.monotonic()
     for turn in range(warm_up + rounds):

@@ -1,12 +1,13 @@
 """What it costs that a run can be gone on with: commits, journal, rows kept in front of sinks, and the way back after a kill.
 
-One pipeline, source -> work -> JSON lines, by the installed command; the work is a chain of multiplications, so that a run takes some seconds. All
-subjects take turns.
+One pipeline, source -> work -> JSON lines, by the installed command; the work is a chain of multiplications, so that a run takes
+some seconds. All subjects take turns.
 
-Commits: with commit_interval 1s beside "off" (one hour: the commits at the start and the end are made all the same), processor time and wall time. A percent of
-such a run is less than what a shared machine disturbs it by. So a run that commits as often as the engine looks (commit_interval 10ms) is beside them, too: what
-it takes more, divided by its commits, is what one commit costs, and at one a second that is its share of a run's time.
-Recovery: a run is killed (SIGKILL) when ten million rows of it are committed; from the start of `stepmill resume` to its first batch in a step.
+Commits: with commit_interval 1s beside "off" (one hour: the commits at the start and the end are made all the same), processor time
+and wall time. A percent of such a run is less than what a shared machine disturbs it by. So a run that commits as often as the
+engine looks (commit_interval 10ms) is beside them, too: what it takes more, divided by its commits, is what one commit costs, and
+at one a second that is its share of a run's time. Recovery: a run is killed (SIGKILL) when ten million rows of it are committed;
+from the start of `stepmill resume` to its first batch in a step.
 """
 import json
 import os
@@ -84,13 +85,15 @@ class Bench:
     def commit_costs(self):
         self.calibrate()
         n = self.args.batches
-        t = interleave({"off": lambda: self.run(self.pipeline("off", "1h", n)), "1 s": lambda: self.run(self.pipeline("each-second", "1s", n)),
+        t = interleave({"off": lambda: self.run(self.pipeline("off", "1h", n)),
+                        "1 s": lambda: self.run(self.pipeline("each-second", "1s", n)),
                         "10 ms": lambda: self.run(self.pipeline("often", "10ms", n))}, self.args.rounds)
         for key, what in (("cpu", "processor time"), ("wall", "wall time")):
             off = [r[key] for r in t["off"]]
             self.report.row(f"{what} with a commit a second", [r[key] for r in t["1 s"]], "s", over=("commits off", off))
             cost = [(r[key] - o) / (r["commits"] - f["commits"]) for r, o, f in zip(t["10 ms"], off, t["off"])]
-            self.report.row(f"{what} of one commit, of {sum(r['commits'] for r in t['10 ms']) // len(t['10 ms'])} a run", [c * 1000 for c in cost], "ms")
+            self.report.row(f"{what} of one commit, of {sum(r['commits'] for r in t['10 ms']) // len(t['10 ms'])} a run",
+                            [c * 1000 for c in cost], "ms")
             self.report.row(f"one commit a second, share of a run's {what}", [c * 100 for c in cost], "%", goal="<= 1")
         sizes = [s for run in self.record_sizes for s in run]
         self.report.row(f"journal bytes of a commit, {len(sizes)} of them", sizes, "bytes")
@@ -99,10 +102,12 @@ class Bench:
 
     def kept(self):
         n = self.args.batches
-        t = interleave({"without": lambda: self.run(self.pipeline("plain", "1s", n, steps=0)), "kept": lambda: self.run(self.pipeline("kept", "1s", n, True, 0))},
+        t = interleave({"without": lambda: self.run(self.pipeline("plain", "1s", n, steps=0)),
+                        "kept": lambda: self.run(self.pipeline("kept", "1s", n, True, 0))},
                        self.args.rounds)
         for key, what in (("cpu", "processor time"), ("wall", "wall time")):
-            self.report.row(f"{what}, rows at the sink kept, no work", [r[key] for r in t["kept"]], "s", over=("not kept", [r[key] for r in t["without"]]))
+            self.report.row(f"{what}, rows at the sink kept, no work", [r[key] for r in t["kept"]], "s",
+                            over=("not kept", [r[key] for r in t["without"]]))
         extra = [(k["cpu"] - w["cpu"]) / (n * BATCH) * 1e6 for k, w in zip(t["kept"], t["without"])]
         self.report.row("what keeping a row of one number costs", extra, "us")
 
@@ -152,7 +157,8 @@ class Bench:
     def recovery(self):
         rows = self.args.rows
         for keep in (False, True):
-            path = self.pipeline("long", "1s", rows * 5 // BATCH, keep, steps=20000)  # some seconds until then, so that there are commits
+            # some seconds until then, so that there are commits
+            path = self.pipeline("long", "1s", rows * 5 // BATCH, keep, steps=20000)
             run = self.scratch / "killed"
             n = self.killed(path, run, rows)
             times = []
@@ -162,14 +168,17 @@ class Bench:
                     sys.exit(f"the run went on at row {batch * BATCH}: it was not committed as far as it should have been")
                 times.append(seconds)
             kept = ", rows at the sink kept" if keep else ""
-            self.report.row(f"from `resume` of a run of {rows:,} rows, {n} commits, to its first batch{kept}", times, "s", goal="<= 2")
+            self.report.row(f"from `resume` of a run of {rows:,} rows, {n} commits, to its first batch{kept}", times, "s",
+                            goal="<= 2")
             shutil.rmtree(run, ignore_errors=True)
 
 
 def main():
     report = Report.from_command_line(
-        "durable", __doc__, rounds={"type": int, "default": 5}, batches={"type": int, "default": 20000, "help": "of 64 rows, of a run"},
-        seconds={"type": float, "default": 5.0, "help": "of work in a run"}, rows={"type": int, "default": 10_000_000, "help": "of the run that is killed"},
+        "durable", __doc__, rounds={"type": int, "default": 5},
+        batches={"type": int, "default": 20000, "help": "of 64 rows, of a run"},
+        seconds={"type": float, "default": 5.0, "help": "of work in a run"},
+        rows={"type": int, "default": 10_000_000, "help": "of the run that is killed"},
         only={"default": "", "help": "commits,kept,recovery"})
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(report, scratch)

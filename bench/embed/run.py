@@ -1,8 +1,8 @@
 """Embeddings of all-MiniLM-L6-v2 on the CPU beside their peers: text in, vector out, documents per second.
 
 300 real package descriptions (cut at 256 tokens), all cores. Peers run in batches of 1, of 32 as they come, of 32 and of 128
-sorted by length once, and go on in the best of these; stepmill needs no sorting. A peer counts for the goal of bf16 if the cosine of every
-vector to sentence-transformers f32 is at least 0.9999. Subjects of a table take turns. Ratios are of speeds.
+sorted by length once, and go on in the best of these; stepmill needs no sorting. A peer counts for the goal of bf16 if the cosine
+of every vector to sentence-transformers f32 is at least 0.9999. Subjects of a table take turns. Ratios are of speeds.
 """
 import json
 import os
@@ -67,7 +67,8 @@ class Peers:
         out = []
         with self.torch.no_grad():
             for first in range(0, len(texts), batch):
-                out.append(model.encode(texts[first:first + batch], batch_size=batch, show_progress_bar=False, convert_to_tensor=True).float())
+                out.append(model.encode(texts[first:first + batch], batch_size=batch, show_progress_bar=False,
+                                        convert_to_tensor=True).float())
         return self.torch.cat(out).numpy()
 
     def onnx(self, session, texts, batch):
@@ -81,7 +82,8 @@ class Peers:
         return numpy.concatenate(out)
 
     def systems(self):
-        return {"onnxruntime f32": lambda t, b: self.onnx(self.session, t, b), "sentence-transformers f32": lambda t, b: self.sentence(self.f32, t, b),
+        return {"onnxruntime f32": lambda t, b: self.onnx(self.session, t, b),
+                "sentence-transformers f32": lambda t, b: self.sentence(self.f32, t, b),
                 "sentence-transformers bf16": lambda t, b: self.sentence(self.bf16, t, b),
                 "torch dynamic int8": lambda t, b: self.sentence(self.int8, t, b),
                 "onnxruntime int8": lambda t, b: self.onnx(self.small, t, b)}
@@ -131,7 +133,8 @@ class Bench:
                 subjects[f"products {precision}, {rows} rows"] = lambda p=precision, r=rows: self.ours("gemm", file, p, batch=r)
                 if (self.bin / "bench_peer_onednn").exists():
                     subjects[f"oneDNN {precision}, {rows} rows"] = lambda p=precision, r=rows: float(
-                        subprocess.run([self.bin / "bench_peer_onednn", p, str(self.threads), str(r)], check=True, capture_output=True).stdout)
+                        subprocess.run([self.bin / "bench_peer_onednn", p, str(self.threads), str(r)], check=True,
+                                       capture_output=True).stdout)
         peers = {} if args.no_peers else Peers(self.model, self.threads, self.scratch).systems()
         vectors = {}
 
@@ -152,7 +155,8 @@ class Bench:
             for label in sorted(once.keys() - {fastest}):
                 report.row(label + ", one pass", [once[label]], "docs/s")
         times = interleave(subjects, args.rounds)
-        own = {p: numpy.frombuffer(self.ours("vectors", file, p), numpy.float32).reshape(len(self.texts), -1) for p in ("f32", "bf16")}
+        own = {p: numpy.frombuffer(self.ours("vectors", file, p), numpy.float32).reshape(len(self.texts), -1)
+               for p in ("f32", "bf16")}
         exact = vectors[peers["sentence-transformers f32"]] if peers else own["f32"]
 
         def cosine(v):
@@ -163,7 +167,8 @@ class Bench:
             products = name.startswith(("products", "oneDNN"))
             report.row(name, values, "GFLOP/s" if products else "docs/s")
         for p in ("f32", "bf16"):
-            report.row(f"least cosine of stepmill {p} to " + ("sentence-transformers f32" if peers else "itself in f32"), [cosine(own[p])], "",
+            report.row(f"least cosine of stepmill {p} to " + ("sentence-transformers f32" if peers else "itself in f32"),
+                       [cosine(own[p])], "",
                        goal=">= 0.99999" if p == "f32" else ">= 0.9999")
 
         def best(names):
@@ -182,7 +187,8 @@ class Bench:
             f32 = best([n for n in times if n.startswith(("onnxruntime f32", "sentence-transformers f32"))])
             every = best([n for n in times if n.startswith(tuple(fair))])
             report.row("stepmill f32 beside the best f32 peer", times[mine["f32"]], "docs/s", over=(f32, times[f32]), goal=">= 1.5")
-            report.row("stepmill bf16 beside the best peer of cosine >= 0.9999", times[mine["bf16"]], "docs/s", over=(every, times[every]), goal=">= 3")
+            report.row("stepmill bf16 beside the best peer of cosine >= 0.9999", times[mine["bf16"]], "docs/s",
+                       over=(every, times[every]), goal=">= 3")
 
     def tokenizer(self):
         some = self.all[:2000]
@@ -203,9 +209,11 @@ class Bench:
         even = self.write("even", ["word " * (mean - 2)] * len(self.texts))
         file = self.write("texts", self.texts)
         for p in ("f32", "bf16"):
-            t = interleave({"ragged": lambda: self.ours("encode", file, p), "even": lambda: self.ours("encode", even, p)}, self.args.rounds)
+            t = interleave({"ragged": lambda: self.ours("encode", file, p), "even": lambda: self.ours("encode", even, p)},
+                           self.args.rounds)
             scale = sum(self.counts) / (mean * len(self.texts))
-            self.report.row(f"tokens per second, ragged beside uniform, {p}", [v * scale for v in t["ragged"]], "docs/s of mean length",
+            self.report.row(f"tokens per second, ragged beside uniform, {p}", [v * scale for v in t["ragged"]],
+                            "docs/s of mean length",
                             over=(f"uniform, {mean} tokens", t["even"]), goal=">= 0.95")
 
     def pipeline(self):
@@ -224,7 +232,8 @@ class Bench:
             def run():
                 shutil.rmtree(self.scratch / "run", ignore_errors=True)
                 start = time.perf_counter()
-                done = subprocess.run([command, "run", file, "--run", self.scratch / "run", "--quiet"], capture_output=True, text=True, check=False)
+                done = subprocess.run([command, "run", file, "--run", self.scratch / "run", "--quiet"], capture_output=True,
+                                      text=True, check=False)
                 if done.returncode != 0:
                     sys.exit(done.stderr)
                 return count / (time.perf_counter() - start)
@@ -240,7 +249,8 @@ class Bench:
         file = self.write("one", self.texts[:1])
         for p in ("f32", "bf16"):
             self.ours("load", file, p)
-            self.report.row(f"model load to first vector, warm, {p}", [1e3 * self.ours("load", file, p, 1) for _ in range(self.args.rounds)], "ms", goal="<= 50")
+            self.report.row(f"model load to first vector, warm, {p}",
+                            [1e3 * self.ours("load", file, p, 1) for _ in range(self.args.rounds)], "ms", goal="<= 50")
 
 
 def main():

@@ -1,10 +1,10 @@
 """The engine beside its peers: cost per batch and hop, speed-up, latency, what it costs at rest, and a whole no-op job.
 
-Linear pipeline source -> A -> B -> C -> sink; an item is a batch of 64 rows, in order at the sink, at most 16 under way at the peers
-(stepmill: its own credit). stepmill runs as the installed command with its default settings, but that the rows which arrive at the sink are not kept
-on disk (keep_sink_rows: false; no peer does that), except where a row says so; its steps are a plugin. Work is a
-fixed number of dependent multiplications, calibrated in every round. Peers run at the best of their settings
-(oneTBB with 1 and 2 workers). All subjects of a table take turns.
+Linear pipeline source -> A -> B -> C -> sink; an item is a batch of 64 rows, in order at the sink, at most 16 under way at the
+peers (stepmill: its own credit). stepmill runs as the installed command with its default settings, but that the rows which arrive
+at the sink are not kept on disk (keep_sink_rows: false; no peer does that), except where a row says so; its steps are a plugin.
+Work is a fixed number of dependent multiplications, calibrated in every round. Peers run at the best of their settings (oneTBB with
+1 and 2 workers). All subjects of a table take turns.
 """
 import json
 import os
@@ -54,7 +54,8 @@ class Bench:
     def peer(self, name, batches, steps=0, copies=1, latency=0):
         path, workers, brake = self.peers[name]
         n = max(batches // brake, 2000)
-        return json.loads(self.run(path, "--batches", n, "--steps", steps, "--copies", copies, "--latency", latency, "--workers", workers))
+        return json.loads(self.run(path, "--batches", n, "--steps", steps, "--copies", copies, "--latency", latency, "--workers",
+                                   workers))
 
     def pipeline(self, steps, keep=False):
         path = self.scratch / f"pipeline{'-kept' if keep else ''}.yaml"
@@ -96,7 +97,8 @@ class Bench:
             self.report.row(f"batch and hop, no work: beside {p}", ours, "ns", over=(p, peers[p]), goal="< 1")
         self.report.row("batch and hop, no work: processor time, all threads", [r["cpu_ns"] / HOPS for r in t["stepmill"]], "ns")
         kept = interleave({"stepmill": lambda: self.stepmill(self.linear(n // 4), keep=True)}, self.args.rounds)["stepmill"]
-        self.report.row("batch and hop, no work, rows at the sink kept on disk: processor time", [r["cpu_ns"] / HOPS for r in kept], "ns")
+        self.report.row("batch and hop, no work, rows at the sink kept on disk: processor time", [r["cpu_ns"] / HOPS for r in kept],
+                        "ns")
         self.report.row("batch and hop, no work: beside a plain call", ours, "ns", over=("call", [r["call_ns"] for r in t["call"]]))
         self.report.row("voluntary switches per batch", [r["switches"] for r in t["stepmill"]], "", goal="< 0.01")
         counted = interleave({"stepmill": lambda: self.stepmill(self.linear(n), count_mallocs=True)}, self.args.rounds)["stepmill"]
@@ -119,7 +121,8 @@ class Bench:
         if copies > 1:
             peers.pop("GStreamer", None)
         t = interleave({"stepmill": subject(lambda steps: self.stepmill(self.linear(n, steps, copies))),
-                        **{p: subject(lambda steps, p=p: self.peer(p, n * self.peers[p][2] if self.peers[p][2] < 50 else n, steps, copies))
+                        **{p: subject(lambda steps, p=p: self.peer(p, n * self.peers[p][2] if self.peers[p][2] < 50 else n, steps,
+                                                                   copies))
                            for p in peers}}, self.args.rounds)
         what = f"speed-up on {len(os.sched_getaffinity(0))} cores, stages of {micros} µs" + (", B twice" if copies > 1 else "")
         self.report.row(what, t["stepmill"], "x", goal=f">= {goal}")
@@ -166,7 +169,8 @@ class Bench:
         for source, taken in ((64, 64), (64, 16), (50, 64), (16, 200), (200, 50)):
             batches = max(120 * taken // source, 1)
             steps = {"source": f"type: bench_source, batches: {batches}, batch_size: {source}",
-                     "a": f"type: bench_sleep, from: source, sleep: 10ms, input_batch_size: {taken}, replicas: 4", "sink": "type: bench_sink, from: a"}
+                     "a": f"type: bench_sleep, from: source, sleep: 10ms, input_batch_size: {taken}, replicas: 4",
+                     "sink": "type: bench_sink, from: a"}
             r = [self.stepmill(steps) for _ in range(self.args.rounds)]
             self.report.row(f"4 replicas that sleep, {source} rows made, {taken} taken at a time",
                             [x["sleeps"] * 1e7 / x["sleep_wall_ns"] for x in r], "x", goal=">= 3.9")
@@ -192,7 +196,8 @@ class Bench:
 
         def ours(path):
             start = time.perf_counter()
-            child = subprocess.Popen([str(self.command), "run", str(path), "--run", str(self.scratch / "job"), "--fresh", "--quiet"])
+            child = subprocess.Popen([str(self.command), "run", str(path), "--run", str(self.scratch / "job"), "--fresh",
+                                      "--quiet"])
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = status
             seconds = time.perf_counter() - start
@@ -204,42 +209,53 @@ class Bench:
             r = json.loads(self.run(self.bin / "bench_simdjson", data))
             return {k: r["rows"] / r[k] for k in ("seconds", "parse", "copy")}
 
-        subjects = {"stepmill": lambda: ours(self.pipeline(steps)), "kept": lambda: ours(self.pipeline(steps, keep=True)), "simdjson": limit}
+        subjects = {"stepmill": lambda: ours(self.pipeline(steps)), "kept": lambda: ours(self.pipeline(steps, keep=True)),
+                    "simdjson": limit}
         t = interleave(subjects, self.args.rounds)
         out = self.scratch / "job" / "out.jsonl"
         if sum(1 for _ in open(out, "rb")) != rows:
             sys.exit(f"{out} has not {rows} rows")
         limits = {k: [r[k] for r in t["simdjson"]] for k in ("seconds", "parse", "copy")}
         per_core = [r["per_core"] for r in t["stepmill"]]
-        self.report.row(f"no-op job, {rows:,} rows in batches of {batch}, JSONL to JSONL", [r["rate"] for r in t["stepmill"]], "rows/s",
+        self.report.row(f"no-op job, {rows:,} rows in batches of {batch}, JSONL to JSONL", [r["rate"] for r in t["stepmill"]],
+                        "rows/s",
                         over=("simdjson, file read, one thread", limits["seconds"]))
-        self.report.row("no-op job, per core used", per_core, "rows/s", over=("simdjson, file read, one thread", limits["seconds"]), goal=">= 0.5")
+        self.report.row("no-op job, per core used", per_core, "rows/s", over=("simdjson, file read, one thread", limits["seconds"]),
+                        goal=">= 0.5")
         self.report.row("no-op job, rows at the sink kept on disk, per core used", [r["per_core"] for r in t["kept"]], "rows/s",
                         over=("simdjson, file read, one thread", limits["seconds"]), goal=">= 0.5")
-        self.report.row("no-op job, per core used, beside parsing alone", per_core, "rows/s", over=("simdjson, text in memory", limits["parse"]))
-        self.report.row("no-op job, per core used, beside copying the file", per_core, "rows/s", over=("read and write, no parsing", limits["copy"]))
+        self.report.row("no-op job, per core used, beside parsing alone", per_core, "rows/s",
+                        over=("simdjson, text in memory", limits["parse"]))
+        self.report.row("no-op job, per core used, beside copying the file", per_core, "rows/s",
+                        over=("read and write, no parsing", limits["copy"]))
         self.report.row("no-op job, peak memory", [r["peak"] for r in t["stepmill"]], "MiB", goal="<= 30")
-        self.report.row("no-op job, rows at the sink kept on disk, peak memory", [r["peak"] for r in t["kept"]], "MiB", goal="<= 30")
+        self.report.row("no-op job, rows at the sink kept on disk, peak memory", [r["peak"] for r in t["kept"]], "MiB",
+                        goal="<= 30")
         self.distilabel([r["rate"] for r in t["stepmill"]], [r["peak"] for r in t["stepmill"]])
 
     def distilabel(self, rates, peaks):
         python = self.report.root / ".venv-distilabel/bin/python"
-        if not python.exists() or subprocess.run([python, "-c", "import distilabel"], capture_output=True, check=False).returncode != 0:
+        if not python.exists() or subprocess.run([python, "-c", "import distilabel"], capture_output=True,
+                                                 check=False).returncode != 0:
             print("peer left out: distilabel is not installed (scripts/deps.sh bench)", file=sys.stderr)
             return
         script = pathlib.Path(__file__).with_name("distilabel_noop.py")
-        few, many = ([json.loads(self.run(python, script, n, 50, self.scratch / f"distilabel{n}.{i}").splitlines()[-1]) for i in range(3)]
+        few, many = ([json.loads(self.run(python, script, n, 50, self.scratch / f"distilabel{n}.{i}").splitlines()[-1])
+                      for i in range(3)]
                      for n in DISTILABEL_ROWS)
         theirs = summary([(m["rows"] - f["rows"]) / (m["seconds"] - f["seconds"]) for f, m in zip(few, many)])[0]
-        self.report.row("no-op job beside distilabel (its start-up left out, ours included)", rates, "rows/s", over=("distilabel", theirs),
+        self.report.row("no-op job beside distilabel (its start-up left out, ours included)", rates, "rows/s",
+                        over=("distilabel", theirs),
                         goal=">= 1000")
         self.report.row("no-op job, peak memory beside distilabel's largest process", peaks, "MiB",
                         over=("distilabel", summary([m["peak_kib"] / 1024 for m in many])[0]))
-        self.report.row("distilabel: imports, then start and stop with 500 rows", [f["import_seconds"] + f["seconds"] for f in few], "s")
+        self.report.row("distilabel: imports, then start and stop with 500 rows", [f["import_seconds"] + f["seconds"] for f in few],
+                        "s")
 
 
 def main():
-    report = Report.from_command_line("engine", __doc__, rounds={"type": int, "default": 5}, batches={"type": int, "default": 400000},
+    report = Report.from_command_line("engine", __doc__, rounds={"type": int, "default": 5},
+                                      batches={"type": int, "default": 400000},
                                       rows={"type": int, "default": 100000},
                                       only={"default": "", "help": "hops,speed_up,latency,idle,start,sleepers,credit,job"})
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,5 @@
-"""gpu.sh --bundle DIR: what the phases need, in the folders that a checkout has, for machines that have a driver, CUDA's libraries and Python."""
+"""gpu.sh --bundle DIR: what the phases need, in the folders that a checkout has, for machines that have a driver, CUDA's libraries
+and Python."""
 import os
 import pathlib
 import re
@@ -32,14 +33,16 @@ def make(place, target):
         return 1
     shutil.rmtree(target, ignore_errors=True)
     into = {name: target / "build/gpu" / name for name in ("bin", "lib", "sim")}
-    for folder in (*into.values(), into["lib"] / "stepmill", target / "needed", target / "scripts", target / "bench/gpu", target / "bench/common"):
+    for folder in (*into.values(), into["lib"] / "stepmill", target / "needed", target / "scripts", target / "bench/gpu",
+                   target / "bench/common"):
         folder.mkdir(parents=True, exist_ok=True)
     programs = [place.command, *sorted(place.bin.glob("bench_gpu_*")), *sorted(place.bin.glob("test_*_cuda"))]
     # Modules with libraries of their own that no phase uses stay behind.
     libraries = [*sorted(place.lib.glob("libstepmill.so*")), place.plugin]
     modules = [m for m in sorted((place.lib / "stepmill").glob("*.so")) if m.stem in ("libstepmill-cuda", "libstepmill-nccl")]
     simulated = sorted(f for f in place.sim.glob("*.so*") if not f.name.startswith("sim_self"))
-    for files, folder in ((programs, into["bin"]), (libraries, into["lib"]), (modules, into["lib"] / "stepmill"), (simulated, into["sim"])):
+    for files, folder in ((programs, into["bin"]), (libraries, into["lib"]), (modules, into["lib"] / "stepmill"),
+                          (simulated, into["sim"])):
         for file in files:
             shutil.copy2(file, folder / file.name, follow_symlinks=False)
     for name, path in needed([*programs, *libraries, *modules], dict(os.environ)).items():

@@ -1,4 +1,5 @@
-"""E1 to E10: pipelines of steps.c, run by the command with its default settings, beside the same work by hand (streams.c) and bare calls (device.c)."""
+"""E1 to E10: pipelines of steps.c, run by the command with its default settings, beside the same work by hand (streams.c) and bare
+calls (device.c)."""
 import json
 import pathlib
 import tempfile
@@ -50,43 +51,52 @@ def engine(place, rows):
                 batches = n if us < 1000 else n // 4
                 t = place.interleave({"ours": lambda us=us, b=batches: p.run(b, [f"us: {us}"] * 3),
                                       "by hand": lambda us=us, b=batches: p.by_hand("chain", us, b)["chain"]}, rounds, warm_up)
-                rows.row(f"E1 three kernels of {us} us, 4 in flight", [r["batch_us"] for r in t["ours"]], "us/batch", ("by hand", t["by hand"]),
+                rows.row(f"E1 three kernels of {us} us, 4 in flight", [r["batch_us"] for r in t["ours"]], "us/batch",
+                         ("by hand", t["by hand"]),
                          f"<= {goal}")
                 if us == 20:
                     rows.row("E1 host time per batch and hop", [r["cpu_us"] / 4 for r in t["ours"]], "us", goal="<= 5")
         with rows.part("E2, E5, E6"):
             f = place.figures("bench_gpu_device")
-            rows.row("E2 hop between streams, host time", f["hop"][1], "us", ("record + streamWaitEvent", f["hop, bare"][1]), "<= 1.3")
+            rows.row("E2 hop between streams, host time", f["hop"][1], "us", ("record + streamWaitEvent", f["hop, bare"][1]),
+                     "<= 1.3")
             unloaded = [a + b for a, b in zip(f["64 KB alone"][1], f["one window alone"][1])]
-            rows.row("E5 64 KB beside a copy of 256 MB, p99", f["64 KB beside a large copy, p99"][1], "us", ("alone + one window", unloaded), "<= 1.0")
+            rows.row("E5 64 KB beside a copy of 256 MB, p99", f["64 KB beside a large copy, p99"][1], "us",
+                     ("alone + one window", unloaded), "<= 1.0")
             rows.row("E6 allocations over 100,000 batches", f["allocations"][1], "", goal="<= 0")
             rows.row("E6 events made over 100,000 batches", f["events made"][1], "", goal="<= 0")
         with rows.part("E3"):
-            t = place.interleave({"ours": lambda: p.run(n // 2, ["us: 50"], credit=1, timed=True), "spin": lambda: p.by_hand("one", 50, n // 2)["one"]},
+            t = place.interleave({"ours": lambda: p.run(n // 2, ["us: 50"], credit=1, timed=True),
+                                  "spin": lambda: p.by_hand("one", 50, n // 2)["one"]},
                                  rounds, warm_up)
-            rows.row("E3 one batch through one kernel of 50 us, p50", [r["p50_us"] for r in t["ours"]], "us", ("dedicated spin", t["spin"]), "<= 1.2")
+            rows.row("E3 one batch through one kernel of 50 us, p50", [r["p50_us"] for r in t["ours"]], "us",
+                     ("dedicated spin", t["spin"]), "<= 1.2")
         with rows.part("E4"):
             floats = 4096 if place.dry else 4 << 20
             t = place.interleave({"ours": lambda: p.run(n // 10 + 5, ["us: 700"], rows=floats),
                                   "by hand": lambda: p.by_hand("overlap", 700, n // 10, floats)}, rounds, warm_up)
             slowest = [max(r["in"], r["kernel"], r["out"]) for r in t["by hand"]]
-            rows.row("E4 copy in, compute, copy out of 16 MiB", [r["batch_us"] for r in t["ours"]], "us/batch", ("slowest of the three", slowest),
+            rows.row("E4 copy in, compute, copy out of 16 MiB", [r["batch_us"] for r in t["ours"]], "us/batch",
+                     ("slowest of the three", slowest),
                      "<= 1.05")
             rows.row("E4 the same by hand", [r["overlap"] for r in t["by hand"]], "us/batch", ("slowest of the three", slowest))
         with rows.part("E7"):
-            t = place.interleave({"one": lambda: p.run(n, ["us: 50"], credit=8), "two": lambda: p.run(n, ["us: 50, replicas: 2"], credit=8)},
+            t = place.interleave({"one": lambda: p.run(n, ["us: 50"], credit=8),
+                                  "two": lambda: p.run(n, ["us: 50, replicas: 2"], credit=8)},
                                  rounds, warm_up)
             rows.row("E7 two replicas on one GPU, batches that under-fill it", [1e6 / r["batch_us"] for r in t["two"]], "batches/s",
                      ("one replica", [1e6 / r["batch_us"] for r in t["one"]]), ">= 1.25")
         with rows.part("E8"):
             t = place.interleave({"none": lambda: p.run(n, ["us: 50"]),
-                                  "some": lambda: p.run(n, ["us: 50, fail_every: 100, on_error: impute"], accept=(0, 3))}, rounds, warm_up)
+                                  "some": lambda: p.run(n, ["us: 50, fail_every: 100, on_error: impute"], accept=(0, 3))}, rounds,
+                                  warm_up)
             rows.row("E8 one batch in a hundred fails and is imputed", [1e6 / r["batch_us"] for r in t["some"]], "batches/s",
                      ("no failures", [1e6 / r["batch_us"] for r in t["none"]]), ">= 0.985")
             if not place.dry and not any(r["failed"] for r in t["some"]):
                 rows.problem("E8: no batch failed")
         with rows.part("E9"):
-            t = place.interleave({"ours": lambda: p.run(n // 2, ["us: 200, graph: true"]), "bare": lambda: p.by_hand("graph", 200, n // 2)["graph"]},
+            t = place.interleave({"ours": lambda: p.run(n // 2, ["us: 200, graph: true"]),
+                                  "bare": lambda: p.by_hand("graph", 200, n // 2)["graph"]},
                                  rounds, warm_up)
             rows.row("E9 three kernels of 200 us, captured as a graph by the step", [r["batch_us"] for r in t["ours"]], "us/batch",
                      ("bare graph", t["bare"]), "<= 1.02")
@@ -122,6 +132,7 @@ def begin_to_vector(place, rows, scratch, earlier, rounds):
     weights = (model / "model.safetensors").stat().st_size / 2  # bf16 there
     link = earlier.get("PCIe up, pinned")
     more = weights / (0.8 * link * 1e9) if link else 0.0
-    rows.row("E10 start to first vector, beyond CUDA's start and the weights' way", [a - b - more for a, b in zip(t["ours"], t["hello"])], "s", goal="<= 0.3")
+    rows.row("E10 start to first vector, beyond CUDA's start and the weights' way",
+             [a - b - more for a, b in zip(t["ours"], t["hello"])], "s", goal="<= 0.3")
     if "computes on the host" in said.stdout + said.stderr:
         rows.missing("E10 on the GPU", "embed_text computed on the host")

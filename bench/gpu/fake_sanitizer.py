@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Stands in for compute-sanitizer where there is none (gpu.sh --dry): runs the program, and writes a report as the real one words it. The
-program of the seeded mistakes is reported as wrong, all others as clean; FAKE_SANITIZER_ERRORS=TOOL makes that tool find something
-everywhere."""
+"""Stands in for compute-sanitizer where there is none (gpu.sh --dry): runs the program, and writes a report as the real one words
+it. The program of the seeded mistakes is reported as wrong, all others as clean; FAKE_SANITIZER_ERRORS=TOOL makes that tool find
+something everywhere."""
 import os
 import subprocess
 import sys

@@ -41,7 +41,8 @@ def make_model(folder, shape):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({
-        "model_type": "bert", "architectures": ["BertModel"], "hidden_act": "gelu", "hidden_size": hidden, "intermediate_size": wide,
+        "model_type": "bert", "architectures": ["BertModel"], "hidden_act": "gelu", "hidden_size": hidden,
+        "intermediate_size": wide,
         "layer_norm_eps": 1e-12, "max_position_embeddings": positions, "num_attention_heads": heads, "num_hidden_layers": layers,
         "type_vocab_size": 2, "vocab_size": words, "position_embedding_type": "absolute", "pad_token_id": 0}), encoding="utf-8")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [f"w{i}" for i in range(words - 5)]
@@ -51,10 +52,12 @@ def make_model(folder, shape):
     (folder / "modules.json").write_text(json.dumps([
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]), encoding="utf-8")
-    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": positions, "do_lower_case": False}), encoding="utf-8")
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": positions, "do_lower_case": False}),
+                                                      encoding="utf-8")
     (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling/config.json").write_text(json.dumps({
-        "word_embedding_dimension": hidden, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False,
+        "word_embedding_dimension": hidden, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True,
+        "pooling_mode_max_tokens": False,
         "pooling_mode_mean_sqrt_len_tokens": False}), encoding="utf-8")
     draw = random.Random(1)
     block = struct.pack("<65521f", *(draw.gauss(0, 0.05) for _ in range(65521)))  # a prime: rows do not repeat

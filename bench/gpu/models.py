@@ -1,5 +1,5 @@
-"""M1 to M6: embed_text in a pipeline, on models of the true shapes with random weights. K1 to K3: the kernels of the neighbours, as the
-engine calls them. PyTorch and sentence-transformers in the same rounds where this Python has them."""
+"""M1 to M6: embed_text in a pipeline, on models of the true shapes with random weights. K1 to K3: the kernels of the neighbours, as
+the engine calls them. PyTorch and sentence-transformers in the same rounds where this Python has them."""
 import contextlib
 import json
 import os
@@ -113,7 +113,8 @@ class Embedding:
         report = self.scratch / "report.json"
         report.unlink(missing_ok=True)
         self.describe()
-        done = self.place.run(self.place.command, "run", self.path, "--run", self.scratch / "embed-run", "--fresh", env={"BENCH_REPORT": str(report)})
+        done = self.place.run(self.place.command, "run", self.path, "--run", self.scratch / "embed-run", "--fresh",
+                              env={"BENCH_REPORT": str(report)})
         self.on_host = self.on_host or "computes on the host" in done.stderr
         return json.loads(report.read_text(encoding="utf-8"))["rows_per_s"] * self.tokens / self.documents
 
@@ -142,8 +143,10 @@ def text_to_vector(place, rows, scratch, kind, rounds, warm_up):
     if ours.on_host and not place.dry:  # so that it ends: there is nothing of the GPU in it
         ours = Embedding(place, scratch, shape, documents // 200, tokens)
     with peers_of(rows, {
-            "PyTorch eager": ("torch", ("eager", ours.model, ours.texts)), "PyTorch compiled": ("torch", ("compiled", ours.model, ours.texts)),
-            "sentence-transformers": ("sentence_transformers", ("sentence_transformers", ours.model, ours.texts))} if first else {}) as peers:
+            "PyTorch eager": ("torch", ("eager", ours.model, ours.texts)),
+            "PyTorch compiled": ("torch", ("compiled", ours.model, ours.texts)),
+            "sentence-transformers": ("sentence_transformers", ("sentence_transformers", ours.model, ours.texts))} if first
+            else {}) as peers:
         able = dict(peers)
         for peer, call in peers.items():  # one that fails takes no other's figures with it
             try:
@@ -157,13 +160,15 @@ def text_to_vector(place, rows, scratch, kind, rounds, warm_up):
     rows.row(f"{name}: tokens", t["ours"], "1/s")
     if peak:
         flop = flop_per_token(shape) * 1e-12
-        rows.row(f"{name}: of the GEMM peak", [v * flop for v in t["ours"]], "TFLOP/s", ("gemm bf16 8192^3", peak), share and f">= {share}")
+        rows.row(f"{name}: of the GEMM peak", [v * flop for v in t["ours"]], "TFLOP/s", ("gemm bf16 8192^3", peak),
+                 share and f">= {share}")
     torch_keys = [k for k in t if k.startswith("PyTorch")]
     if torch_keys:
         best = max(torch_keys, key=lambda k: sorted(t[k])[len(t[k]) // 2])
         rows.row(f"{name}: beside PyTorch", t["ours"], "tokens/s", (best, t[best]), ">= 1.5")
     if "sentence-transformers" in t:
-        rows.row(f"{name}: beside sentence-transformers", t["ours"], "tokens/s", ("sentence-transformers", t["sentence-transformers"]), ">= 8")
+        rows.row(f"{name}: beside sentence-transformers", t["ours"], "tokens/s",
+                 ("sentence-transformers", t["sentence-transformers"]), ">= 8")
     if shape in ("tiny", "minilm", "base"):
         with rows.part(f"M2 {shape}" + ", M6" * first):
             halves(place, rows, ours, t["ours"], first)
@@ -188,7 +193,8 @@ def ragged_and_uniform(place, rows, scratch, rounds, warm_up):
 def halves(place, rows, ours, pipeline, first):
     """M2: the forward pass beside its products; M6: the pipeline beside the slower of its two halves."""
     f = place.figures("bench_gpu_forward", ours.model, CORES)
-    rows.row(f"M2 {ours.shape}, forward pass of a group", f["forward"][1], "ms", ("its products alone", f["products"][1]), "<= 1.35")
+    rows.row(f"M2 {ours.shape}, forward pass of a group", f["forward"][1], "ms", ("its products alone", f["products"][1]),
+             "<= 1.35")
     if first:
         slower = min(("the tokenizer alone", f["tokenizer"][1]), ("the forward pass alone", f["tokens"][1]),
                      key=lambda half: sorted(half[1])[len(half[1]) // 2])
@@ -202,7 +208,8 @@ def attention(place, rows):
             dim, length = int(name.split()[1]), int(name.split()[3])
             for torch in peers.values():
                 t = place.interleave({"torch": lambda torch=torch, d=dim, n=length: torch(d, n)}, len(values))
-                rows.row(f"M5 {name} tokens, the time of PyTorch's best back end", t["torch"], unit, ("ours", values), ">= 1.3" if length <= 256 else None)
+                rows.row(f"M5 {name} tokens, the time of PyTorch's best back end", t["torch"], unit, ("ours", values),
+                         ">= 1.3" if length <= 256 else None)
             if not peers:
                 rows.row(f"M5 {name} tokens", values, unit)
 
@@ -213,10 +220,12 @@ def neighbours(place, rows):
         queries, corpus = (128, 1024) if place.dry else (4096, 1 << 20)
         gemm = rows.other("ceilings").get("gemm bf16 4096x1048576x384")
         alone = 2 * queries * corpus * 384 / (gemm * 1e12) * 1e3 if gemm else None
-        rows.row(f"K1 exact top 32 of {queries} x {corpus:,} x 384", f["nearest"][1], "ms", alone and ("its GEMM alone", alone), alone and "<= 1.35")
+        rows.row(f"K1 exact top 32 of {queries} x {corpus:,} x 384", f["nearest"][1], "ms", alone and ("its GEMM alone", alone),
+                 alone and "<= 1.35")
         if not gemm:
             rows.missing("K1 beside its GEMM", "the phase ceilings was not run before")
-        rows.row("K2 all pairs above a threshold", f["pairs"][1], "ms", ("all rows' nearest, the full square", f["square"][1]), "<= 0.65")
+        rows.row("K2 all pairs above a threshold", f["pairs"][1], "ms", ("all rows' nearest, the full square", f["square"][1]),
+                 "<= 0.65")
         if "nearest mma" in f:  # both forms of the products in the same rounds: the rows above are by wgmma
             for name, row in (("nearest", "K1 exact top 32"), ("pairs", "K2 all pairs above a threshold")):
                 rows.row(f"{row}, by mma.sync", f[f"{name} mma"][1], "ms", ("by wgmma", f[name][1]))
@@ -225,7 +234,8 @@ def neighbours(place, rows):
         rows.row("lengths and hashes of vectors, before a search", f["lengths"][1], "GB/s", read and ("HBM read", read))
         link = rows.other("ceilings").get("PCIe up, pinned")
         if link:
-            rows.row("K3 MinHash of 128, beside the text's way over the link", f["minhash"][1], "GB/s", ("PCIe up, pinned", link), ">= 0.85")
+            rows.row("K3 MinHash of 128, beside the text's way over the link", f["minhash"][1], "GB/s", ("PCIe up, pinned", link),
+                     ">= 0.85")
         with rows.part("K1 beside PyTorch"), peers_of(rows, {"K1 torch matmul + topk": ("torch", ("topk", queries, corpus))}) as peers:
             for torch in peers.values():
                 t = place.interleave({"torch": torch}, len(f["nearest"][1]))

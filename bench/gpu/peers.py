@@ -1,4 +1,5 @@
-"""A peer on the GPU, in a process of its own with its own CUDA libraries: after a line on stdin it does one round and prints its figure.
+"""A peer on the GPU, in a process of its own with its own CUDA libraries: after a line on stdin it does one round and prints its
+figure.
 
     peers.py eager|compiled|sentence_transformers MODEL TEXTS     tokens a second, bf16, sorted by length, batches of 256
     peers.py topk QUERIES CORPUS                                  milliseconds of matmul + topk in bf16, in blocks that fit

@@ -1,4 +1,5 @@
-"""The phases of scripts/gpu.sh, which says what each is for. What they find goes to OUT/phases.json; `report` makes the table of it."""
+"""The phases of scripts/gpu.sh, which says what each is for. What they find goes to OUT/phases.json; `report` makes the table of
+it."""
 import argparse
 import json
 import os
@@ -54,7 +55,8 @@ def probe(place, rows):
 def architectures():
     """What the kernels are compiled for: what CI looks at, unless the GPU here is another."""
     smi = shutil.which("nvidia-smi")
-    done = subprocess.run([smi, "--query-gpu=compute_cap", "--format=csv,noheader"], text=True, capture_output=True, check=False) if smi else None
+    done = subprocess.run([smi, "--query-gpu=compute_cap", "--format=csv,noheader"], text=True, capture_output=True,
+                          check=False) if smi else None
     here = set(done.stdout.split()) if done and done.returncode == 0 else set()
     return "80;90a" if here <= {"8.0", "9.0"} else "all"
 
@@ -65,13 +67,16 @@ def build(place, rows):
     else:
         for words in (["cmake", "--preset", "bench", "-B", str(place.build), "-DSTEPMILL_TESTS=ON", "-DSTEPMILL_CUDA=ON",
                        f"-DSTEPMILL_CUDA_ARCHITECTURES={architectures()}"],
-                      ["cmake", "--build", str(place.build), "-j", str(len(os.sched_getaffinity(0))), "--target", "gpu_programs", "gpu_tests",
+                      ["cmake", "--build", str(place.build), "-j", str(len(os.sched_getaffinity(0))), "--target", "gpu_programs",
+                       "gpu_tests",
                        "gpu_simulated"]):
-            done = subprocess.run(words, cwd=ROOT, text=True, errors="replace", capture_output=True, timeout=place.left(), check=False)
+            done = subprocess.run(words, cwd=ROOT, text=True, errors="replace", capture_output=True, timeout=place.left(),
+                                  check=False)
             if done.returncode != 0:
                 rows.problem(f"{' '.join(words)}:\n{done.stdout[-3000:]}{done.stderr[-2000:]}")
                 return
-    missing = [str(p) for p in (place.command, place.plugin, place.lib / "stepmill/libstepmill-cuda.so", place.bin / "bench_gpu_ceilings")
+    missing = [str(p) for p in (place.command, place.plugin, place.lib / "stepmill/libstepmill-cuda.so",
+                                place.bin / "bench_gpu_ceilings")
                if not p.exists()]
     if missing:
         rows.problem("not built: " + ", ".join(missing))
@@ -119,7 +124,8 @@ def kernels(place, rows):
         best = {}  # product of each type
         for name, (_, values) in found.items():
             if name.startswith("linear "):
-                best[name.split()[-1]] = max(best.get(name.split()[-1], []), values, key=lambda v: sorted(v)[len(v) // 2] if v else 0)
+                best[name.split()[-1]] = max(best.get(name.split()[-1], []), values,
+                                             key=lambda v: sorted(v)[len(v) // 2] if v else 0)
         for name, (unit, values) in found.items():
             if unit == "TFLOP/s":
                 rows.row(name, values, unit, ("the best product", best[name.split()[-1]]))
@@ -134,7 +140,8 @@ def sanitizer_verdict(text):
     if not found:
         return None
     lines = [line[9:].strip() for line in text.splitlines() if line.startswith("=========")]
-    said = [line for line in lines if re.match(r"(Invalid|Error:|Warning:|Barrier error|Uninitialized|Program hit|Leaked|Misaligned)", line)]
+    said = [line for line in lines
+            if re.match(r"(Invalid|Error:|Warning:|Barrier error|Uninitialized|Program hit|Leaked|Misaligned)", line)]
     return sum(found), list(dict.fromkeys(said))[:10]
 
 
@@ -150,9 +157,11 @@ def sanitizer(place, rows):
         seeded = name == "bench_gpu_mistake"
         env = {"GTEST_TOTAL_SHARDS": "8", "GTEST_SHARD_INDEX": "1"} if place.dry else {}
         try:
-            # Calls that fail on purpose, and what no memory is left for, are the tests' own business: memcheck is not asked about them.
+            # Calls that fail on purpose, and what no memory is left for, are the tests' own business: memcheck is not asked about
+            # them.
             done = place.run(program, "--tool", tool, "--error-exitcode", "99", "--report-api-errors", "no", place.bin / name,
-                             *([tool] if seeded else []), timeout=max(20, 3 * place.left() / (len(pairs) - i)), env=env, check=False)
+                             *([tool] if seeded else []), timeout=max(20, 3 * place.left() / (len(pairs) - i)), env=env,
+                             check=False)
         except subprocess.TimeoutExpired as late:
             rows.missing(f"{tool}: {name}", f"did not end within {late.timeout:.0f} s")
             continue
@@ -180,7 +189,8 @@ PHASES = {f.__name__: f for f in (probe, build, contract, kernels, sanitizer, ce
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, usage="gpu.sh [--dry] [--out DIR] [--minutes N] [--bundle DIR] [PHASE...]")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     usage="gpu.sh [--dry] [--out DIR] [--minutes N] [--bundle DIR] [PHASE...]")
     parser.add_argument("--dry", action="store_true", help="on simulated devices")
     parser.add_argument("--out", help="where results go (build/gpu-results)")
     parser.add_argument("--minutes", type=float, metavar="N", help="all phases together: what does not fit is left out")

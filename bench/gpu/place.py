@@ -58,7 +58,8 @@ class Place:
     def run(self, *words, timeout=300, env=None, check=True):
         """Run a program; its CompletedProcess. A program that does not end in time, or fails where that is not expected, raises."""
         words = [str(w) for w in words]
-        done = subprocess.run(words, env=self.env(**(env or {})), text=True, errors="replace", capture_output=True, timeout=min(timeout, self.left()),
+        done = subprocess.run(words, env=self.env(**(env or {})), text=True, errors="replace", capture_output=True,
+                              timeout=min(timeout, self.left()),
                               check=False)
         if check and done.returncode != 0:
             raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{(done.stderr or done.stdout)[-2000:]}")
@@ -91,7 +92,8 @@ class Place:
 
 
 def cuda_folders():
-    """Folders with CUDA's libraries: toolkits, then the PyPI wheels of this Python, then those that scripts/deps.sh cuda fetched."""
+    """Folders with CUDA's libraries: toolkits, then the PyPI wheels of this Python, then those that scripts/deps.sh cuda
+    fetched."""
     found = []
     homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda", "/opt/cuda"]
     nvcc = shutil.which("nvcc")

@@ -54,7 +54,8 @@ def report(place):
     (folder / f"{slug(device)}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     everything = [dict(row, phase=name) for name, phase in found.items() for row in phase["rows"]]
     result = {"machine": dict(machine(), **facts), "commit": version, "dry": place.dry, "rows": everything,
-              "tests": [t for phase in found.values() for t in phase["tests"]], "left_out": [m for phase in found.values() for m in phase["left_out"]],
+              "tests": [t for phase in found.values() for t in phase["tests"]],
+              "left_out": [m for phase in found.values() for m in phase["left_out"]],
               "problems": [p for phase in found.values() for p in phase["problems"]]}
     (folder / f"{slug(device)}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     goals = [r for r in everything if r["goal"]]

@@ -1,5 +1,6 @@
-"""What one phase found: figures as bench/common/report.py has them, tests, problems, what was left out and why. All phases of a folder are in one
-file, phases.json, which is written anew with every finding: a command that is ended in the middle leaves what it had found."""
+"""What one phase found: figures as bench/common/report.py has them, tests, problems, what was left out and why. All phases of a
+folder are in one file, phases.json, which is written anew with every finding: a command that is ended in the middle leaves what it
+had found."""
 import contextlib
 import importlib.util
 import json
@@ -41,7 +42,8 @@ class Rows(Report):
         except NoTime as none:
             self.missing(name, str(none))
         except Exception as error:  # pylint: disable=broad-except  # whatever it is
-            self.problem(f"{name}: {error}" if isinstance(error, (RuntimeError, subprocess.SubprocessError)) else f"{name}: {traceback.format_exc()}")
+            self.problem(f"{name}: {error}" if isinstance(error, (RuntimeError, subprocess.SubprocessError))
+                         else f"{name}: {traceback.format_exc()}")
 
     def test(self, **what):
         self.tests.append(what)
@@ -72,7 +74,8 @@ class Rows(Report):
 
     def write(self):
         phases = found(self.place)
-        phases[self.name] = {"seconds": round(time.monotonic() - self.began, 1), "whole": self.whole, "dry": self.place.dry, "facts": self.facts,
+        phases[self.name] = {"seconds": round(time.monotonic() - self.began, 1), "whole": self.whole, "dry": self.place.dry,
+                             "facts": self.facts,
                              "rows": self.rows, "tests": self.tests, "left_out": self.left_out, "problems": self.problems}
         part = self.out.with_suffix(".part")
         part.write_text(json.dumps(phases, indent=1) + "\n", encoding="utf-8")

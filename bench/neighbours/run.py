@@ -32,7 +32,8 @@ def main():
     import numpy
     with tempfile.TemporaryDirectory() as scratch:
         vectors, found = args.vectors or scratch + "/vectors", scratch + "/rows"
-        program = [args.build / "bin/bench_topk", "--rows", args.rows, "--dim", args.dim, "--k", args.k, "--threads", threads, "--queries", count]
+        program = [args.build / "bin/bench_topk", "--rows", args.rows, "--dim", args.dim, "--k", args.k, "--threads", threads,
+                   "--queries", count]
 
         def ours(kind, *more):
             line = subprocess.run([str(w) for w in [*program, "--vectors", vectors, "--reps", 1, "--only", kind, *more]],

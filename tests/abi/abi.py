@@ -25,7 +25,8 @@ def headers(args):
     source = pathlib.Path(args.source)
     public = sorted((source / "include").rglob("*.h"))
     # Headers of the CUDA module are C++ of nvcc, or need a toolkit: the module's build reads them.
-    cuda = {"engine/device/cuda_module.h"} | {p.relative_to(source).as_posix() for p in (source / "kernels").glob("*.h") if of_nvcc(p)}
+    cuda = {"engine/device/cuda_module.h"} | {p.relative_to(source).as_posix() for p in (source / "kernels").glob("*.h")
+                                              if of_nvcc(p)}
     internal = [h for folder in INTERNAL for h in sorted((source / folder).rglob("*.h"))
                 if h.relative_to(source).as_posix() not in {*TEXTUAL, *cuda}]
     strict = WARNINGS + [f"-I{source}/include"]

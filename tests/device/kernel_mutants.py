@@ -1,5 +1,6 @@
-"""Puts each fault of kernel_mutants.txt into a copy of kernels/, builds the CUDA module for the simulated devices with it, and runs the test that
-the list names over that module, in several orders. Prints killed or ALIVE for each; fails when fewer than 95 of 100 are found.
+"""Puts each fault of kernel_mutants.txt into a copy of kernels/, builds the CUDA module for the simulated devices with it, and runs
+the test that the list names over that module, in several orders. Prints killed or ALIVE for each; fails when fewer than 95 of 100
+are found.
 
 usage: kernel_mutants.py --check ROOT                     only whether each fault has its place, once, and its test
        kernel_mutants.py ROOT BUILD OBJECTS [NAME]        OBJECTS: file with the objects of the module, one a line; NAME: part of a name
@@ -72,8 +73,10 @@ class Builder:
             line = [words[0], f"-I{scratch}", "-w", *words[1:into], str(out), *words[into + 1:source_at], str(scratch / cu)]
             if subprocess.run(line, cwd=self.build, capture_output=True, check=False).returncode != 0:
                 return None
-        done = subprocess.run([self.commands[touched[0]][0], "-shared", "-o", str(scratch / "libstepmill-cuda.so"), *map(str, objects),
-                               f"-L{self.build / 'sim'}", "-l:libcudart.so.13"], cwd=self.build, capture_output=True, text=True, check=False)
+        done = subprocess.run([self.commands[touched[0]][0], "-shared", "-o", str(scratch / "libstepmill-cuda.so"),
+                               *map(str, objects),
+                               f"-L{self.build / 'sim'}", "-l:libcudart.so.13"], cwd=self.build, capture_output=True, text=True,
+                               check=False)
         if done.returncode != 0:
             raise RuntimeError(done.stderr)
         return scratch / "libstepmill-cuda.so"
@@ -82,7 +85,8 @@ class Builder:
 def survives(build, test, modules):
     """"" when the test finds the fault, else the modes it passed in. A test that hangs, or cannot start, has found it."""
     for order, lazy in MODES:
-        env = dict(os.environ, STEPMILL_MODULES=str(modules), STEPMILL_CUDA_LIBRARIES=str(build / "sim"), STM_TEST_DEVICES="required",
+        env = dict(os.environ, STEPMILL_MODULES=str(modules), STEPMILL_CUDA_LIBRARIES=str(build / "sim"),
+                   STM_TEST_DEVICES="required",
                    STM_SIM_ORDER=order, STM_SIM_LAZY=lazy, GTEST_FAIL_FAST="1")
         try:
             done = subprocess.run([str(build / "bin" / test)], env=env, capture_output=True, timeout=120, check=False)

@@ -3,7 +3,8 @@
 usage: docs.py ROOT STEPMILL WORK
 
 Every key of a pipeline file is in docs/pipelines.md; every whole pipeline in README.md, docs/ and examples/ passes
-`stepmill check`; every file that README.md and docs/ link to or name in backticks with a known ending is there; so is every test they name.
+`stepmill check`; every file that README.md and docs/ link to or name in backticks with a known ending is there; so is every test
+they name.
 """
 import pathlib
 import re
@@ -50,7 +51,8 @@ for number, (where, text) in enumerate(pipelines):
 
 # Paths.
 for page in pages:
-    for name in set(re.findall(r"`((?:include|engine|kernels|models|steps|cli|tests|docs|scripts|cmake|examples)/[\w./-]+\.\w+)`", page.read_text())):
+    for name in set(re.findall(r"`((?:include|engine|kernels|models|steps|cli|tests|docs|scripts|cmake|examples)/[\w./-]+\.\w+)`",
+                               page.read_text())):
         if not (root / name).exists():
             faults.append(f"{page.relative_to(root)}: {name} is not there")
 

@@ -131,7 +131,8 @@ KERNEL_WORDS = [
     (r"\bstatic\s+(?:[\w<>]+\s+)*__global__", "a kernel is not static: the simulator finds it by its name"),
     (r"\bnamespace\s*\{", "no anonymous namespace: the simulator finds kernels by their names"),
     (r"\bvolatile\b(?!\s*\()", "flags between threads are atomics, not volatile"),
-    (r"\bcuda(?:Device|Stream|Event)Synchronize\b|\bcuda(?:Malloc|Free)\w*\b", "a launch function queues; it neither waits nor allocates"),
+    (r"\bcuda(?:Device|Stream|Event)Synchronize\b|\bcuda(?:Malloc|Free)\w*\b",
+     "a launch function queues; it neither waits nor allocates"),
 ]
 
 

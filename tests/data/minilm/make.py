@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes texts.jsonl: our own texts, their ids by Hugging Face's tokenizers, their vectors by a forward pass of all-MiniLM-L6-v2 in float64 with numpy.
+"""Makes texts.jsonl: our own texts, their ids by Hugging Face's tokenizers, their vectors by a forward pass of all-MiniLM-L6-v2 in
+float64 with numpy.
 
 usage: make.py MODEL_FOLDER > texts.jsonl        (needs numpy and tokenizers; not part of the test run)
 """
@@ -51,7 +52,8 @@ def main(folder):
         x = norm(w(e + "word_embeddings.weight")[ids] + w(e + "position_embeddings.weight")[:n] + w(e + "token_type_embeddings.weight")[0], e + "LayerNorm")
         for i in range(6):
             p = "encoder.layer.%d." % i
-            q, k, v = (linear(x, p + "attention.self." + s).reshape(n, 12, 32).transpose(1, 0, 2) for s in ("query", "key", "value"))
+            q, k, v = (linear(x, p + "attention.self." + s).reshape(n, 12, 32).transpose(1, 0, 2)
+                       for s in ("query", "key", "value"))
             s = q @ k.transpose(0, 2, 1) / math.sqrt(32)
             s = np.exp(s - s.max(2, keepdims=True))
             c = (s / s.sum(2, keepdims=True) @ v).transpose(1, 0, 2).reshape(n, 384)

@@ -1,4 +1,5 @@
-"""read_arrow and write_arrow against pyarrow, both ways: what one writes, the other reads with the same types and values; what cannot be read is named.
+"""read_arrow and write_arrow against pyarrow, both ways: what one writes, the other reads with the same types and values; what
+cannot be read is named.
 
 usage: arrow.py STEPMILL WORK [PYTHON]      PYTHON has pyarrow; without it, the interpreter that runs this
 """
@@ -53,7 +54,8 @@ def run(reads, writes=None, read_more="", write_more="", errors=""):
     kind = "write_jsonl" if out.endswith(".jsonl") else "write_arrow"
     (work / "p.yaml").write_text(f"stepmill: 1\nname: p\nsteps:\n  src: {{type: read_arrow, path: {json.dumps(reads)}, batch_size: 64{read_more}}}\n"
                                  f"  out: {{type: {kind}, from: src, path: {out}{write_more}{errors}}}\n")
-    done = subprocess.run([stepmill, "run", work / "p.yaml", "--run", folder, "--quiet"], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([stepmill, "run", work / "p.yaml", "--run", folder, "--quiet"], capture_output=True, text=True,
+                          timeout=120, check=False)
     return done.returncode, done.stderr, folder / out
 
 
@@ -90,9 +92,11 @@ same(["file.arrow", "stream.arrow"], pa.concat_tables([t, t]))
 same("file.arrow", t.select(["t", "k"]), read_more=", columns: [t, k]")
 
 # What others write with narrower types is read with ours.
-narrow = pa.table({"a": pa.array([1, None, 3], pa.int8()), "b": pa.array([1, 2, None], pa.uint32()), "c": pa.array(["x", None, ""]), "d": pa.array([[1], None, []], pa.list_(pa.int16()))})
+narrow = pa.table({"a": pa.array([1, None, 3], pa.int8()), "b": pa.array([1, 2, None], pa.uint32()), "c": pa.array(["x", None, ""]),
+                   "d": pa.array([[1], None, []], pa.list_(pa.int16()))})
 write("narrow.arrow", narrow)
-same("narrow.arrow", narrow.cast(pa.schema({"a": pa.int32(), "b": pa.int64(), "c": pa.large_string(), "d": pa.large_list(pa.int32())})))
+same("narrow.arrow", narrow.cast(pa.schema({"a": pa.int32(), "b": pa.int64(), "c": pa.large_string(),
+                                            "d": pa.large_list(pa.int32())})))
 
 # A name beside the type: json stays json.
 (work / "rows.jsonl").write_text('{"j": {"a": 1}}\n{"j": null}\n')
@@ -137,7 +141,8 @@ refused("half.arrow", "ends in the middle", "half.arrow")
 refused("lz4.arrow", "lz4", "zstd")
 refused("file.arrow", "no column nope", read_more=", columns: [nope]")
 refused(["file.arrow", "narrow.arrow"], "narrow.arrow has other columns")
-for name, column in {"when": pa.array([1], pa.timestamp("us")), "wide": pa.array([1], pa.uint64()), "view": pa.array(["a"], pa.string_view()),
+for name, column in {"when": pa.array([1], pa.timestamp("us")), "wide": pa.array([1], pa.uint64()),
+                     "view": pa.array(["a"], pa.string_view()),
                      "words": pa.array(["a", "b"]).dictionary_encode().slice(0, 1)}.items():
     write("odd.arrow", pa.table({"fine": [1], name: column}))
     refused("odd.arrow", f'"{name}"')

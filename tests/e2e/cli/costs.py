@@ -41,7 +41,8 @@ def calls(file):
 def allocations(steps, few_rows, many_rows):
     for rows in (few_rows, many_rows):
         (work / f"in-{rows}.jsonl").write_text("".join(f'{{"id": {i}, "text": "word {i % 97}"}}\n' for i in range(rows)))
-    files = [pipeline(f"rows-{rows}", f"  in: {{type: read_jsonl, path: in-{rows}.jsonl, columns: {{id: int64, text: utf8}}, batch_size: {BATCH}}}\n{steps}"
+    files = [pipeline(f"rows-{rows}",
+                      f"  in: {{type: read_jsonl, path: in-{rows}.jsonl, columns: {{id: int64, text: utf8}}, batch_size: {BATCH}}}\n{steps}"
                       "  out: {type: write_jsonl, from: last, path: out.jsonl}\n") for rows in (few_rows, many_rows)]
     best = None
     for _ in range(6):

@@ -3,8 +3,9 @@
 usage: kills.py STEPMILL SHIM PLUGIN WORK KILLS [SEED]
 
 The pipeline has a filter, an expansion, a router with replicas and a convergence, a join, a global, rows that fail, three
-sinks, and a step that sleeps two milliseconds per batch: a run lasts for many commits on a fast machine, too. The shim (kill_at.c) ends the worker, its supervisor, or both at a random time, at a sync, at a rename, or as the run is
-finished. After a worker another one goes on by itself, after a supervisor the command is called again.
+sinks, and a step that sleeps two milliseconds per batch: a run lasts for many commits on a fast machine, too. The shim (kill_at.c)
+ends the worker, its supervisor, or both at a random time, at a sync, at a rename, or as the run is finished. After a worker another
+one goes on by itself, after a supervisor the command is called again.
 """
 import collections
 import json
@@ -64,7 +65,8 @@ def make_input(path):
 
 def outputs(folder):
     """What the sinks wrote; errors.jsonl and log.jsonl are of the run itself."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.jsonl*")) if p.name not in ("errors.jsonl", "log.jsonl")}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.jsonl*"))
+            if p.name not in ("errors.jsonl", "log.jsonl")}
 
 
 def errors(folder):
@@ -80,7 +82,8 @@ def run(folder, kill=None):
     log.unlink(missing_ok=True)
     if kill:
         env.update(LD_PRELOAD=shim, STM_KILL=kill, STM_KILL_LOG=str(log))
-    done = subprocess.run([stepmill, "run", work / "kills.yaml", "--run", folder], env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([stepmill, "run", work / "kills.yaml", "--run", folder], env=env, capture_output=True, text=True,
+                          timeout=300, check=False)
     return done.returncode, done.stderr, [tuple(line.split()) for line in log.read_text().splitlines()] if log.exists() else []
 
 
@@ -98,8 +101,8 @@ def moment(kinds):
 
 
 def kills_of_a_run():
-    """Up to three workers in a row, as many as --restarts allows without getting anywhere. The first has mostly committed something by then; every other time those that
-    follow die before they have got far."""
+    """Up to three workers in a row, as many as --restarts allows without getting anywhere. The first has mostly committed something
+    by then; every other time those that follow die before they have got far."""
     who = [rng.choice(["child", "child", "parent", "both"]) for _ in range(3)]
     any_time = ("time", "time", "time", "commit", "commit", "commit", "rename", "rename", "finish")
     later = rng.choice([(*any_time, "load"), ("load", "soon", "first", "first")])

@@ -1,9 +1,11 @@
-"""Kill a run while it writes parts of a format that can be gone on with at some rows only; what was complete stays, and nothing is lost or doubled.
+"""Kill a run while it writes parts of a format that can be gone on with at some rows only; what was complete stays, and nothing is
+lost or doubled.
 
 usage: parts.py STEPMILL SHIM WORK TYPE EXTENSION [PARAMETERS]
 
-The files are compared with those of an undisturbed run, byte for byte. A part that was complete before the last commit is not written again: its
-inode is the same after the next process. How many there are depends on when commits came, so some must be, over all kills; a sink that began over would keep none.
+The files are compared with those of an undisturbed run, byte for byte. A part that was complete before the last commit is not
+written again: its inode is the same after the next process. How many there are depends on when commits came, so some must be, over
+all kills; a sink that began over would keep none.
 """
 import json
 import os
@@ -32,7 +34,8 @@ def run(folder, kill=None):
     (work / "phase").unlink(missing_ok=True)
     if kill:
         env.update(LD_PRELOAD=shim, STM_KILL=kill, STM_KILL_LOG=str(work / "phase"))
-    done = subprocess.run([stepmill, "run", work / "parts.yaml", "--run", folder], env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([stepmill, "run", work / "parts.yaml", "--run", folder], env=env, capture_output=True, text=True,
+                          timeout=300, check=False)
     return done.returncode, done.stderr
 
 

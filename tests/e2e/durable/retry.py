@@ -2,8 +2,8 @@
 
 usage: retry.py STEPMILL FLAKY.so WORK parquet|none SHIM KILLS
 
-SHIM (kill_at.c, `none`: there is none) ends a retry at a moment of its own, KILLS times; it is then called again. KILLS 0: not that, and only one case of each
-kind, as under sanitizers, where starting a process is slow.
+SHIM (kill_at.c, `none`: there is none) ends a retry at a moment of its own, KILLS times; it is then called again. KILLS 0: not
+that, and only one case of each kind, as under sanitizers, where starting a process is slow.
 """
 import collections
 import json
@@ -30,7 +30,8 @@ def expect(what, got, want):
 
 
 def call(*args, env=None):
-    p = subprocess.run([stepmill, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, env=dict(os.environ, NO_COLOR="1", **(env or {})))
+    p = subprocess.run([stepmill, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60,
+                       env=dict(os.environ, NO_COLOR="1", **(env or {})))
     return p.returncode, p.stderr
 
 
@@ -48,7 +49,8 @@ def outputs(run):
 
 
 def errors(run):
-    return sorted((e["step"], e["class"], e["first_key"], e["rows"], e["message"]) for e in map(json.loads, (run / "errors.jsonl").read_text().splitlines()))
+    return sorted((e["step"], e["class"], e["first_key"], e["rows"], e["message"])
+                  for e in map(json.loads, (run / "errors.jsonl").read_text().splitlines()))
 
 
 def same(what, run, want):
@@ -170,16 +172,19 @@ expect("two: retry of the rest", call("retry", run)[0], 0)
 same("two, both mended", run, want)
 expect("two: errors", errors(run), [])
 expect("two: nothing is left", call("retry", run)[0], 0)
-for change in (("path: out.jsonl.gz, errors: true", "path: out.jsonl.gz, omit_nulls: true"), ("{id}: {more}", "{more}, {id}"))[0 if kills else 1:]:
+for change in (("path: out.jsonl.gz, errors: true", "path: out.jsonl.gz, omit_nulls: true"),
+               ("{id}: {more}", "{more}, {id}"))[0 if kills else 1:]:
     file.write_text(file.read_text().replace(*change))
     for folder in (run, want):
         code, said = call("run", file, "--run", folder)
         expect(f"two, {change[1]}: run ({said})", code, 0)
-    expect(f"two, {change[1]}: the steps before stay", [line for line in said.splitlines() if " again: " in line and ("flaky" in line or "other" in line)], [])
+    expect(f"two, {change[1]}: the steps before stay", [line for line in said.splitlines() if " again: " in line
+                                                        and ("flaky" in line or "other" in line)], [])
     same(f"two, {change[1]}", run, want)
 
 
-# What stands in front of the step that failed is kept: only the rows of that are read, also behind a global, whose output has keys of its own.
+# What stands in front of the step that failed is kept: only the rows of that are read, also behind a global, whose output has keys
+# of its own.
 def behind(name, steps, rows):
     """rows: {step: rows that it gets in a retry}."""
     broken({})
@@ -192,7 +197,8 @@ def behind(name, steps, rows):
     expect(f"{name}: retry ({said})", code, 0)
     same(name, run, want)
     expect(f"{name}: errors", errors(run), [])
-    ends = {e["step"]: e["text"] for e in map(json.loads, (run / "retry.1/log.jsonl").read_text().splitlines()) if e.get("event") == "done" and "step" in e}
+    ends = {e["step"]: e["text"] for e in map(json.loads, (run / "retry.1/log.jsonl").read_text().splitlines())
+            if e.get("event") == "done" and "step" in e}
     expect(f"{name}: rows in", {k: int(ends[k].split(" rows in")[0].split()[-1]) for k in rows}, rows)
 
 
@@ -226,7 +232,8 @@ def refused(name, steps, why, *flags, more="", change=None):
 
 
 if kills:
-    refused("unkept", PLAIN, "out: cannot run rows of it again: the step writes rows that are not kept", more="keep_sink_rows: false\n")
+    refused("unkept", PLAIN, "out: cannot run rows of it again: the step writes rows that are not kept",
+            more="keep_sink_rows: false\n")
     refused("changed", PLAIN, "cannot retry what has changed: step label: template", change=("{id}: {three}", "{id}, {three}"))
     refused("limit", """  flaky: {FLAKY, from: src, outputs: {value: three}}
   few: {type: limit, from: flaky, rows: 300}
@@ -244,16 +251,19 @@ refused("router", """  flaky: {FLAKY, from: src, outputs: {value: three}}
   both: {type: template, from: {converge: [left, right]}, template: "{branch}!", output: shout}
   out: {type: write_jsonl, from: both, path: out.jsonl}
 """, "deal: cannot run rows of it again: the step is a router")
-line = subprocess.run([stepmill, "trace", work / "plain.run", "src:100", "--json"], capture_output=True, text=True, timeout=60).stdout
+line = subprocess.run([stepmill, "trace", work / "plain.run", "src:100", "--json"], capture_output=True, text=True,
+                      timeout=60).stdout
 expect(f"trace: a row that ran again: {line}", ("100: 301" in line, "not liked" in line), (True, False))
 code, said = call("retry", work / "plain.run", "--step", "flakey")
 expect("no such step", (code, "has no step" in said), (64, True))
 code, said = call("retry", work / "plain.run", "--class", "transiant")
 expect("no such class", (code, "did you mean 'transient'" in said), (64, True))
 
-# While a retry works, nobody else does; a run that has not ended is finished first; and the shards of a run are merged with what was retried.
+# While a retry works, nobody else does; a run that has not ended is finished first; and the shards of a run are merged with what
+# was retried.
 def start(*args, log=None, **env):
-    return subprocess.Popen([stepmill, *args], stdout=subprocess.DEVNULL, stderr=open(log, "w") if log else subprocess.DEVNULL, env=dict(os.environ, NO_COLOR="1", **env))
+    return subprocess.Popen([stepmill, *args], stdout=subprocess.DEVNULL, stderr=open(log, "w") if log else subprocess.DEVNULL,
+                            env=dict(os.environ, NO_COLOR="1", **env))
 
 
 def until(what, is_so):
@@ -294,7 +304,8 @@ broken({})
 expect("unfinished: retry", call("retry", run)[0], 0)
 same("unfinished", run, want)
 
-# A global gets the rows of all shards from their merge, so what a shard runs again, too; rows that fail behind the global do so in the merge.
+# A global gets the rows of all shards from their merge, so what a shard runs again, too; rows that fail behind the global do so in
+# the merge.
 if kills:
     file = pipeline("global_shards", """  work: {FLAKY, from: src}
   groups: {type: deduplicate, from: work, threshold: 0.9999, output: rows}
@@ -349,8 +360,10 @@ for i in range(kills):
     log = work / "phase"
     log.unlink(missing_ok=True)
     half, who = i % 2, rng.choice(["child", "parent", "both"])
-    when = rng.choice([f"commit:{rng.randrange(1, 12)}", f"rename:{rng.randrange(1, 14)}", f"finish:{rng.randrange(1, 3)}", f"time:{rng.randrange(1000, 150000)}"])
-    code, said = call("retry", run, env={"LD_PRELOAD": shim, "STM_KILL": f"{who}-{when}", "STM_KILL_LOG": str(log), "STM_KILL_SKIP": str(half)})
+    when = rng.choice([f"commit:{rng.randrange(1, 12)}", f"rename:{rng.randrange(1, 14)}", f"finish:{rng.randrange(1, 3)}",
+                       f"time:{rng.randrange(1000, 150000)}"])
+    code, said = call("retry", run, env={"LD_PRELOAD": shim, "STM_KILL": f"{who}-{when}", "STM_KILL_LOG": str(log),
+                                         "STM_KILL_SKIP": str(half)})
     if log.exists():
         died[f"{'second' if half else 'first'} half, {log.read_text().split()[0]}"] += 1
     for name in old:

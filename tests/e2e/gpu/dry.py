@@ -1,4 +1,5 @@
-"""scripts/gpu.sh on simulated devices, from a bundle, in an empty environment, in a folder of its own: every phase runs, and what must be said is.
+"""scripts/gpu.sh on simulated devices, from a bundle, in an empty environment, in a folder of its own: every phase runs, and what
+must be said is.
 
 usage: dry.py ROOT BUILD SCRATCH
 """
@@ -20,13 +21,15 @@ PHASES = ("probe", "build", "contract", "kernels", "sanitizer", "ceilings", "eng
 def strangers(bundle, build):
     """What programs of a bundle would take from the build tree, or not find: on another machine there is no such tree."""
     ask = "import sys; sys.path[:0] = ['bench/gpu', 'bench/common']; from place import Place; print(Place(True, sys.argv[1]).env()['LD_LIBRARY_PATH'])"
-    paths = subprocess.run([sys.executable, "-B", "-c", ask, str(bundle / "asked")], cwd=bundle, text=True, capture_output=True, check=True,
+    paths = subprocess.run([sys.executable, "-B", "-c", ask, str(bundle / "asked")], cwd=bundle, text=True, capture_output=True,
+                           check=True,
                            env={"PATH": PATH}).stdout.strip()
     found = []
     for file in sorted((bundle / "build/gpu").rglob("*")):
         if file.is_symlink() or not file.is_file() or file.read_bytes()[:4] != b"\x7fELF":
             continue
-        text = subprocess.run(["ldd", str(file)], text=True, capture_output=True, env={"PATH": PATH, "LD_LIBRARY_PATH": paths}, check=False).stdout
+        text = subprocess.run(["ldd", str(file)], text=True, capture_output=True, env={"PATH": PATH, "LD_LIBRARY_PATH": paths},
+                              check=False).stdout
         for line in text.splitlines():
             where = re.search(r"=> (/\S+)", line)
             if "not found" in line or (where and where[1].startswith(f"{build}/") and not where[1].startswith(f"{bundle}/")):
@@ -45,7 +48,8 @@ def main():
             bad.append(what)
 
     def script(where, *words, **env):
-        done = subprocess.run([str(where / "scripts/gpu.sh"), *map(str, words)], env=dict(TOOLKIT, PATH=PATH, **env), cwd="/", text=True,
+        done = subprocess.run([str(where / "scripts/gpu.sh"), *map(str, words)], env=dict(TOOLKIT, PATH=PATH, **env), cwd="/",
+                              text=True,
                               capture_output=True, timeout=280, check=False)
         return done.returncode, done.stdout + done.stderr
 
@@ -69,14 +73,17 @@ def main():
         result = json.loads((out / "simulated.json").read_text(encoding="utf-8"))
         names = [r["name"] for r in result["rows"]] + [m["name"] for m in result["left_out"]]
         for figure in [f"E{i}" for i in range(1, 11)] + [f"M{i}" for i in range(1, 7)] + ["K1", "K2", "K3", "HBM read", "PCIe up", "gemm bf16 8192^3"]:
-            expect(any(figure in name.split() or name.startswith(figure) or f" {figure} " in f" {name} ".replace(",", " ") for name in names),
+            expect(any(figure in name.split() or name.startswith(figure) or f" {figure} " in f" {name} ".replace(",", " ")
+                       for name in names),
                    f"nothing is said of {figure}")
         for row in result["rows"]:
-            expect({"name", "value", "unit", "spread", "denominator", "denominator_value", "ratio", "goal", "met"} <= row.keys(), f"row {row['name']}")
+            expect({"name", "value", "unit", "spread", "denominator", "denominator_value", "ratio", "goal", "met"} <= row.keys(),
+                   f"row {row['name']}")
         tests = {t["name"]: t for t in result["tests"]}
         expect(sum(t.get("passed", 0) for t in tests.values()) > 0, "no test ran")
         for tool in ("memcheck", "racecheck", "synccheck", "initcheck"):
-            expect(tests[f"{tool}: bench_gpu_mistake"]["verdict"] == "sees its mistake", f"{tool}: {tests[f'{tool}: bench_gpu_mistake']}")
+            expect(tests[f"{tool}: bench_gpu_mistake"]["verdict"] == "sees its mistake",
+                   f"{tool}: {tests[f'{tool}: bench_gpu_mistake']}")
         expect("E1 three kernels of 20 us" in (out / "simulated.md").read_text(encoding="utf-8"), "the page lacks E1")
     # A tool that finds something, one that reports nothing, a phase that there is not.
     code, text = script(moved, "--dry", "--out", scratch / "found", "sanitizer", FAKE_SANITIZER_ERRORS="racecheck")
@@ -92,7 +99,8 @@ def main():
     code, text = script(moved, "--out", scratch / "none", "probe")
     expect(code == 1 and "no GPU that stepmill can use" in text and "is not found" not in text, f"without a GPU: {code} {text}")
     # What a phase had found stays when it is ended from outside, and what no time is left for is named.
-    command = subprocess.Popen([str(moved / "scripts/gpu.sh"), "--dry", "--out", str(scratch / "ended"), "contract"], env={"PATH": PATH}, cwd="/",
+    command = subprocess.Popen([str(moved / "scripts/gpu.sh"), "--dry", "--out", str(scratch / "ended"), "contract"],
+                               env={"PATH": PATH}, cwd="/",
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in command.stdout:
         if ": passed" in line:

@@ -55,12 +55,15 @@ CHECKS = [
     ("fits", ONE, TWO, "nvswitch-8gpu.topo", None, 0, ""),
     ("no_gpu_runs_on_processors", ONE, TWO, "no-gpu.topo", None, 0, "note: embed: resources: there is no GPU"),
     ("hidden_gpus_run_on_processors", ONE, NONE, "nvswitch-8gpu.topo", "", 0, "note: embed: resources: there is no GPU"),
-    ("too_few", ONE, "resources: {gpus: 4}", "workstation-2gpu.topo", None, 65, "pipeline.yaml:18:5: judge: a replica takes 4 GPUs"),
+    ("too_few", ONE, "resources: {gpus: 4}", "workstation-2gpu.topo", None, 65,
+     "pipeline.yaml:18:5: judge: a replica takes 4 GPUs"),
     ("too_few_are_visible", NONE, TWO, "nvswitch-8gpu.topo", "5", 65, "pipeline.yaml:18:5: judge: a replica takes 2 GPUs"),
-    ("too_large", "resources: {gpus: 1, memory: 100GiB}", NONE, "nvswitch-8gpu.topo", None, 65, "pipeline.yaml:12:5: embed: a replica needs 100 GiB"),
+    ("too_large", "resources: {gpus: 1, memory: 100GiB}", NONE, "nvswitch-8gpu.topo", None, 65,
+     "pipeline.yaml:12:5: embed: a replica needs 100 GiB"),
     ("both_on_one", ONE, ONE, "laptop-1gpu.topo", None, 65, "judge: embed and judge would both be on GPU 0"),
     ("both_share", "resources: {gpus: 1, share: true}", "resources: {gpus: 1, share: true}", "laptop-1gpu.topo", None, 0, ""),
-    ("no_such_position", "resources: {devices: [9]}", NONE, "nvswitch-8gpu.topo", None, 65, "pipeline.yaml:12:27: embed: there is no GPU 9: this process sees 8"),
+    ("no_such_position", "resources: {devices: [9]}", NONE, "nvswitch-8gpu.topo", None, 65,
+     "pipeline.yaml:12:27: embed: there is no GPU 9: this process sees 8"),
     ("no_such_uuid", "resources: {devices: [GPU-77]}", NONE, "nvswitch-8gpu.topo", None, 65, 'there is no GPU "GPU-77"'),
     ("uuid_not_unique", "resources: {devices: [GPU-0000]}", NONE, "nvswitch-8gpu.topo", None, 65, "GPUs 0 and 1 both begin"),
     ("explicit_without_devices", "resources: {devices: [0]}", ONE, "nvswitch-8gpu.topo", None, 65, "--placement"),
@@ -88,7 +91,8 @@ def plans(folder):
     done = run(["plan", path, "--devices", topologies / "nvlink-pairs-4gpu.topo", "--json"], "3,1,0,2")
     plan = json.loads(done.stdout or "{}")
     steps = {s["name"]: s for s in plan.get("steps", [])}
-    machine = [g["uuid"] for g in json.loads(run(["devices", "--devices", topologies / "nvlink-pairs-4gpu.topo", "--json"]).stdout)["topology"]["gpus"]]
+    machine = [g["uuid"] for g in json.loads(run(["devices", "--devices", topologies / "nvlink-pairs-4gpu.topo",
+                                                  "--json"]).stdout)["topology"]["gpus"]]
     if not steps:
         faults.append(f"plan: {done}")
         return
@@ -118,7 +122,8 @@ def devices():
 
     everything = gpus("dual-socket-pcie-4gpu.topo")
     expect("devices_all", len(everything) == 4, everything)
-    for visible, want in [("2,0", [2, 0]), ("GPU-0000005d,GPU-0000005b", [3, 1]), ("", []), ("-1", []), ("1,7,2", [1]), ("0,0", [])]:
+    for visible, want in [("2,0", [2, 0]), ("GPU-0000005d,GPU-0000005b", [3, 1]), ("", []), ("-1", []), ("1,7,2", [1]),
+                          ("0,0", [])]:
         seen = gpus("dual-socket-pcie-4gpu.topo", visible)
         expect(f"devices {visible!r}", seen == [everything[i] for i in want], seen)
     for machine in sorted(topologies.iterdir()):

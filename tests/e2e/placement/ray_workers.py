@@ -23,7 +23,8 @@ def main():
     @ray.remote(num_gpus=1, num_cpus=0.5)
     class Worker:
         def devices(self):
-            done = subprocess.run([stepmill, "devices", "--devices", topology, "--json"], text=True, capture_output=True, check=True)
+            done = subprocess.run([stepmill, "devices", "--devices", topology, "--json"], text=True, capture_output=True,
+                                  check=True)
             return [g["uuid"] for g in json.loads(done.stdout)["topology"]["gpus"]], os.environ.get("CUDA_VISIBLE_DEVICES")
 
     workers = [Worker.remote() for _ in range(4)]

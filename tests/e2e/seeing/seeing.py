@@ -1,4 +1,5 @@
-"""A run seen from outside: the table on a terminal, progress.json, metrics, log, status, logs, report. Numbers are those of the run."""
+"""A run seen from outside: the table on a terminal, progress.json, metrics, log, status, logs, report. Numbers are those of the
+run."""
 import fcntl
 import html.parser
 import json
@@ -141,11 +142,13 @@ class Truth(Case):
             self.assertEqual(sum(f"docs:{r} " in x["text"] for x in errors), 1, r)
         of_one = self.command("logs", "r", "work[1]").stdout
         self.assertEqual(of_one.count("\n"), sum(x.get("step") == "work" and x.get("replica") == 1 for x in lines))
-        self.assertEqual(self.command("logs", "r", "work", "--json").stdout.count("\n"), sum(x.get("step") == "work" for x in lines))
+        self.assertEqual(self.command("logs", "r", "work", "--json").stdout.count("\n"),
+                         sum(x.get("step") == "work" for x in lines))
         self.assertEqual(self.command("logs", "r").stdout.count("\n"), len(lines))
         for wrong in ("wrok", "wor", "works[0]"):
             r = self.command("logs", "r", wrong, code=64)
-            self.assertEqual((r.stdout, r.stderr), ("", f"stepmill: the run in r has no step '{wrong.split('[')[0]}'; did you mean 'work'?\n"))
+            self.assertEqual((r.stdout, r.stderr),
+                             ("", f"stepmill: the run in r has no step '{wrong.split('[')[0]}'; did you mean 'work'?\n"))
         # A second run of the same directory: nothing is left to do, and the log goes on.
         self.command("run", "seen.yaml", "--run", "r", code=0)
         self.assertEqual(json.loads(self.read("r/progress.json"))["attempt"], 1)
@@ -204,8 +207,10 @@ class Live(Case):
             self.until(lambda: some_rows() and values[("stepmill_rows_in_total", (("run", "seen"), ("step", "work")))] > 250)
             last = json.loads(self.command("status", "r", "--json").stdout)
             self.assertEqual(last["state"], "running")
-            self.until(lambda: self.command("errors", "r", "--json").stdout.count("\n") >= 2)  # those of rows 77 and 177 are committed
-            seen = [json.loads(line) for line in self.command("errors", "r", "--json", "--step", "work", "--class", "permanent").stdout.splitlines()]
+            # those of rows 77 and 177 are committed
+            self.until(lambda: self.command("errors", "r", "--json").stdout.count("\n") >= 2)
+            seen = [json.loads(line) for line in self.command("errors", "r", "--json", "--step", "work", "--class",
+                                                              "permanent").stdout.splitlines()]
             self.assertIn(("work", 1, "docs:77"), [(e["step"], e["rows"], e["first_key"]) for e in seen])
             self.assertEqual(self.command("errors", "r", "--step", "out").stdout, "")
             self.assertFalse(os.path.exists(os.path.join(self.path, "r/errors.jsonl")), "that is written at the end")
@@ -251,12 +256,14 @@ class Live(Case):
 
     def test_a_killed_run_is_told_from_a_live_one(self):
         run = self.slow("--no-supervise")
-        self.until(lambda: os.path.exists(os.path.join(self.path, "r/progress.json")) and self.command("errors", "r", "--json").stdout.count("\n") >= 2)
+        self.until(lambda: os.path.exists(os.path.join(self.path, "r/progress.json"))
+                   and self.command("errors", "r", "--json").stdout.count("\n") >= 2)
         run.kill()
         run.wait()
         run.stderr.close()
         self.assertIn("nobody works on it", self.command("status", "r").stdout)
-        self.assertIn("docs:77", self.command("errors", "r").stdout)  # what was committed can be seen, though nobody wrote errors.jsonl
+        # what was committed can be seen, though nobody wrote errors.jsonl
+        self.assertIn("docs:77", self.command("errors", "r").stdout)
         self.assertFalse(os.path.exists(os.path.join(self.path, "r/errors.jsonl")))
 
 
@@ -412,17 +419,20 @@ class Report(Case):
         self.assertNotIn("@import", page)
         self.assertNotRegex(page, r"https?://")
         text = " ".join(p.text)
-        for word in ("done", "500", "docs", "work", "some", "write_jsonl", "What would make it faster", "Replicas over time", "answer 1 is not a row",
+        for word in ("done", "500", "docs", "work", "some", "write_jsonl", "What would make it faster", "Replicas over time",
+                     "answer 1 is not a row",
                      "<script>alert('\"&')</script>", "seen.yaml", "command line"):
             self.assertIn(word, text)
         self.assertRegex(text, r"docs:\d*77\b", "the first row that failed, of whichever replica was first")
-        self.assertIn('docs</th><td class="l">read_jsonl</td><td>1</td><td>\u2013</td><td>500</td>', page, "a generator gets no rows, which is not 0 of them")
+        self.assertIn('docs</th><td class="l">read_jsonl</td><td>1</td><td>\u2013</td><td>500</td>', page,
+                      "a generator gets no rows, which is not 0 of them")
         self.assertIn('out</th><td class="l">write_jsonl</td><td>1</td><td>300</td><td>\u2013</td>', page)
         self.assertEqual(p.tags.count("svg"), 2)
         self.assertLess(len(page), 100000)
 
     def test_a_thousand_steps_have_a_report(self):
-        steps = "".join(f"  s{i}: {{type: template, from: {'docs' if i == 0 else f's{i - 1}'}, template: \"{{id}}\", output: o}}\n" for i in range(300))
+        steps = "".join(f"  s{i}: {{type: template, from: {'docs' if i == 0 else f's{i - 1}'}, template: \"{{id}}\", output: o}}\n"
+                        for i in range(300))
         self.write("long.yaml", "stepmill: 1\nsteps:\n  docs: {type: read_jsonl, path: docs.jsonl, columns: {id: int64}}\n" + steps)
         self.command("run", "long.yaml", "--run", "r", "--limit", "5")
         p = Page()

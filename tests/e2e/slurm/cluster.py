@@ -2,15 +2,16 @@
 """A real Slurm on one machine: munge, a controller, several nodes with GPUs that are none, all in a scratch folder.
 
 usage: cluster.py [--nodes N] [--gpus N] COMMAND [ARGUMENT...]
-Runs COMMAND with SLURM_CONF set to the cluster's, then takes the cluster down; its exit status. 77: no Slurm (scripts/deps.sh test installs it).
+Runs COMMAND with SLURM_CONF set to the cluster's, then takes the cluster down; its exit status. 77: no Slurm (scripts/deps.sh test
+installs it).
 
-No systemd, no control groups, no name spaces, and no root: the daemons run as whoever calls. Ports, sockets, keys, state and logs are the
-cluster's own, so that several run beside each other. A GPU is a link to /dev/null: Slurm hands out the devices that gres.conf names, and sets
-CUDA_VISIBLE_DEVICES, without looking what they are.
+No systemd, no control groups, no name spaces, and no root: the daemons run as whoever calls. Ports, sockets, keys, state and logs
+are the cluster's own, so that several run beside each other. A GPU is a link to /dev/null: Slurm hands out the devices that
+gres.conf names, and sets CUDA_VISIBLE_DEVICES, without looking what they are.
 
-Whatever happens, nothing stays: a *janitor*, in a session of its own, waits for the end of a pipe that only the caller holds, and then kills
-every process that the cluster started and removes the folder. So it also cleans up behind a caller that was killed. Processes are known by
-their environment, which has the cluster's SLURM_CONF, and the node's name.
+Whatever happens, nothing stays: a *janitor*, in a session of its own, waits for the end of a pipe that only the caller holds, and
+then kills every process that the cluster started and removes the folder. So it also cleans up behind a caller that was killed.
+Processes are known by their environment, which has the cluster's SLURM_CONF, and the node's name.
 """
 import contextlib
 import os
@@ -25,8 +26,8 @@ import sys
 import tempfile
 import time
 
-# Times: a node is given up after SlurmdTimeout; a job that is requeued starts again after cred_expire at the earliest (5 s is the least that
-# there is); KillWait is between TERM and KILL.
+# Times: a node is given up after SlurmdTimeout; a job that is requeued starts again after cred_expire at the earliest (5 s is the
+# least that there is); KillWait is between TERM and KILL.
 CONF = """ClusterName=stepmill
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
@@ -161,7 +162,8 @@ class Cluster:
 
     def start(self, name, *command, **more):
         with open(self.dir / f"{name}.out", "w", encoding="utf-8") as out:
-            self.daemons[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            self.daemons[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                                                  start_new_session=True,
                                                   env={**self.env, **more}, cwd=self.dir)
 
     def start_node(self, node):

@@ -1,4 +1,5 @@
-"""The job scripts of examples/slurm/ on a real Slurm: whatever befalls a job, the output is what an undisturbed run writes, byte for byte.
+"""The job scripts of examples/slurm/ on a real Slurm: whatever befalls a job, the output is what an undisturbed run writes, byte
+for byte.
 
 usage: scripts.py STEPMILL ROOT CASE...
 Exit status 77: no Slurm (scripts/deps.sh test installs it). The cases run at the same time, since most of what they do is wait.
@@ -83,7 +84,8 @@ def one_node():
 
 def lose_node(name, told):
     """The node that a job is on loses its power; the job goes on on another one."""
-    number = submit(name, "one-node.sh", "pipeline.yaml", name, pace="0.05", options=["--exclusive"])  # nobody else's job dies with it
+    # nobody else's job dies with it
+    number = submit(name, "one-node.sh", "pipeline.yaml", name, pace="0.05", options=["--exclusive"])
     slurm.wait(f"rows of {name}", lambda: under_way(name))
     node = job(number)["NodeList"]
     slurm.kill_node(node)
@@ -107,7 +109,8 @@ def node_lost():
 
 
 def requeue():
-    """The run is stopped with exit code 75, as it does itself ahead of its time limit; it is the script that puts the job into the queue again."""
+    """The run is stopped with exit code 75, as it does itself ahead of its time limit; it is the script that puts the job into the
+    queue again."""
     number = submit("again", "requeue.sh", "pipeline.yaml", "again", pace="0.05")
     slurm.wait("rows of again", lambda: under_way("again"))
     for pid in slurm.processes(f"SLURM_JOB_ID={number}"):
