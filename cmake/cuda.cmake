@@ -1,5 +1,5 @@
-# libstepmill-cuda.so: the CUDA backend and the kernels, where a toolkit is. Folders name their parts by stm_cuda_sources; the module is put
-# together by stm_cuda_module at the end. Nothing else of the tree links CUDA.
+# libstepmill-cuda.so: the CUDA backend and the kernels, where a toolkit is. Folders name their parts by stm_cuda_sources; the
+# module is put together by stm_cuda_module at the end. Nothing else of the tree links CUDA.
 set(STEPMILL_CUDA "AUTO" CACHE STRING "the CUDA module: AUTO (where a toolkit is found), ON (required), OFF")
 set_property(CACHE STEPMILL_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(STEPMILL_CUDA_ARCHITECTURES "80;90a" CACHE STRING "virtual architectures, or `all`: 75 to 120 that the toolkit knows, and 90a")
@@ -90,7 +90,8 @@ function(stm_cuda_module)
   endif()
   # Flags of the C compiler mean other things to nvcc, so kernels are a target of their own.
   add_library(stepmill_kernels_cuda OBJECT ${kernels})
-  target_include_directories(stepmill_kernels_cuda PRIVATE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/engine ${CMAKE_SOURCE_DIR})
+  target_include_directories(stepmill_kernels_cuda PRIVATE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/engine
+                             ${CMAKE_SOURCE_DIR})
   target_compile_options(stepmill_kernels_cuda PRIVATE ${STEPMILL_CUDA_GENCODE} ${STEPMILL_CUDA_PTXAS} -lineinfo --threads 1
                          "SHELL:-Werror all-warnings" -Xcompiler -Wall,-Wextra,-Wno-unused-parameter,-fvisibility=hidden)
   stm_module(cuda SOURCES ${sources} LIBS CUDA::cudart ${CMAKE_DL_LIBS})

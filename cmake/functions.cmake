@@ -4,17 +4,18 @@ function(stm_sources)
   target_sources(stepmill_objects PRIVATE ${ARGN})
 endfunction()
 
-# stm_googletest(target optimised): a program of GoogleTest. Assertions cost more to compile than to run, and headers most of all: tests are
-# compiled without optimisation, with the headers of GoogleTest and of the standard library compiled once for all of them
-# (-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON shows which test leaves an #include out). Optimised are those that calculate much themselves.
-# The undefined-behaviour sanitizer looks at what is tested, not at assertions, whose every reference it would check.
+# stm_googletest(target optimised): a program of GoogleTest. Assertions cost more to compile than to run, and headers most of all:
+# tests are compiled without optimisation, with the headers of GoogleTest and of the standard library compiled once for all of them
+# (-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON shows which test leaves an #include out). Optimised are those that calculate much
+# themselves. The undefined-behaviour sanitizer looks at what is tested, not at assertions, whose every reference it would check.
 function(stm_googletest target optimised)
   target_link_libraries(${target} PRIVATE stepmill_flags GTest::gtest)
   if(STEPMILL_SANITIZE STREQUAL "address")
     target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize=undefined>)
   endif()
   if(NOT optimised)
-    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O0> $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>) # the last is for ccache
+    # the last is for ccache
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O0> $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>)
     target_precompile_headers(${target} REUSE_FROM stepmill_test_headers)
     get_target_property(c_sources ${target} SOURCES)
     list(FILTER c_sources INCLUDE REGEX "\\.c$")
@@ -28,9 +29,10 @@ function(stm_googletest target optimised)
   endif()
 endfunction()
 
-# stm_test(name LABELS unit SOURCES a.cc [LIBS ...] [TIMEOUT s] [COST s] [ARGS ...] [OPTIMISED]): one GoogleTest program over the engine's
-# objects. One ctest entry per program keeps the suite's start-up cost low. COST is about how long a test takes where that is more than some 10 s,
-# here as for every other test: ctest begins with the longest, so that none is left over at the end with a processor idle beside it.
+# stm_test(name LABELS unit SOURCES a.cc [LIBS ...] [TIMEOUT s] [COST s] [ARGS ...] [OPTIMISED]): one GoogleTest program over the
+# engine's objects. One ctest entry per program keeps the suite's start-up cost low. COST is about how long a test takes where that
+# is more than some 10 s, here as for every other test: ctest begins with the longest, so that none is left over at the end with a
+# processor idle beside it.
 function(stm_test name)
   cmake_parse_arguments(T "OPTIMISED" "TIMEOUT;COST" "LABELS;SOURCES;LIBS;ARGS" ${ARGN})
   add_executable(${name} ${T_SOURCES})
@@ -49,8 +51,9 @@ function(stm_test name)
   endif()
 endfunction()
 
-# stm_all_cases(where test...): these leave cases out under a sanitizer (address, thread, any), or in every build (every); there each has a second entry, test.all,
-# which does all of them (mt::leaves_out, mt::does_every_case; label slow). To be called before the environment of an entry says what it leaves out.
+# stm_all_cases(where test...): these leave cases out under a sanitizer (address, thread, any), or in every build (every); there
+# each has a second entry, test.all, which does all of them (mt::leaves_out, mt::does_every_case; label slow). To be called before
+# the environment of an entry says what it leaves out.
 function(stm_all_cases where)
   if(NOT where STREQUAL "every" AND (NOT STEPMILL_SANITIZE OR NOT where MATCHES "^(any|${STEPMILL_SANITIZE})$"))
     return()
@@ -151,7 +154,8 @@ function(stm_module name)
   set_property(GLOBAL APPEND PROPERTY STEPMILL_MODULES stepmill-${name})
 endfunction()
 
-# stm_alloc_points(target): what the target's own objects allocate goes through tests/support/alloc_points.cc, which lets the n-th allocation fail.
+# stm_alloc_points(target): what the target's own objects allocate goes through tests/support/alloc_points.cc, which lets the n-th
+# allocation fail.
 function(stm_alloc_points target)
   target_sources(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tests/support/alloc_points.cc)
   foreach(call malloc calloc realloc free strdup strndup realpath _Znwm _Znam _ZnwmRKSt9nothrow_t _ZnamRKSt9nothrow_t)
@@ -159,7 +163,8 @@ function(stm_alloc_points target)
   endforeach()
 endfunction()
 
-# stm_count_malloc(): the library count_malloc, preloaded by tests and benches, which counts the calls of the allocator in a whole process.
+# stm_count_malloc(): the library count_malloc, preloaded by tests and benches, which counts the calls of the allocator in a whole
+# process.
 function(stm_count_malloc)
   if(TARGET count_malloc)
     return()

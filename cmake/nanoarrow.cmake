@@ -17,7 +17,8 @@ set(NANOARROW_VERSION_PATCH 0)
 set(NANOARROW_NAMESPACE_DEFINE "#define NANOARROW_NAMESPACE StmNano")
 configure_file(${nanoarrow_src}/nanoarrow/nanoarrow_config.h.in ${CMAKE_BINARY_DIR}/nanoarrow/nanoarrow/nanoarrow_config.h @ONLY)
 
-# flatcc's builder calls it a success when there is no memory for a copy of a vtable, and falls over the next one: an error, as everywhere else in it.
+# flatcc's builder calls it a success when there is no memory for a copy of a vtable, and falls over the next one: an error, as
+# everywhere else in it.
 set(flatcc_builder ${CMAKE_BINARY_DIR}/nanoarrow/flatcc_builder.c)
 file(READ ${nanoarrow_flatcc}/src/runtime/builder.c flatcc_text)
 string(REGEX REPLACE "(alloc_vb, B->vb_end, vt_size, 0\\)\\)\\) {[ \n]*return )-1;" "\\10;" flatcc_mended "${flatcc_text}")
@@ -35,7 +36,8 @@ add_library(stepmill_nanoarrow STATIC
 # Running out of memory is an error there, not the end of the process.
 set_source_files_properties(${flatcc_builder} PROPERTIES COMPILE_DEFINITIONS FLATCC_BUILDER_ASSERT_ON_ERROR=0)
 set_source_files_properties(${nanoarrow_src}/nanoarrow/ipc/codecs.c PROPERTIES COMPILE_DEFINITIONS NANOARROW_IPC_WITH_ZSTD)
-target_include_directories(stepmill_nanoarrow SYSTEM PUBLIC ${nanoarrow_src} ${CMAKE_BINARY_DIR}/nanoarrow ${CMAKE_BINARY_DIR}/nanoarrow/nanoarrow
+target_include_directories(stepmill_nanoarrow SYSTEM PUBLIC ${nanoarrow_src} ${CMAKE_BINARY_DIR}/nanoarrow
+                           ${CMAKE_BINARY_DIR}/nanoarrow/nanoarrow
                                                               ${nanoarrow_flatcc}/include)
 target_compile_options(stepmill_nanoarrow PRIVATE -w)
 target_link_libraries(stepmill_nanoarrow PRIVATE stepmill_flags PkgConfig::ZSTD)

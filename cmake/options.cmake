@@ -36,14 +36,16 @@ endif()
 add_library(stepmill_flags INTERFACE)
 target_compile_definitions(stepmill_flags INTERFACE _GNU_SOURCE)
 target_compile_options(stepmill_flags INTERFACE -Wall -Wextra -Wshadow -Wpointer-arith -Wundef
-  $<$<NOT:$<CONFIG:Release>>:-fno-omit-frame-pointer> # for profilers and sanitizers; what users run does without a twentieth of a hop
+  # for profilers and sanitizers; what users run does without a twentieth of a hop
+  $<$<NOT:$<CONFIG:Release>>:-fno-omit-frame-pointer>
   $<$<COMPILE_LANGUAGE:C>:-Wstrict-prototypes> $<$<COMPILE_LANGUAGE:C>:-Wmissing-prototypes>
   $<$<COMPILE_LANGUAGE:C>:-Wvla> $<$<BOOL:${STEPMILL_WERROR}>:-Werror>)
 if(STEPMILL_SANITIZE STREQUAL "address")
   target_compile_options(stepmill_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all)
   target_link_options(stepmill_flags INTERFACE -fsanitize=address,undefined)
   # gcc's name for it, which the sources ask for
-  target_compile_definitions(stepmill_flags INTERFACE $<$<OR:$<COMPILE_LANG_AND_ID:C,Clang>,$<COMPILE_LANG_AND_ID:CXX,Clang>>:__SANITIZE_ADDRESS__=1>)
+  target_compile_definitions(stepmill_flags INTERFACE
+                             $<$<OR:$<COMPILE_LANG_AND_ID:C,Clang>,$<COMPILE_LANG_AND_ID:CXX,Clang>>:__SANITIZE_ADDRESS__=1>)
 elseif(STEPMILL_SANITIZE STREQUAL "thread")
   target_compile_options(stepmill_flags INTERFACE -fsanitize=thread)
   target_link_options(stepmill_flags INTERFACE -fsanitize=thread)
@@ -52,10 +54,11 @@ find_program(STEPMILL_LLD ld.lld)
 if(STEPMILL_SANITIZE AND STEPMILL_LLD) # a hundred programs of 7 MB each: a quarter of the time of GNU ld
   target_link_options(stepmill_flags INTERFACE -fuse-ld=lld)
 endif()
-# Calls of our own public functions stay inside the library: nobody is meant to replace them, and each would cost a jump and its inlining.
+# Calls of our own public functions stay inside the library: nobody is meant to replace them, and each would cost a jump and its
+# inlining.
 target_compile_options(stepmill_flags INTERFACE -fno-semantic-interposition)
-# gcc's generic tuning clears and copies small blocks with `rep stos` and `rep movs`, which take 30 cycles to start, and makes calls of memset
-# out of loops over two entries.
+# gcc's generic tuning clears and copies small blocks with `rep stos` and `rep movs`, which take 30 cycles to start, and makes calls
+# of memset out of loops over two entries.
 include(CheckCCompilerFlag)
 check_c_compiler_flag(-mmemset-strategy=unrolled_loop:256:noalign,libcall:-1:noalign STEPMILL_HAVE_STRATEGY)
 if(STEPMILL_HAVE_STRATEGY)

@@ -12,13 +12,13 @@ function(stm_sim_kernels target)
   target_link_libraries(${target} PRIVATE sim_device)
 endfunction()
 
-# stm_sim_test(name SOURCES a.cc [KERNELS target...] [LIBS ...] [MATRIX full|orders|once] [LABELS ...] [TIMEOUT s] [COST s] [ENV A=B ...] [OPTIMISED]):
-# one GoogleTest program, entered into ctest once per mode: name.<order>[.lazy].
+# stm_sim_test(name SOURCES a.cc [KERNELS target...] [LIBS ...] [MATRIX full|orders|once] [LABELS ...] [TIMEOUT s] [COST s] [ENV A=B
+# ...] [OPTIMISED]): one GoogleTest program, entered into ctest once per mode: name.<order>[.lazy].
 #   full    fwd, rev and two random orders, each eager and lazy          (default)
 #   orders  the four orders, eager
 #   once    fwd, eager: for tests that set modes themselves
-# Under a sanitizer fwd and one random order (lazy in a full matrix): what it looks for depends on orders less than what the test does. The other
-# orders are of the slow tier; under TSan, where they take an hour, they are not run.
+# Under a sanitizer fwd and one random order (lazy in a full matrix): what it looks for depends on orders less than what the test
+# does. The other orders are of the slow tier; under TSan, where they take an hour, they are not run.
 function(stm_sim_test name)
   if(NOT TARGET sim_cudart)
     return()
@@ -56,7 +56,8 @@ function(stm_sim_test name)
     string(REPLACE ".lazy" "" order ${mode})
     string(REPLACE ":" "" tag ${mode})
     add_test(NAME ${name}.${tag} COMMAND ${name})
-    set_tests_properties(${name}.${tag} PROPERTIES LABELS "${labels}" TIMEOUT ${T_TIMEOUT} SKIP_REGULAR_EXPRESSION "ALL TESTS SKIPPED"
+    set_tests_properties(${name}.${tag} PROPERTIES LABELS "${labels}" TIMEOUT ${T_TIMEOUT}
+                         SKIP_REGULAR_EXPRESSION "ALL TESTS SKIPPED"
                                                    ENVIRONMENT "STM_SIM_ORDER=${order};STM_SIM_LAZY=${lazy};${T_ENV}")
     if(T_COST)
       set_tests_properties(${name}.${tag} PROPERTIES COST ${T_COST})
@@ -64,8 +65,9 @@ function(stm_sim_test name)
   endforeach()
 endfunction()
 
-# stm_tsan_cases(filter test...): under TSan, where a simulated GPU thread costs 300 times as much, these run the cases of the filter only: one at least of
-# each kind of launch, stream and collective. All cases run in every other build, and there in the slow tier.
+# stm_tsan_cases(filter test...): under TSan, where a simulated GPU thread costs 300 times as much, these run the cases of the
+# filter only: one at least of each kind of launch, stream and collective. All cases run in every other build, and there in the slow
+# tier.
 function(stm_tsan_cases filter)
   stm_all_cases(thread ${ARGN})
   foreach(test ${ARGN})
