@@ -516,22 +516,23 @@ TEST_F(Endpoint, AServerThatRefusesGetsHalfAndThenOneMoreARound)
     }
 }
 
+/* From before the first request can be sent: on a busy machine the server may see that one late. */
 TEST_F(Endpoint, RateLimits)
 {
     BadServer s(echo);
     rows(75); /* a burst of 60 of 600 a minute, then ten a second */
+    double began = now_s();
     Result r = run(pipeline(url(s), "    requests_per_minute: 600\n    concurrency: 32\n"));
     EXPECT_EQ(r.out, right_rows(75));
-    std::vector<double> t = s.times();
-    EXPECT_GE(t.back() - t.front(), 1.3);
-    EXPECT_LT(t.back() - t.front(), 4.0);
+    EXPECT_GE(s.times().back() - began, 1.4);
+    EXPECT_LT(s.times().back() - began, 30.0);
     BadServer tokens(echo);
     /* 7 each, as told: a burst of 60, then ten a second */
+    began = now_s();
     r = run(pipeline(url(tokens), "    tokens_per_minute: 4200\n    max_tokens: 2\n    concurrency: 4\n"));
     EXPECT_EQ(r.out, right_rows(75));
-    t = tokens.times();
-    EXPECT_GE(t.back() - t.front(), 1.0);
-    EXPECT_LT(t.back() - t.front(), 4.0);
+    EXPECT_GE(tokens.times().back() - began, 1.0);
+    EXPECT_LT(tokens.times().back() - began, 30.0);
 }
 
 /* ---- deadlines, cancel, stop ------------------------------------------------------------------------------------- */
