@@ -3,6 +3,7 @@
   house.py layers ROOT   an #include goes to the same folder or to a lower layer (docs/architecture.md)
   house.py listed ROOT   each source file is named in the CMakeLists.txt of its folder, or of one above it
   house.py sizes ROOT    no source file is longer than 800 lines
+  house.py columns ROOT  no line of C, C++ or CUDA is longer than .clang-format says, but for what clang-format is told to leave alone
   house.py kernels ROOT  .cu files keep to what nvcc and the simulated devices both run (tests/sim/README.md)
 """
 import pathlib
@@ -123,6 +124,23 @@ def sizes(root):
     return faults, f"{seen} files"
 
 
+def columns(root):
+    """clang-format does not break comments, and runs only where somebody runs it."""
+    limit = re.search(r"^ColumnLimit: (\d+)$", (root / ".clang-format").read_text(), flags=re.M)
+    if not limit:
+        return [".clang-format: no ColumnLimit"], "0 files"
+    most, faults, seen = int(limit.group(1)), [], 0
+    for path in files(root, CODE):
+        seen += 1
+        left_alone = False
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            switch = re.search(r"clang-format (on|off)\b", line)
+            left_alone = switch.group(1) == "off" if switch else left_alone
+            if len(line) > most and not left_alone:
+                faults.append(f"{path.relative_to(root)}:{number}: {len(line)} columns; break the line ({most} at most)")
+    return faults, f"{seen} files"
+
+
 # What a .cu file must not say, and what to say instead. Inline PTX has its place: the wrappers in kernels/stm_*.h.
 KERNEL_WORDS = [
     (r"<<<", "launch with STM_LAUNCH, which both compilers know"),
@@ -155,7 +173,7 @@ def kernels(root):
     return faults, f"{seen} .cu files"
 
 
-RULES = {"layers": layers, "listed": listed, "sizes": sizes, "kernels": kernels}
+RULES = {"layers": layers, "listed": listed, "sizes": sizes, "columns": columns, "kernels": kernels}
 
 
 def main():

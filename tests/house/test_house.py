@@ -5,7 +5,7 @@ import unittest
 
 import house
 
-FUNCTIONS = {"cmake/functions.cmake": ""}
+FUNCTIONS = {"cmake/functions.cmake": "", ".clang-format": "BasedOnStyle: LLVM\nColumnLimit: 20\n"}
 CASES = [
     # rule, what, files, faults expected
     ("layers", "down is allowed", {"engine/flow/a.c": '#include "batch/b.h"\n', "engine/batch/b.h": ""}, 0),
@@ -26,6 +26,12 @@ CASES = [
     ("listed", "part of another name", {"engine/core/a.c": "", "engine/core/CMakeLists.txt": "stm_sources(a.cc)"}, 1),
     ("sizes", "at the limit", {"engine/core/a.c": "\n" * 800}, 0),
     ("sizes", "past it", {"engine/core/a.c": "\n" * 801}, 1),
+    ("columns", "at the limit", {"engine/core/a.c": "x" * 20 + "\n"}, 0),
+    ("columns", "characters, not bytes", {"kernels/a.cu": "/* " + "ä" * 14 + " */\n"}, 0),
+    ("columns", "past it", {"include/a.h": "/* a long comment */ \n", "tests/b.cc": "x" * 21}, 2),
+    ("columns", "a table", {"tests/a.cc": "// clang-format off\n" + "x" * 30 + "\n// clang-format on\n"}, 0),
+    ("columns", "behind a table", {"tests/a.cc": "// clang-format off\n// clang-format on\n" + "x" * 21 + "\n"}, 1),
+    ("columns", "Python has no such format", {"scripts/a.py": "x" * 21, "engine/core/a.c": ""}, 0),
     ("kernels", "as it should be", {"kernels/a.cu": '/* no <<< */\n#include "kernels/stm_cuda.h"\n// asm\nint stm_asm;\n'}, 0),
     ("kernels", "chevrons", {"kernels/a.cu": '#include "stm_cuda.h"\nk<<<1, 2>>>();\n'}, 1),
     ("kernels", "plain shared memory", {"kernels/a.cu": '#include "stm_cuda.h"\n__shared__ int x;\n'}, 1),
