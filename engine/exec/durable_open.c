@@ -72,9 +72,11 @@ static mill_status name_all(stm_run *run, opening *o, mill_error *err)
     run->durable->counts = stm_calloc((size_t)run->n_stations + 1);
     o->states = stm_calloc((size_t)(o->n_parts + 1) * sizeof *o->states);
     run->durable->part_names = o->part_names;
-    run->durable->kept = (stm_kept){.dir = run->run_dir, .vault = run->durable->vault, .retries = stm_calloc((size_t)(o->n_parts + 1) * sizeof(uint64_t))};
-    if (o->parts == NULL || o->streams == NULL || o->signatures == NULL || o->part_names == NULL || o->stream_names == NULL || o->kept == NULL || o->apart == NULL || o->rest == NULL ||
-        o->states == NULL || run->durable->counts == NULL || run->durable->kept.retries == NULL)
+    run->durable->kept = (stm_kept){
+        .dir = run->run_dir, .vault = run->durable->vault, .retries = stm_calloc((size_t)(o->n_parts + 1) * sizeof(uint64_t))};
+    if (o->parts == NULL || o->streams == NULL || o->signatures == NULL || o->part_names == NULL || o->stream_names == NULL ||
+        o->kept == NULL || o->apart == NULL || o->rest == NULL || o->states == NULL || run->durable->counts == NULL ||
+        run->durable->kept.retries == NULL)
         return stm_durable_no_memory(err);
     for (int32_t i = 0; i < run->n_stations; i++) {
         stm_station *s = &run->stations[i];
@@ -431,7 +433,9 @@ static mill_status open_lanes(stm_run *run, stm_station *s, mill_error *err)
 
     for (int32_t i = 0; i < s->n_inputs && st == MILL_OK && !s->lasting->finished; i++) {
         const mill_type *type = stm_lane_type(s, i);
-        st = type != NULL ? stm_batch_sink_create(run->durable->vault, (size_t)s->lasting->lanes[i].stream, type, &s->lasting->lanes[i].out, err) : stm_durable_no_memory(err);
+        st = type != NULL ? stm_batch_sink_create(run->durable->vault, (size_t)s->lasting->lanes[i].stream, type,
+                                                  &s->lasting->lanes[i].out, err)
+                          : stm_durable_no_memory(err);
     }
     return st;
 }
@@ -521,11 +525,14 @@ static mill_status make_lasting(stm_run *run, mill_error *err)
         if (s->n_outs == 0 && !make_reached(s, roots)) return stm_durable_no_memory(err);
         for (int32_t k = 0; k < i && s->kind == STM_AT_READER; k++)
             if (run->stations[k].store == s->store && run->stations[k].kind != STM_AT_READER) l->store = &run->stations[k];
-        if (s->root >= 0 && (l->places = stm_calloc(STM_ROOT_PLACES * sizeof *l->places)) == NULL) return stm_durable_no_memory(err);
-        if (s->kind == STM_AT_GLOBAL && (l->lanes = stm_calloc((size_t)(s->n_inputs + 1) * sizeof *l->lanes)) == NULL) return stm_durable_no_memory(err);
+        if (s->root >= 0 && (l->places = stm_calloc(STM_ROOT_PLACES * sizeof *l->places)) == NULL)
+            return stm_durable_no_memory(err);
+        if (s->kind == STM_AT_GLOBAL && (l->lanes = stm_calloc((size_t)(s->n_inputs + 1) * sizeof *l->lanes)) == NULL)
+            return stm_durable_no_memory(err);
         if (s->inlet == NULL) continue;
         if (stm_inlet_track(s->inlet) != MILL_OK) return stm_durable_no_memory(err);
-        if ((d->now[i].checkpoint = stm_calloc(stm_inlet_checkpoint_bytes(s->inlet) + 1)) == NULL) return stm_durable_no_memory(err);
+        if ((d->now[i].checkpoint = stm_calloc(stm_inlet_checkpoint_bytes(s->inlet) + 1)) == NULL)
+            return stm_durable_no_memory(err);
     }
     d->need = stm_calloc((size_t)(inputs + 1) * sizeof *d->need);
     return d->need != NULL ? MILL_OK : stm_durable_no_memory(err);

@@ -108,7 +108,10 @@ void stm_durable_encode(const stm_run *run, int32_t part, stm_text *out)
 
 mill_status stm_durable_no_memory(mill_error *err) { return mill_fail(err, MILL_ERR_NOMEM, "no memory to open the run directory"); }
 
-static mill_status malformed(mill_error *err) { return mill_fail(err, MILL_ERR_DATA, "the state of the run is not what this version writes"); }
+static mill_status malformed(mill_error *err)
+{
+    return mill_fail(err, MILL_ERR_DATA, "the state of the run is not what this version writes");
+}
 
 static bool get_cursor(stm_wire *w, mill_cursor *c)
 {

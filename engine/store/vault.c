@@ -456,7 +456,8 @@ mill_status stm_vault_commit(stm_vault *v, mill_error *err)
     v->record.failed = false;
     stm_tables_encode_commit(&v->tables, &v->record);
     if (v->record.failed) return mill_fail(err, MILL_ERR_NOMEM, "no memory for a commit");
-    if (v->record.bytes == v->last.bytes && memcmp(v->record.data, v->last.data, v->last.bytes) == 0) return MILL_OK; /* a run at rest */
+    if (v->record.bytes == v->last.bytes && memcmp(v->record.data, v->last.data, v->last.bytes) == 0)
+        return MILL_OK; /* a run at rest */
     if ((st = stm_journal_append(&v->journal, STM_RECORD_COMMIT, v->record.data, v->record.bytes, err)) != MILL_OK) return st;
     for (size_t i = 0; i < v->tables.n_streams; i++) {
         stm_stream_state *s = &v->tables.streams[i];

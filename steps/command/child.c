@@ -548,7 +548,8 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
     }
     /* Output that ends within a line: so did it, perhaps. */
     if (st != MILL_OK && !over && c->out_end) over = gone_within(c, TICK_MS / 1e3);
-    done = done || (st == MILL_OK && over && c->opts.until_end && !t->refused && t->bytes == 0); /* what it did not read it cannot have dealt with */
+    /* What it did not read it cannot have dealt with. */
+    done = done || (st == MILL_OK && over && c->opts.until_end && !t->refused && t->bytes == 0);
     /* One that is kept may go once it has answered: whether it is seen going now or at the next batch is chance. */
     const bool early = over && (st != MILL_OK || !done || (t->close_input && c->wait_status != 0));
     if (early && stopped_too(c, hooks)) {

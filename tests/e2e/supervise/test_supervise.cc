@@ -253,18 +253,31 @@ const Barred kBarred[] = {
      2, "other[0]: the process ended by a call that did not return by its deadline in other[0], finish", 1, "other.in=none"},
     {"write", "  rest: {type: e2e_put, from: count, in: write, at: 50}\n", 2,
      "rest[0]: the process ended by signal 11 (SIGSEGV) in rest[0], write of rows count:48 to count:55", 2, "rest.in=none"},
-    {"sync", "  slow: {type: e2e_count, rows: 100, batch_size: 8, pause: 100ms}\n  rest: {type: e2e_put, from: slow, in: sync}\ncommit_interval: 0.05s\n", 2,
+    {"sync",
+     "  slow: {type: e2e_count, rows: 100, batch_size: 8, pause: 100ms}\n"
+     "  rest: {type: e2e_put, from: slow, in: sync}\ncommit_interval: 0.05s\n",
+     2,
      "rest[0]: the process ended by signal 11 (SIGSEGV) in rest[0], sync", 2, "rest.in=none"},
-    {"sync_hangs", "  slow: {type: e2e_count, rows: 100, batch_size: 8, pause: 100ms}\n  rest: {type: e2e_put, from: slow, in: sync, hang: true, timeout: {batch: 0.3s}}\ncommit_interval: 0.05s\n", 2,
+    {"sync_hangs",
+     "  slow: {type: e2e_count, rows: 100, batch_size: 8, pause: 100ms}\n"
+     "  rest: {type: e2e_put, from: slow, in: sync, hang: true, timeout: {batch: 0.3s}}\ncommit_interval: 0.05s\n",
+     2,
      "rest[0]: the process ended by a call that did not return by its deadline in rest[0], sync", 1, "rest.in=none"},
-    {"finalize", "  rest: {type: e2e_put, from: count, in: finalize}\n", 2, "rest[0]: the process ended by signal 11 (SIGSEGV) in rest[0], finalize", 2, "rest.in=none"},
+    {"finalize", "  rest: {type: e2e_put, from: count, in: finalize}\n", 2,
+     "rest[0]: the process ended by signal 11 (SIGSEGV) in rest[0], finalize", 2, "rest.in=none"},
     {"generate", "  two: {type: e2e_count, rows: 100, batch_size: 8, crash_at: 50}\n  rest: {type: e2e_put, from: two}\n", 2,
      "two[0]: the process ended by signal 11 (SIGSEGV) in two[0], generate of rows two:48 to two:55", 2, "two.crash_at=-1"},
-    {"route", "  deal: {type: e2e_deal, from: count, in: route, at: 50, to: {a: one, b: two}}\n  one: {type: e2e_work, from: deal}\n  two: {type: e2e_work, from: deal}\n"
-              "  ones: {type: write_jsonl, from: one, path: ones.jsonl}\n  twos: {type: write_jsonl, from: two, path: twos.jsonl}\n", 3,
+    {"route",
+     "  deal: {type: e2e_deal, from: count, in: route, at: 50, to: {a: one, b: two}}\n"
+     "  one: {type: e2e_work, from: deal}\n  two: {type: e2e_work, from: deal}\n"
+     "  ones: {type: write_jsonl, from: one, path: ones.jsonl}\n  twos: {type: write_jsonl, from: two, path: twos.jsonl}\n",
+     3,
      "deal[0]: the process ended by signal 11 (SIGSEGV) in deal[0], route of rows count:48 to count:55", 2, "deal.in=none"},
-    {"unload", "  other: {type: e2e_work, from: count, mode: unload_crash, at: 1, replicas: 2}\n  rest: {type: e2e_put, from: other}\n" /* while the run goes on: */
-               "  slow: {type: e2e_count, rows: 100, batch_size: 8, pause: 20ms}\n  late: {type: e2e_put, from: slow}\n", 0,
+    /* While the run goes on. */
+    {"unload",
+     "  other: {type: e2e_work, from: count, mode: unload_crash, at: 1, replicas: 2}\n  rest: {type: e2e_put, from: other}\n"
+     "  slow: {type: e2e_count, rows: 100, batch_size: 8, pause: 20ms}\n  late: {type: e2e_put, from: slow}\n",
+     0,
      "the process ended by signal 11 (SIGSEGV) in other[1], unload; it is not unloaded", 2, "other.mode=fine"},
 };
 class SuperviseGoesOn : public testing::TestWithParam<Barred> {};
