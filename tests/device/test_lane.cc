@@ -304,6 +304,54 @@ TEST_P(Lane, ABatchThatTheDeviceReports)
     EXPECT_STREQ(p.errors[0].error.msg, "the device reports 7 for this batch");
 }
 
+/* While a batch is at work the next one is queued behind it, and its inputs are there already. */
+TEST_P(Lane, TheNextBatchIsUnderWayBesideTheOneAtWork)
+{
+    using HostFunc = void (*)(void *);
+    const auto host_func = reinterpret_cast<int (*)(void *, HostFunc, void *)>(dlsym(RTLD_DEFAULT, "cudaLaunchHostFunc"));
+    static const auto copied = reinterpret_cast<void (*)(const char *, long *, long long *)>(dlsym(RTLD_DEFAULT, "stm_sim_copied"));
+    if (!on_device || host_func == nullptr || copied == nullptr) return;
+    static const auto up = [] {
+        long n = 0;
+        long long bytes = 0;
+        copied("h2d", &n, &bytes);
+        return n;
+    };
+    struct Work { /* of the first batch: over when the second one has been queued and copied, or long after */
+        std::atomic<int> &calls;
+        long before;
+        bool lazy, queued = false, there = false;
+        static void waits(void *user)
+        {
+            Work *w = static_cast<Work *>(user);
+            const struct timespec nap = {0, 1000000};
+            for (int i = 0; i < 20000 && !(w->queued && w->there); i++) {
+                w->queued = w->calls >= 2;
+                w->there = w->lazy || up() >= w->before + 3; /* what load copied, too. Lazy devices copy nothing before somebody waits for it */
+                nanosleep(&nap, nullptr);
+            }
+        }
+    } work = {calls, up(), getenv("STM_SIM_LAZY") != nullptr && getenv("STM_SIM_LAZY")[0] == '1'};
+    Pipe p;
+    Behaviour b = reverses();
+    const auto process = b.process;
+    b.process = [&](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        mill_replica_device d = MILL_REPLICA_DEVICE_INIT;
+        EXPECT_TRUE(mill_replica_device_of(r, &d));
+        if (calls == 0) {
+            EXPECT_EQ(host_func(d.stream, Work::waits, &work), 0);
+        }
+        return process(r, in, n, out, e);
+    };
+    p.source("rows", 64, 16);
+    p.add("reverse", MILL_STEP, {{"rows"}}, b, gpu(16));
+    p.sink("out", "reverse");
+    ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
+    expect_reversed(p, 64, 16);
+    EXPECT_TRUE(work.queued);
+    EXPECT_TRUE(work.there);
+}
+
 /* While the device works the replica's thread naps: it takes a twentieth of a processor at most. */
 TEST_P(Lane, WaitingCostsNextToNothing)
 {
