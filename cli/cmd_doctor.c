@@ -49,6 +49,19 @@ static void check_types(struct report *r)
     mill_text_free(&text);
 }
 
+/* What lies in modules may lack a library that only they need. */
+static void check_module(struct report *r, const char *what, const char *type)
+{
+    mill_error err = {0};
+    char *text = NULL;
+
+    if (mill_types_describe(NULL, 0, type, MILL_FORMAT_TEXT, &text, &err) == MILL_OK)
+        say(r, OK, what, "its step types can be opened", "");
+    else
+        say(r, WARN, what, err.msg, err.remedy[0] != '\0' ? err.remedy : "Pipelines without its step types run all the same");
+    mill_text_free(&text);
+}
+
 static void check_devices(struct report *r)
 {
     mill_error err = {0};
@@ -105,6 +118,8 @@ int cmd_doctor(const cli_args *a)
     if (r.json) printf("[");
     say(&r, OK, "version", MILL_VERSION, "");
     check_types(&r);
+    check_module(&r, "parquet", "read_parquet");
+    check_module(&r, "servers", "chat");
     check_devices(&r);
     check_limits(&r);
     check_place(&r);

@@ -34,6 +34,7 @@ static void follow(mill_watch *w)
     double gone = 0;
 
     view_start(&v, frame, w, false);
+    v.next = 0; /* whoever asks is looking */
     while (mill_watch_state(w) == MILL_RUN_RUNNING && gone < CLI_GONE_S) {
         view_draw(&v);
         nanosleep(&(struct timespec){0, 250000000}, NULL);

@@ -98,8 +98,26 @@ TEST(Looking, AsLongAsSomebodyReads)
                          .c_str()),
               0);
     EXPECT_EQ(f.read("code"), "0\n");
+    /* and is shown how it is at once, where there is no terminal, too */
+    EXPECT_EQ(system(("cd '" + f.path() + "' && { '" STEPMILL_COMMAND "' status runs/t -f 2> first & p=$!; for i in $(seq 160); do [ -s first ] && break; sleep 0.05; done; "
+                      "kill $p; test -s first; }").c_str()),
+              0);
     c.signal(SIGTERM);
     EXPECT_EQ(c.wait(30), 75);
+}
+
+/* What only a module needs is missed by the doctor, not by the first run that needs it. */
+TEST(Looking, AtModulesThatCannotBeOpened)
+{
+    Folder f;
+    f.write("libstepmill-parquet.so", "no library");
+    f.write("libstepmill-http.so", "no library");
+    setenv("STEPMILL_MODULES", f.path().c_str(), 1); /* looked into first */
+    const Result r = mt::run(f, {"doctor"});
+    unsetenv("STEPMILL_MODULES");
+    EXPECT_EQ(r.code, 0) << r.out;
+    for (const char *what : {"warning  parquet ", "warning  servers ", "/libstepmill-parquet.so", "/libstepmill-http.so"})
+        EXPECT_NE(r.out.find(what), std::string::npos) << what << " in " << r.out;
 }
 
 /* Who has ended, but was not waited for by a parent that waits for nobody, works on nothing. */
