@@ -327,7 +327,9 @@ TEST_P(Lane, TheNextBatchIsUnderWayBesideTheOneAtWork)
             const struct timespec nap = {0, 1000000};
             for (int i = 0; i < 20000 && !(w->queued && w->there); i++) {
                 w->queued = w->calls >= 2;
-                w->there = w->lazy || up() >= w->before + 3; /* what load copied, too. Lazy devices copy nothing before somebody waits for it */
+                w->there =
+                    w->lazy ||
+                    up() >= w->before + 3; /* what load copied, too. Lazy devices copy nothing before somebody waits for it */
                 nanosleep(&nap, nullptr);
             }
         }

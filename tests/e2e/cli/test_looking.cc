@@ -99,8 +99,11 @@ TEST(Looking, AsLongAsSomebodyReads)
               0);
     EXPECT_EQ(f.read("code"), "0\n");
     /* and is shown how it is at once, where there is no terminal, too */
-    EXPECT_EQ(system(("cd '" + f.path() + "' && { '" STEPMILL_COMMAND "' status runs/t -f 2> first & p=$!; for i in $(seq 160); do [ -s first ] && break; sleep 0.05; done; "
-                      "kill $p; test -s first; }").c_str()),
+    EXPECT_EQ(system(("cd '" + f.path() +
+                      "' && { '" STEPMILL_COMMAND
+                      "' status runs/t -f 2> first & p=$!; for i in $(seq 160); do [ -s first ] && break; sleep 0.05; done; "
+                      "kill $p; test -s first; }")
+                         .c_str()),
               0);
     c.signal(SIGTERM);
     EXPECT_EQ(c.wait(30), 75);
