@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(BLOCK) stm_token_attention_mma_kernel(stm_toke
  */
 template <class T, int C, int R> __global__ void __launch_bounds__(BLOCK) stm_token_attention_any_kernel(stm_token_attention_args a)
 {
-    STM_SHARED(float, query, [WARPS * R][32 * C + 4]);
+    STM_SHARED(float4, query, [WARPS * R][8 * C + 1]);
     STM_SHARED(float, block, [32][32 * C + 1]);
     STM_SHARED(float, weight, [WARPS * R][32]);
     const stm_token_tile tile = a.tiles[blockIdx.x / a.heads];
@@ -196,7 +196,7 @@ template <class T, int C, int R> __global__ void __launch_bounds__(BLOCK) stm_to
         float result[R][C] = {}, most[R], sum[R] = {};
 #pragma unroll
         for (int r = 0; r < R; r++) most[r] = -INFINITY;
-        fetch(q, tile.row + top, tile.row + tile.rows, &query[0][0], WARPS * R, 32 * C + 4);
+        fetch(q, tile.row + top, tile.row + tile.rows, reinterpret_cast<float *>(&query[0][0]), WARPS * R, 32 * C + 4);
         for (int begin = 0; begin < length; begin += 32) {
             __syncthreads(); /* values of the block before are read */
             fetch(k, tile.first + begin, tile.last, &block[0][0], 32, 32 * C + 1);
@@ -206,7 +206,7 @@ template <class T, int C, int R> __global__ void __launch_bounds__(BLOCK) stm_to
                 const float k0 = block[lane][d], k1 = block[lane][d + 1], k2 = block[lane][d + 2], k3 = block[lane][d + 3];
 #pragma unroll
                 for (int r = 0; r < R; r++) {
-                    const float4 x = *reinterpret_cast<const float4 *>(&query[mine + r][d]);
+                    const float4 x = query[mine + r][d / 4];
                     s[r] += x.x * k0;
                     s[r] += x.y * k1;
                     s[r] += x.z * k2;
