@@ -77,6 +77,29 @@ static mill_status use(const stm_hw_device *dev, mill_error *err)
     return STM_CUDA_CHECK(cudaSetDevice(dev->ordinal), "choosing the CUDA device", err);
 }
 
+/*
+ * Memory is freed by whoever lets go of it last, and a way between two devices is opened by whoever copies first: threads that may
+ * be in the middle of a step on a device of their own. Its kernels would not be launched with another device chosen. A thread that
+ * works for none has nothing to go back to: to choose device 0 for it would make a context there.
+ */
+static _Thread_local bool works; /* for a device that it has chosen */
+
+static int chosen(int otherwise)
+{
+    int ordinal = otherwise;
+
+    if (works && cudaGetDevice(&ordinal) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return otherwise;
+    }
+    return ordinal;
+}
+
+static void go_back(int to, int from)
+{
+    if (to != from && cudaSetDevice(to) != cudaSuccess) (void)cudaGetLastError();
+}
+
 static mill_status device_open(int32_t ordinal, stm_hw_device **out, mill_error *err)
 {
     stm_hw_device *dev = stm_cuda_host->calloc(sizeof *dev);
@@ -110,7 +133,13 @@ static mill_status mem_info(stm_hw_device *dev, int64_t *free_bytes, int64_t *to
     return MILL_OK;
 }
 
-static mill_status enter(stm_hw_device *dev, mill_error *err) { return use(dev, err); }
+static mill_status enter(stm_hw_device *dev, mill_error *err)
+{
+    const mill_status st = use(dev, err);
+
+    works = works || st == MILL_OK;
+    return st;
+}
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
@@ -136,10 +165,14 @@ static mill_status mem_alloc(stm_hw_device *dev, stm_mem_kind kind, size_t bytes
 
 static void mem_free(stm_hw_device *dev, stm_mem_kind kind, void *ptr)
 {
+    int before;
+
     if (ptr == NULL) return;
+    before = chosen(dev->ordinal);
     (void)cudaSetDevice(dev->ordinal);
     if ((kind == STM_MEM_DEVICE ? cudaFree(ptr) : cudaFreeHost(ptr)) != cudaSuccess)
         (void)cudaGetLastError(); /* the device is lost: so is its memory */
+    go_back(before, dev->ordinal);
 }
 
 /* ---- streams ---------------------------------------------------------------------------------------------------- */
@@ -198,6 +231,7 @@ static mill_status copy_peer(stm_hw_stream *s, stm_hw_device *to, void *dst, stm
 static mill_status peer(stm_hw_device *a, stm_hw_device *b, bool *direct, mill_error *err)
 {
     const stm_hw_device *pair[2] = {a, b};
+    const int before = chosen(b->ordinal);
     int there = 0, back = 0;
     mill_status st = MILL_OK;
 
@@ -216,6 +250,7 @@ static mill_status peer(stm_hw_device *a, stm_hw_device *b, bool *direct, mill_e
         else
             st = stm_cuda_check(code, "enabling peer access", __FILE__, __LINE__, err);
     }
+    go_back(before, -1);
     if (st == MILL_OK) *direct = there && back;
     return st;
 }

@@ -4,6 +4,7 @@
 
 #include "core/alloc.h"
 #include "core/fault.h"
+#include "core/log.h"
 #include "device/internal.h"
 
 stm_verdict stm_device_verdict(mill_status status)
@@ -139,6 +140,27 @@ mill_status stm_device_peer(stm_device *a, stm_device *b, bool *direct, mill_err
     }
     st = a->ops->peer(a->hw, b->hw, direct, err);
     return stm_device_note(a, st);
+}
+
+mill_status stm_device_reach(stm_device *a, stm_device *b, mill_error *err)
+{
+    const uint64_t to_b = b->ordinal < 64 ? (uint64_t)1 << b->ordinal : 0, to_a = a->ordinal < 64 ? (uint64_t)1 << a->ordinal : 0;
+    mill_error why = {0};
+    bool direct = false;
+    mill_status st;
+
+    if ((atomic_load_explicit(&a->asked, memory_order_relaxed) & to_b) != 0) return MILL_OK;
+    st = stm_device_peer(a, b, &direct, &why);
+    if (st == MILL_ERR_DEVICE) {
+        if (err != NULL && err->status == MILL_OK) *err = why;
+        return st;
+    }
+    if (st != MILL_OK)
+        stm_log(STM_WARN, NULL, "copies between %s devices %d and %d go over the host: %s", a->ops->name, (int)a->ordinal,
+                (int)b->ordinal, why.msg);
+    atomic_fetch_or_explicit(&a->asked, to_b, memory_order_relaxed);
+    atomic_fetch_or_explicit(&b->asked, to_a, memory_order_relaxed);
+    return MILL_OK;
 }
 
 stm_device_counts stm_device_counts_of(const stm_device *cdev)

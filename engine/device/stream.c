@@ -277,6 +277,7 @@ mill_status stm_stream_copy_peer(stm_stream *s, stm_device *to, void *dst, stm_d
     if (st != MILL_OK || bytes == 0) return st;
     if (ops->copy_peer == NULL || to->ops != ops || from->ops != ops)
         return mill_fail(err, MILL_ERR_UNSUPPORTED, "no copies from a %s device to a %s device", from->ops->name, to->ops->name);
+    if ((st = stm_device_reach(to, from, err)) != MILL_OK) return st;
     stm_device_count(&s->device->peer_copies, 1);
     stm_device_count(&s->device->copied_bytes, (int64_t)bytes);
     return stm_device_note(s->device, ops->copy_peer(s->hw, to->hw, dst, from->hw, src, bytes, err));

@@ -81,6 +81,7 @@ void stm_stream_settle(stm_stream *st);
 /** Queue one copy as it is; see copier.h for large ones and for other devices. bytes 0: nothing. Threads: owner. */
 mill_status stm_stream_copy(stm_stream *st, void *dst, const void *src, size_t bytes, mill_error *err);
 mill_status stm_stream_fill(stm_stream *st, void *dst, int byte, size_t bytes, mill_error *err);
+/** The first copy between two devices opens the direct way between them, where there is one: milliseconds. */
 mill_status stm_stream_copy_peer(stm_stream *st, stm_device *to, void *dst, stm_device *from, const void *src, size_t bytes,
                                  mill_error *err);
 

@@ -1,6 +1,8 @@
 /* The contract of a device backend: one suite for all. */
 #include "device/backend.h"
 
+#include <dlfcn.h>
+
 #include <cmath>
 #include <numeric>
 #include <thread>
@@ -377,6 +379,49 @@ TEST_P(Contract, PeerCopies)
         EXPECT_EQ(memcmp(back.as(), want.data(), bytes), 0);
     }
     ASSERT_EQ(stm_stream_sync(sa, &err), MILL_OK) << err.msg;
+}
+
+/* Whoever copies first opens the way, once; without it a real device goes over the host. */
+TEST_P(Contract, TheFirstCopyBetweenDevicesOpensTheWay)
+{
+    const auto calls_of = reinterpret_cast<long (*)(const char *)>(dlsym(RTLD_DEFAULT, "stm_sim_calls"));
+    if (calls_of == nullptr || ops->copy_peer == nullptr || other() == 0) return; /* nothing to count, or one device */
+    mt::Device a(ops, 0), b(ops, other());
+    mt::Memory x(a, STM_MEM_DEVICE, 256), y(b, STM_MEM_DEVICE, 256);
+    mt::Stream sa(a), sb(b);
+    mill_error err = {};
+    const long before = calls_of("cudaDeviceEnablePeerAccess");
+    ASSERT_EQ(stm_stream_fill(sa, x.as(), 7, 256, &err), MILL_OK) << err.msg;
+    for (int i = 0; i < 3; i++) {
+        ASSERT_EQ(stm_stream_copy_peer(sa, b, y.as(), a, x.as(), 256, &err), MILL_OK) << err.msg;
+        EXPECT_EQ(calls_of("cudaDeviceEnablePeerAccess") - before, 2) << "there and back";
+    }
+    ASSERT_EQ(stm_stream_sync(sa, &err), MILL_OK) << err.msg;
+    ASSERT_EQ(stm_stream_copy_peer(sb, a, x.as(), b, y.as(), 256, &err), MILL_OK) << err.msg;
+    EXPECT_EQ(calls_of("cudaDeviceEnablePeerAccess") - before, 2);
+    ASSERT_EQ(stm_stream_sync(sb, &err), MILL_OK) << err.msg;
+}
+
+/* Kernels go to the device that a thread has entered, whatever it lets go of and whichever way it opens in between. */
+TEST_P(Contract, TheDeviceThatAThreadEnteredStaysChosen)
+{
+    const auto chosen = reinterpret_cast<int (*)(int *)>(dlsym(RTLD_DEFAULT, "cudaGetDevice"));
+    if (chosen == nullptr || other() == 0) return;
+    mt::Device a(ops, 0), b(ops, other());
+    mill_error err = {};
+    void *memory[2] = {nullptr, nullptr};
+    bool direct = false;
+    int now = -1;
+    ASSERT_EQ(stm_device_alloc(b, STM_MEM_DEVICE, 256, &memory[0], &err), MILL_OK) << err.msg;
+    ASSERT_EQ(stm_device_alloc(b, STM_MEM_PINNED, 256, &memory[1], &err), MILL_OK) << err.msg;
+    ASSERT_EQ(stm_device_enter(a, &err), MILL_OK) << err.msg;
+    stm_device_free(b, STM_MEM_DEVICE, memory[0]);
+    stm_device_free(b, STM_MEM_PINNED, memory[1]);
+    EXPECT_EQ(chosen(&now), 0);
+    EXPECT_EQ(now, 0) << "after memory of another device was freed";
+    ASSERT_EQ(stm_device_peer(a, b, &direct, &err), MILL_OK) << err.msg;
+    EXPECT_EQ(chosen(&now), 0);
+    EXPECT_EQ(now, 0) << "after the way to another device was opened";
 }
 
 TEST_P(Contract, Graphs)
