@@ -59,6 +59,8 @@ const char *cli_field(const char *line, const char *key, char *buf, size_t size)
 bool cli_has_step(const char *dir, const char *step, size_t n, const char *asked);
 /** Replicas of a step of the run in @p dir, as progress.json has them; 0 = not known. */
 long cli_replicas(const char *dir, const char *step, size_t n);
+/** Whether manifest.json in @p dir says that the output of that sink is complete. */
+bool cli_is_whole(const char *dir, const char *step);
 /** --class of a as bits 1 << mill_error_class; false: one is none of them, which is said. */
 bool cli_take_classes(const cli_args *a, uint32_t *out);
 /** Whether the failure that a line of errors.jsonl tells is of these classes (0 = all), and of --step. */

@@ -1,4 +1,5 @@
 /* errors RUN: which rows failed, and what else did. */
+#include <limits.h>
 #include <string.h>
 
 #include "cli.h"
@@ -7,7 +8,7 @@
 static void show(const char *line)
 {
     char id[32], step[80], replica[16], phase[16], class[16], rows[32], first[80], last[80], message[600], context[300],
-        remedy[400];
+        remedy[400], file[PATH_MAX], row[24], column[24];
 
     cli_field(line, "id", id, sizeof id);
     cli_field(line, "step", step, sizeof step);
@@ -20,11 +21,19 @@ static void show(const char *line)
     cli_field(line, "message", message, sizeof message);
     cli_field(line, "context", context, sizeof context);
     cli_field(line, "remedy", remedy, sizeof remedy);
+    cli_field(line, "file", file, sizeof file);
+    cli_field(line, "line", row, sizeof row);
+    cli_field(line, "column", column, sizeof column);
     printf("%s  %s", id, step);
     if (replica[0] != '\0' && replica[0] != '-') printf("[%s]", replica);
     printf("  %s, %s  %s row%s", phase, class, rows, strcmp(rows, "1") == 0 ? "" : "s");
     if (first[0] != '\0') printf("  %s%s%s", first, strcmp(first, last) != 0 ? " .. " : "", strcmp(first, last) != 0 ? last : "");
-    printf("\n    %s%s%s%s%s%s\n", message, context[0] != '\0' ? " (" : "", context, context[0] != '\0' ? ")" : "",
+    printf("\n    ");
+    if (file[0] != '\0') printf("%s", file);
+    if (file[0] != '\0' && strcmp(row, "0") != 0) printf(":%s", row);
+    if (file[0] != '\0' && strcmp(row, "0") != 0 && strcmp(column, "0") != 0) printf(":%s", column);
+    if (file[0] != '\0') printf(": ");
+    printf("%s%s%s%s%s%s\n", message, context[0] != '\0' ? " (" : "", context, context[0] != '\0' ? ")" : "",
            remedy[0] != '\0' ? ". " : "", remedy);
 }
 

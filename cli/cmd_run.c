@@ -89,11 +89,10 @@ static void summary(const mill_run *run, const mill_run_totals *t, mill_run_stat
     for (size_t i = 0; dir != NULL && state != MILL_RUN_LOAD_FAILED && (path = mill_run_output(run, i, &step)) != NULL; i++) {
         char parts[4096];
         path = on_disk(path, parts, sizeof parts);
-        fprintf(stderr, "  %s: %s%s\n", step, path,
-                path != parts && state != MILL_RUN_DONE && access(path, F_OK) != 0 ? " (not complete)" : "");
+        fprintf(stderr, "  %s: %s%s\n", step, path, state != MILL_RUN_DONE && !cli_is_whole(dir, step) ? " (not complete)" : "");
     }
     if (dir != NULL && state == MILL_RUN_FAILED)
-        fprintf(stderr, "  outputs hold what was complete before the failure; %s/manifest.json says which are whole\n", dir);
+        fprintf(stderr, "  outputs hold what was complete before the failure; %s/manifest.json lists their files\n", dir);
     if (t->rows_imputed > 0)
         fprintf(stderr, "  %lld row%s with nulls made by imputation (max_errors: %lld)\n", (long long)t->rows_imputed,
                 t->rows_imputed == 1 ? "" : "s", (long long)t->max_errors);
@@ -125,7 +124,7 @@ static void summary_json(const mill_run *run, const mill_run_totals *t, mill_run
         printf("%s{\"step\":\"%s\",\"path\":\"", i > 0 ? "," : "", step);
         char parts[4096];
         cli_json_text(stdout, on_disk(path, parts, sizeof parts));
-        printf("\"}");
+        printf("\",\"complete\":%s}", state == MILL_RUN_DONE || cli_is_whole(dir, step) ? "true" : "false");
     }
     printf("],\"complete_already\":%s,\"error\":\"", mill_run_was_complete(run) ? "true" : "false");
     cli_json_text(stdout, err->status != MILL_OK ? err->msg : "");

@@ -27,7 +27,7 @@ static void help_all(void)
 {
     printf("usage: stepmill VERB ...\n       stepmill --version\n\nBatch-inference pipelines from YAML files.\n\n");
     for (size_t i = 0; i < cli_verb_count; i++)
-        if (cli_verbs[i].most == 2) /* several forms: one line each would be too much here */
+        if (strlen(cli_verbs[i].operands) > 8) /* several forms, or a long one: too much here */
             printf("  %-16s %s\n", cli_verbs[i].name, cli_verbs[i].summary);
         else
             printf("  %-7s %-8s %s\n", cli_verbs[i].name, cli_verbs[i].operands, cli_verbs[i].summary);
@@ -40,7 +40,8 @@ void cli_help(const cli_verb *verb)
         help_all();
         return;
     }
-    printf("usage: stepmill %s %s%s\n\n", verb->name, verb->operands, verb->flags != 0 ? " [FLAG...]" : "");
+    printf("usage: stepmill %s%s%s%s\n\n", verb->name, verb->operands[0] != '\0' ? " " : "", verb->operands,
+           verb->flags != 0 ? " [FLAG...]" : "");
     printf("%s.\n", verb->summary);
     if (verb->text[0] != '\0') printf("\n"), wrap(verb->text, 0);
     printf("\n");

@@ -106,6 +106,21 @@ long cli_replicas(const char *dir, const char *step, size_t n)
     return replicas;
 }
 
+bool cli_is_whole(const char *dir, const char *step)
+{
+    char name[80], value[16], *line = NULL;
+    FILE *f = open_file(dir, "manifest.json");
+    const char *at;
+    size_t cap = 0;
+    bool whole = false;
+
+    while ((at = next_step(&f, &line, &cap)) != NULL)
+        if (strcmp(cli_field(at, "step", name, sizeof name), step) == 0)
+            whole = strcmp(cli_field(at, "complete", value, sizeof value), "true") == 0;
+    free(line);
+    return whole;
+}
+
 bool cli_take_classes(const cli_args *a, uint32_t *out)
 {
     const char *classes[MILL_CLASSES];

@@ -1,7 +1,7 @@
 #include "table.h"
 
 const cli_flag cli_flags[CLI_FLAGS] = {
-    [CLI_RUN] = {"run", 0, "DIR", "run directory (default: runs/NAME)", "dir", false},
+    [CLI_RUN] = {"run", 0, "DIR", "run directory (default: runs/NAME; of merge: the folder of the first shard)", "dir", false},
     [CLI_SET] = {"set", 0, "STEP.KEY=VALUE",
                  "replace a key or parameter for this run (steps check: TYPE.PARAMETER=VALUE); may be given several times", NULL,
                  true},

@@ -100,6 +100,23 @@ static bool scan_decimal(const char **text, uint64_t *whole, double *fraction)
     return true;
 }
 
+/* 0x1f and 0o17, as YAML 1.2 has them: without a sign. */
+static bool is_based(const char *text) { return text[0] == '0' && (text[1] == 'x' || text[1] == 'o') && text[2] != '\0'; }
+
+static bool parse_based(const char *text, int64_t *out)
+{
+    const unsigned base = text[1] == 'x' ? 16 : 8;
+    uint64_t v = 0;
+
+    for (text += 2; *text != '\0'; text++) {
+        const unsigned low = (unsigned char)*text | 0x20u, digit = is_digit(*text) ? low - '0' : low >= 'a' ? low - 'a' + 10 : base;
+        if (digit >= base || v > (uint64_t)INT64_MAX / base) return false;
+        v = v * base + digit;
+    }
+    *out = (int64_t)v;
+    return true;
+}
+
 bool stm_parse_bytes(const char *text, int64_t *out)
 {
     static const struct {
@@ -122,6 +139,7 @@ bool stm_parse_bytes(const char *text, int64_t *out)
     uint64_t whole, bytes;
     double fraction, rest;
 
+    if (is_based(text)) return parse_based(text, out);
     if (!scan_decimal(&text, &whole, &fraction)) return false;
     if (*text == ' ' && text[1] != '\0') text++; /* "1.5 GiB", as we print it */
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
@@ -146,12 +164,14 @@ bool stm_parse_duration(const char *text, double *seconds)
         {"", 1}, {"us", 1e-6}, {"ms", 1e-3}, {"s", 1}, {"m", 60}, {"min", 60}, {"h", 3600}, {"d", 86400},
     };
     uint64_t whole;
+    int64_t number;
     double fraction;
 
     if (strcmp(text, "none") == 0) {
         *seconds = -1;
         return true;
     }
+    if (is_based(text)) return parse_based(text, &number) ? *seconds = (double)number, true : false;
     if (!scan_decimal(&text, &whole, &fraction)) return false;
     if (*text == ' ' && text[1] != '\0') text++;
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
@@ -167,6 +187,7 @@ bool stm_parse_int(const char *text, int64_t *out)
     bool negative = *text == '-';
     uint64_t v = 0;
 
+    if (is_based(text)) return parse_based(text, out);
     if (*text == '-' || *text == '+') text++;
     if (!is_digit(*text)) return false;
     for (; is_digit(*text); text++) {
@@ -182,8 +203,10 @@ bool stm_parse_float(const char *text, double *out)
     const char *p = text;
     char *end;
     double v;
+    int64_t whole;
     size_t digits = 0;
 
+    if (is_based(text)) return parse_based(text, &whole) ? *out = (double)whole, true : false;
     if (*p == '-' || *p == '+') p++;
     if (strcmp(p, ".inf") == 0 || strcmp(p, "inf") == 0) {
         *out = *text == '-' ? -INFINITY : INFINITY;

@@ -15,7 +15,7 @@ const char *stm_nearest(const char *name, const char *const *candidates, size_t 
 bool stm_parse_bytes(const char *text, int64_t *out);
 /** "10s", "1.5h", "200ms", "2m", "1d", plain numbers are seconds; "none" gives a negative value. */
 bool stm_parse_duration(const char *text, double *seconds);
-/** Whole text as a 64-bit integer / a finite or infinite double. */
+/** Whole text as a 64-bit integer / a finite or infinite double, as YAML 1.2 writes them: 7, -7, +7, 0x1f, 0o17. */
 bool stm_parse_int(const char *text, int64_t *out);
 bool stm_parse_float(const char *text, double *out);
 /** "1.5 GiB", "12.3 k", "1 min 5 s" into buf; returns buf. */

@@ -435,7 +435,8 @@ __attribute__((noinline)) int32_t stm_inlet_pass(stm_inlet *in, mill_batch *cons
 
 int64_t stm_inlet_ready(const stm_inlet *in) { return (int64_t)(in->now->tail - in->head); }
 
-int64_t stm_inlet_rows(const stm_inlet *in) { return in->now->rows; }
+/* After a resume rows of batches that come again count as used before they are here (resume.c). */
+int64_t stm_inlet_rows(const stm_inlet *in) { return in->now->rows > 0 ? in->now->rows : 0; }
 
 bool stm_inlet_ended(const stm_inlet *in) { return in->closed || in->ends_taken == in->n_lanes; }
 

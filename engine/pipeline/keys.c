@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pipeline/yaml.h"
+#include "plugin/value.h"
 
 const stm_key *stm_key_find(const stm_key *table, size_t n, const char *name)
 {
@@ -204,6 +205,15 @@ static mill_status read_flags(const stm_key *k, const stm_value *v, const char *
 
 static bool in_range(const stm_key *k, double v) { return v >= k->min && v <= k->max && !(k->above && v == k->min); }
 
+static mill_status not_number(const stm_value *v, const char *path, const char *expected, mill_error *err)
+{
+    double d;
+
+    stm_key_expected(v, path, expected, err);
+    if (v->kind == STM_VALUE_SCALAR && v->quoted && stm_parse_float(v->text, &d)) mill_error_remedy(err, "Leave the quotes out");
+    return MILL_ERR_TYPE;
+}
+
 /* Numbers: plain ones, sizes, durations. */
 static mill_status read_number(const stm_key *k, const stm_value *v, const char *path, void *field, mill_error *err)
 {
@@ -215,12 +225,12 @@ static mill_status read_number(const stm_key *k, const stm_value *v, const char 
     switch (k->shape) {
     case STM_SHAPE_INT:
         if (text == NULL || v->quoted || !stm_parse_int(text, &i) || !in_range(k, (double)i))
-            return stm_key_expected(v, path, range_text("a whole number", k, expected, sizeof expected), err);
+            return not_number(v, path, range_text("a whole number", k, expected, sizeof expected), err);
         *(int64_t *)field = i;
         return MILL_OK;
     case STM_SHAPE_FLOAT:
         if (text == NULL || v->quoted || !stm_parse_float(text, &d) || !in_range(k, d))
-            return stm_key_expected(v, path, range_text("a number", k, expected, sizeof expected), err);
+            return not_number(v, path, range_text("a number", k, expected, sizeof expected), err);
         *(double *)field = d;
         return MILL_OK;
     case STM_SHAPE_BYTES:
@@ -243,10 +253,7 @@ static mill_status read_word(const stm_key *k, const stm_value *v, const char *p
 
     switch (k->shape) {
     case STM_SHAPE_BOOL:
-        if (text == NULL || v->quoted || (strcmp(text, "true") != 0 && strcmp(text, "false") != 0))
-            return stm_key_expected(v, path, "true or false", err);
-        *(bool *)field = text[0] == 't';
-        return MILL_OK;
+        return stm_value_as_bool(v, (bool *)field) ? MILL_OK : stm_key_expected(v, path, "true or false", err);
     case STM_SHAPE_NAME:
         if (text == NULL || !stm_name_ok(text))
             return stm_key_expected(v, path, "a name (letters, digits, _ and -; at most 63)", err);

@@ -78,12 +78,14 @@ fail:
     return st;
 }
 
-/* The default name: "dir/near-duplicates.yaml" gives near-duplicates; what cannot stand in a name becomes '_'. */
+/* The default name: "dir/near-duplicates.yaml" gives near-duplicates; what cannot stand in a name becomes '_'. Only the last ending
+   goes: sweep.0.5.yaml and sweep.0.9.yaml have directories of their own. */
 static void name_of_file(const char *file, char *name, size_t size)
 {
     const char *base = strrchr(file, '/');
     const char *start = base != NULL ? base + 1 : file;
-    size_t n = strcspn(start, ".");
+    const char *dot = strrchr(start, '.');
+    size_t n = dot != NULL ? (size_t)(dot - start) : strlen(start);
 
     if (n >= size) n = size - 1;
     for (size_t i = 0; i < n; i++) {
@@ -328,6 +330,12 @@ mill_status mill_pipeline_set(mill_pipeline *p, const char *key, const char *val
     if (key[n] == '.') step = stm_value_get(steps, name);
     if (step != NULL && step->kind == STM_VALUE_MAP) return put_path(p, step, key + n + 1, &v, key, err);
     if (stm_key_find(stm_file_table, stm_file_table_count, name) != NULL) return put_path(p, &p->root, key, &v, key, err);
+    if (key[n] != '.' && stm_value_get(steps, name) != NULL) {
+        st = mill_fail(err, MILL_ERR_INVALID, "\"%s\" is a step, not a key", name);
+        mill_error_remedy(err, "Say which of its keys: %s.KEY=VALUE", name);
+        mill_error_place(err, v.place.file, v.place.line, v.place.column);
+        return st;
+    }
     if (steps != NULL && steps->kind == STM_VALUE_MAP)
         for (size_t i = 0; i < steps->n_items && count < 200; i++) names[count++] = steps->items[i].key;
     if (key[n] != '.')

@@ -93,12 +93,20 @@ static void add_key(stm_text *t, const stm_key *k)
         stm_text_addf(
             t,
             "\"anyOf\":[{" SCALAR "},%s,"
-            "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"join\"],\"properties\":{\"join\":%s,"
-            "\"on_missing\":{\"enum\":[\"error\",\"drop\",null]},\"on_uneven\":{\"enum\":[\"error\",null]}}},"
-            "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"union\"],\"properties\":{\"union\":%s}},"
-            "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"converge\"],\"properties\":{\"converge\":%s,"
-            "\"on_missing\":{\"enum\":[\"error\",\"drop\",null]}}}]",
-            list_form, list_form, list_form, list_form);
+            "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"join\"],"
+            "\"properties\":{\"join\":" SCALARS ",\"minItems\":1,"
+            "\"description\":\"steps whose rows are put beside each other, by key or by position\"},"
+            "\"on_missing\":{\"enum\":[\"error\",\"drop\",null],\"default\":\"error\","
+            "\"description\":\"by key: a row that only some of the steps have\"},"
+            "\"on_uneven\":{\"enum\":[\"error\",null],\"default\":\"error\","
+            "\"description\":\"by position: steps of different length\"}}},"
+            "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"union\"],\"properties\":{"
+            "\"union\":" SCALARS ",\"minItems\":1,\"description\":\"steps whose rows come one after the other\"}}},"
+            "{\"type\":\"object\",\"additionalProperties\":false,\"required\":[\"converge\"],\"properties\":{"
+            "\"converge\":" SCALARS ",\"minItems\":1,\"description\":\"branches of a router, put together again\"},"
+            "\"on_missing\":{\"enum\":[\"error\",\"drop\",null],\"default\":null,"
+            "\"description\":\"a row that a branch took and dropped, while others have it\"}}}]",
+            list_form);
         break;
     case STM_SHAPE_GROUPS:
         stm_text_addf(t, "\"anyOf\":[{\"const\":\"sequential\"},{\"type\":\"array\",\"items\":%s}]", list_form);

@@ -112,6 +112,11 @@ static mill_status fill_in(mill_config *c, const stm_step_spec *spec, const stm_
                            p->text != NULL ? p->text : expected);
             if (err != NULL) snprintf(err->field, sizeof err->field, "%s", p->name);
             mill_error_remedy(err, "Give %s", expected);
+            for (size_t k = 0; k < spec->n_params; k++) { /* null where it stands */
+                const stm_value *v = &spec->params[k];
+                if (v->key != NULL && strcmp(v->key, p->name) == 0)
+                    mill_error_place(err, v->place.file, v->place.line, v->place.column);
+            }
             return st;
         }
     }

@@ -395,6 +395,21 @@ TEST_P(CliFails, WithItsCodeAndCulpritInBoundedTime)
         EXPECT_TRUE(f.has("runs/t/errors.jsonl"));
     }
 }
+/* Of a run that failed each output says whether it is whole, as the manifest has it: one that has its name may not be. */
+TEST(Cli, OutputsOfAFailureAreWholeOrNot)
+{
+    Folder f;
+    f.write("in.jsonl", "{\"n\":1}\n{\"n\":2}\n");
+    f.write("t.yaml", pipeline("rows: 10, batch_size: 2", "mode: fail, at: 5, on_error: stop") +
+                          "  in: {type: read_jsonl, path: in.jsonl}\n  whole: {type: write_jsonl, from: in, path: whole.jsonl}\n");
+    const Result r = mt::run(f, {"run", "t.yaml", "--json"});
+    EXPECT_EQ(r.code, 2) << r.err;
+    ASSERT_TRUE(f.has("runs/t/out.jsonl"));
+    EXPECT_NE(r.err.find("out.jsonl (not complete)\n"), std::string::npos) << r.err;
+    EXPECT_NE(r.err.find("whole.jsonl\n"), std::string::npos) << r.err;
+    EXPECT_NE(r.out.find("out.jsonl\",\"complete\":false}"), std::string::npos) << r.out;
+    EXPECT_NE(r.out.find("whole.jsonl\",\"complete\":true}"), std::string::npos) << r.out;
+}
 INSTANTIATE_TEST_SUITE_P(Table, CliFails, testing::ValuesIn(kFailing), [](const auto &i) { return std::string(i.param.name); });
 
 /* ---- signals ---------------------------------------------------------------------------------------------------------- */

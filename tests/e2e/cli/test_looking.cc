@@ -73,6 +73,19 @@ TEST(Looking, AtErrorsWithTheirRemedy)
     EXPECT_NE(mt::run(f, {"errors", "runs/t"}).out.find(". Set input_batch_size: 1, or mixed: most\n"), std::string::npos);
 }
 
+/* ... and where a line of input is that could not be read. */
+TEST(Looking, AtErrorsOfInputs)
+{
+    Folder f;
+    f.write("in.jsonl", "{\"w\":\"a\"}\nnonsense\n{\"w\": 7}\n");
+    f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  in: {type: read_jsonl, path: in.jsonl, columns: {w: utf8}}\n"
+                      "  out: {type: write_jsonl, from: in, path: out.jsonl}\n");
+    EXPECT_EQ(mt::run(f, {"run", "-q", "t.yaml"}).code, 3);
+    const std::string said = mt::run(f, {"errors", "runs/t"}).out;
+    EXPECT_NE(said.find("in.jsonl:2:1: expected an object of JSON\n"), std::string::npos) << said;
+    EXPECT_NE(said.find("in.jsonl:3:7: column w: expected utf8, found 7\n"), std::string::npos) << said;
+}
+
 /* A reader that has read what it wanted has nothing to be told; a full disk has. */
 TEST(Looking, AtTheBeginningOnly)
 {

@@ -74,6 +74,11 @@ public:
         const mill_status st = pipe.start();
         EXPECT_EQ(st, MILL_OK) << pipe.error.msg;
         if (st != MILL_OK) return false;
+        for (int32_t i = 0; i < stm_run_steps(pipe.handle()); i++) { /* of rows that come again, too, no fewer than none wait */
+            stm_step_stats now = {};
+            stm_run_stats(pipe.handle(), i, &now);
+            EXPECT_GE(now.queued_rows, 0);
+        }
         while (killed == nullptr) {
             moment();
             if (killed != nullptr) break;

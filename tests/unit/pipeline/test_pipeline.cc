@@ -19,7 +19,7 @@ struct Pipeline {
     Pipeline() = default;
     explicit Pipeline(const std::string &yaml)
     {
-        EXPECT_EQ(mill_pipeline_parse(yaml.data(), yaml.size(), "dir/my.pipeline.yaml", "/tmp", &p, &err), MILL_OK) << err.msg;
+        EXPECT_EQ(mill_pipeline_parse(yaml.data(), yaml.size(), "dir/my.yaml", "/tmp", &p, &err), MILL_OK) << err.msg;
         EXPECT_EQ(mill_pipeline_add_types(p, &mt::kTypes, &err), MILL_OK) << err.msg;
     }
     ~Pipeline() { mill_pipeline_destroy(&p); }
@@ -241,6 +241,22 @@ TEST(Pipeline, BuiltByCallsIsTheSameAsRead)
     EXPECT_STREQ(mill_pipeline_name(made.p), "two");
 }
 
+TEST(Pipeline, DefaultNamesKeepFilesApart)
+{
+    static const struct {
+        const char *file, *name;
+    } cases[] = {{"dir.d/near-duplicates.yaml", "near-duplicates"},
+                 {"sweep.0.5.yaml", "sweep_0_5"}, {"sweep.0.9.yaml", "sweep_0_9"},
+                 {"noext", "noext"}, {".yaml", "pipeline"}, {".a.yml", "_a"}, {"-d.yaml", "_d"}, {"a b.yaml", "a_b"}};
+    for (const auto &c : cases) {
+        mill_pipeline *p = nullptr;
+        mill_error err = {};
+        ASSERT_EQ(mill_pipeline_parse(kLine, strlen(kLine), c.file, nullptr, &p, &err), MILL_OK) << err.msg;
+        EXPECT_STREQ(mill_pipeline_name(p), c.name) << c.file;
+        mill_pipeline_destroy(&p);
+    }
+}
+
 TEST(Pipeline, CallsRefuseWhatCannotBe)
 {
     Pipeline p;
@@ -281,6 +297,12 @@ const Setting kSettings[] = {
     {"unknown_key", "map.replica", "2",
      "--set map.replica=2: map: step type t_map has no parameter \"replica\". Did you mean \"replicas\"?"},
     {"unknown_file_key", "sed", "2", "--set sed=2: no key of the file \"sed\". Did you mean \"seed\"?"},
+    {"whole_step", "map", "2", "--set map=2: \"map\" is a step, not a key. Say which of its keys: map.KEY=VALUE"},
+    {"nothing", "out.path", "",
+     "--set out.path=: out: step type \"t_sink\" needs the parameter \"path\" (file to write). Give a path"},
+    {"sixteens", "map.replicas", "0x10", ""},
+    {"eights", "memory_limit", "0o17777777", ""},
+    {"capital_truth", "keep_sink_rows", "False", ""},
     {"broken_list", "map.words", "[a", "--set map.words=[a, character 1 of the value: a list without closing ']'"},
     {"in_a_map", "src.columns", "{id: int64, text: utf9}",
      "--set src.columns={id: int64, text: utf9}, character 19 of the value: src: type \"utf9\": expected bool, int32, int64, "

@@ -26,7 +26,7 @@ struct Bad {
 
 void add_number(std::vector<Bad> *all, double min, double max, bool whole)
 {
-    for (const char *t : {"many", ".nan", "nan", "1 2", "0x10", "1_000", "--1", "1e999"}) all->push_back({t});
+    for (const char *t : {"many", ".nan", "nan", "1 2", "0xg", "1_000", "--1", "1e999"}) all->push_back({t});
     all->push_back({"'5'", 0, false});
     if (whole)
         for (const char *t : {"1.5", "99999999999999999999", "-99999999999999999999", "1e3"}) all->push_back({t});
@@ -54,7 +54,7 @@ std::vector<Bad> bad_of_key(const stm_key &k)
         if (k.above) all.push_back({"0"});
         break;
     case STM_SHAPE_BOOL:
-        for (const char *t : {"yes", "1", "True", "''", "'true'"}) all.push_back({t, 0, t[0] != '\''});
+        for (const char *t : {"yes", "1", "TrUe", "''", "'true'"}) all.push_back({t, 0, t[0] != '\''});
         add_shapes(&all, false, false);
         break;
     case STM_SHAPE_NAME:

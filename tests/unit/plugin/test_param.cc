@@ -137,7 +137,8 @@ const ParamCase kGood[] = {
     {"extra", "{extra: null}", "i0 f0 tnull"},
     {"extra", "{extra: {a: [1, -0.5e3, true, ~, 'x\"y'], b: {}}}",
      "i0 f0 t{\"a\": [1, -0.5e3, true, null, \"x\\\"y\"], \"b\": {}}"},
-    {"extra", "{extra: [+5, 007, .5, 0x1f, '7', 1.]}", "i0 f0 t[5, 7, 0.5, \"0x1f\", \"7\", 1]"},
+    {"extra", "{extra: [+5, 007, .5, 0x1f, 0o17, '0x1f', 0xg, '7', 1.]}",
+     "i0 f0 t[5, 7, 0.5, 31, 15, \"0x1f\", \"0xg\", \"7\", 1]"},
     {"to_file", "{to_file: out/x.jsonl}", "i0 f0"}, /* no run directory under `check` */
 };
 /* named after parameter and place in the table */
@@ -250,11 +251,12 @@ TEST(ParamMessages, RequiredParameterIsMissed)
     mill_step_type type = kit::type(MILL_STEP, "needs");
     type.params = params;
     type.n_params = 1;
-    for (const char *given : {"{}", "{k: null}"}) {
-        kit::Spec s(&type, given);
+    for (const bool null : {false, true}) { /* null says: not given, at that place */
+        kit::Spec s(&type, null ? "{k: null}" : "{}");
         s.from({{"x", "utf8"}});
-        EXPECT_EQ(s.verdict(), "p.yaml:5:3: s1: step type \"needs\" needs the parameter \"k\" (neighbours per row). "
-                               "Give an integer from 1 to 8");
+        EXPECT_EQ(s.verdict(), std::string(null ? "p.yaml:10:10" : "p.yaml:5:3") +
+                                   ": s1: step type \"needs\" needs the parameter \"k\" (neighbours per row). "
+                                   "Give an integer from 1 to 8");
         EXPECT_STREQ(s.error.field, "k");
     }
 }
