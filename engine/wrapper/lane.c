@@ -1,5 +1,6 @@
 #include "wrapper/lane.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
@@ -288,12 +289,32 @@ bool stm_lane_make_room(stm_lane *l, mill_status *st, size_t bytes, bool *waited
             return false;
         }
     } else {
-        if (*st == MILL_ERR_AGAIN) *st = MILL_ERR_DEVICE_MEM;
+        if (*st == MILL_ERR_AGAIN) *st = err->status = MILL_ERR_DEVICE_MEM;
         if (*st != MILL_ERR_DEVICE_MEM || !stm_device_pool_unpair(l->pinned, bytes)) return false;
         *waited = false; /* queued work may be using what was let go */
     }
     l->stats.retries++;
     return true;
+}
+
+bool stm_lane_await_room(stm_lane *l, const _Atomic bool *stopped)
+{
+    const struct timespec nap = {0, 1000000};
+    const int64_t until = stm_now_ns() + STM_LANE_ROOM_NS;
+    stm_device_pool_stats s = stm_device_pool_counts(l->memory);
+    const int64_t held = s.live_bytes + s.waiting_bytes;
+    mill_error err = {0};
+
+    if (l->full || s.live_bytes <= l->least) return false;
+    while (stm_now_ns() < until && !atomic_load_explicit(stopped, memory_order_relaxed)) {
+        nanosleep(&nap, NULL);
+        if (stm_lane_poll(l, &err) != MILL_OK) return false;
+        stm_device_pool_reap(l->memory);
+        s = stm_device_pool_counts(l->memory);
+        if (s.live_bytes + s.waiting_bytes < held) return true;
+    }
+    l->full = true;
+    return false;
 }
 
 mill_status stm_lane_move(stm_lane *l, stm_lane_move_to to, const mill_column *col, mill_column **out, mill_error *err)
@@ -538,8 +559,10 @@ mill_status stm_lane_process(stm_wrapper *w, mill_batch *const *in, mill_error *
     const int32_t n_in = w->step->n_inputs;
     stm_mark done = {NULL, 0};
     usage u = {l, err, MILL_OK, false};
+    const int64_t live = stm_device_pool_counts(l->memory).live_bytes;
     bool whole;
 
+    if (l->stats.batches == 0 || live < l->least) l->least = live;
     l->due = (stm_mark){NULL, 0};
     if (l->opts.traced) l->began = stm_ticks();
     if (st == MILL_OK && stm_lane_under_way(l) >= STM_LANE_DEPTH) st = stm_lane_drain(l, STM_LANE_DEPTH - 1, err);
@@ -557,6 +580,7 @@ mill_status stm_lane_process(stm_wrapper *w, mill_batch *const *in, mill_error *
         st = u.st != MILL_OK ? u.st : call(w, up, err);
     }
     l->stats.batches++;
+    if (st == MILL_OK) l->full = false;
     if (st == MILL_OK && (w->step->type->flags & MILL_REPORTS_STATUS) != 0) st = end_status(l, err);
     visit(up, n_in, reads, &u);                             /* now: a raise on the way would have let the marks pass */
     if (u.crowded) stm_stream_sync(l->streams[STEP], NULL); /* rare */

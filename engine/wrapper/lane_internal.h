@@ -21,6 +21,8 @@ struct stm_lane {
     struct stm_graphs *graphs; /* NULL: none yet */
     mill_buffer *status[2];    /* on the device, pinned: the word of a batch; NULL: the step does not report */
     mill_error *err;           /* of calls through the site */
+    int64_t least;             /* bytes of memory that were in use before a call: what is more is others' */
+    bool full;                 /* others were waited for and gave nothing back, and nothing has fitted since */
     stm_lane_stats stats;
     uint64_t began;           /* traced: the batch in hand, stm_ticks, ... */
     uint64_t seen[STM_WAYS];  /* ... and when something was last seen to be done on each stream */

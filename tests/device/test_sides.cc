@@ -99,6 +99,67 @@ TEST_P(Lane, CopiesKeptOnTheDeviceMakeRoom)
 }
 
 /* The step of the library that reads texts on the host and signs them on the device: the numbers of the host. */
+/* A device full of what a slower step has yet to read is no fault of the rows: they wait until some of it has come back. */
+TEST_P(Lane, AFullDeviceWaitsForItsReaders)
+{
+    enum { ROWS = 15000, BATCH = 500 };
+    const auto fault = reinterpret_cast<void (*)(const char *, long, int, int)>(dlsym(RTLD_DEFAULT, "stm_sim_fault"));
+    const auto clear = reinterpret_cast<void (*)()>(dlsym(RTLD_DEFAULT, "stm_sim_fault_clear"));
+    for (const int columns : {4, 7}) { /* of a batch: all that the slab has room for. The step's own, or with the input's */
+        Pipe p;
+        Behaviour makes;
+        makes.flags = MILL_ON_DEVICE | (columns == 4 ? MILL_INPUTS_ON_HOST : 0);
+        makes.uses = {{"x", "int64"}};
+        makes.adds = {{"y", "int64"}};
+        calls = 0;
+        makes.process = [&](mill_replica *r, mill_batch *const *in, size_t, mill_emit *out, mill_error *e) -> mill_status {
+            const size_t rows = static_cast<size_t>(mill_batch_rows(in[0]));
+            mill_column *x = mill_batch_column(in[0], 0), *y = nullptr;
+            const mill_view v = mill_column_view(x);
+            mill_buffer *data = nullptr;
+            mill_batch *made = nullptr;
+            mill_status st = MILL_OK;
+            if (calls++ == 2 && on_device && fault != nullptr) fault("cudaMalloc", -1, 2, 0); /* out of memory */
+            if (!on_device) {
+                std::vector<int64_t> same;
+                for (size_t i = 0; i < rows; i++) same.push_back(value(in[0], 0, static_cast<int64_t>(i)));
+                return emit_int64(r, out, same, e);
+            }
+            st = mill_replica_device_buffer(r, rows * 8, &data, e);
+            if (st == MILL_OK)
+                st = mt_lane_copy(r, mill_buffer_data(data), static_cast<const int64_t *>(v.data) + v.offset, rows * 8, e);
+            if (st == MILL_OK)
+                st = mill_column_create(mill_replica_pool(r), v.type, v.rows, nullptr, nullptr, &data, nullptr, &y, e);
+            if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), v.rows, 1, &made);
+            if (st == MILL_OK) st = mill_batch_set_column(made, 0, &y);
+            if (st == MILL_OK) st = mill_emit_batch(out, &made, nullptr, e);
+            mill_buffer_unref(&data);
+            mill_column_unref(&y);
+            mill_batch_destroy(&made);
+            return st;
+        };
+        Pipe::Opts small = gpu(BATCH);
+        small.policy = [columns](stm_policy *o) { o->gpus = 1, o->memory_bytes = columns * 4096; };
+        p.source("rows", ROWS, BATCH);
+        p.add("makes", MILL_STEP, {{"rows"}}, makes, small);
+        p.add("again", MILL_STEP, {{"makes"}}, reverses_again([](mill_batch *const *, mill_error *) -> mill_status {
+                  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+                  return MILL_OK;
+              }),
+              gpu(BATCH));
+        p.sink("out", "again");
+        const stm_run_end end = p.run(60);
+        if (clear != nullptr) clear();
+        ASSERT_EQ(end, STM_END_DONE) << p.error.msg;
+        ASSERT_TRUE(p.errors.empty()) << p.errors[0].error.msg;
+        ASSERT_EQ(p.rows("out").size(), size_t(ROWS));
+        for (size_t i = 0; i < ROWS; i++) {
+            ASSERT_EQ(p.rows("out")[i].values.at("y"), static_cast<int64_t>(i));
+            ASSERT_EQ(p.rows("out")[i].values.at("z"), static_cast<int64_t>(i / BATCH * BATCH + BATCH - 1 - i % BATCH));
+        }
+    }
+}
+
 TEST_P(Lane, SignaturesOfTexts)
 {
     enum { ROWS = 75 };
