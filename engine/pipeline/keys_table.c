@@ -117,7 +117,7 @@ const stm_key stm_step_table[] = {
     {"timeout", STM_SHAPE_OBJECT, NULL, SUB(timeout_keys), .text = "deadlines"},
     {"stop_if", STM_SHAPE_OBJECT, NULL, .kinds = GEN | STEP | ROUTER, SUB(stop_keys),
      .text = "end the run when this share of the last rows failed"},
-    {"nulls", STM_SHAPE_ENUM, "skip", .choices = "skip|pass", .offset = S(nulls), .kinds = FED,
+    {"nulls", STM_SHAPE_ENUM, "skip", .choices = "skip|pass", .offset = S(nulls), .kinds = STEP | ROUTER,
      .text = "rows whose inputs are null by imputation: skip them or show them"},
     {"cache", STM_SHAPE_ENUM, "auto", .choices = "auto|true|false", .offset = S(cache),
      .text = "keep the output for later runs; auto = nondeterministic steps; false = run it again each time"},

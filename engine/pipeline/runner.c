@@ -483,19 +483,30 @@ static mill_status write_errors(const mill_run *r, mill_error *err)
     return st;
 }
 
-/* What is written at the end: of a run that was complete before it says what is true, if it is there. */
+static bool written_at(const mill_run *r, const char *name, struct timespec *at)
+{
+    stm_text path = {0};
+    struct stat s;
+    bool there;
+
+    stm_text_addf(&path, "%s/%s", r->dir, name);
+    there = !path.failed && stat(path.data, &s) == 0;
+    if (there) *at = s.st_mtim;
+    stm_text_free(&path);
+    return there;
+}
+
+/* What is written at the end: of a run that was complete before it says what is true if it is as young as the numbers of who did
+ * the work. Who was killed in between left it to us, and perhaps the files of an attempt before. */
 static bool has_its_files(const mill_run *r)
 {
     static const char *const files[] = {STM_RUN_ERRORS, STM_RUN_REPORT};
-    bool all = true;
+    struct timespec numbers, at;
+    bool all = written_at(r, STM_RUN_PROGRESS, &numbers);
 
-    for (size_t i = 0; i < sizeof files / sizeof *files && all; i++) {
-        stm_text path = {0};
-
-        stm_text_addf(&path, "%s/%s", r->dir, files[i]);
-        all = !path.failed && access(path.data, F_OK) == 0;
-        stm_text_free(&path);
-    }
+    for (size_t i = 0; i < sizeof files / sizeof *files && all; i++)
+        all = written_at(r, files[i], &at) &&
+              (at.tv_sec > numbers.tv_sec || (at.tv_sec == numbers.tv_sec && at.tv_nsec >= numbers.tv_nsec));
     return all;
 }
 

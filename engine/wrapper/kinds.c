@@ -1,6 +1,7 @@
 /* Calls into routers, globals and sinks. */
 #include <string.h>
 
+#include "core/alloc.h"
 #include "core/fault.h"
 #include "wrapper/replica.h"
 
@@ -17,56 +18,97 @@ mill_status mill_route_to(mill_route *out, size_t i, mill_error *err)
     return MILL_OK;
 }
 
-mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken, mill_error *err)
+/* Rows that no branch was chosen for go to the first branch, marked: dropped rows would be lost rows. One record per run of rows
+ * that the router was shown. */
+static mill_status route_failed(stm_wrapper *w, mill_batch *b, const int64_t *visible, int64_t n, const mill_error *e)
 {
-    mill_route route = {taken, (size_t)w->step->n_branches, 0};
-    mill_status st;
-    int32_t attempt;
-    mill_error e;
+    mill_status st = MILL_OK;
 
-    stm_count(&w->batches_in, 1);
-    stm_count(&w->rows_in, in->rows);
-    for (attempt = 0;; attempt++) {
-        memset(taken, 0, route.n * sizeof *taken);
-        route.chosen = 0;
-        if (in->rows == 0) return MILL_OK;
-        stm_view_fill(w, 0, in, w->views[0]);
-        memset(&e, 0, sizeof e);
+    for (int64_t i = 0, end; i < n && st == MILL_OK; i = end) {
+        const int64_t first = visible != NULL ? visible[i] : i;
+        for (end = i + 1; end < n && (visible == NULL || visible[end] == first + end - i); end++) {
+        }
+        st = stm_batch_impute(b, -1, first, end - i, stm_call_record(w, e, b, first, first + end - i - 1));
+    }
+    return st;
+}
+
+/* Calls the router on @p view, what it is shown of @p in, and again as `retries` has it. */
+static mill_status route_call(stm_wrapper *w, const mill_batch *in, const mill_batch *view, mill_route *route, mill_error *e)
+{
+    mill_status st;
+
+    for (int32_t attempt = 0;; attempt++) {
+        memset(route->taken, 0, route->n * sizeof *route->taken);
+        route->chosen = 0;
+        memset(e, 0, sizeof *e);
         if (stm_fault_fires(STM_FAULT_PROCESS))
-            st = mill_fail(&e, MILL_ERR_STEP, "route failed (fault point)");
-        else if (stm_call_barred(w, STM_DOING_ROUTE, in, 0, 0, &e))
+            st = mill_fail(e, MILL_ERR_STEP, "route failed (fault point)");
+        else if (stm_call_barred(w, STM_DOING_ROUTE, in, 0, 0, e))
             st = MILL_ERR_STEP;
         else {
             stm_call_enter(w, STM_DOING_ROUTE, in);
-            st = w->step->type->route(&w->replica, w->views[0], &route, &e);
-            st = stm_call_over(w, st, &e);
+            st = w->step->type->route(&w->replica, view, route, e);
+            st = stm_call_over(w, st, e);
         }
-        if (st == MILL_OK && route.chosen == 0) st = mill_fail(&e, MILL_ERR_STEP, "the router chose no branch");
-        if (st == MILL_OK) {
-            stm_count(&w->batches_out, 1);
-            stm_count(&w->rows_out, in->rows);
-            return w->step->policy.stop_of > 0 ? stm_call_window(w, in->rows, 0, err) : MILL_OK;
-        }
-        stm_call_blame(w, &e, st, MILL_PHASE_PROCESS, attempt);
-        if (stm_call_told_to_stop(w, st)) { /* no fault of the rows: the next run routes them */
-            if (err != NULL) *err = e;
-            return st;
-        }
-        if (!stm_call_retry(w, &e, attempt)) break;
+        if (st == MILL_OK && route->chosen == 0) st = mill_fail(e, MILL_ERR_STEP, "the router chose no branch");
+        if (st == MILL_OK) return st;
+        stm_call_blame(w, e, st, MILL_PHASE_PROCESS, attempt);
+        if (stm_call_told_to_stop(w, st) || !stm_call_retry(w, e, attempt)) return st;
     }
-    if (w->step->policy.on_error == STM_ON_ERROR_STOP) return stm_call_stop(w, &e, in, 0, in->rows - 1, err);
-    /* Rows that no branch was chosen for go to the first branch, marked: dropped rows would be lost rows. */
-    memset(taken, 0, route.n * sizeof *taken);
-    taken[0] = true;
+}
+
+/* @p visible [n]: the rows of @p b that are in @p view; NULL = all. */
+static mill_status route_rows(stm_wrapper *w, mill_batch *b, const mill_batch *view, const int64_t *visible, int64_t n,
+                              mill_route *route, mill_error *err)
+{
+    mill_error e;
+    mill_status st = route_call(w, b, view, route, &e);
+    const bool failed = st != MILL_OK;
+
+    if (stm_call_told_to_stop(w, st)) { /* no fault of the rows: the next run routes them */
+        if (err != NULL) *err = e;
+        return st;
+    }
+    if (failed && w->step->policy.on_error == STM_ON_ERROR_STOP)
+        return stm_call_stop(w, &e, b, visible != NULL ? visible[0] : 0, visible != NULL ? visible[n - 1] : n - 1, err);
     stm_count(&w->batches_out, 1);
-    stm_count(&w->rows_out, in->rows);
-    {
-        const int64_t id = stm_call_record(w, &e, in, 0, in->rows - 1);
-        mill_batch *b = (mill_batch *)in; /* ours: the caller owns it and lends it for routing */
-        if ((st = stm_batch_impute(b, -1, 0, b->rows, id)) != MILL_OK)
-            return mill_fail(err, st, "error marks of router %s", w->step->said);
+    stm_count(&w->rows_out, b->rows);
+    if (!failed) return w->step->policy.stop_of > 0 ? stm_call_window(w, n, 0, err) : MILL_OK;
+    memset(route->taken, 0, route->n * sizeof *route->taken);
+    route->taken[0] = true;
+    if ((st = route_failed(w, b, visible, n, &e)) != MILL_OK)
+        return mill_fail(err, st, "error marks of router %s", w->step->said);
+    return stm_call_window(w, 0, n, err);
+}
+
+mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken, mill_error *err)
+{
+    mill_batch *b = (mill_batch *)in, *shown = NULL; /* ours: the caller owns it and lends it for routing */
+    mill_route route = {taken, (size_t)w->step->n_branches, 0};
+    int64_t *visible = NULL, n = in->rows;
+    mill_status st = MILL_OK;
+
+    stm_count(&w->batches_in, 1);
+    stm_count(&w->rows_in, in->rows);
+    memset(taken, 0, route.n * sizeof *taken);
+    if (in->rows == 0) return MILL_OK;
+    if (in->imputed != NULL) st = stm_visible_rows(w, &b, 1, &visible, &n);
+    stm_view_fill(w, 0, in, w->views[0]);
+    if (st == MILL_OK && visible != NULL && n > 0) st = stm_view_gather(w, 0, w->views[0], visible, n, &shown);
+    if (st != MILL_OK) {
+        mill_fail(err, st, "rows that router %s is shown", w->step->said);
+    } else if (n > 0) {
+        st = route_rows(w, b, shown != NULL ? shown : w->views[0], visible, n, &route, err);
+    } else { /* nothing to choose by: they go where those go for which no branch was chosen, without a new error */
+        taken[0] = true;
+        stm_count(&w->batches_out, 1);
+        stm_count(&w->rows_out, in->rows);
     }
-    return stm_call_window(w, 0, in->rows, err);
+    if (st == MILL_OK) stm_count(&w->rows_skipped, in->rows - n);
+    mill_batch_destroy(&shown);
+    stm_free(visible);
+    return st;
 }
 
 mill_status stm_wrapper_accept(stm_wrapper *w, int32_t input, const mill_batch *in, mill_error *err)

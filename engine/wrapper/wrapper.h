@@ -118,7 +118,9 @@ void stm_wrapper_limit(stm_wrapper *w, int64_t rows);
 /** Generators: of the rows that are made only these go on; they keep their keys, and batches cover all of them. Borrowed; default:
  *  all. */
 void stm_wrapper_choose(stm_wrapper *w, const stm_row_choice *choice);
-/** Routers: taken[i] = branch i gets the batch; at least one, else the batch is imputed to none and the error recorded. */
+/** Routers: taken[i] = branch i gets the batch; at least one. The step does not see rows whose columns an earlier failure nulled,
+ *  unless it says `nulls: pass`: they go with the others. When it fails, or is shown no row, the batch goes to the first branch;
+ *  only a failure is recorded, for the rows that it was shown. */
 mill_status stm_wrapper_route(stm_wrapper *w, const mill_batch *in, bool *taken, mill_error *err);
 /** Globals. @p send takes a batch over on success; its envelope has only rows and keys 0 .. */
 mill_status stm_wrapper_accept(stm_wrapper *w, int32_t input, const mill_batch *in, mill_error *err);

@@ -240,6 +240,52 @@ TEST(Nulls, OfImputationAreHiddenUnlessTheStepWantsThem)
     }
 }
 
+/* From a router, too: rows that failed before go with the others of their batch, or by themselves to the first branch, and do not
+ * fail again. */
+TEST(Nulls, OfImputationAreHiddenFromRouters)
+{
+    for (bool pass : {false, true}) {
+        SCOPED_TRACE(pass ? "pass" : "skip");
+        Pipe p;
+        Pipe::Opts halves, r = rows_per_batch(5);
+        Behaviour bad = maps([](int64_t x) { return x; }), router;
+        const auto plain = bad.process;
+        std::atomic<int> seen{0}, nulls{0};
+        bad.process = [plain](mill_replica *rep, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+            for (int64_t i = 0; i < mill_batch_rows(in[0]); i++)
+                if (const int64_t x = value(in[0], 0, i); x == 3 || (x >= 10 && x < 15)) return mill_fail(e, MILL_ERR_STEP, "no");
+            return plain(rep, in, n, out, e);
+        };
+        halves.policy = [](stm_policy *pol) { pol->on_error = STM_ON_ERROR_ISOLATE; };
+        router.uses = {{"y", "int64"}};
+        router.route = [&](mill_replica *, const mill_batch *in, mill_route *out, mill_error *e) -> mill_status {
+            seen += (int)mill_batch_rows(in);
+            for (int64_t i = 0; i < mill_batch_rows(in); i++) nulls += value(in, 0, i) == INT64_MIN;
+            return value(in, 0, 0) == 0 ? mill_fail(e, MILL_ERR_STEP, "not this one") : mill_route_to(out, 1, e);
+        };
+        r.branches = {"a", "b"};
+        r.policy = [pass](stm_policy *pol) { pol->nulls_pass = pass; };
+        p.source("src", 20, 5);
+        p.add("bad", MILL_STEP, {{"src"}}, bad, halves);
+        p.add("router", MILL_ROUTER, {{"bad"}}, router, r);
+        p.sink("a", "router", Pipe::Opts(), 0);
+        p.sink("b", "router", Pipe::Opts(), 1);
+        ASSERT_EQ(p.run(), STM_END_DONE) << p.error.msg;
+        EXPECT_EQ(seen, pass ? 20 : 14);
+        EXPECT_EQ(nulls, pass ? 6 : 0);
+        EXPECT_EQ(p.rows("a").size(), pass ? 5u : 10u);
+        EXPECT_EQ(p.rows("b").size(), pass ? 15u : 10u);
+        for (const char *sink : {"a", "b"})
+            for (auto &row : p.rows(sink)) {
+                const int64_t x = row.values.at("x");
+                EXPECT_EQ(row.error != 0, x < 5 || (x >= 10 && x < 15)) << x;
+            }
+        EXPECT_EQ(p.stats("router").rows_skipped, pass ? 0 : 6);
+        EXPECT_EQ(p.stats("router").rows_failed, pass ? 5 : 4);
+        EXPECT_EQ(stm_run_imputed_rows(p.handle()), pass ? 11 : 10);
+    }
+}
+
 /* Nulls that came otherwise hide nothing, also where other nulls of the same column do: of a branch that was not taken, of a join
  * that lacks a row. */
 TEST(Nulls, OfRoutesAndJoinsAreShown)

@@ -162,6 +162,7 @@ const Mistake kMistakes[] = {
     {"nulls_unknown", kLine, "nulls: skip", "nulls: skp", 30, 12,
      "map: nulls: expected one of skip|pass, got \"skp\". Did you mean \"skip\"?"},
     {"errors_of_step", kLine, "nulls: skip", "errors: true", 30, 5, "map: errors: a step does not have this key (step type t_map)"},
+    {"nulls_of_sink", kLine, "errors: true", "nulls: pass", 36, 5, "out: nulls: a sink does not have this key (step type t_sink)"},
     {"errors_is_yes", kLine, "errors: true", "errors: yes", 36, 13, "out: errors: expected true or false, got \"yes\""},
     {"on_error_of_sink", kLine, "errors: true", "on_error: stop", 36, 5,
      "out: on_error: a sink does not have this key (step type t_sink)"},
