@@ -13,6 +13,10 @@ static int check(const cli_args *a, mill_format format)
     int code;
 
     if (!cli_time(a, CLI_TIMEOUT, o.timeout_s, &o.timeout_s)) return MILL_EXIT_USAGE;
+    if (!(o.timeout_s > 0)) {
+        fprintf(stderr, "stepmill: --timeout: no time is left for a check\n");
+        return MILL_EXIT_USAGE;
+    }
     o.set = a->set;
     o.n_set = a->n_set;
     o.columns = a->column;

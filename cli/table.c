@@ -7,7 +7,8 @@ const cli_flag cli_flags[CLI_FLAGS] = {
                  true},
     [CLI_FRESH] = {"fresh", 0, NULL, "ignore what the run directory holds of earlier runs", NULL, false},
     [CLI_DRY_RUN] = {"dry-run", 0, NULL,
-                     "one batch of each generator, no file written, sinks' rows to standard output as JSON lines", NULL, false},
+                     "one batch of each generator, no file written (but that of --trace), sinks' rows to "
+                     "standard output as JSON lines", NULL, false},
     [CLI_LIMIT] = {"limit", 0, "N", "take N rows of each generator", NULL, false},
     [CLI_THREADS] = {"threads", 0, "N", "driver threads (default: processors the process may use)", NULL, false},
     [CLI_DRAIN] = {"drain-timeout", 0, "TIME", "how long rows in the pipeline may take after the first INT or USR1 (default: 60s)",

@@ -90,7 +90,25 @@ static mill_status make_dirs(const char *path, mill_error *err)
 
 /* ---- start ------------------------------------------------------------------------------------------------------- */
 
-static mill_status name_dir(mill_pipeline *p, mill_run *r, mill_error *err)
+/* What is in hand while a run is started. */
+typedef struct start {
+    stm_arena arena;
+    stm_graph graph;
+    stm_plan *plan;
+    stm_shards shards; /* of a merge */
+    stm_text facts;
+    stm_run_opts opts;
+} start;
+
+static void start_fini(start *s)
+{
+    stm_text_free(&s->facts);
+    stm_plan_destroy(&s->plan);
+    stm_arena_fini(&s->arena);
+    stm_shards_fini(&s->shards);
+}
+
+static mill_status name_dir(mill_pipeline *p, mill_run *r, start *s, mill_error *err)
 {
     char name[64] = "", *dir;
     stm_text path = {0};
@@ -107,6 +125,8 @@ static mill_status name_dir(mill_pipeline *p, mill_run *r, mill_error *err)
     if (st == MILL_OK && !path.failed) r->home = stm_path_absolute(NULL, path.data);
     if (r->home != NULL) r->dir = stm_strdup(r->home);
     stm_text_free(&path);
+    /* What is no shard is said first: where it would go is the folder around it, which may be anybody's. */
+    if (st == MILL_OK && r->dir != NULL && r->opts.n_merge > 0) st = stm_shards_order(&r->opts, r->dir, &s->shards, err);
     /* a trace stays where a run could not load */
     if (st == MILL_OK && r->home != NULL) st = stm_rundir_check(r->home, r->opts.trace, err);
     if (st != MILL_OK && err != NULL) err->phase = MILL_PHASE_CHECK;
@@ -184,24 +204,6 @@ static void hand_out_rows(const mill_replica *sink, const mill_batch *batch, voi
     stm_free(names);
 }
 
-/* What is in hand while a run is started. */
-typedef struct start {
-    stm_arena arena;
-    stm_graph graph;
-    stm_plan *plan;
-    stm_shards shards; /* of a merge */
-    stm_text facts;
-    stm_run_opts opts;
-} start;
-
-static void start_fini(start *s)
-{
-    stm_text_free(&s->facts);
-    stm_plan_destroy(&s->plan);
-    stm_arena_fini(&s->arena);
-    stm_shards_fini(&s->shards);
-}
-
 static mill_status check_options(const mill_pipeline *p, const mill_run *r, mill_error *err)
 {
     const mill_run_options *o = &r->opts;
@@ -211,15 +213,17 @@ static mill_status check_options(const mill_pipeline *p, const mill_run *r, mill
                          p->devices_file);
     if (o->shards < 0 || o->shard < 0 || o->shard > o->shards || (o->shards > 0 && o->shard == 0))
         return mill_fail(err, MILL_ERR_INVALID, "there is no shard %d of %d", (int)o->shard, (int)o->shards);
-    return MILL_OK;
+    if (o->trace == NULL || stm_tracer_may_write(o->trace, err) == MILL_OK) return MILL_OK;
+    err->phase = MILL_PHASE_CHECK;
+    return err->status;
 }
 
 static mill_status plan_run(mill_pipeline *p, mill_run *r, start *s, mill_error *err)
 {
-    mill_status st = r->opts.n_merge > 0 ? stm_shards_order(&r->opts, r->dir, &s->shards, err) : MILL_OK;
+    mill_status st;
 
     p->runs = r->opts.n_merge > 0 ? STM_RUNS_MERGE : r->opts.shards > 0 ? STM_RUNS_SHARD : STM_RUNS_ALL;
-    if (st == MILL_OK) st = stm_pipeline_plan(p, r->home, &s->arena, &s->graph, &s->plan, err);
+    st = stm_pipeline_plan(p, r->home, &s->arena, &s->graph, &s->plan, err);
     if (st == MILL_OK && r->opts.shards > 0) st = stm_shards_outputs(&s->graph, s->plan, r->home, err);
     if (st != MILL_OK) return st;
     r->max_errors = s->plan->max_errors;
@@ -294,7 +298,7 @@ mill_status mill_run_start(mill_pipeline *p, const mill_run_options *options, mi
     r->opts = defaults;
     if (options != NULL) memcpy(&r->opts, options, options->struct_size < sizeof r->opts ? options->struct_size : sizeof r->opts);
     r->start_ns = stm_now_ns();
-    if ((st = name_dir(p, r, err)) != MILL_OK) goto fail;
+    if ((st = name_dir(p, r, &s, err)) != MILL_OK) goto fail;
     if ((st = name_retry(r, &s.opts, err)) != MILL_OK) goto fail;
     if ((st = check_options(p, r, err)) != MILL_OK) goto fail;
     if ((st = plan_run(p, r, &s, err)) != MILL_OK) goto fail;

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
@@ -60,6 +61,24 @@ static void name_track(stm_tracer *t, int pid, int tid, const char *name)
     put(t);
 }
 
+static const char opening[] = "[{\"ph\":\"M\",\"name\":\"process_name\",";
+
+mill_status stm_tracer_may_write(const char *path, mill_error *err)
+{
+    char head[sizeof opening];
+    struct stat info;
+
+    if (stat(path, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size == 0) return MILL_OK;
+    FILE *f = fopen(path, "re");
+    const size_t n = f != NULL ? fread(head, 1, sizeof opening - 1, f) : 0;
+    const bool ours = n > 0 && memcmp(head, opening, n) == 0;
+    if (f != NULL) fclose(f);
+    if (ours) return MILL_OK;
+    mill_fail(err, MILL_ERR_INVALID, "the trace would replace %s, which is something else", path);
+    mill_error_remedy(err, "Name a file that is not there, or an earlier trace");
+    return MILL_ERR_INVALID;
+}
+
 mill_status stm_tracer_create(const char *path, stm_tracer **out, mill_error *err)
 {
     stm_tracer *t = stm_calloc(sizeof *t);
@@ -76,8 +95,8 @@ mill_status stm_tracer_create(const char *path, stm_tracer **out, mill_error *er
     }
     t->start = stm_ticks();
     /* An array: what reads it takes one without its end, too, as a process leaves it that was killed. */
-    stm_text_addf(&t->line, "[{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%d,\"tid\":0,\"args\":{\"name\":\"threads\"}}",
-                  THREADS_PID);
+    stm_text_addf(&t->line, "%s\"pid\":%d,\"tid\":0,\"args\":{\"name\":\"threads\"}}",
+                  opening, THREADS_PID);
     put(t);
     *out = t;
     return MILL_OK;

@@ -55,6 +55,9 @@ static inline void stm_ring_put(stm_ring *r, const stm_event *e)
 }
 
 typedef struct stm_tracer stm_tracer;
+/** Whether a trace may be written to @p path: nothing is there, an earlier trace, or what is no file (/dev/null). Inputs, outputs
+ *  and pipeline files are not to be lost by a slip in a command line. @retval MILL_ERR_INVALID: something else is there. */
+mill_status stm_tracer_may_write(const char *path, mill_error *err);
 /** Opens @p path anew. */
 mill_status stm_tracer_create(const char *path, stm_tracer **out, mill_error *err);
 /** Before threads start: where events happen. @p step: it has replicas, which get tracks of their own. */

@@ -34,7 +34,8 @@ typedef struct mill_run_options {
     double drain_s;
     mill_child *child;    /* the process is one of mill_supervise; NULL = nobody supervises it */
     int32_t metrics_port; /* give metrics on http://127.0.0.1:PORT/metrics; 0 = do not, -1 = on any port, which the log names */
-    const char *trace;    /* file for what every thread and replica did when, for Perfetto or chrome://tracing; NULL = none */
+    const char *trace;    /* file for what every thread and replica did when, for Perfetto or chrome://tracing; NULL = none. A
+                           * file that is there and no trace is refused */
     /* take shard number `shard` (1 ..) of `shards` of the rows of every generator; 0, 0 = all rows. The run directory is
      * shard-I-of-N in `dir`, with `resume` it is `dir` itself */
     int32_t shard, shards;

@@ -400,7 +400,7 @@ TEST(Cli, OutputsOfAFailureAreWholeOrNot)
 {
     Folder f;
     f.write("in.jsonl", "{\"n\":1}\n{\"n\":2}\n");
-    f.write("t.yaml", pipeline("rows: 10, batch_size: 2", "mode: fail, at: 5, on_error: stop") +
+    f.write("t.yaml", pipeline("rows: 100, batch_size: 10, fail_at: 55", "") +
                           "  in: {type: read_jsonl, path: in.jsonl}\n  whole: {type: write_jsonl, from: in, path: whole.jsonl}\n");
     const Result r = mt::run(f, {"run", "t.yaml", "--json"});
     EXPECT_EQ(r.code, 2) << r.err;

@@ -127,4 +127,26 @@ TEST(RunDirectory, AnErrorThatAResumeMendedIsGone)
     EXPECT_NE(f.read("runs/t/progress.json").find("\"errors\":0,"), std::string::npos);
 }
 
+/* A trace replaces a trace, and nothing else that is there. */
+TEST(RunDirectory, ATraceReplacesTracesOnly)
+{
+    Folder f;
+    f.write("in.jsonl", "{\"n\":1}\n");
+    f.write("t.yaml", "stepmill: 1\nname: t\nsteps:\n  in: {type: read_jsonl, path: in.jsonl}\n"
+                      "  out: {type: write_jsonl, from: in, path: out.jsonl}\n");
+    const std::string file = f.read("t.yaml");
+    for (const char *there : {"in.jsonl", "t.yaml"}) {
+        const Result r = mt::run(f, {"run", "-q", "t.yaml", "--trace", there});
+        EXPECT_EQ(r.code, 65);
+        EXPECT_NE(r.err.find(std::string("the trace would replace ") + there + ", which"), std::string::npos) << r.err;
+        EXPECT_FALSE(f.has("runs"));
+    }
+    EXPECT_EQ(f.read("in.jsonl"), "{\"n\":1}\n");
+    EXPECT_EQ(f.read("t.yaml"), file);
+    f.write("trace.json", "");
+    for (const char *there : {"trace.json", "trace.json", "/dev/null"})
+        EXPECT_EQ(mt::run(f, {"run", "-q", "t.yaml", "--fresh", "--trace", there}).code, 0) << there;
+    EXPECT_EQ(f.read("trace.json").rfind("[{\"ph\":\"M\"", 0), 0u);
+}
+
 } // namespace

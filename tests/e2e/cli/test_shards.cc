@@ -379,6 +379,7 @@ TEST(Shards, MergeSaysWhatIsWrong)
     says(merge({"no/such"}), "cannot open no/such");
     ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--run", "plain"}).code, 0);
     says(merge({"plain", two}), "is not a shard: it was run without --shard");
+    says(mt::run(f, {"merge", "--quiet", "plain"}), "is not a shard: it was run without --shard");
     says(mt::run(f, {"merge", one, two, "--run", "plain"}), "holds a run that is no merge");
     says(mt::run(f, {"merge", one, two, "--run", one}), "is a shard, and nothing is merged into one");
     ASSERT_EQ(mt::run(f, {"run", "t.yaml", "--quiet", "--shard", "3/3"}).code, 0);
