@@ -37,7 +37,7 @@ static std::string uuid_text(int machine_index)
     return text;
 }
 
-// CUDA_VISIBLE_DEVICES: positions or UUID prefixes; the first bad or repeated entry ends the list.
+// CUDA_VISIBLE_DEVICES: positions or UUID prefixes; the first bad entry ends the list, a repeated one hides all.
 static std::vector<Device> visible()
 {
     std::vector<Device> list;
@@ -63,6 +63,7 @@ static std::vector<Device> visible()
             }
             bool repeated = false;
             for (int c : chosen) repeated = repeated || c == at;
+            if (repeated) chosen.clear();
             if (at < 0 || repeated) break;
             chosen.push_back(at);
         }

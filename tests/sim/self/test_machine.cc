@@ -51,7 +51,8 @@ TEST(SimMachine, VisibleDevices)
         {"one", "2", 3},
         {"none", "", 200},
         {"the first bad entry ends the list", "1,9,0", 2},
-        {"so does a repeated one", "1,1,0", 2},
+        {"a repeated one hides all", "1,1,0", 200},
+        {"but not behind the end", "1,9,1", 2},
         {"by the start of a UUID", "GPU-52,0", 31},
         {"a UUID that nobody has", "GPU-99", 200},
     };
