@@ -57,7 +57,8 @@ static mill_status take(stm_mover *m, size_t bytes, mill_buffer **out, mill_erro
 {
     stm_device_pool *p = m->to != NULL ? m->to : m->pinned;
 
-    if (p != NULL) return stm_device_pool_take(p, bytes, out, err);
+    /* rows may rest in it until they are read */
+    if (p != NULL && (m->to != NULL || stm_device_pool_may_keep(p, bytes))) return stm_device_pool_take(p, bytes, out, err);
     return mill_buffer_create(m->pool, bytes, out) == MILL_OK
                ? MILL_OK
                : mill_fail(err, MILL_ERR_NOMEM, "out of memory for %zu bytes from a device", bytes);
@@ -101,11 +102,15 @@ static mill_status copy_part(stm_mover *m, mill_buffer *src, size_t from, size_t
     }
     if (st == MILL_OK) {
         stm_buffer_written(dst, next);
-        if (m->pairs && m->to == NULL && stm_buffer_on_device(src)) stm_buffer_pair(dst, src, from);
+        if (m->pairs && dst->where == STM_MEM_PINNED && stm_buffer_on_device(src)) stm_buffer_pair(dst, src, from);
         if (hold != NULL)
             stm_buffer_read_until(hold, next); /* nobody else reads it: there is room for the mark */
         else if (!stm_buffer_read_until(src, next))
             st = stm_stream_sync(m->stream, err); /* more readers than are remembered: rare */
+        if (st == MILL_OK && dst->where == 0 && m->pinned != NULL) { /* no marks there */
+            st = stm_stream_sync(m->stream, err);
+            if (st != MILL_OK) stm_stream_settle(m->stream);
+        }
         m->bytes += (int64_t)bytes;
     }
     if (hold != NULL) mill_buffer_unref(&hold);

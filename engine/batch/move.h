@@ -10,7 +10,9 @@
 typedef struct stm_mover {
     stm_stream *stream;
     stm_device_pool *to;     /* NULL: to the host */
-    stm_device_pool *pinned; /* to the host: into its buffers. To a device: bytes of pageable memory go through its buffers */
+    /* To the host: into its buffers, or, beyond its share, into the pool's, which is waited for. To a device: bytes of pageable
+     * memory go through its buffers. */
+    stm_device_pool *pinned;
     mill_pool *pool;         /* heads of columns */
     bool pairs;              /* to the host: what is made has the buffers of the device as twins (memory/place.h) */
     int64_t bytes;           /* moved; added up */

@@ -7,6 +7,7 @@
 
 #define SLAB ((size_t)32 << 20)  /* of a replica on its device, and ... */
 #define PINNED ((size_t)8 << 20) /* ... on the host, where nobody says that it needs less */
+#define PINNED_LEAST ((size_t)64 << 10)
 
 bool stm_step_wants_device(const mill_step *step)
 {
@@ -77,16 +78,19 @@ mill_status stm_run_devices_lane(stm_run_devices *d, mill_pool *pool, stm_wrappe
     const mill_step *step = stm_wrapper_step(w);
     const size_t asked = step->policy.memory_bytes > 0 ? (size_t)step->policy.memory_bytes : SLAB;
     const size_t slab = asked < SLAB ? asked : SLAB; /* what is more comes as it is needed: weights may not be in slabs */
+    size_t pinned = slab < PINNED ? slab : PINNED;
     stm_device *dev = NULL;
     mill_status st;
 
+    if (d->pinned.limit > 0 && (size_t)d->pinned.limit / 4 < pinned) pinned = (size_t)d->pinned.limit / 4;
+    if (pinned < PINNED_LEAST) pinned = PINNED_LEAST;
     pthread_mutex_lock(&d->lock);
     st = device_for(d, step, planned, stm_wrapper_index(w), &dev, err);
     pthread_mutex_unlock(&d->lock);
     if (st != MILL_OK || dev == NULL) return st;
     return stm_lane_open(
         &(stm_lane_opts){
-            .device = dev, .host = pool, .slab_bytes = slab, .pinned_bytes = slab < PINNED ? slab : PINNED, .traced = traced},
+            .device = dev, .host = pool, .slab_bytes = slab, .pinned_bytes = pinned, .share = &d->pinned, .traced = traced},
         lane, err);
 }
 

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "device/device.h"
+#include "memory/place.h"
 #include "wrapper/wrapper.h"
 
 #define STM_RUN_DEVICES 64
@@ -16,6 +17,7 @@ typedef struct stm_run_devices {
     int32_t n;                         /* lock */
     bool looked;                       /* lock */
     stm_device *open[STM_RUN_DEVICES]; /* lock */
+    stm_pool_share pinned;             /* of all replicas; limit: before the first of them */
 } stm_run_devices;
 
 /** Whether replicas of @p step compute on a device where there is one. */

@@ -30,6 +30,7 @@ typedef struct stm_plan {
     int32_t n_stages;
     uint64_t seed;
     int64_t memory_limit; /* bytes of host memory; 0 = half of what is there */
+    int64_t pinned_limit; /* bytes of it that are pinned for rows that rest there; 0 = none */
     int64_t max_errors;
     bool input_order;     /* order: input */
     /* Which GPUs, node and processors each replica has; both NULL when no step wants GPUs, placement NULL when there are none. An

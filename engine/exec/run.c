@@ -115,6 +115,7 @@ mill_status stm_run_make(stm_plan **plan, const stm_run_opts *opts, stm_run **ou
     pthread_mutex_init(&run->mutex, NULL);
     pthread_mutex_init(&run->print_lock, NULL);
     stm_run_devices_init(&run->devices);
+    run->devices.pinned.limit = run->plan->pinned_limit;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&run->cond, &attr);

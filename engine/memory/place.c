@@ -219,6 +219,7 @@ static mill_status grow(stm_device_pool *p, size_t bytes, mill_error *err)
     p->slabs = s;
     p->stats.slabs++;
     p->stats.held_bytes += (int64_t)want;
+    if (p->opts.share != NULL) __atomic_add_fetch(&p->opts.share->held, (int64_t)want, __ATOMIC_RELAXED);
     b->at = s->memory;
     b->bytes = want;
     bin_put(p, b);
@@ -229,6 +230,7 @@ static mill_status grow(stm_device_pool *p, size_t bytes, mill_error *err)
 
 static void destroy(stm_device_pool *p)
 {
+    if (p->opts.share != NULL) __atomic_sub_fetch(&p->opts.share->held, p->stats.held_bytes, __ATOMIC_RELAXED);
     for (slab *s = p->slabs, *next; s != NULL; s = next) {
         next = s->next;
         stm_device_free(p->opts.device, p->opts.kind, s->memory);
@@ -392,6 +394,22 @@ mill_status stm_device_pool_take(stm_device_pool *p, size_t bytes, mill_buffer *
     head->owner = b;
     *out = head;
     return MILL_OK;
+}
+
+bool stm_device_pool_may_keep(stm_device_pool *p, size_t bytes)
+{
+    const stm_pool_share *share = p->opts.share;
+    const size_t want = round_up(bytes);
+    bool may;
+
+    if (share == NULL || share->limit == 0) return true;
+    pthread_mutex_lock(&p->lock);
+    reap(p);
+    may = bin_find(p, want) != NULL ||
+          __atomic_load_n(&share->held, __ATOMIC_RELAXED) +
+                  (int64_t)(want > p->opts.slab_bytes ? want : p->opts.slab_bytes) <= share->limit;
+    pthread_mutex_unlock(&p->lock);
+    return may;
 }
 
 void stm_device_pool_reap(stm_device_pool *p)

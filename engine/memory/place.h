@@ -28,12 +28,19 @@ MILL_BEGIN_DECLS
 
 typedef struct stm_device_pool stm_device_pool;
 
+/** What several pools may hold together. */
+typedef struct stm_pool_share {
+    int64_t limit; /* bytes; 0 = none. Constant */
+    int64_t held;  /* atomic, relaxed; in their slabs */
+} stm_pool_share;
+
 typedef struct stm_device_pool_opts {
     stm_device *device;
     stm_mem_kind kind;
     mill_pool *heads;   /* host pool for what a buffer is on the host; borrowed, outlives every buffer */
     size_t slab_bytes;  /* first slab, and the least that more come by; rounded up to 256 */
     size_t limit_bytes; /* all slabs together; 0 = no limit but the device's */
+    stm_pool_share *share; /* outlives the pool; NULL = none. Kept to by who asks stm_device_pool_may_keep alone */
 } stm_device_pool_opts;
 
 typedef struct stm_device_pool_stats {
@@ -56,6 +63,9 @@ void stm_device_pool_release(stm_device_pool **pool);
  * Threads: any. Blocks: no; calls the driver only when another slab is needed.
  */
 mill_status stm_device_pool_take(stm_device_pool *pool, size_t bytes, mill_buffer **out, mill_error *err);
+/** Whether @p bytes that may rest in the pool's memory for long fit without more of it than its share. What a batch under way needs
+ *  for a moment is taken without asking. Threads: any. Blocks: no. */
+bool stm_device_pool_may_keep(stm_device_pool *pool, size_t bytes);
 /** Put back what waits and is done. Threads: any. */
 void stm_device_pool_reap(stm_device_pool *pool);
 stm_device_pool_stats stm_device_pool_counts(stm_device_pool *pool);

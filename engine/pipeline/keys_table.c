@@ -18,7 +18,7 @@ static const stm_key memory_keys[] = {
     {"host", STM_SHAPE_BYTES, "0", 0, 1e15, .offset = F(memory_host),
      .text = "host memory for live rows; 0 = half of what the process may use"},
     {"pinned", STM_SHAPE_BYTES, "0", 0, 1e15, .offset = F(memory_pinned),
-     .text = "page-locked host memory; 0 = as needed (takes effect with GPUs)"},
+     .text = "page-locked host memory that rows from GPUs may rest in; beyond it they come to other memory, slower; 0 = as needed"},
     {"cuda", STM_SHAPE_FLOAT, "0.9", 0, 1, .above = true, .offset = F(memory_cuda),
      .text = "share of each GPU's memory that steps may use"},
 };

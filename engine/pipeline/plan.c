@@ -228,6 +228,7 @@ static mill_status make_plan(mill_pipeline *p, const char *run_dir, bool sign, s
     plan->n_stages = g->n_stages;
     plan->seed = (uint64_t)g->keys.seed;
     plan->memory_limit = g->keys.memory_host > 0 ? g->keys.memory_host : half_of_memory();
+    plan->pinned_limit = g->keys.memory_pinned;
     plan->max_errors = g->keys.max_errors;
     plan->input_order = g->keys.order == STM_ORDER_INPUT;
     for (int32_t i = 0; i < g->n_steps; i++) index[g->order[i]] = i;

@@ -33,6 +33,7 @@ mill_status stm_lane_open(const stm_lane_opts *opts, stm_lane **out, mill_error 
     o.kind = STM_MEM_PINNED;
     o.slab_bytes = opts->pinned_bytes != 0 ? opts->pinned_bytes : (size_t)8 << 20;
     o.limit_bytes = 0;
+    o.share = opts->share;
     if (st == MILL_OK) st = stm_device_pool_create(&o, &l->pinned, err);
     if (st != MILL_OK) {
         stm_lane_close(&l);

@@ -34,6 +34,7 @@ typedef struct stm_lane_opts {
     size_t limit_bytes;  /* of all slabs; 0 = none */
     size_t pinned_bytes; /* first slab of pinned memory; 0 = 8 MiB */
     bool traced;         /* what its streams did is kept for stm_lane_spans */
+    struct stm_pool_share *share; /* of pinned memory; NULL = none */
 } stm_lane_opts;
 
 typedef enum stm_lane_way { STM_WAY_STEP, STM_WAY_UP, STM_WAY_DOWN, STM_WAY_ACROSS, STM_WAYS } stm_lane_way;

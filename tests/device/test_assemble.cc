@@ -16,7 +16,7 @@ public:
     Lane(const stm_device_ops *ops, int32_t ordinal, mill_pool *pool, size_t limit = 0) : device_(ops, ordinal)
     {
         mill_error err = {};
-        const stm_lane_opts o = {device_, pool, limit != 0 ? limit : (size_t)1 << 20, limit, 1 << 20, false};
+        const stm_lane_opts o = {device_, pool, limit != 0 ? limit : (size_t)1 << 20, limit, 1 << 20, false, nullptr};
         EXPECT_EQ(stm_lane_open(&o, &l, &err), MILL_OK) << err.msg;
     }
     ~Lane() { stm_lane_close(&l); }

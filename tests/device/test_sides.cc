@@ -99,6 +99,46 @@ TEST_P(Lane, CopiesKeptOnTheDeviceMakeRoom)
 }
 
 /* The step of the library that reads texts on the host and signs them on the device: the numbers of the host. */
+/* Rows rest in pinned memory as far as the pipeline lets them, and in other memory beyond that. */
+TEST_P(Lane, PinnedMemoryHasALimit)
+{
+    enum { ROWS = 40000, BATCH = 500, LIMIT = 256 << 10 };
+    Pipe p;
+    Behaviour keeps; /* all that comes, until the end */
+    std::vector<mill_column *> kept;
+    int64_t sum = 0, pinned = 0, other = 0;
+    keeps.adds = {{"n", "int64"}};
+    keeps.accept = [&](mill_replica *, size_t, const mill_batch *in, mill_error *) -> mill_status {
+        kept.push_back(mill_column_ref(mill_batch_column(in, 1))); /* x, y */
+        return MILL_OK;
+    };
+    keeps.finish = [&](mill_replica *r, mill_emit *out, mill_error *e) -> mill_status {
+        for (mill_column *c : kept) {
+            const mill_view v = mill_column_view(c);
+            bool on_pinned = false;
+            stm_column_buffers(
+                c, [](mill_buffer *b, void *to) { *static_cast<bool *>(to) = b->where == STM_MEM_PINNED; }, &on_pinned);
+            (on_pinned ? pinned : other) += v.rows * 8;
+            for (int64_t i = 0; i < v.rows; i++) sum += static_cast<const int64_t *>(v.data)[v.offset + i];
+        }
+        for (mill_column *c : kept) mill_column_unref(&c);
+        return emit_int64(r, out, {sum}, e);
+    };
+    p.pinned_limit = LIMIT;
+    p.source("rows", ROWS, BATCH);
+    p.add("reverse", MILL_STEP, {{"rows"}}, reverses(), gpu(BATCH));
+    p.add("keeps", MILL_GLOBAL, {{"reverse"}}, keeps, gpu(0));
+    p.sink("out", "keeps");
+    ASSERT_EQ(p.run(60), STM_END_DONE) << p.error.msg;
+    EXPECT_TRUE(p.errors.empty());
+    ASSERT_EQ(p.rows("out").size(), 1u);
+    EXPECT_EQ(p.rows("out")[0].values.at("n"), int64_t(ROWS) * (ROWS - 1) / 2);
+    EXPECT_EQ(pinned + other, ROWS * 8);
+    if (!on_device) return;
+    EXPECT_GT(pinned, LIMIT / 2);
+    EXPECT_LE(pinned, LIMIT);
+}
+
 /* A device full of what a slower step has yet to read is no fault of the rows: they wait until some of it has come back. */
 TEST_P(Lane, AFullDeviceWaitsForItsReaders)
 {

@@ -212,6 +212,7 @@ mill_status Pipe::start(int32_t threads, bool dry_run, int64_t limit)
     plan_->n_stages = stages_;
     plan_->seed = 7;
     plan_->memory_limit = memory_limit;
+    plan_->pinned_limit = pinned_limit;
     plan_->steps = static_cast<stm_plan_step *>(stm_calloc((steps_.size() + 1) * sizeof(stm_plan_step)));
     if (!plan_->steps || !plan_->name) return mill_fail(&error, MILL_ERR_NOMEM, "plan of a test");
     for (Step *s : steps_) {

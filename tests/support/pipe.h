@@ -93,6 +93,7 @@ public:
     stm_memory_stats memory();
 
     int64_t memory_limit = 0; /* bytes; 0 = the engine's default */
+    int64_t pinned_limit = 0; /* bytes; 0 = none */
     double drain_s = 0;       /* longest drain; 0 = the engine's default */
     double quiet_s = 0;       /* of the watchdog; 0 = the engine's default */
     std::string run_dir;      /* empty = none */
