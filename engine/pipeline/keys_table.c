@@ -67,7 +67,8 @@ static const stm_key resource_keys[] = {
      .text = "memory on each GPU of a replica; 0 = what the step type says"},
     {"share", STM_SHAPE_BOOL, "false", .offset = S(share), .text = "may share its GPUs with other steps that may"},
     {"devices", STM_SHAPE_TEXTS, NULL, .offset = S(devices),
-     .text = "GPUs by position in CUDA_VISIBLE_DEVICES or by UUID, in turn for the replicas; default: the planner chooses"},
+     .text = "GPUs by position in CUDA_VISIBLE_DEVICES or by UUID, in turn for the replicas, one each unless `gpus` says "
+             "more; default: the planner chooses"},
 };
 static const stm_key retry_keys[] = {
     {"times", STM_SHAPE_INT, "0", 0, 1000, .offset = S(retry_times), .text = "attempts after the first"},

@@ -299,8 +299,8 @@ mill_status mill_pipeline_notes(mill_pipeline *p, char **out, mill_error *err)
         if (plan->topology != NULL && plan->topology->n_gpus == 0 && (s->keys.gpus > 0 || s->keys.devices != NULL))
             stm_text_addf(&t, "note: %s: resources: there is no GPU that this process could use; the step runs on the cpu\n",
                           s->name);
-        else if (s->keys.gpus > 0 && (s->type->flags & MILL_ON_DEVICE) == 0)
-            stm_text_addf(&t, "note: %s: resources.gpus: step type %s computes on the host\n", s->name, s->type->name);
+        else if ((s->keys.gpus > 0 || s->keys.devices != NULL) && (s->type->flags & MILL_ON_DEVICE) == 0)
+            stm_text_addf(&t, "note: %s: resources: step type %s computes on the host\n", s->name, s->type->name);
     }
     if (st == MILL_OK && !sink) stm_text_addf(&t, "note: no step is a sink: nothing is written\n");
     if (st == MILL_OK) st = stm_text_hand_out(&t, out, err);

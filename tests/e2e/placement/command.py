@@ -83,6 +83,10 @@ def checks(folder):
         expect(name, done.returncode == code and says in told and (says or not told), done)
         if name == "hidden_gpus_run_on_processors":
             expect("and_no_more", "judge" not in done.stderr, done)
+    for asks in ("resources: {gpus: 1}", "resources: {devices: [1]}"):  # of a type that has no use for them
+        path.write_text(PIPELINE.format(embed=NONE, judge=asks))
+        done = run(["check", path, "--devices", topologies / "nvswitch-8gpu.topo"])
+        expect(f"on_the_host_{asks[12:15]}", "note: judge: resources: step type" in done.stderr, done)
 
 
 def plans(folder):
