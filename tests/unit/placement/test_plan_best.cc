@@ -5,9 +5,9 @@
 #include "topologies.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 
 namespace {
@@ -141,11 +141,11 @@ TEST(PlanBest, ManyReplicas)
         if (i > 0) problem.connect(i - 1, i, 1e6 * i);
     }
     const stm_place_problem p = problem.view();
-    const auto from = std::chrono::steady_clock::now();
+    const std::clock_t from = std::clock();
     ASSERT_EQ(stm_placement_make(&p, &placed, nullptr, &err), MILL_OK) << err.msg;
-    const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count();
+    const double took = (double)(std::clock() - from) / CLOCKS_PER_SEC;
     const Placement owned(placed);
-    EXPECT_LT(took, 30) << "seconds; it takes well below one without a sanitizer";
+    EXPECT_LT(took, 30) << "seconds of a processor; it takes well below one without a sanitizer";
     mt::Sites turns;
     for (int32_t r = 0; r < 128; r++)
         turns.push_back(r < 96 ? std::vector<int32_t>{r % 16} : std::vector<int32_t>{r % 16, (r + 1) % 16});
