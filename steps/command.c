@@ -336,6 +336,7 @@ static bool on_cancelled(void *user)
     const state *me = user;
     return mill_replica_cancelled(me->replica);
 }
+static int on_cancel_fd(void *user) { return mill_replica_cancel_fd(((const state *)user)->replica); }
 
 static mill_status write_rows(const settings *s, state *me, const mill_batch *in)
 {
@@ -399,7 +400,8 @@ static mill_status process(mill_replica *r, mill_batch *const *in, size_t n_in, 
 {
     const settings *s = mill_step_state(mill_replica_step(r));
     state *me = mill_replica_state(r);
-    const stm_child_hooks hooks = {.line = on_line, .log = on_log, .cancelled = on_cancelled, .quiet = on_quiet, .user = me};
+    const stm_child_hooks hooks = {
+        .line = on_line, .log = on_log, .cancelled = on_cancelled, .cancel_fd = on_cancel_fd, .quiet = on_quiet, .user = me};
     mill_batch *batch = NULL;
     mill_status st;
 
@@ -430,7 +432,8 @@ static mill_status process_rows(mill_replica *r, mill_batch *const *in, size_t n
 {
     const settings *s = mill_step_state(mill_replica_step(r));
     state *me = mill_replica_state(r);
-    const stm_child_hooks hooks = {.line = on_answer, .log = on_log, .cancelled = on_cancelled, .user = me};
+    const stm_child_hooks hooks = {
+        .line = on_answer, .log = on_log, .cancelled = on_cancelled, .cancel_fd = on_cancel_fd, .user = me};
     mill_status st;
 
     (void)n_in;

@@ -60,7 +60,7 @@ void stm_run_ring_held(stm_run *run)
     }
 }
 
-static bool any_runnable(stm_run *run, bool own_too)
+bool stm_run_any_runnable(stm_run *run, bool own_too)
 {
     for (int32_t i = run->n_stations - 1; i >= 0; i--)
         if ((own_too || !run->stations[i].own_threads) && stm_station_runnable(&run->stations[i])) return true;
@@ -89,7 +89,7 @@ static bool look_at_rest(stm_run *run)
     if (atomic_exchange(&run->quiescing, 1) != 0) return false;
     /* From here on nobody leaves its idle state: a thread that wakes waits for quiescing to fall. */
     if (atomic_load(&run->idle) == atomic_load(&run->threads) && atomic_load(&run->stage_left) > 0 && !atomic_load(&run->rested)) {
-        if (any_runnable(run, true)) { /* credit or memory came back for a step with threads of its own: nobody has told them */
+        if (stm_run_any_runnable(run, true)) { /* credit or memory came back for a step with own threads: nobody has told them */
             stm_run_ring(run, true);
             moved = true;
         } else if (!any_outside(run)) {
@@ -104,6 +104,7 @@ static void leave_idle(stm_run *run)
 {
     atomic_fetch_sub(&run->idle, 1);
     while (atomic_load(&run->quiescing) != 0) sched_yield();
+    if (atomic_load_explicit(&run->resting, memory_order_relaxed) != 0 && atomic_exchange(&run->resting, 0) != 0) stm_run_note(run);
 }
 
 /* ---- drivers ----------------------------------------------------------------------------------------------------- */
@@ -210,7 +211,8 @@ static void park(stm_run *run, bool leave)
     stay = atomic_fetch_add(&run->idle, 1) + 1 >= atomic_load(&run->threads) || !leave ||
            atomic_load(&run->sleepers) >= run->n_drivers;
     atomic_thread_fence(memory_order_seq_cst);
-    if (!(stay && any_runnable(run, false)) && !atomic_load(&run->quit) && !look_at_rest(run)) futex_wait(&run->epoch, seen);
+    stay = stay && stm_run_any_runnable(run, false);
+    if (!stay && !atomic_load(&run->quit) && !look_at_rest(run)) futex_wait(&run->epoch, seen);
     atomic_fetch_sub(&run->sleepers, 1);
     atomic_store(&run->waking, 0);
     leave_idle(run);
@@ -326,7 +328,7 @@ bool stm_drivers_relieve(stm_run *run)
     for (int32_t i = 0; i < n; i++) beats += atomic_load_explicit(&run->drivers[i].beats, memory_order_relaxed);
     moved = beats != run->seen_beats;
     run->seen_beats = beats;
-    if (moved || !any_runnable(run, false)) return moved;
+    if (moved || !stm_run_any_runnable(run, false)) return moved;
     if (n == run->drivers_room) return true;
     if (atomic_load(&run->sleepers) > 0) { /* somebody is free and was not told */
         stm_run_ring(run, false);

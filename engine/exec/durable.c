@@ -102,10 +102,16 @@ static void enter(stm_run *run)
     atomic_fetch_add(&run->threads, 1);
     while (atomic_load(&run->quiescing) != 0) sched_yield();
 }
+/* Drivers sleep on unless somebody could run now that a claim is free, or all of them are idle: then one has to look whether the
+ * run is at rest. */
 static void leave(stm_run *run)
 {
     atomic_fetch_sub(&run->threads, 1);
-    stm_run_ring(run, true);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (stm_run_any_runnable(run, true))
+        stm_run_ring(run, true);
+    else if (atomic_load(&run->idle) >= atomic_load(&run->threads))
+        stm_run_ring(run, false);
 }
 
 /* The terminal is here, whose claim we hold, or nobody has any more. Whatever it has seen, its readers had given out before. */
@@ -370,3 +376,5 @@ void stm_durable_tick(stm_run *run)
     stm_again_tick(run);
     if (stm_now_ns() >= d->next_ns || stm_vault_pending(d->vault) > COMMIT_BYTES) stm_durable_commit(run);
 }
+
+int64_t stm_durable_next_ns(const stm_run *run) { return run->durable != NULL ? run->durable->next_ns : INT64_MAX; }

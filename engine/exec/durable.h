@@ -88,8 +88,10 @@ mill_status stm_durable_look(stm_run *run, stm_text *changed, mill_error *err);
 void stm_durable_close(stm_run *run);
 /** The footprint was undone: closing adds nothing to what is there. */
 void stm_durable_undone(stm_run *run);
-/** Every tick of the coordinator: commits when it is time, shows that this process lives. */
+/** Every tick of the coordinator, and every second: commits when it is time, shows that this process lives. */
 void stm_durable_tick(stm_run *run);
+/** When the next commit is due; INT64_MAX: none is. Threads: the coordinator. */
+int64_t stm_durable_next_ns(const stm_run *run);
 /** Commit now: at the end of a load group and of the run. */
 void stm_durable_commit(stm_run *run);
 

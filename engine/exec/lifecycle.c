@@ -14,8 +14,8 @@
 #include "store/footprint.h"
 #include "supervise/recorder.h"
 
-#define TICK_NS (100 * 1000000LL) /* how often deadlines are looked at while something runs */
-#define REST_NS (500 * 1000000LL) /* the longest nap while nothing moves: an idle run costs a few wakes a second */
+#define TICK_NS (100 * 1000000LL) /* how often it looks while something moves; nothing that is due is looked at later than this */
+#define REST_NS STM_NS_PER_S      /* the longest nap while nothing moves: as often as stm_durable_tick wants to be called */
 
 void stm_run_note(stm_run *run)
 {
@@ -213,12 +213,19 @@ static void trim(stm_run *run)
 
 /* ---- run --------------------------------------------------------------------------------------------------------- */
 
-/* Tell calls that are past their deadline to return; submitted work is polled now and then. Returns when to look again at the
- * latest. */
+/* The shorter of two naps, when @p ns are left until something is due; what is due at once waits for a tick. */
+static int64_t sooner(int64_t nap_ns, int64_t ns)
+{
+    if (ns < TICK_NS) ns = TICK_NS;
+    return ns < nap_ns ? ns : nap_ns;
+}
+
+/* Tell calls that are past their deadline to return; submitted work is polled now and then. Returns how long it may be until the
+ * next look. */
 static int64_t look_at_deadlines(stm_run *run)
 {
     const int64_t now = stm_now_ns();
-    int64_t next_ns = REST_NS;
+    int64_t nap_ns = REST_NS;
 
     look_at_drain(run);
     stm_memory_settle(run);
@@ -233,7 +240,9 @@ static int64_t look_at_deadlines(stm_run *run)
             const int64_t since = stm_wrapper_call_since(w);
             if (atomic_load(&run->stop) == 2) stm_wrapper_cancel(w);
             if (limit >= 0.0 && since != 0 && (double)(now - since) > limit * 1e9) stm_wrapper_expire(w, since);
-            if (limit >= 0.0 || s->kind == STM_AT_SUBMIT) next_ns = TICK_NS;
+            if (limit >= 0.0 && limit < 1e9) /* a call that begins meanwhile is due later */
+                nap_ns = sooner(nap_ns, (int64_t)(limit * 1e9) - (since != 0 ? now - since : 0));
+            if (s->kind == STM_AT_SUBMIT) nap_ns = TICK_NS;
             if (s->kind == STM_AT_SUBMIT && atomic_load(&s->slots[k].claimed) == 0 && !atomic_load(&s->done)) {
                 atomic_store(&s->slots[k].flush_due, 1); /* a tick without news: what waits for company goes now */
                 atomic_store(&s->slots[k].poll, 1);
@@ -245,7 +254,7 @@ static int64_t look_at_deadlines(stm_run *run)
             stm_run_ring(run, false);
         }
     }
-    return atomic_load(&run->stop) != 0 ? TICK_NS : next_ns;
+    return atomic_load(&run->stop) != 0 ? TICK_NS : nap_ns;
 }
 
 static void activate(stm_run *run, int32_t stage)
@@ -280,19 +289,29 @@ static void activate(stm_run *run, int32_t stage)
     stm_run_ring(run, true);
 }
 
+/* Wait on the condition for at most @p ns, for longer than a tick only until somebody is woken: then true. mutex held. */
+static bool nap(stm_run *run, int64_t ns)
+{
+    atomic_store(&run->resting, ns > TICK_NS);
+    wait_ns(run, ns);
+    return ns > TICK_NS && atomic_exchange(&run->resting, 0) == 0;
+}
+
 static void run_stage(stm_run *run, int32_t stage)
 {
     int64_t nap_ns = TICK_NS, limit_ns;
+    bool woken;
 
     activate(run, stage);
     pthread_mutex_lock(&run->mutex);
     while (atomic_load(&run->stage_left) > 0 && !atomic_load(&run->rested)) {
-        wait_ns(run, nap_ns);
+        woken = nap(run, nap_ns);
         pthread_mutex_unlock(&run->mutex);
         limit_ns = look_at_deadlines(run);
         stm_durable_tick(run);
         stm_run_watch(run);
-        nap_ns = stm_drivers_relieve(run) ? TICK_NS : 2 * nap_ns; /* at rest: longer and longer */
+        limit_ns = sooner(limit_ns, stm_durable_next_ns(run) - stm_now_ns());
+        nap_ns = stm_drivers_relieve(run) || woken ? TICK_NS : 2 * nap_ns; /* at rest: longer and longer */
         if (nap_ns > limit_ns) nap_ns = limit_ns;
         for (int32_t i = 0; i < run->n_stations; i++) /* a step is unloaded at its own end */
             if (in_stage(&run->stations[i], stage) && atomic_load(&run->stations[i].done)) unload_station(&run->stations[i]);

@@ -188,6 +188,8 @@ struct stm_run {
     int64_t watched_ns, moved_ns, moved,
         quiet_told;            /* coordinator: of the watchdog: last look, last change, what it was, how often said */
     uint64_t seen_beats;       /* coordinator: bursts done at the last look */
+    /* raised by the coordinator before a long nap, lowered by whoever is the first to be woken meanwhile, who tells it */
+    _Atomic int32_t resting;
     pthread_t coordinator;
     bool coordinator_started;
 
@@ -287,6 +289,8 @@ void stm_drivers_join(stm_run *run);
 bool stm_drivers_relieve(stm_run *run);
 mill_status stm_own_threads_start(stm_run *run, stm_station *s, mill_error *err);
 void stm_own_threads_join(stm_station *s);
+/** Whether some station could run now: of those that drivers run, or (@p own_too) of all. Any thread. */
+bool stm_run_any_runnable(stm_run *run, bool own_too);
 /** Wake whoever may have something to do. Any thread. */
 void stm_run_ring(stm_run *run, bool all);
 /** While memory is short, something was finished: steps with threads of their own that were held back may go on. Any thread. */

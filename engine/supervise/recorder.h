@@ -48,7 +48,7 @@ typedef struct stm_record {
     _Atomic int32_t alone;              /* nothing else was allowed to be at work */
     /* 0: keys first .. first + rows - 1; else those below: rows with children, and rows with gaps between them */
     _Atomic int32_t in_tuples;
-    _Atomic int64_t since_ns;           /* by the recorder's clock, which goes in steps of a quarter of a second */
+    _Atomic int64_t since_ns;           /* by the recorder's clock: up to a quarter of a second too early, a second after a pause */
     _Atomic int64_t first, rows;        /* rows 0: the call is for none */
     const _Atomic int64_t *clock;       /* constant; the worker's address */
     _Alignas(64) _Atomic int64_t low[STM_RECORD_KEY], high[STM_RECORD_KEY]; /* in_tuples: keys of the first and the last row */
@@ -87,7 +87,8 @@ typedef struct stm_suspect {
 
 typedef struct stm_recorder {
     /* the worker writes */
-    _Alignas(64) _Atomic int64_t now_ns; /* raised four times a second: it lives; the clock of the records */
+    /* it lives; the clock of the records. Raised four times a second, once while no call begins */
+    _Alignas(64) _Atomic int64_t now_ns;
     _Alignas(64) _Atomic int32_t n_records;
     _Atomic int32_t begun; /* the run directory is open: --fresh has done its work */
     _Atomic int32_t ended; /* it ends as it wants to: its exit code is the run's */

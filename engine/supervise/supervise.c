@@ -35,6 +35,8 @@
 
 #define MOST_HALVINGS 8           /* of what is in flight, before a lack of memory counts as getting nowhere */
 #define GAP_NS (3 * STM_NS_PER_S) /* we were stopped ourselves, or the machine slept: nobody's silence */
+#define LOOKS 4                   /* at the child in the time that it may be silent for: a stop of our own is told from its */
+#define MOST_MS 60000             /* between two looks */
 
 typedef struct parent {
     mill_supervise_options o;
@@ -145,15 +147,29 @@ static char state_of(pid_t pid)
     return end != NULL && end[1] == ' ' ? end[2] : '?';
 }
 
+/* When it was last seen to move. */
+static int64_t last_beat(const parent *p)
+{
+    const int64_t beat = atomic_load(&p->recorder->now_ns);
+
+    return beat > p->started_ns ? beat : p->started_ns;
+}
+
+/* When it will have been silent for too long, if it does not move until then. */
+static int64_t silent_at(const parent *p)
+{
+    return last_beat(p) + (int64_t)(p->o.silence_s * 1e9) * (p->named ? 2 : 1);
+}
+
 static void look_at_silence(parent *p)
 {
     const int64_t now = stm_now_ns(), gap = now - p->looked_ns, limit = (int64_t)(p->o.silence_s * 1e9);
-    int64_t beat = atomic_load(&p->recorder->now_ns);
+    int64_t beat;
     char busy[2048], state;
 
     p->looked_ns = now;
-    if (beat < p->started_ns) beat = p->started_ns;
     if (gap > GAP_NS && gap > limit / 2) p->started_ns = now; /* give it its time again */
+    beat = last_beat(p);
     if (now - beat <= limit) {
         p->named = false;
         return;
@@ -222,9 +238,9 @@ static int watch(parent *p)
     for (;;) {
         struct pollfd f = {p->signals, POLLIN, 0};
         const int64_t now = stm_now_ns();
-        int ms = 1000;
+        int ms = p->o.silence_s < LOOKS * MOST_MS / 1e3 ? (int)(p->o.silence_s * 1e3 / LOOKS) + 1 : MOST_MS;
 
-        if (p->o.silence_s < 2.0) ms = 100;
+        if (!p->silent) ms = until(silent_at(p), now, ms);
         if (p->deadline_ns != 0 && !p->overdue) ms = until(p->deadline_ns, now, ms);
         if (p->ask_ns != 0) ms = until(p->ask_ns, now, ms);
         const pid_t gone = waitpid(p->pid, &status, WNOHANG);
@@ -466,7 +482,8 @@ int mill_supervise(const mill_supervise_options *options, int (*work)(mill_child
             stm_malloc(sizeof *child); /* for as long as the process lives, as are socket and recorder: threads listen there */
 
         if (child == NULL) _exit(MILL_EXIT_PROCESS);
-        *child = (mill_child){.recorder = p.recorder, .socket = p.socket, .signals = p.signals};
+        *child = (mill_child){.recorder = p.recorder, .socket = p.socket, .signals = p.signals, .rest_ns = STM_REST_NS};
+        if (p.o.silence_s / STM_REST_SHARE < STM_REST_NS / 1e9) child->rest_ns = (int64_t)(p.o.silence_s / STM_REST_SHARE * 1e9);
         code = work(child, user);
         mill_child_end(child);
         return code;

@@ -5,6 +5,8 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 const mill_step *mill_replica_step(const mill_replica *r) { return r->step; }
 void mill_replica_set_state(mill_replica *r, void *state) { r->state = state; }
@@ -42,6 +44,30 @@ bool mill_replica_cancelled(const mill_replica *r)
     expired = atomic_load_explicit(&r->expired, memory_order_relaxed);
     return expired != 0 &&
            expired == atomic_load_explicit(&r->w->call_since, memory_order_relaxed); /* this call, not an earlier one */
+}
+
+void stm_replica_ring(mill_replica *r)
+{
+    const uint64_t one = 1;
+
+    atomic_thread_fence(memory_order_seq_cst); /* either we see the descriptor, or its maker what was set */
+    const int fd = atomic_load_explicit(&r->cancel_fd, memory_order_relaxed);
+    if (fd >= 0) (void)!write(fd, &one, sizeof one); /* full: it can be read from, so all is said */
+}
+
+int mill_replica_cancel_fd(mill_replica *r)
+{
+    int fd = atomic_load_explicit(&r->cancel_fd, memory_order_relaxed);
+    uint64_t rung;
+
+    if (fd >= 0) {
+        (void)!read(fd, &rung, sizeof rung); /* of an earlier call, perhaps */
+    } else if ((fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) >= 0) {
+        atomic_store_explicit(&r->cancel_fd, fd, memory_order_relaxed);
+    }
+    atomic_thread_fence(memory_order_seq_cst);
+    if (mill_replica_cancelled(r)) stm_replica_ring(r);
+    return fd;
 }
 
 void mill_replica_wake(mill_replica *r)

@@ -81,6 +81,7 @@ struct mill_replica {
     bool marked;             /* sinks: mill_replica_mark was called; driving thread */
     _Atomic bool stopped;    /* the run is being stopped */
     _Atomic int64_t expired; /* call_since of the call that is past its deadline; 0 = none */
+    _Atomic int cancel_fd;   /* eventfd that is rung after either was set; -1 = nobody has asked for one. Closed with the wrapper */
     _Atomic double done;     /* generators: share of the input that is read; < 0 = unknown; driving thread */
 };
 
@@ -143,6 +144,9 @@ static inline void stm_count(_Atomic int64_t *counter, int64_t n)
 }
 
 /* emit.c */
+/* `stopped` or `expired` was set: whoever waits for the descriptor is woken. Threads: any. */
+void stm_replica_ring(mill_replica *r);
+
 static inline void stm_emit_begin(mill_emit *e, struct mill_replica *r, int64_t in_rows, int64_t max_rows)
 {
     e->r = r;

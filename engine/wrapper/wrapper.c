@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
@@ -40,7 +41,8 @@ mill_status stm_wrapper_create(const stm_wrapper_opts *opts, stm_wrapper **out, 
     if (w == NULL) return mill_fail(err, MILL_ERR_NOMEM, "replica of %s", s->name);
     w->step = s;
     w->env = opts->env;
-    w->replica = (mill_replica){.step = s, .env = opts->env, .w = w, .index = opts->index, .count = opts->count, .done = -1.0};
+    w->replica = (mill_replica){
+        .step = s, .env = opts->env, .w = w, .index = opts->index, .count = opts->count, .cancel_fd = -1, .done = -1.0};
     w->owner = opts->owner;
     w->root_name = opts->root_name;
     w->record = stm_recorder_add(opts->env->recorder, s->name, opts->root_name, opts->index);
@@ -140,6 +142,7 @@ void stm_wrapper_destroy(stm_wrapper **wp)
     stm_free(w->type_pool);
     stm_free(w->failing);
     stm_free(w->window);
+    if (w->replica.cancel_fd >= 0) close(w->replica.cancel_fd);
     stm_free(w);
     *wp = NULL;
 }
@@ -193,10 +196,16 @@ void stm_wrapper_fail(stm_wrapper *w)
     release_step(w);
 }
 
-void stm_wrapper_cancel(stm_wrapper *w) { atomic_store_explicit(&w->replica.stopped, true, memory_order_relaxed); }
+void stm_wrapper_cancel(stm_wrapper *w)
+{
+    if (atomic_exchange_explicit(&w->replica.stopped, true, memory_order_relaxed)) return;
+    stm_replica_ring(&w->replica);
+}
+
 void stm_wrapper_expire(stm_wrapper *w, int64_t since_ns)
 {
-    atomic_store_explicit(&w->replica.expired, since_ns, memory_order_relaxed);
+    if (atomic_exchange_explicit(&w->replica.expired, since_ns, memory_order_relaxed) == since_ns) return;
+    stm_replica_ring(&w->replica);
 }
 
 stm_wrapper_state stm_wrapper_state_of(const stm_wrapper *w)

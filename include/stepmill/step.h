@@ -277,6 +277,11 @@ MILL_API mill_pool *mill_replica_pool(const mill_replica *r); /* host memory */
 /** Whether the run is being stopped or the batch has passed its deadline: long calls look now and then and return
  *  MILL_ERR_STOPPED. Threads: any. */
 MILL_API bool mill_replica_cancelled(const mill_replica *r);
+/** For calls that wait in poll() for something else: a descriptor that can be read from when mill_replica_cancelled has become true
+ *  for this call; -1 = none can be had: look now and then. It may also be so without a cause, and stays so until it is asked for
+ *  again: ask in each call, and after each time that there was none. It belongs to the replica: neither read from it nor close it.
+ *  Threads: that of the call. Blocks: no. */
+MILL_API int mill_replica_cancel_fd(mill_replica *r);
 /** Ask for a poll. Threads: any. Blocks: no. */
 MILL_API void mill_replica_wake(mill_replica *r);
 /** Whether this is a dry run: sinks get no files, rows are printed by the engine. */

@@ -22,9 +22,12 @@
 #define SETTLE_MS 50                 /* how long to wait for answers that nobody asked for, of what does not wait for input */
 #define SETTLE_MOST_MS 2000          /* and where it computes all the time */
 #define CLOSED_MS 5000               /* how long a process may live that has closed its output */
-#define TICK_MS 50                   /* cancelled() and the deadline are looked at this often, and less often */
-#define TICK_MOST_MS 500             /* where the wait is long: waiting costs next to nothing then */
+#define TICK_MS 50                   /* where the kernel does not tell, cancelled() and its end are looked at this often, */
+#define TICK_MOST_MS 500             /* less often where the wait is long: waiting costs next to nothing then */
 #define TICK_SHARE 8                 /* a tick is at most this part of the wait so far */
+#define LOOK_SHARE 4                 /* whether it holds back is looked at again after this part of the time that it was quiet, */
+#define LOOK_MOST_MS 5000            /* or so long */
+#define WAIT_MOST_MS 60000           /* where the kernel tells all */
 #define STOPPED_MS 500               /* how much later than it we may hear of a stop */
 #define TAIL_BYTES 400               /* of its standard error, for messages */
 #define WRITE_BYTES (1 << 20)        /* at a time */
@@ -413,7 +416,9 @@ typedef struct talk { /* what is left to write */
     size_t bytes;
     bool close_input;
     bool refused; /* it closed its input before it had all */
+    int stop_fd;      /* hooks->cancel_fd */
     int64_t moved_ms; /* when it last took or gave something */
+    int64_t closed_ms; /* since when its output has ended; 0 = it has not */
 } talk;
 
 static mill_status write_some(stm_child *c, talk *t, mill_error *err)
@@ -436,12 +441,14 @@ static mill_status write_some(stm_child *c, talk *t, mill_error *err)
 
 static mill_status serve(stm_child *c, talk *t, int64_t tick_ms, bool *done, const stm_child_hooks *hooks, mill_error *err)
 {
-    enum { IN, OUT, ERR, END };
-    struct pollfd p[4] = {{.fd = t->bytes > 0 ? c->in : -1, .events = POLLOUT}, {.fd = c->out, .events = POLLIN},
-                          {.fd = c->err, .events = POLLIN}, {.fd = c->pidfd, .events = POLLIN}};
+    enum { IN, OUT, ERR, END, STOP, N };
+    struct pollfd p[N] = {{.fd = t->bytes > 0 ? c->in : -1, .events = POLLOUT}, {.fd = c->out, .events = POLLIN},
+                          {.fd = c->err, .events = POLLIN}, {.fd = c->pidfd, .events = POLLIN},
+                          {.fd = t->stop_fd, .events = POLLIN}};
     mill_status st = MILL_OK;
 
-    if (poll(p, 4, (int)tick_ms) < 0 && errno != EINTR) return mill_fail(err, MILL_ERR_IO, "poll: %s", strerror(errno));
+    if (poll(p, N, (int)tick_ms) < 0 && errno != EINTR) return mill_fail(err, MILL_ERR_IO, "poll: %s", strerror(errno));
+    if (p[STOP].fd >= 0 && p[STOP].revents != 0) t->stop_fd = hooks->cancel_fd(hooks->user);
     if (p[ERR].fd >= 0 && p[ERR].revents != 0) read_stderr(c, hooks);
     if ((p[OUT].fd >= 0 && p[OUT].revents != 0) || (p[IN].fd >= 0 && p[IN].revents != 0)) t->moved_ms = now_ms();
     if (p[OUT].fd >= 0 && p[OUT].revents != 0) st = read_stdout(c, hooks, done, err);
@@ -492,24 +499,35 @@ static mill_status settle(stm_child *c, bool over, const stm_child_hooks *hooks,
     return st;
 }
 
-static int64_t tick_ms(int64_t since, int64_t until)
-{
-    const int64_t now = now_ms(), share = (now - since) / TICK_SHARE;
-    const int64_t tick = share < TICK_MS ? TICK_MS : share > TICK_MOST_MS ? TICK_MOST_MS : share;
+static int64_t between(int64_t least, int64_t x, int64_t most) { return x < least ? least : x > most ? most : x; }
 
-    return until - now > tick ? tick : until > now ? until - now : 0;
-}
+/* It was given everything, while answers are awaited. */
+static bool owes(const talk *t, bool done) { return !done && t->bytes == 0 && !t->close_input; }
 
-/* It was given everything, and waits for more, while answers are awaited. */
+/* It owes answers, and waits for more. */
 static bool holds_back(const stm_child *c, const talk *t, bool done)
 {
-    return !done && t->bytes == 0 && !t->close_input && stm_group_look(c->pid, c->guard.pid) == STM_GROUP_IDLE;
+    return owes(t, done) && stm_group_look(c->pid, c->guard.pid) == STM_GROUP_IDLE;
+}
+
+/* How long to wait for events until something else is due. @p quiet: whether it holds back, too. */
+static int64_t tick_ms(const stm_child *c, const talk *t, int64_t since, int64_t until, bool quiet)
+{
+    const int64_t now = now_ms(), still = now - t->moved_ms;
+    int64_t tick = WAIT_MOST_MS;
+
+    if (c->pidfd < 0 || t->stop_fd < 0) tick = between(TICK_MS, (now - since) / TICK_SHARE, TICK_MOST_MS);
+    if (t->closed_ms > 0) tick = between(0, t->closed_ms + CLOSED_MS - now, tick);
+    if (quiet && still < STM_CHILD_QUIET_S * 1000)
+        tick = between(0, STM_CHILD_QUIET_S * 1000 - still, tick);
+    else if (quiet)
+        tick = between(0, between(TICK_MOST_MS, still / LOOK_SHARE, LOOK_MOST_MS), tick);
+    return between(0, until - now, tick);
 }
 
 static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s, const stm_child_hooks *hooks, mill_error *err)
 {
     const int64_t since = now_ms(), until = deadline_s < 0 ? INT64_MAX : since + (int64_t)(deadline_s * 1000);
-    int64_t closed = 0; /* since when its output has ended */
     bool done = !awaits, over = false;
     mill_status st = MILL_OK;
 
@@ -521,18 +539,20 @@ static mill_status talk_on(stm_child *c, talk *t, bool awaits, double deadline_s
 
     if (t->bytes == 0 && t->close_input) close_fd(&c->in);
     t->moved_ms = since;
+    t->stop_fd = hooks->cancel_fd(hooks->user);
     while (st == MILL_OK && !over) {
         /* Nothing more to say, all answers there: without close_input it stays for the next conversation. */
         if (done && t->bytes == 0 && !t->close_input) break;
-        st = serve(c, t, tick_ms(since, until), &done, hooks, err);
+        const bool quiet = !c->quiet_told && hooks->quiet != NULL && owes(t, done);
+        st = serve(c, t, tick_ms(c, t, since, until, quiet), &done, hooks, err);
         if (st == MILL_OK && reap(c, false)) {
             over = true;
             st = drain(c, &done, hooks, err);
         }
         if (st == MILL_OK && !over && hooks->cancelled(hooks->user))
             st = mill_fail(err, MILL_ERR_STOPPED, "%s was stopped before it had answered", c->opts.argv[0]);
-        if (c->out_end && closed == 0) closed = now_ms();
-        if (st == MILL_OK && !over && closed > 0 && now_ms() >= closed + CLOSED_MS)
+        if (c->out_end && t->closed_ms == 0) t->closed_ms = now_ms();
+        if (st == MILL_OK && !over && t->closed_ms > 0 && now_ms() >= t->closed_ms + CLOSED_MS)
             st = mill_fail(err, MILL_ERR_STEP, "%s closed its output, but did not end within %d s", c->opts.argv[0],
                            CLOSED_MS / 1000);
         if (st == MILL_OK && !over && now_ms() >= until) {

@@ -37,6 +37,8 @@ typedef struct stm_child_hooks {
     void (*log)(void *user, const char *text);
     /** Whether to give up. */
     bool (*cancelled)(void *user);
+    /** As mill_replica_cancel_fd. */
+    int (*cancel_fd)(void *user);
     /** It has all that was written, waits for more, and has answered nothing for STM_CHILD_QUIET_S, though answers are awaited:
      *  what it has to say may be in a buffer of its own. Once per child process. May be NULL. */
     void (*quiet)(void *user);

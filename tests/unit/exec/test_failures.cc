@@ -1,4 +1,6 @@
 /* The failure table of the reference system (semantics, part B, 6): what happens instead, and that it is told. */
+#include <poll.h>
+
 #include "behaviours.h"
 
 extern "C" {
@@ -343,6 +345,38 @@ TEST(FailureTable, ABatchPastItsDeadlineDoesNotSpoilTheNext)
     ASSERT_EQ(p.errors.size(), 1u);
     EXPECT_STREQ(p.errors[0].first_key, "src:10");
     EXPECT_EQ(p.errors[0].rows, 5);
+}
+
+/* A call that waits in poll() hears of its deadline, and the next one does not hear of the last one's. */
+TEST(FailureTable, ACallThatSleepsIsWokenAtItsDeadline)
+{
+    static std::atomic<int> woken, stale;
+    Pipe p;
+    Pipe::Opts o;
+    o.policy = [](stm_policy *pol) { pol->batch_timeout_s = 0.1; };
+    Behaviour b = maps([](int64_t x) { return x; });
+    auto plain = b.process;
+    b.flags = MILL_BLOCKS;
+    b.process = [plain](mill_replica *r, mill_batch *const *in, size_t n, mill_emit *out, mill_error *e) -> mill_status {
+        pollfd stop = {mill_replica_cancel_fd(r), POLLIN, 0};
+        if (value(in[0], 0, 0) != 10) {
+            stale += poll(&stop, 1, 0) != 0;
+            return plain(r, in, n, out, e);
+        }
+        if (poll(&stop, 1, 30000) == 1 && mill_replica_cancelled(r)) woken++;
+        if (mill_replica_cancel_fd(r) == stop.fd && poll(&stop, 1, 0) == 1) woken++; /* asked for again, it still says so */
+        return MILL_ERR_STOPPED;
+    };
+    woken = stale = 0;
+    p.source("src", 50, 5);
+    p.add("asleep", MILL_STEP, {{"src"}}, b, o);
+    p.sink("out", "asleep");
+    ASSERT_EQ(p.run(20), STM_END_DONE);
+    expect_rows(p, "out", 50);
+    EXPECT_EQ(woken, 2);
+    EXPECT_EQ(stale, 0);
+    ASSERT_EQ(p.errors.size(), 1u);
+    EXPECT_EQ(p.errors[0].error.status, MILL_ERR_TIMEOUT);
 }
 
 /* The timeout is for every kind of step, and its error says so: a call that was told to return did not stop of itself. */
