@@ -298,8 +298,9 @@ bool stm_lane_make_room(stm_lane *l, mill_status *st, size_t bytes, bool *waited
     return true;
 }
 
-bool stm_lane_await_room(stm_lane *l, const _Atomic bool *stopped)
+bool stm_lane_await_room(const struct stm_wrapper *w)
 {
+    stm_lane *l = w->lane;
     const struct timespec nap = {0, 1000000};
     const int64_t until = stm_now_ns() + STM_LANE_ROOM_NS;
     stm_device_pool_stats s = stm_device_pool_counts(l->memory);
@@ -307,7 +308,7 @@ bool stm_lane_await_room(stm_lane *l, const _Atomic bool *stopped)
     mill_error err = {0};
 
     if (l->full || s.live_bytes <= l->least) return false;
-    while (stm_now_ns() < until && !atomic_load_explicit(stopped, memory_order_relaxed)) {
+    while (stm_now_ns() < until && !atomic_load_explicit(&w->replica.stopped, memory_order_relaxed)) {
         nanosleep(&nap, NULL);
         if (stm_lane_poll(l, &err) != MILL_OK) return false;
         stm_device_pool_reap(l->memory);

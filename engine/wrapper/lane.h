@@ -78,9 +78,9 @@ mill_status stm_lane_process(struct stm_wrapper *w, mill_batch *const *in, mill_
 mill_status stm_lane_land_inputs(struct stm_wrapper *w, mill_error *err);
 
 /** A single row found no room on the device, which says little of the row: batches that later steps have yet to read may fill it.
- *  Waits until some of its memory has come back, for STM_LANE_ROOM_NS at most, and not again until a call has fitted. Whether some
- *  has. Threads: the wrapper's. Blocks. */
-bool stm_lane_await_room(stm_lane *l, const _Atomic bool *stopped);
+ *  Waits until some of its memory has come back, for STM_LANE_ROOM_NS at most and not beyond a stop, and not again until a call has
+ *  fitted. Whether some has. Threads: the wrapper's. Blocks. */
+bool stm_lane_await_room(const struct stm_wrapper *w);
 
 /** What must be done before anybody but a stream looks at the batch that was made last; {NULL, 0}: it can go on at once. */
 stm_mark stm_lane_due(const stm_lane *l);

@@ -387,7 +387,7 @@ mill_status stm_rows_run(stm_wrapper *w, mill_batch **view, const int64_t *visib
             st = stm_call_process(w, in, &e);
         }
         if (st == MILL_OK) break;
-        if (st == MILL_ERR_DEVICE_MEM && rows == 1 && w->lane != NULL && stm_lane_await_room(w->lane, &w->replica.stopped)) {
+        if (st == MILL_ERR_DEVICE_MEM && rows == 1 && w->lane != NULL && stm_lane_await_room(w)) {
             failed = NULL;
             attempt--; /* the row has not been tried yet */
             continue;
