@@ -459,10 +459,10 @@ TEST(CliSignals, AClosedTerminalIsAsTerm)
 /* Whoever sends to the worker alone is heard, too; once, when a job's signal comes to both. */
 TEST(CliSignals, ToTheWorkerItself)
 {
-    Folder f;
-    f.write("t.yaml", pipeline("rows: 1000000, batch_size: 4, pause: 5ms", ""));
     for (bool both : {false, true}) {
-        Command c(f, {"run", "t.yaml", "--fresh"});
+        Folder f; /* each its own: files of the other run would say that this one runs */
+        f.write("t.yaml", pipeline("rows: 1000000, batch_size: 4, pause: 5ms", ""));
+        Command c(f, {"run", "t.yaml"});
         until_it_runs(f);
         ASSERT_GT(c.worker(), 0);
         if (both) c.signal(SIGINT);
