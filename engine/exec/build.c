@@ -392,6 +392,24 @@ static mill_status check_shards(const stm_run *run, const builder *b, mill_error
     return MILL_OK;
 }
 
+/* A store gives its rows out as a root of its own, so there are more of them than generators. */
+static mill_status count_roots(const builder *b, mill_error *err)
+{
+    int32_t roots = 0, readers = 0;
+
+    for (int32_t i = 0; i < b->n; i++) {
+        readers += b->nodes[i].kind == STM_NODE_READER;
+        roots += b->nodes[i].kind == STM_NODE_READER || b->nodes[i].kind == STM_NODE_GENERATOR;
+    }
+    if (roots <= STM_FLOW_MAX_ROOTS) return MILL_OK;
+    mill_fail(err, MILL_ERR_UNSUPPORTED,
+              "rows would come from %d places, %d of them stores (of rows that are kept, or wait for another load group, or of a "
+              "global); a run has %d at most",
+              (int)roots, (int)readers, STM_FLOW_MAX_ROOTS);
+    mill_error_remedy(err, "Keep less (keep_sink_rows: false, cache: false), use fewer load groups, or make two pipelines of it");
+    return err != NULL ? err->status : MILL_ERR_UNSUPPORTED;
+}
+
 mill_status stm_run_build(stm_run *run, mill_error *err)
 {
     const int32_t n = run->plan->n_steps;
@@ -418,6 +436,7 @@ mill_status stm_run_build(stm_run *run, mill_error *err)
     run->n_stations = b.n;
     if (st != MILL_OK) goto done;
     set_credit(&b);
+    if ((st = count_roots(&b, err)) != MILL_OK) goto done;
     if ((st = stm_flow_create(run->pool, b.nodes, b.n, &run->flow, err)) != MILL_OK) goto done;
     run->env.n_roots = stm_flow_roots(run->flow);
     if ((st = connect(&b, err)) != MILL_OK || (st = stm_run_residents(run, err)) != MILL_OK) goto done;

@@ -5,7 +5,8 @@
 #include "core/alloc.h"
 #include "exec/station.h"
 
-mill_status stm_plan_try(stm_plan *plan, mill_error *err)
+/* @p durable: with the stores of a run that keeps rows; else as a dry run is built, whose credits are those that users read of. */
+static mill_status try_build(stm_plan *plan, bool durable, mill_error *err)
 {
     stm_run *run = stm_aligned(sizeof *run, 64);
     mill_status st;
@@ -14,13 +15,14 @@ mill_status stm_plan_try(stm_plan *plan, mill_error *err)
     memset(run, 0, sizeof *run);
     run->plan = plan; /* borrowed: stm_run_unbuild leaves it alone */
     run->opts.dry_run = true;
+    run->opts.durable = durable;
     if ((st = stm_pool_create(0, &run->pool)) != MILL_OK || (st = stm_errors_create(NULL, NULL, &run->errors)) != MILL_OK) {
         mill_fail(err, st, "checking the plan");
         goto done;
     }
     run->env = (stm_wrapper_env){.pool = run->pool, .errors = run->errors, .dry_run = true};
     if ((st = stm_run_build(run, err)) != MILL_OK) goto done;
-    for (int32_t i = 0; i < run->n_stations; i++) {
+    for (int32_t i = 0; i < run->n_stations && !durable; i++) {
         const stm_station *s = &run->stations[i];
 
         if (s->root >= 0 && s->plan_step >= 0) plan->steps[s->plan_step].credit_rows = stm_credit_room(run->flow, s->root);
@@ -31,4 +33,11 @@ done:
     stm_pool_release(&run->pool);
     stm_free(run);
     return st;
+}
+
+mill_status stm_plan_try(stm_plan *plan, mill_error *err)
+{
+    const mill_status st = try_build(plan, true, err);
+
+    return st == MILL_OK ? try_build(plan, false, err) : st;
 }

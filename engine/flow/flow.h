@@ -79,8 +79,9 @@ typedef struct stm_flow_stream {
 
 typedef struct stm_flow stm_flow;
 
+#define STM_FLOW_MAX_ROOTS 64 /* roots, readers of stores included */
 /**
- * Check and analyse a graph; nodes must stand in topological order. At most 64 roots.
+ * Check and analyse a graph; nodes must stand in topological order. At most STM_FLOW_MAX_ROOTS roots.
  * Errors (MILL_ERR_INVALID, message names the nodes): edge upwards or to itself, branch out of range, convergence of other than
  * branches of one router, union or join of streams inside different routed branches that do not converge, unordered with a mode
  * that needs order, a JOIN by key whose inputs lie below a union on one side only, more than STM_FLOW_MAX_DEPTH routers deep.

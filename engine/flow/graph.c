@@ -129,7 +129,8 @@ static mill_status analyse(stm_flow *f, int32_t at, mill_error *err)
     const stm_flow_node *n = &v->node;
     v->root = -1;
     if (is_root(n->kind)) {
-        if (f->n_roots == 64) return mill_fail(err, MILL_ERR_INVALID, "more than 64 steps make rows");
+        if (f->n_roots == STM_FLOW_MAX_ROOTS)
+            return mill_fail(err, MILL_ERR_INVALID, "more than %d roots", STM_FLOW_MAX_ROOTS);
         v->root = f->n_roots;
         f->roots[f->n_roots] = (stm_root){.node = at, .credit = n->credit_rows};
         v->stream = (stm_flow_stream){.key_space = at, .key_width = 1, .roots = (uint64_t)1 << f->n_roots};
@@ -204,7 +205,7 @@ mill_status stm_flow_create(mill_pool *pool, const stm_flow_node *nodes, int32_t
     f->pool = pool;
     f->n = n;
     f->nodes = stm_calloc((size_t)n * sizeof *f->nodes);
-    f->roots = stm_calloc(64 * sizeof *f->roots);
+    f->roots = stm_calloc(STM_FLOW_MAX_ROOTS * sizeof *f->roots);
     if (!f->nodes || !f->roots) goto fail;
     for (int32_t i = 0; i < n; i++) {
         st = copy_node(&f->nodes[i], &nodes[i]);

@@ -161,4 +161,28 @@ TEST(Looking, AtAProcessThatHasEnded)
     EXPECT_EQ(r.out.find("t: nobody works on it; process " + std::to_string(ended)), 0u) << r.out;
 }
 
+/* A store in front of each sink: what they are together is found before anything runs, and what it says helps. */
+TEST(Check, FindsMoreStoresThanARunCanHave)
+{
+    Folder f;
+    f.write("in.jsonl", "{\"a\":1}\n");
+    for (const int sinks : {63, 64}) {
+        std::string text = "steps:\n  src: {type: read_jsonl, path: in.jsonl, columns: {a: int64}}\n";
+        for (int i = 0; i < sinks; i++) {
+            const std::string n = std::to_string(i);
+            text += "  t" + n + ": {type: template, from: src, template: x" + n + "}\n";
+            text += "  o" + n + ": {type: write_jsonl, from: t" + n + ", path: o" + n + ".jsonl}\n";
+        }
+        f.write("kept.yaml", "stepmill: 1\n" + text);
+        f.write("loose.yaml", "stepmill: 1\nkeep_sink_rows: false\n" + text);
+        EXPECT_EQ(mt::run(f, {"check", "loose.yaml"}).code, 0);
+        const Result r = mt::run(f, {"check", "kept.yaml"});
+        EXPECT_EQ(r.code, sinks == 63 ? 0 : 65) << r.err;
+        if (sinks == 64) {
+            EXPECT_NE(r.err.find("65 places, 64 of them stores"), std::string::npos) << r.err;
+            EXPECT_NE(r.err.find("keep_sink_rows: false"), std::string::npos) << r.err;
+        }
+    }
+}
+
 } // namespace
