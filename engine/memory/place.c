@@ -155,6 +155,7 @@ static void block_free(stm_device_pool *p, block *b)
     block *other;
 
     if (stm_place_watch != NULL) stm_place_watch(b->at, b->bytes, false);
+    if (p->opts.share != NULL) __atomic_sub_fetch(&p->opts.share->used, (int64_t)b->bytes, __ATOMIC_RELAXED);
     b->n_reads = 0;
     b->write = (stm_mark){NULL, 0};
     if ((other = b->after) != NULL && other->free) {
@@ -219,7 +220,6 @@ static mill_status grow(stm_device_pool *p, size_t bytes, mill_error *err)
     p->slabs = s;
     p->stats.slabs++;
     p->stats.held_bytes += (int64_t)want;
-    if (p->opts.share != NULL) __atomic_add_fetch(&p->opts.share->held, (int64_t)want, __ATOMIC_RELAXED);
     b->at = s->memory;
     b->bytes = want;
     bin_put(p, b);
@@ -230,7 +230,7 @@ static mill_status grow(stm_device_pool *p, size_t bytes, mill_error *err)
 
 static void destroy(stm_device_pool *p)
 {
-    if (p->opts.share != NULL) __atomic_sub_fetch(&p->opts.share->held, p->stats.held_bytes, __ATOMIC_RELAXED);
+    if (p->opts.share != NULL) __atomic_sub_fetch(&p->opts.share->used, p->stats.waiting_bytes, __ATOMIC_RELAXED);
     for (slab *s = p->slabs, *next; s != NULL; s = next) {
         next = s->next;
         stm_device_free(p->opts.device, p->opts.kind, s->memory);
@@ -379,6 +379,7 @@ mill_status stm_device_pool_take(stm_device_pool *p, size_t bytes, mill_buffer *
     if (st == MILL_OK) {
         p->out++;
         p->stats.live_bytes += (int64_t)b->bytes;
+        if (p->opts.share != NULL) __atomic_add_fetch(&p->opts.share->used, (int64_t)b->bytes, __ATOMIC_RELAXED);
         if (p->stats.live_bytes + p->stats.waiting_bytes > p->stats.peak_bytes)
             p->stats.peak_bytes = p->stats.live_bytes + p->stats.waiting_bytes;
         if (stm_place_watch != NULL) stm_place_watch(b->at, b->bytes, true);
@@ -399,17 +400,10 @@ mill_status stm_device_pool_take(stm_device_pool *p, size_t bytes, mill_buffer *
 bool stm_device_pool_may_keep(stm_device_pool *p, size_t bytes)
 {
     const stm_pool_share *share = p->opts.share;
-    const size_t want = round_up(bytes);
-    bool may;
 
     if (share == NULL || share->limit == 0) return true;
-    pthread_mutex_lock(&p->lock);
-    reap(p);
-    may = bin_find(p, want) != NULL ||
-          __atomic_load_n(&share->held, __ATOMIC_RELAXED) +
-                  (int64_t)(want > p->opts.slab_bytes ? want : p->opts.slab_bytes) <= share->limit;
-    pthread_mutex_unlock(&p->lock);
-    return may;
+    stm_device_pool_reap(p);
+    return __atomic_load_n(&share->used, __ATOMIC_RELAXED) + (int64_t)round_up(bytes) <= share->limit;
 }
 
 void stm_device_pool_reap(stm_device_pool *p)

@@ -31,7 +31,7 @@ typedef struct stm_device_pool stm_device_pool;
 /** What several pools may hold together. */
 typedef struct stm_pool_share {
     int64_t limit; /* bytes; 0 = none. Constant */
-    int64_t held;  /* atomic, relaxed; in their slabs */
+    int64_t used;  /* atomic, relaxed; in buffers, or let go with marks that are not done */
 } stm_pool_share;
 
 typedef struct stm_device_pool_opts {
@@ -63,7 +63,7 @@ void stm_device_pool_release(stm_device_pool **pool);
  * Threads: any. Blocks: no; calls the driver only when another slab is needed.
  */
 mill_status stm_device_pool_take(stm_device_pool *pool, size_t bytes, mill_buffer **out, mill_error *err);
-/** Whether @p bytes that may rest in the pool's memory for long fit without more of it than its share. What a batch under way needs
+/** Whether @p bytes that may rest in the pool's memory for long fit into its share. What a batch under way needs
  *  for a moment is taken without asking. Threads: any. Blocks: no. */
 bool stm_device_pool_may_keep(stm_device_pool *pool, size_t bytes);
 /** Put back what waits and is done. Threads: any. */
