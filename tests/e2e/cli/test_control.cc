@@ -86,8 +86,9 @@ TEST(TimeLeft, EndsInTimeAndIsResumedToTheSameBytes)
     says(r, "2 s are left (--time-left)");
     says(r, "the time is nearly over");
     /* On a busy machine its process may have been killed at the deadline, and it has not written how it ended. */
-    if (r.err.find("what was not written is lost") == std::string::npos)
+    if (r.err.find("what was not written is lost") == std::string::npos) {
         EXPECT_NE(f.read("runs/t/progress.json").find("\"state\":\"stopped\""), std::string::npos);
+    }
     const Result again = mt::run(f, {"resume", "runs/t"});
     EXPECT_EQ(again.code, 0) << again.err;
     /* on a busy machine it may have just begun */
