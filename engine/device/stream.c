@@ -250,14 +250,20 @@ void stm_stream_settle(stm_stream *s)
     __atomic_store_n(&s->line->done, __atomic_load_n(&s->line->raised, __ATOMIC_RELAXED), __ATOMIC_RELEASE);
 }
 
+/* Of @p left bytes of a copy those that are queued as one. */
+static size_t piece_of(size_t left) { return left < STM_COPY_MOST ? left : STM_COPY_MOST; }
+
 mill_status stm_stream_copy(stm_stream *s, void *dst, const void *src, size_t bytes, mill_error *err)
 {
     mill_status st = stm_device_gate(s->device, "copy", err);
 
-    if (st != MILL_OK || bytes == 0) return st;
-    stm_device_count(&s->device->copies, 1);
-    stm_device_count(&s->device->copied_bytes, (int64_t)bytes);
-    return stm_device_note(s->device, s->device->ops->copy(s->hw, dst, src, bytes, err));
+    for (size_t at = 0, piece; at < bytes && st == MILL_OK; at += piece) {
+        piece = piece_of(bytes - at);
+        stm_device_count(&s->device->copies, 1);
+        stm_device_count(&s->device->copied_bytes, (int64_t)piece);
+        st = stm_device_note(s->device, s->device->ops->copy(s->hw, (char *)dst + at, (const char *)src + at, piece, err));
+    }
+    return st;
 }
 
 mill_status stm_stream_fill(stm_stream *s, void *dst, int byte, size_t bytes, mill_error *err)
@@ -278,9 +284,14 @@ mill_status stm_stream_copy_peer(stm_stream *s, stm_device *to, void *dst, stm_d
     if (ops->copy_peer == NULL || to->ops != ops || from->ops != ops)
         return mill_fail(err, MILL_ERR_UNSUPPORTED, "no copies from a %s device to a %s device", from->ops->name, to->ops->name);
     if ((st = stm_device_reach(to, from, err)) != MILL_OK) return st;
-    stm_device_count(&s->device->peer_copies, 1);
-    stm_device_count(&s->device->copied_bytes, (int64_t)bytes);
-    return stm_device_note(s->device, ops->copy_peer(s->hw, to->hw, dst, from->hw, src, bytes, err));
+    for (size_t at = 0, piece; at < bytes && st == MILL_OK; at += piece) {
+        piece = piece_of(bytes - at);
+        stm_device_count(&s->device->peer_copies, 1);
+        stm_device_count(&s->device->copied_bytes, (int64_t)piece);
+        st = stm_device_note(s->device,
+                             ops->copy_peer(s->hw, to->hw, (char *)dst + at, from->hw, (const char *)src + at, piece, err));
+    }
+    return st;
 }
 
 void stm_range_push(const stm_device *dev, const char *name)

@@ -78,10 +78,14 @@ mill_status stm_stream_sync(stm_stream *st, mill_error *err);
  *  owner. Blocks. */
 void stm_stream_settle(stm_stream *st);
 
-/** Queue one copy as it is; see copier.h for large ones and for other devices. bytes 0: nothing. Threads: owner. */
+/** The bytes of one operation on a link: what a copy on another stream may have to wait for. */
+#define STM_COPY_MOST ((size_t)4 << 20)
+/** Queue a copy, in pieces of at most STM_COPY_MOST bytes, between which a link can serve other streams. All of them are queued at
+ *  once: copier.h is for those who poll and want small copies in front. bytes 0: nothing. On a failure some pieces may be under
+ *  way. Threads: owner. */
 mill_status stm_stream_copy(stm_stream *st, void *dst, const void *src, size_t bytes, mill_error *err);
 mill_status stm_stream_fill(stm_stream *st, void *dst, int byte, size_t bytes, mill_error *err);
-/** The first copy between two devices opens the direct way between them, where there is one: milliseconds. */
+/** The same between devices. The first copy between two of them opens the direct way, where there is one: milliseconds. */
 mill_status stm_stream_copy_peer(stm_stream *st, stm_device *to, void *dst, stm_device *from, const void *src, size_t bytes,
                                  mill_error *err);
 

@@ -128,14 +128,17 @@ TEST_P(Contract, CopiesInEveryDirection)
 {
     mt::Device dev(ops);
     mt::Stream s(dev);
-    for (size_t bytes : {1u, 3u, 4096u, 1000003u}) {
+    for (size_t bytes : {(size_t)1, (size_t)3, (size_t)4096, (size_t)1000003, STM_COPY_MOST, 2 * STM_COPY_MOST + 77}) {
         const std::vector<char> want = pattern(bytes, 3);
         std::vector<char> pageable(bytes, 1);
         mt::Memory pinned(dev, STM_MEM_PINNED, bytes), a(dev, STM_MEM_DEVICE, bytes), b(dev, STM_MEM_DEVICE, bytes),
             back(dev, STM_MEM_PINNED, bytes);
         memcpy(pinned.as(), want.data(), bytes);
         mill_error err = {};
+        const stm_device_counts before = stm_device_counts_of(dev);
         ASSERT_EQ(stm_stream_copy(s, a.as(), pinned.as(), bytes, &err), MILL_OK) << err.msg;
+        EXPECT_EQ(stm_device_counts_of(dev).copies - before.copies, bytes <= STM_COPY_MOST ? 1 : 3) << "others may go between them";
+        EXPECT_EQ(stm_device_counts_of(dev).copied_bytes - before.copied_bytes, (int64_t)bytes);
         ASSERT_EQ(stm_stream_copy(s, b.as(), a.as(), bytes, &err), MILL_OK) << err.msg;
         ASSERT_EQ(stm_stream_fill(s, a.as(), 0, bytes, &err), MILL_OK) << err.msg;
         ASSERT_EQ(stm_stream_copy(s, back.as(), b.as(), bytes, &err), MILL_OK) << err.msg;
@@ -371,7 +374,9 @@ TEST_P(Contract, PeerCopies)
     ASSERT_EQ(stm_stream_copy(sa, x.as(), host.as(), bytes, &err), MILL_OK) << err.msg;
     ASSERT_EQ(stm_stream_raise(sa, &up, &err), MILL_OK);
     if (ops->copy_peer != nullptr) {
+        const int64_t before = stm_device_counts_of(a).peer_copies;
         ASSERT_EQ(stm_stream_copy_peer(sa, b, y.as(), a, x.as(), bytes, &err), MILL_OK) << err.msg;
+        EXPECT_EQ(stm_device_counts_of(a).peer_copies - before, 2) << "in pieces, too";
         ASSERT_EQ(stm_stream_raise(sa, &over, &err), MILL_OK);
         ASSERT_EQ(stm_stream_after(sb, over, &err), MILL_OK) << err.msg;
         ASSERT_EQ(stm_stream_copy(sb, back.as(), y.as(), bytes, &err), MILL_OK) << err.msg;
