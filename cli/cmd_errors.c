@@ -29,10 +29,12 @@ static void show(const char *line)
     printf("  %s, %s  %s row%s", phase, class, rows, strcmp(rows, "1") == 0 ? "" : "s");
     if (first[0] != '\0') printf("  %s%s%s", first, strcmp(first, last) != 0 ? " .. " : "", strcmp(first, last) != 0 ? last : "");
     printf("\n    ");
-    if (file[0] != '\0') printf("%s", file);
-    if (file[0] != '\0' && strcmp(row, "0") != 0) printf(":%s", row);
-    if (file[0] != '\0' && strcmp(row, "0") != 0 && strcmp(column, "0") != 0) printf(":%s", column);
-    if (file[0] != '\0') printf(": ");
+    if (file[0] != '\0') {
+        printf("%s", file);
+        if (strcmp(row, "0") != 0) printf(":%s", row);
+        if (strcmp(row, "0") != 0 && strcmp(column, "0") != 0) printf(":%s", column);
+        printf(": ");
+    }
     printf("%s%s%s%s%s%s\n", message, context[0] != '\0' ? " (" : "", context, context[0] != '\0' ? ")" : "",
            remedy[0] != '\0' ? ". " : "", remedy);
 }

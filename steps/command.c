@@ -447,12 +447,31 @@ static mill_status process_rows(mill_replica *r, mill_batch *const *in, size_t n
     return emit_gathered(r, s, me, err);
 }
 
+/* Parameters of both steps. */
+#define WHAT_RUNS \
+    {.name = "argv", \
+     .type = MILL_PARAM_STRINGS, \
+     .flags = MILL_PARAM_PROGRAM, \
+     .text = "the program, looked up in PATH, and its arguments; no shell"}, \
+    {.name = "send", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns it gets; without it, all"}
+#define WHERE_IT_RUNS \
+    {.name = "deadline", \
+     .type = MILL_PARAM_DURATION, \
+     .default_value = "none", \
+     .flags = MILL_PARAM_NO_RESULT, \
+     .text = "time for a batch; after it the process is killed and the batch fails"}, \
+    {.name = "cwd", .type = MILL_PARAM_PATH, .flags = MILL_PARAM_OPTIONAL, .text = "folder it runs in"}, \
+    {.name = "env", .type = MILL_PARAM_MAP, .flags = MILL_PARAM_OPTIONAL, .text = "name: value, added to the environment"}, \
+    {.name = "max_line_bytes", \
+     .type = MILL_PARAM_BYTES, \
+     .default_value = "64MiB", \
+     .min = 16, \
+     .max = 1u << 30, \
+     .flags = MILL_PARAM_NO_RESULT, \
+     .text = "longest answer"}
+
 static const mill_param params[] = {
-    {.name = "argv",
-     .type = MILL_PARAM_STRINGS,
-     .flags = MILL_PARAM_PROGRAM,
-     .text = "the program, looked up in PATH, and its arguments; no shell"},
-    {.name = "send", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns it gets; without it, all"},
+    WHAT_RUNS,
     {.name = "columns",
      .type = MILL_PARAM_COLUMNS,
      .flags = MILL_PARAM_OPTIONAL,
@@ -467,20 +486,7 @@ static const mill_param params[] = {
      .choices = "keep|per_batch",
      .text = "one process for many batches, which has to flush its output after each row (python3 -u, stdbuf -oL), or one per "
              "batch, whose input ends with it"},
-    {.name = "deadline",
-     .type = MILL_PARAM_DURATION,
-     .default_value = "none",
-     .flags = MILL_PARAM_NO_RESULT,
-     .text = "time for a batch; after it the process is killed and the batch fails"},
-    {.name = "cwd", .type = MILL_PARAM_PATH, .flags = MILL_PARAM_OPTIONAL, .text = "folder it runs in"},
-    {.name = "env", .type = MILL_PARAM_MAP, .flags = MILL_PARAM_OPTIONAL, .text = "name: value, added to the environment"},
-    {.name = "max_line_bytes",
-     .type = MILL_PARAM_BYTES,
-     .default_value = "64MiB",
-     .min = 16,
-     .max = 1u << 30,
-     .flags = MILL_PARAM_NO_RESULT,
-     .text = "longest answer"},
+    WHERE_IT_RUNS,
 };
 
 const mill_step_type stm_step_command = {
@@ -500,9 +506,7 @@ const mill_step_type stm_step_command = {
 };
 
 static const mill_param params_rows[] = {
-    {.name = "argv", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_PROGRAM,
-     .text = "the program, looked up in PATH, and its arguments; no shell"},
-    {.name = "send", .type = MILL_PARAM_STRINGS, .flags = MILL_PARAM_OPTIONAL, .text = "columns it gets; without it, all"},
+    WHAT_RUNS,
     {.name = "columns",
      .type = MILL_PARAM_COLUMNS,
      .flags = MILL_PARAM_OPTIONAL,
@@ -511,20 +515,7 @@ static const mill_param params_rows[] = {
      .type = MILL_PARAM_STRING,
      .default_value = "_row",
      .text = "key that numbers the rows sent; an answer has it with the number of its row, which never falls"},
-    {.name = "deadline",
-     .type = MILL_PARAM_DURATION,
-     .default_value = "none",
-     .flags = MILL_PARAM_NO_RESULT,
-     .text = "time for a batch; after it the process is killed and the batch fails"},
-    {.name = "cwd", .type = MILL_PARAM_PATH, .flags = MILL_PARAM_OPTIONAL, .text = "folder it runs in"},
-    {.name = "env", .type = MILL_PARAM_MAP, .flags = MILL_PARAM_OPTIONAL, .text = "name: value, added to the environment"},
-    {.name = "max_line_bytes",
-     .type = MILL_PARAM_BYTES,
-     .default_value = "64MiB",
-     .min = 16,
-     .max = 1u << 30,
-     .flags = MILL_PARAM_NO_RESULT,
-     .text = "longest answer"},
+    WHERE_IT_RUNS,
 };
 
 const mill_step_type stm_step_command_rows = {

@@ -250,20 +250,29 @@ void stm_stream_settle(stm_stream *s)
     __atomic_store_n(&s->line->done, __atomic_load_n(&s->line->raised, __ATOMIC_RELAXED), __ATOMIC_RELEASE);
 }
 
-/* Of @p left bytes of a copy those that are queued as one. */
-static size_t piece_of(size_t left) { return left < STM_COPY_MOST ? left : STM_COPY_MOST; }
+/* @p to, @p from: of a copy between devices; NULL: of one that is not. */
+static mill_status copy_pieces(stm_stream *s, stm_device *to, char *dst, stm_device *from, const char *src, size_t bytes,
+                               mill_error *err)
+{
+    const stm_device_ops *ops = s->device->ops;
+    mill_status st = MILL_OK;
+
+    for (size_t at = 0, piece; at < bytes && st == MILL_OK; at += piece) {
+        piece = bytes - at < STM_COPY_MOST ? bytes - at : STM_COPY_MOST;
+        stm_device_count(to != NULL ? &s->device->peer_copies : &s->device->copies, 1);
+        stm_device_count(&s->device->copied_bytes, (int64_t)piece);
+        st = to != NULL ? ops->copy_peer(s->hw, to->hw, dst + at, from->hw, src + at, piece, err)
+                        : ops->copy(s->hw, dst + at, src + at, piece, err);
+        st = stm_device_note(s->device, st);
+    }
+    return st;
+}
 
 mill_status stm_stream_copy(stm_stream *s, void *dst, const void *src, size_t bytes, mill_error *err)
 {
-    mill_status st = stm_device_gate(s->device, "copy", err);
+    const mill_status st = stm_device_gate(s->device, "copy", err);
 
-    for (size_t at = 0, piece; at < bytes && st == MILL_OK; at += piece) {
-        piece = piece_of(bytes - at);
-        stm_device_count(&s->device->copies, 1);
-        stm_device_count(&s->device->copied_bytes, (int64_t)piece);
-        st = stm_device_note(s->device, s->device->ops->copy(s->hw, (char *)dst + at, (const char *)src + at, piece, err));
-    }
-    return st;
+    return st == MILL_OK ? copy_pieces(s, NULL, dst, NULL, src, bytes, err) : st;
 }
 
 mill_status stm_stream_fill(stm_stream *s, void *dst, int byte, size_t bytes, mill_error *err)
@@ -284,14 +293,7 @@ mill_status stm_stream_copy_peer(stm_stream *s, stm_device *to, void *dst, stm_d
     if (ops->copy_peer == NULL || to->ops != ops || from->ops != ops)
         return mill_fail(err, MILL_ERR_UNSUPPORTED, "no copies from a %s device to a %s device", from->ops->name, to->ops->name);
     if ((st = stm_device_reach(to, from, err)) != MILL_OK) return st;
-    for (size_t at = 0, piece; at < bytes && st == MILL_OK; at += piece) {
-        piece = piece_of(bytes - at);
-        stm_device_count(&s->device->peer_copies, 1);
-        stm_device_count(&s->device->copied_bytes, (int64_t)piece);
-        st = stm_device_note(s->device,
-                             ops->copy_peer(s->hw, to->hw, (char *)dst + at, from->hw, (const char *)src + at, piece, err));
-    }
-    return st;
+    return copy_pieces(s, to, dst, from, src, bytes, err);
 }
 
 void stm_range_push(const stm_device *dev, const char *name)

@@ -21,6 +21,21 @@ namespace mt {
 
 enum { MAX_ROWS = 512 };
 
+/* Emits a batch of one column of @p data, which it takes over where that succeeds. */
+inline mill_status emit_column(mill_replica *r, mill_emit *out, const mill_type *type, int64_t rows, mill_buffer **data,
+                               mill_error *err)
+{
+    mill_column *y = nullptr;
+    mill_batch *made = nullptr;
+    mill_status st = mill_column_create(mill_replica_pool(r), type, rows, nullptr, nullptr, data, nullptr, &y, err);
+    if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), rows, 1, &made);
+    if (st == MILL_OK) st = mill_batch_set_column(made, 0, &y);
+    if (st == MILL_OK) st = mill_emit_batch(out, &made, nullptr, err);
+    mill_column_unref(&y);
+    mill_batch_destroy(&made);
+    return st;
+}
+
 class Lane : public ::testing::TestWithParam<const char *> {
 protected:
     void SetUp() override

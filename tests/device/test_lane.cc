@@ -245,8 +245,6 @@ TEST_P(Lane, GraphsPerShape)
             if (!on_device) return on_host(r, in, n, out, e);
             const mill_view v = mill_column_view(mill_batch_column(in[0], 0));
             mill_buffer *data = nullptr;
-            mill_column *y = nullptr;
-            mill_batch *made = nullptr;
             g.rows = mill_batch_rows(in[0]);
             const size_t bytes = static_cast<size_t>(g.rows) * 8;
             const int64_t key[] = {g.rows, calls++ % variants};
@@ -255,14 +253,8 @@ TEST_P(Lane, GraphsPerShape)
                 st = mt_lane_copy(r, mill_buffer_data(g.in), static_cast<const int64_t *>(v.data) + v.offset, bytes, e);
             if (st == MILL_OK) st = mill_replica_graph(r, key, sizeof key, queue_reverse, &g, e);
             if (st == MILL_OK) st = mt_lane_copy(r, mill_buffer_data(data), mill_buffer_data(g.out), bytes, e);
-            if (st == MILL_OK)
-                st = mill_column_create(mill_replica_pool(r), v.type, g.rows, nullptr, nullptr, &data, nullptr, &y, e);
-            if (st == MILL_OK) st = mill_batch_create(mill_replica_pool(r), g.rows, 1, &made);
-            if (st == MILL_OK) st = mill_batch_set_column(made, 0, &y);
-            if (st == MILL_OK) st = mill_emit_batch(out, &made, nullptr, e);
+            if (st == MILL_OK) st = mt::emit_column(r, out, v.type, g.rows, &data, e);
             mill_buffer_unref(&data);
-            mill_column_unref(&y);
-            mill_batch_destroy(&made);
             return st;
         };
         calls = 0;

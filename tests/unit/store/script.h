@@ -146,4 +146,12 @@ inline mill_status append(stm_vault *v, int c, mill_error *err)
     return MILL_OK;
 }
 
+/* A vault that this process writes to, with the first batch in it, which is not committed. */
+inline mill_status begin_with_one(const stm_files &f, Vault *v, mill_error *err)
+{
+    mill_status st = open_vault(f, v, err);
+    if (st == MILL_OK) st = begin(*v, err);
+    return st == MILL_OK ? append(*v, 1, err) : st;
+}
+
 } // namespace mt

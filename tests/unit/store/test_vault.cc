@@ -39,9 +39,7 @@ TEST(Vault, WhatIsNotMarkedOrNotCommittedIsNotThere)
     mill_error err = {};
     {
         Vault v;
-        ASSERT_EQ(open_vault(disk.files(), &v, &err), MILL_OK);
-        ASSERT_EQ(begin(v, &err), MILL_OK);
-        ASSERT_EQ(append(v, 1, &err), MILL_OK);
+        ASSERT_EQ(begin_with_one(disk.files(), &v, &err), MILL_OK) << err.msg;
         const stm_bytes late = {"late", 4};
         ASSERT_EQ(stm_vault_append(v, 0, 1, 99, 1, &late, 1, &err), MILL_OK); /* behind the mark */
         EXPECT_GT(stm_vault_pending(v), 0);
@@ -140,9 +138,7 @@ TEST(Vault, ACommitOfNothingNewWritesNothing)
     mill_error err = {};
     {
         Vault v;
-        ASSERT_EQ(open_vault(disk.files(), &v, &err), MILL_OK);
-        ASSERT_EQ(begin(v, &err), MILL_OK);
-        ASSERT_EQ(append(v, 1, &err), MILL_OK);
+        ASSERT_EQ(begin_with_one(disk.files(), &v, &err), MILL_OK) << err.msg;
         ASSERT_EQ(stm_vault_commit(v, &err), MILL_OK);
         const int64_t once = stm_vault_journal_bytes(v);
         for (int i = 0; i < 3; i++) ASSERT_EQ(stm_vault_commit(v, &err), MILL_OK);
@@ -383,9 +379,7 @@ TEST(Faults, AfterAFailedSyncNothingIsCommittedAnyMore)
     Disk disk;
     mill_error err = {};
     Vault v;
-    ASSERT_EQ(open_vault(disk.files(), &v, &err), MILL_OK);
-    ASSERT_EQ(begin(v, &err), MILL_OK);
-    ASSERT_EQ(append(v, 1, &err), MILL_OK);
+    ASSERT_EQ(begin_with_one(disk.files(), &v, &err), MILL_OK) << err.msg;
     stm_files f = disk.files();
     disk.fail_at = disk.ops; /* the first operation of a commit that can fail is the sync of a stream */
     EXPECT_EQ(stm_vault_commit(v, &err), MILL_ERR_IO);
